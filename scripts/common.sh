@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # the places are for those who source this
 #
 # What every script here shares: where things are, how to speak, and how to run a tool of the toolbox.
 #
@@ -112,7 +112,7 @@ die()
 # function that is given the log's path and prints a few words of progress.
 step()
 {
-	local name=$1 title=$2 log=$LOGS/$1.log t0 pid rc=0 beat
+	local title=$2 log=$LOGS/$1.log t0 pid rc=0 beat
 	shift 2
 	t0=$(date +%s)
 	say "$title ..."
