@@ -47,12 +47,11 @@ case $WS in */* | .*) echo "WS=$WS: a plain name, please" >&2; exit 2 ;; esac
 _space=$CACHE${WS:+/ws/$WS}
 if [ -n "$KDIR" ]; then
 	KDIR=$(cd "$KDIR" 2>/dev/null && pwd -P) || { echo "KDIR: no such directory" >&2; exit 2; }
-	BASE_ID=kdir-$(printf %s "$KDIR" | sha256sum | cut -c1-12)
-	_space=$_space/$BASE_ID
-	BASE=$CACHE/linux-base/$BASE_ID
+	_id=kdir-$(printf %s "$KDIR" | sha256sum | cut -c1-12)
+	_space=$_space/$_id
+	BASE=$CACHE/linux-base/$_id
 else
-	BASE_ID=debian
-	BASE=$CACHE/linux-base/debian
+	BASE=$CACHE/linux-base/$KERNEL_PACKAGE_VERSION
 fi
 TREE=$_space/linux
 LOGS=$_space/logs

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# What there is to do, by name. The work is in scripts/; each of them has --help.
+
+# Settings given on the command line (IMPL=, KDIR=, O=, JOBS=, LLVM=, TOOLBOX=, WS=, FULL=) reach the scripts by the
+# environment. LLVM= given but empty means GCC, so only those that were given may be exported.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+IMPL ?= rust
+
+export RUST_IOMMUFD_T0 := $(shell date +%s)
+
+.PHONY: help run test test-full shell build kernel series check-series fmt lint where clean distclean
+
+help: ## this list
+	@echo "The Rust iommufd. From a bare machine:"
+	@echo
+	@sed -n -E 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@echo
+	@echo "Settings: IMPL=rust|c  KDIR=your-7.3-tree  O=build-directory  JOBS=n  LLVM=...  TOOLBOX=host  WS=work-space"
+	@echo "Their meaning is at the top of scripts/common.sh; everything made lives in ~/.cache/rust-iommufd (make where)."
+
+run: build ## build the kernel with the series, boot it, do VFIO DMA and run the iommufd selftests
+	@scripts/guest run
+
+test: ## run all tests: series checks, KUnit, selftests, the DMA client
+	@scripts/test
+
+test-full: ## the same, building every patch of the series
+	@FULL=1 scripts/test
+
+shell: build ## a prompt in the guest, with the module loaded
+	@scripts/guest shell
+
+build: ## fetch the base kernel, apply the series, build (IMPL=rust or c)
+	@scripts/kernel build $(IMPL)
+
+kernel: ## fetch the base kernel and apply the series, without building
+	@scripts/kernel tree
+
+series: ## regenerate patches/ from the directories
+	@scripts/kernel base
+	@scripts/series generate
+
+check-series: ## prove patches/ current, applicable, clean and buildable (FULL=1: build every patch)
+	@scripts/kernel base
+	@scripts/series check
+
+fmt: ## format the Rust sources
+	@scripts/lint fmt
+
+lint: ## rustfmt, clippy, sparse, shellcheck and checkpatch on what is ours
+	@scripts/lint check
+
+where: ## name=path lines: source tree, build directories, toolbox, logs
+	@scripts/kernel where
+
+clean: ## remove work trees, build directories and logs; keep the toolbox and the downloaded kernel
+	@scripts/kernel clean
+
+distclean: ## remove everything this repository has put into the cache
+	@scripts/kernel distclean
