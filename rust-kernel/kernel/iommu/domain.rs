@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IOMMU domains: an I/O address space that devices can be attached to.
+//!
+//! A [`Domain`] is the kernel's `struct iommu_domain`. [`OwnedDomain`] owns one and frees it. Ranges
+//! are `(iova, size)` as in the C API; `last` is inclusive.
+//!
+//! # Concurrency
+//!
+//! A page table has no lock of its own: calls on *disjoint* IOVA ranges may run in parallel, calls
+//! on overlapping ones must be ordered by the caller. A reader of a range that races with an unmap
+//! of it can follow a pointer into a table page that was just freed, so that reading is `unsafe`
+//! too. Nothing here keeps the mapped memory alive: [`Domain::map`] hands memory to devices, and
+//! its contract is where that responsibility is taken.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
+
+use core::{
+    ops::Deref,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+
+use crate::{
+    alloc::Flags,
+    bindings,
+    device::{
+        Bound,
+        Device, //
+    },
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    io::PhysAddr,
+    prelude::*,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    },
+    uaccess::UserPtr, //
+};
+
+/// An IOMMU domain that is owned elsewhere.
+///
+/// # Invariants
+///
+/// The wrapped `struct iommu_domain` is fully initialised by its IOMMU driver and valid for as long
+/// as a reference to it exists.
+#[repr(transparent)]
+pub struct Domain(Opaque<bindings::iommu_domain>);
+
+// SAFETY: An `iommu_domain` is not tied to the thread that made it; `OwnedDomain` frees it, from
+// any task.
+unsafe impl Send for Domain {}
+// SAFETY: The safe methods only read fields that are constant while the domain is in use or call
+// operations that drivers serialise themselves.
+unsafe impl Sync for Domain {}
+
+impl Domain {
+    /// Borrows a domain.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must point to an initialised `struct iommu_domain` that stays valid for `'a`.
+    #[inline]
+    pub unsafe fn from_raw<'a>(ptr: *mut bindings::iommu_domain) -> &'a Self {
+        // SAFETY: By the contract of this function; `Domain` is a transparent wrapper.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// The C domain, for calls into C. The pointer is not a right to change the domain.
+    #[inline]
+    pub fn as_raw(&self) -> *mut bindings::iommu_domain {
+        self.0.get()
+    }
+
+    /// Whether the kernel owns the page table, so that [`Self::map`] works (as opposed to nested,
+    /// identity and blocking domains).
+    #[inline]
+    pub fn is_paging(&self) -> bool {
+        // SAFETY: By the type invariant; `type` is constant after initialisation.
+        unsafe { (*self.as_raw()).type_ & bindings::__IOMMU_DOMAIN_PAGING != 0 }
+    }
+
+    /// Whether this domain was allocated for user-managed nested translation.
+    #[inline]
+    pub fn is_nested(&self) -> bool {
+        // SAFETY: By the type invariant; `type` is constant after initialisation.
+        unsafe { (*self.as_raw()).type_ == bindings::__IOMMU_DOMAIN_NESTED }
+    }
+
+    /// First and last (inclusive) IOVA that can be translated.
+    #[inline]
+    pub fn aperture(&self) -> (u64, u64) {
+        // SAFETY: By the type invariant; the geometry is constant after initialisation.
+        let g = unsafe { &(*self.as_raw()).geometry };
+
+        (g.aperture_start, g.aperture_end)
+    }
+
+    /// Page sizes that the domain can map, as a bitmap of powers of two, in bytes.
+    #[inline]
+    pub fn pgsize_bitmap(&self) -> usize {
+        // SAFETY: By the type invariant; the bitmap is constant once the domain is attached or used.
+        unsafe { (*self.as_raw()).pgsize_bitmap }
+    }
+
+    /// Maps `size` bytes of physically contiguous memory at `iova`.
+    ///
+    /// On error nothing of the range is mapped.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the domain has no page table of ours or an argument is not aligned to
+    /// [`Self::pgsize_bitmap`], `ENOMEM`, or what the IOMMU driver says.
+    ///
+    /// # Safety
+    ///
+    /// - No other call may act on a range that overlaps `[iova, iova + size)` at the same time, and
+    ///   nothing may be mapped there.
+    /// - Until the range is unmapped again, every attached device can access
+    ///   `[phys, phys + size)` as `prot` allows. The memory must stay allocated, and be memory that
+    ///   devices may access like that, for all that time.
+    #[inline]
+    pub unsafe fn map(
+        &self,
+        iova: usize,
+        phys: PhysAddr,
+        size: usize,
+        prot: u32,
+        flags: Flags,
+    ) -> Result {
+        // SAFETY: The domain is valid by the type invariant, the range is the caller's by the
+        // contract of this function. `prot` is a bit set that C declares as `int`.
+        to_result(unsafe {
+            bindings::iommu_map(
+                self.as_raw(),
+                iova,
+                phys,
+                size,
+                prot as c_int,
+                flags.as_raw(),
+            )
+        })
+    }
+
+    /// Unmaps `size` bytes from `iova` on and waits until no device can use the translations.
+    ///
+    /// Returns how many bytes from `iova` on are unmapped now. That is less than `size` if it meets
+    /// a hole, and more if the range ends inside a larger page.
+    ///
+    /// # Safety
+    ///
+    /// No other call may act on a range that overlaps `[iova, iova + size)` at the same time.
+    #[inline]
+    pub unsafe fn unmap(&self, iova: usize, size: usize) -> usize {
+        // SAFETY: The domain is valid by the type invariant, the range is the caller's by the
+        // contract of this function.
+        unsafe { bindings::iommu_unmap(self.as_raw(), iova, size) }
+    }
+
+    /// The physical address behind `iova`, or [`None`] if nothing is mapped there.
+    ///
+    /// (A mapping of physical address zero cannot be told from no mapping; the C API is alike.)
+    ///
+    /// # Safety
+    ///
+    /// `iova` must not be mapped or unmapped at the same time.
+    #[inline]
+    pub unsafe fn iova_to_phys(&self, iova: u64) -> Option<PhysAddr> {
+        // SAFETY: The domain is valid by the type invariant; no table on the way to `iova` goes
+        // away by the contract of this function.
+        match unsafe { bindings::iommu_iova_to_phys(self.as_raw(), iova) } {
+            0 => None,
+            phys => Some(phys),
+        }
+    }
+
+    /// Whether the domain can record which pages devices wrote to.
+    #[inline]
+    pub fn has_dirty_tracking(&self) -> bool {
+        // SAFETY: By the type invariant; the operations are constant after initialisation.
+        unsafe { !(*self.as_raw()).dirty_ops.is_null() }
+    }
+
+    /// Starts or stops the recording of dirty pages.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` without [`Self::has_dirty_tracking`], else what the IOMMU driver says.
+    pub fn set_dirty_tracking(&self, enable: bool) -> Result {
+        // SAFETY: By the type invariant; the operations are constant after initialisation.
+        let ops = unsafe { (*self.as_raw()).dirty_ops };
+
+        if ops.is_null() {
+            return Err(EOPNOTSUPP);
+        }
+        // SAFETY: Non-null operations of a domain are valid for as long as the domain.
+        let set = unsafe { (*ops).set_dirty_tracking }.ok_or(EOPNOTSUPP)?;
+        // SAFETY: The domain is valid and the operation is its own. Drivers serialise it.
+        to_result(unsafe { set(self.as_raw(), enable) })
+    }
+
+    /// Makes the IOMMU ignore requests of devices to bypass the CPU caches.
+    ///
+    /// Returns whether the domain enforces coherency now. To be called before anything is mapped:
+    /// some IOMMUs encode it in each entry.
+    pub fn enforce_cache_coherency(&self) -> bool {
+        // SAFETY: By the type invariant; the operations of a domain are constant and as long-lived.
+        let ops = unsafe { (*self.as_raw()).ops };
+
+        // SAFETY: As above.
+        match unsafe { (*ops).enforce_cache_coherency } {
+            // SAFETY: The domain is valid and the operation is its own.
+            Some(enforce) => unsafe { enforce(self.as_raw()) },
+            None => false,
+        }
+    }
+
+    /// Whether both are one domain.
+    #[inline]
+    pub fn ptr_eq(&self, other: &Domain) -> bool {
+        ptr::eq(self, other)
+    }
+}
+
+/// A domain that is freed when this is dropped.
+///
+/// # Invariants
+///
+/// `ptr` is a valid domain that nobody else frees.
+pub struct OwnedDomain {
+    ptr: NonNull<bindings::iommu_domain>,
+}
+
+// SAFETY: See `Domain`.
+unsafe impl Send for OwnedDomain {}
+// SAFETY: See `Domain`.
+unsafe impl Sync for OwnedDomain {}
+
+impl OwnedDomain {
+    /// Allocates a paging domain that `dev` can be attached to, with its driver's defaults.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if no IOMMU translates for `dev`, else what the IOMMU driver says.
+    pub fn new_paging(dev: &Device<Bound>) -> Result<Self> {
+        // SAFETY: `dev` is valid, and bound, so that its IOMMU driver cannot let go of it.
+        let ptr = from_err_ptr(unsafe {
+            bindings::iommu_paging_domain_alloc_flags(dev.as_raw(), 0)
+        })?;
+
+        // INVARIANT: The call above returned a new domain, which is ours.
+        Ok(Self {
+            ptr: NonNull::new(ptr).ok_or(ENOMEM)?,
+        })
+    }
+
+    /// Takes over a domain.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be a valid domain that the caller owns. For as long as a device is attached to it
+    /// the result must not be dropped.
+    #[inline]
+    pub unsafe fn from_raw(ptr: NonNull<bindings::iommu_domain>) -> Self {
+        // INVARIANT: By the contract of this function.
+        Self { ptr }
+    }
+}
+
+impl Deref for OwnedDomain {
+    type Target = Domain;
+
+    #[inline]
+    fn deref(&self) -> &Domain {
+        // SAFETY: By the type invariant, for as long as `self` exists.
+        unsafe { Domain::from_raw(self.ptr.as_ptr()) }
+    }
+}
+
+impl Drop for OwnedDomain {
+    fn drop(&mut self) {
+        // SAFETY: We own the domain, and whoever attached devices to it has detached them by the
+        // contract of `from_raw()` (a domain of `new_paging()` is attached by `unsafe` code only).
+        unsafe { bindings::iommu_domain_free(self.ptr.as_ptr()) };
+    }
+}
+
+/// Unmapped ranges whose translations may still be cached by the IOMMU.
+///
+/// Removing translations from the IOMMU's caches is slow; this allows one flush for many unmaps.
+/// Memory that was mapped must not be given up before [`Self::sync`]. Dropping the gather syncs.
+#[pin_data(PinnedDrop)]
+pub struct IotlbGather<'d> {
+    domain: &'d Domain,
+    #[pin]
+    inner: Opaque<bindings::iommu_iotlb_gather>,
+}
+
+impl<'d> IotlbGather<'d> {
+    /// An empty gather for `domain`.
+    pub fn new(domain: &'d Domain) -> impl PinInit<Self> + 'd {
+        pin_init!(Self {
+            domain,
+            // SAFETY: This initialises the whole structure, which holds a list head and is pinned.
+            inner <- Opaque::ffi_init(|g| unsafe { bindings::iommu_iotlb_gather_init(g) }),
+        })
+    }
+
+    /// As [`Domain::unmap`], but the translations may be used until [`Self::sync`].
+    ///
+    /// # Safety
+    ///
+    /// No other call may act on a range that overlaps `[iova, iova + size)` at the same time.
+    #[inline]
+    pub unsafe fn unmap(self: Pin<&mut Self>, iova: usize, size: usize) -> usize {
+        // SAFETY: The domain is valid, the gather is initialised and belongs to this domain; the
+        // range is the caller's by the contract of this function.
+        unsafe { bindings::iommu_unmap_fast(self.domain.as_raw(), iova, size, self.inner.get()) }
+    }
+
+    /// Waits until no device can use the translations that were removed, and starts over.
+    #[inline]
+    pub fn sync(self: Pin<&mut Self>) {
+        // SAFETY: The domain is valid, the gather is initialised and belongs to this domain.
+        unsafe { bindings::iommu_iotlb_sync(self.domain.as_raw(), self.inner.get()) };
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for IotlbGather<'_> {
+    fn drop(self: Pin<&mut Self>) {
+        self.sync();
+    }
+}
+
+/// A bitmap in user memory with one bit for each `page_size` bytes of an IOVA range.
+///
+/// Windows of it are pinned as they are needed, from the memory of the task that made the object:
+/// it cannot leave that task.
+///
+/// # Invariants
+///
+/// `ptr` is a valid `struct iova_bitmap` that is ours.
+struct IovaBitmap {
+    ptr: NonNull<bindings::iova_bitmap>,
+    _not_thread_safe: NotThreadSafe,
+}
+
+impl IovaBitmap {
+    fn new(iova: usize, length: usize, page_size: usize, data: UserPtr) -> Result<Self> {
+        // A kernel thread has no memory to pin.
+        if current!().mm().is_none() {
+            return Err(EFAULT);
+        }
+        // SAFETY: `data` is only ever accessed through pin_user_pages_fast(), which accepts any
+        // address.
+        let ptr = from_err_ptr(unsafe {
+            bindings::iova_bitmap_alloc(iova, length, page_size, data.as_const_ptr().cast_mut().cast())
+        })?;
+
+        // INVARIANT: A new object, which is ours.
+        Ok(Self {
+            ptr: NonNull::new(ptr).ok_or(EOPNOTSUPP)?,
+            _not_thread_safe: NotThreadSafe,
+        })
+    }
+}
+
+impl Drop for IovaBitmap {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; unpins what is pinned.
+        unsafe { bindings::iova_bitmap_free(self.ptr.as_ptr()) };
+    }
+}
+
+/// Reads the dirty state of a domain: which pages did devices write to since it was last cleared?
+///
+/// Clearing needs a flush of the IOMMU's caches, which happens when this is dropped.
+#[pin_data]
+pub struct DirtyReader<'d> {
+    bitmap: Option<IovaBitmap>,
+    clear: bool,
+    #[pin]
+    gather: IotlbGather<'d>,
+}
+
+impl<'d> DirtyReader<'d> {
+    /// Reports dirty pages to user space: sets the bits of `data`, one for each `page_size` bytes
+    /// from `iova` on, `length` bytes in all.
+    ///
+    /// The bits are set in the address space of the current task. Bits whose memory cannot be
+    /// written are lost in silence. With `clear` the state is cleared as it is read.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or `EFAULT` in a task without user memory.
+    pub fn new(
+        domain: &'d Domain,
+        (iova, length): (usize, usize),
+        page_size: usize,
+        data: UserPtr,
+        clear: bool,
+    ) -> impl PinInit<Self, Error> + 'd {
+        try_pin_init!(Self {
+            bitmap: Some(IovaBitmap::new(iova, length, page_size, data)?),
+            clear,
+            gather <- IotlbGather::new(domain),
+        })
+    }
+
+    /// Clears the dirty state without reporting it.
+    pub fn discard(domain: &'d Domain) -> impl PinInit<Self> + 'd {
+        pin_init!(Self {
+            bitmap: None,
+            clear: true,
+            gather <- IotlbGather::new(domain),
+        })
+    }
+
+    /// Reads `size` bytes from `iova` on.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the domain cannot tell, else what the IOMMU driver says.
+    ///
+    /// # Safety
+    ///
+    /// Nothing of `[iova, iova + size)` may be mapped or unmapped at the same time. It must lie
+    /// within the range of the bitmap, if there is one.
+    pub unsafe fn read(self: Pin<&mut Self>, iova: usize, size: usize) -> Result {
+        let this = self.project();
+        let domain = this.gather.domain.as_raw();
+        // SAFETY: By the invariant of `Domain`; the operations are constant.
+        let ops = unsafe { (*domain).dirty_ops };
+
+        if ops.is_null() {
+            return Err(EOPNOTSUPP);
+        }
+        // SAFETY: Non-null operations of a domain are valid for as long as the domain.
+        let read = unsafe { (*ops).read_and_clear_dirty }.ok_or(EOPNOTSUPP)?;
+        // A flush is needed for what was cleared only: a read alone records nothing.
+        let (flags, gather) = if *this.clear {
+            (0, this.gather.inner.get())
+        } else {
+            (bindings::IOMMU_DIRTY_NO_CLEAR as usize, ptr::null_mut())
+        };
+        let mut dirty = bindings::iommu_dirty_bitmap {
+            bitmap: this
+                .bitmap
+                .as_ref()
+                .map_or(ptr::null_mut(), |b| b.ptr.as_ptr()),
+            gather,
+        };
+
+        // SAFETY: The domain, the bitmap and the gather are valid, the operation is the domain's
+        // own, and the range stays as it is by the contract of this function.
+        to_result(unsafe { read(domain, iova, size, flags, &mut dirty) })
+    }
+}
+
