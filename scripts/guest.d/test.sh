@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+#
+# Every test that runs in a guest. A suite that fails does not stop the next one.
+
+# shellcheck source=scripts/guest.d/tests.sh
+. /guest/tests.sh
+
+rc=0
+phase load
+prepare_iommufd || exit 1
+suite_vfio || rc=1
+suite_iommufd || rc=1
+suite_fail_nth || rc=1
+suite leaks sh /guest/leaks || rc=1
+suite unload sh /guest/unload || rc=1
+exit $rc

@@ -1,0 +1,1127 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * DMA through iommufd by a real (if emulated) PCI device.
+ *
+ * QEMU's "edu" device has a DMA engine that copies between the bus and a 4 KiB
+ * buffer of its own. Here user space drives it through vfio-pci's cdev: what
+ * the device may read and write is decided by iommufd and enforced by the
+ * IOMMU, and the memory tells whether it was. Each test starts from a freshly
+ * opened device and ends with everything released.
+ *
+ * Run QEMU with an IOMMU and "-device edu,dma_mask=0xffffffffffffffff": the
+ * default mask of 28 bits cuts off higher IOVAs. A transfer takes 100 ms, by
+ * the device's own timer.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/io.h>
+#include <linux/iommufd.h>
+#include <linux/pci_regs.h>
+#include <linux/types.h>
+#include <linux/vfio.h>
+
+#include "kselftest_harness.h"
+
+#define EDU_VENDOR 0x1234
+#define EDU_DEVICE 0x11e8
+
+/* Registers in BAR 0. Those of the DMA engine are 64 bits wide. */
+#define EDU_ID 0x00
+#define EDU_ID_VALUE 0x010000ed
+#define EDU_LIVENESS 0x04
+#define EDU_IRQ_STATUS 0x24
+#define EDU_IRQ_ACK 0x64
+#define EDU_DMA_SRC 0x80
+#define EDU_DMA_DST 0x88
+#define EDU_DMA_COUNT 0x90
+#define EDU_DMA_CMD 0x98
+#define EDU_DMA_RUN 0x1
+#define EDU_DMA_TO_MEMORY 0x2
+#define EDU_DMA_IRQ 0x4
+#define EDU_DMA_IRQ_STATUS 0x100
+
+/* The device's buffer, as the DMA engine addresses it. */
+#define EDU_BUF 0x40000
+#define EDU_BUF_SIZE 4096
+
+#define MEM_SIZE (16UL * page_size)
+#define LOW_IOVA 0x10000000UL
+#define HIGH_IOVA 0x1234500000UL
+
+#define MAP_RW (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
+
+static char bdf[32];
+static char cdev_path[PATH_MAX];
+static unsigned long page_size;
+
+/* Sysfs */
+
+static bool read_text(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY);
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = read(fd, buf, size - 1);
+	close(fd);
+	if (n < 0)
+		return false;
+	buf[n] = 0;
+	return true;
+}
+
+static bool write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = write(fd, text, strlen(text));
+	close(fd);
+	return n == (ssize_t)strlen(text);
+}
+
+static bool device_has_id(const char *name)
+{
+	static const char *const files[] = { "vendor", "device" };
+	static const long ids[] = { EDU_VENDOR, EDU_DEVICE };
+	char path[PATH_MAX], text[16];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", name,
+			 files[i]);
+		if (!read_text(path, text, sizeof(text)) ||
+		    strtol(text, NULL, 16) != ids[i])
+			return false;
+	}
+	return true;
+}
+
+/* The first entry of @path for which @match says yes, in @name. */
+static bool find_entry(const char *path, bool (*match)(const char *name),
+		       char *name, size_t size)
+{
+	struct dirent *entry;
+	bool found = false;
+	DIR *dir;
+
+	dir = opendir(path);
+	if (!dir)
+		return false;
+	while (!found && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.' || !match(entry->d_name))
+			continue;
+		snprintf(name, size, "%s", entry->d_name);
+		found = true;
+	}
+	closedir(dir);
+	return found;
+}
+
+static bool is_vfio_cdev(const char *name)
+{
+	return !strncmp(name, "vfio", 4);
+}
+
+static bool is_vtd(const char *name)
+{
+	return !strncmp(name, "dmar", 4);
+}
+
+static bool driver_is_vfio_pci(void)
+{
+	char path[PATH_MAX], link[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", bdf);
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n < 0)
+		return false;
+	link[n] = 0;
+	return !strcmp(strrchr(link, '/') + 1, "vfio-pci");
+}
+
+static void unbind_driver(void)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver/unbind",
+		 bdf);
+	write_text(path, bdf);
+}
+
+static void set_driver_override(const char *driver)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver_override",
+		 bdf);
+	write_text(path, driver);
+}
+
+static void give_back_device(void)
+{
+	unbind_driver();
+	set_driver_override("\n");
+	write_text("/sys/bus/pci/drivers_probe", bdf);
+}
+
+static void take_device(void)
+{
+	char path[PATH_MAX], name[NAME_MAX + 1];
+
+	if (!find_entry("/sys/bus/pci/devices", device_has_id, bdf,
+			sizeof(bdf)))
+		ksft_exit_skip("no edu device (QEMU: -device edu)\n");
+	if (access("/sys/bus/pci/drivers/vfio-pci", F_OK))
+		ksft_exit_skip("no vfio-pci driver (modprobe vfio-pci)\n");
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group",
+		 bdf);
+	if (access(path, F_OK))
+		ksft_exit_skip("no IOMMU behind %s\n", bdf);
+
+	if (!driver_is_vfio_pci()) {
+		unbind_driver();
+		set_driver_override("vfio-pci");
+		write_text("/sys/bus/pci/drivers_probe", bdf);
+		if (!driver_is_vfio_pci())
+			ksft_exit_fail_msg("vfio-pci refuses %s\n", bdf);
+		atexit(give_back_device);
+	}
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev", bdf);
+	if (!find_entry(path, is_vfio_cdev, name, sizeof(name)))
+		ksft_exit_fail_msg("%s has no VFIO cdev\n", bdf);
+	snprintf(cdev_path, sizeof(cdev_path), "/dev/vfio/devices/%s", name);
+}
+
+/* Memory of this process that is pinned, in KiB. */
+static long pinned_kib(void)
+{
+	char line[128];
+	long kib = -1;
+	FILE *f;
+
+	f = fopen("/proc/self/status", "r");
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "VmPin: %ld", &kib) == 1)
+			break;
+	}
+	fclose(f);
+	return kib;
+}
+
+/* iommufd */
+
+static int iommufd_destroy(int iommufd, u32 id)
+{
+	struct iommu_destroy cmd = { .size = sizeof(cmd), .id = id };
+
+	return ioctl(iommufd, IOMMU_DESTROY, &cmd) ? -errno : 0;
+}
+
+static int ioas_alloc(int iommufd, u32 *id)
+{
+	struct iommu_ioas_alloc cmd = { .size = sizeof(cmd) };
+
+	if (ioctl(iommufd, IOMMU_IOAS_ALLOC, &cmd))
+		return -errno;
+	*id = cmd.out_ioas_id;
+	return 0;
+}
+
+static int ioas_map_flags(int iommufd, u32 ioas, void *va, size_t length,
+			  u64 *iova, u32 flags)
+{
+	struct iommu_ioas_map cmd = {
+		.size = sizeof(cmd),
+		.flags = flags,
+		.ioas_id = ioas,
+		.user_va = (uintptr_t)va,
+		.length = length,
+		.iova = *iova,
+	};
+
+	if (ioctl(iommufd, IOMMU_IOAS_MAP, &cmd))
+		return -errno;
+	*iova = cmd.iova;
+	return 0;
+}
+
+static int ioas_map(int iommufd, u32 ioas, void *va, size_t length,
+		    u64 iova)
+{
+	return ioas_map_flags(iommufd, ioas, va, length, &iova,
+			      MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA);
+}
+
+static int ioas_unmap(int iommufd, u32 ioas, u64 iova,
+		      u64 *length)
+{
+	struct iommu_ioas_unmap cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = ioas,
+		.iova = iova,
+		.length = *length,
+	};
+
+	if (ioctl(iommufd, IOMMU_IOAS_UNMAP, &cmd))
+		return -errno;
+	*length = cmd.length;
+	return 0;
+}
+
+static int ioas_last_iova(int iommufd, u32 ioas, u64 *last)
+{
+	struct iommu_iova_range ranges[32];
+	struct iommu_ioas_iova_ranges cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = ioas,
+		.num_iovas = 32,
+		.allowed_iovas = (uintptr_t)ranges,
+	};
+
+	if (ioctl(iommufd, IOMMU_IOAS_IOVA_RANGES, &cmd))
+		return -errno;
+	*last = ranges[cmd.num_iovas - 1].last;
+	return 0;
+}
+
+static int hwpt_alloc(int iommufd, u32 device, u32 ioas, u32 *id)
+{
+	struct iommu_hwpt_alloc cmd = {
+		.size = sizeof(cmd),
+		.dev_id = device,
+		.pt_id = ioas,
+	};
+
+	if (ioctl(iommufd, IOMMU_HWPT_ALLOC, &cmd))
+		return -errno;
+	*id = cmd.out_hwpt_id;
+	return 0;
+}
+
+/* VFIO */
+
+static int vfio_bind(int device, int iommufd, u32 *id)
+{
+	struct vfio_device_bind_iommufd cmd = {
+		.argsz = sizeof(cmd),
+		.iommufd = iommufd,
+	};
+
+	if (ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, &cmd))
+		return -errno;
+	*id = cmd.out_devid;
+	return 0;
+}
+
+/* Attaching a device that is attached already replaces its page table. */
+static int vfio_attach(int device, u32 pt_id)
+{
+	struct vfio_device_attach_iommufd_pt cmd = {
+		.argsz = sizeof(cmd),
+		.pt_id = pt_id,
+	};
+
+	return ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &cmd) ? -errno : 0;
+}
+
+static int vfio_detach(int device)
+{
+	struct vfio_device_detach_iommufd_pt cmd = { .argsz = sizeof(cmd) };
+
+	return ioctl(device, VFIO_DEVICE_DETACH_IOMMUFD_PT, &cmd) ? -errno : 0;
+}
+
+static int vfio_region(int device, u32 index,
+		       struct vfio_region_info *info)
+{
+	*info = (struct vfio_region_info){
+		.argsz = sizeof(*info),
+		.index = index,
+	};
+	return ioctl(device, VFIO_DEVICE_GET_REGION_INFO, info) ? -errno : 0;
+}
+
+/* Let the device start transactions of its own. */
+static int vfio_set_bus_master(int device)
+{
+	struct vfio_region_info config;
+	u16 command;
+	int rc;
+
+	rc = vfio_region(device, VFIO_PCI_CONFIG_REGION_INDEX, &config);
+	if (rc)
+		return rc;
+	if (pread(device, &command, sizeof(command),
+		  config.offset + PCI_COMMAND) != sizeof(command))
+		return -errno;
+	command |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+	if (pwrite(device, &command, sizeof(command),
+		   config.offset + PCI_COMMAND) != sizeof(command))
+		return -errno;
+	return 0;
+}
+
+/* Deliver the device's MSI to @eventfd; -1 takes it away again. */
+static int vfio_set_msi(int device, int eventfd)
+{
+	char buf[sizeof(struct vfio_irq_set) + sizeof(eventfd)]
+		__aligned(__alignof__(struct vfio_irq_set));
+	struct vfio_irq_set *cmd = (struct vfio_irq_set *)buf;
+
+	*cmd = (struct vfio_irq_set){
+		.argsz = sizeof(buf),
+		.flags = VFIO_IRQ_SET_ACTION_TRIGGER |
+			 VFIO_IRQ_SET_DATA_EVENTFD,
+		.index = VFIO_PCI_MSI_IRQ_INDEX,
+		.count = 1,
+	};
+	memcpy(cmd->data, &eventfd, sizeof(eventfd));
+	return ioctl(device, VFIO_DEVICE_SET_IRQS, cmd) ? -errno : 0;
+}
+
+/* The device */
+
+static void sleep_ms(long ms)
+{
+	struct timespec time = { .tv_nsec = ms * 1000000 };
+
+	nanosleep(&time, NULL);
+}
+
+static int edu_dma(void *bar, u64 src, u64 dst, u64 count,
+		   u64 cmd)
+{
+	int i;
+
+	writeq(src, bar + EDU_DMA_SRC);
+	writeq(dst, bar + EDU_DMA_DST);
+	writeq(count, bar + EDU_DMA_COUNT);
+	writeq(cmd | EDU_DMA_RUN, bar + EDU_DMA_CMD);
+	for (i = 0; i < 2000; i++) {
+		if (!(readq(bar + EDU_DMA_CMD) & EDU_DMA_RUN))
+			return 0;
+		sleep_ms(5);
+	}
+	return -ETIMEDOUT;
+}
+
+/* The device reads @count bytes at @iova into its buffer. */
+static int edu_fetch(void *bar, u64 iova, size_t count)
+{
+	return edu_dma(bar, iova, EDU_BUF, count, 0);
+}
+
+/* The device writes @count bytes of its buffer to @iova. */
+static int edu_store(void *bar, u64 iova, size_t count)
+{
+	return edu_dma(bar, EDU_BUF, iova, count, EDU_DMA_TO_MEMORY);
+}
+
+/* Bytes that differ from one page, and from one @seed, to the next. */
+static void fill(u8 *buf, size_t count, unsigned int seed)
+{
+	u32 x = seed * 2654435761u + 1;
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		x = x * 1664525 + 1013904223;
+		buf[i] = x >> 24;
+	}
+}
+
+/* The kernel's log, for the faults that the IOMMU reports. */
+
+static int kmsg_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+
+	if (fd >= 0)
+		lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
+/*
+ * Wait for a VT-d fault record of a @direction ("Read", "Write") access of our
+ * device to the page of @iova. They come by interrupt, after the fact.
+ */
+static bool kmsg_has_fault(int fd, const char *direction, u64 iova)
+{
+	char line[1024], addr[64], access[32], source[32];
+	int tries = 100;
+	ssize_t n;
+
+	snprintf(access, sizeof(access), "[DMA %s ", direction);
+	/* With or without the segment in front of it. */
+	snprintf(source, sizeof(source), "%s]", strchr(bdf, ':') + 1);
+	snprintf(addr, sizeof(addr), "fault addr 0x%llx ",
+		 (unsigned long long)(iova & ~(page_size - 1)));
+	while (tries) {
+		n = read(fd, line, sizeof(line) - 1);
+		if (n < 0) {
+			/* EPIPE: lines were overwritten before we came. */
+			if (errno != EAGAIN && errno != EPIPE)
+				return false;
+			sleep_ms(10);
+			tries--;
+			continue;
+		}
+		line[n] = 0;
+		if (strstr(line, access) && strstr(line, source) &&
+		    strstr(line, addr))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A device that is bound to an iommufd and attached to an empty IOAS, and
+ * memory that is not mapped yet.
+ */
+FIXTURE(edu)
+{
+	int iommufd;
+	int device;
+	int kmsg;
+	u32 device_id;
+	u32 ioas;
+	size_t bar_size;
+	void *bar;
+	u8 *mem;
+};
+
+FIXTURE_SETUP(edu)
+{
+	struct vfio_region_info bar;
+
+	ASSERT_EQ(0, pinned_kib());
+
+	self->kmsg = kmsg_open();
+	ASSERT_LE(0, self->kmsg);
+
+	self->iommufd = open("/dev/iommu", O_RDWR);
+	ASSERT_LE(0, self->iommufd);
+	self->device = open(cdev_path, O_RDWR);
+	ASSERT_LE(0, self->device);
+	ASSERT_EQ(0, vfio_bind(self->device, self->iommufd, &self->device_id));
+	ASSERT_EQ(0, ioas_alloc(self->iommufd, &self->ioas));
+	ASSERT_EQ(0, vfio_attach(self->device, self->ioas));
+
+	ASSERT_EQ(0, vfio_region(self->device, VFIO_PCI_BAR0_REGION_INDEX,
+				 &bar));
+	self->bar_size = bar.size;
+	self->bar = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED,
+			 self->device, bar.offset);
+	ASSERT_NE(MAP_FAILED, self->bar);
+	ASSERT_EQ(0, vfio_set_bus_master(self->device));
+
+	self->mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->mem);
+	fill(self->mem, MEM_SIZE, 1);
+}
+
+static void edu_close(struct _test_data_edu *self)
+{
+	munmap(self->bar, self->bar_size);
+	close(self->device);
+	close(self->iommufd);
+}
+
+FIXTURE_TEARDOWN(edu)
+{
+	edu_close(self);
+	close(self->kmsg);
+	EXPECT_EQ(0, pinned_kib());
+}
+
+/*
+ * The device carries @count bytes from one IOVA to another; @from and @to are
+ * where the CPU sees them. The bytes around the destination must not change.
+ */
+static void check_copy(struct __test_metadata *_metadata,
+		       struct _test_data_edu *self, u64 from_iova,
+		       u64 to_iova, u8 *from, u8 *to,
+		       size_t count)
+{
+	size_t start = to - self->mem;
+	u8 *want;
+
+	/* Fresh bytes: none of an earlier round may pass for today's. */
+	fill(from, count, count + start);
+	want = malloc(MEM_SIZE);
+	ASSERT_NE(NULL, want);
+	memcpy(want, self->mem, MEM_SIZE);
+	memcpy(want + start, from, count);
+
+	ASSERT_EQ(0, edu_fetch(self->bar, from_iova, count));
+	ASSERT_EQ(0, edu_store(self->bar, to_iova, count));
+	ASSERT_EQ(0, memcmp(want, self->mem, MEM_SIZE));
+	free(want);
+}
+
+/* A write by the device to @iova must not reach the memory. */
+static void check_store_refused(struct __test_metadata *_metadata,
+				struct _test_data_edu *self, u64 iova)
+{
+	u8 *before;
+
+	before = malloc(MEM_SIZE);
+	ASSERT_NE(NULL, before);
+	memcpy(before, self->mem, MEM_SIZE);
+	ASSERT_EQ(0, edu_store(self->bar, iova, 64));
+	ASSERT_EQ(0, memcmp(before, self->mem, MEM_SIZE));
+	free(before);
+}
+
+/*
+ * A read by the device at @iova, where the CPU sees @secret, must not get
+ * those bytes. The device shows what it got through @window, mapped at
+ * @window_iova.
+ */
+static void check_fetch_refused(struct __test_metadata *_metadata,
+				struct _test_data_edu *self, u64 iova,
+				u8 *secret, u64 window_iova,
+				u8 *window)
+{
+	fill(secret, 64, 42);
+	fill(window, 64, 43);
+	/* First let the buffer hold something else. */
+	ASSERT_EQ(0, edu_fetch(self->bar, window_iova, 64));
+	ASSERT_EQ(0, edu_fetch(self->bar, iova, 64));
+	ASSERT_EQ(0, edu_store(self->bar, window_iova, 64));
+	ASSERT_NE(0, memcmp(secret, window, 64));
+}
+
+TEST_F(edu, registers)
+{
+	EXPECT_EQ(EDU_ID_VALUE, readl(self->bar + EDU_ID));
+	writel(0x12345678, self->bar + EDU_LIVENESS);
+	EXPECT_EQ(~0x12345678, readl(self->bar + EDU_LIVENESS));
+}
+
+TEST_F(edu, both_ways)
+{
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, MEM_SIZE,
+			      LOW_IOVA));
+	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + 4 * page_size,
+		   self->mem, self->mem + 4 * page_size, EDU_BUF_SIZE);
+}
+
+TEST_F(edu, offsets)
+{
+	static const struct {
+		size_t from;
+		size_t to;
+		size_t count;
+	} cases[] = {
+		{ 0, 4096, 1 },
+		{ 4095, 8191, 2 },
+		{ 1, 12289, EDU_BUF_SIZE },
+		{ 3 * 4096 + 123, 8 * 4096 + 4093, 7 },
+		{ 10 * 4096 - 64, 5 * 4096 - 2048, EDU_BUF_SIZE },
+	};
+	int i;
+
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, MEM_SIZE,
+			      LOW_IOVA));
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		check_copy(_metadata, self, LOW_IOVA + cases[i].from,
+			   LOW_IOVA + cases[i].to, self->mem + cases[i].from,
+			   self->mem + cases[i].to, cases[i].count);
+}
+
+TEST_F(edu, fault_report)
+{
+	char name[NAME_MAX + 1];
+	bool seen = false;
+	int i;
+
+	/* Other IOMMUs refuse as well, but say so in other words. */
+	if (!find_entry("/sys/class/iommu", is_vtd, name, sizeof(name)))
+		SKIP(return, "not a VT-d");
+	/*
+	 * Only so many reports are printed in five seconds. If this came at
+	 * the end of many faults, wait and try once more.
+	 */
+	for (i = 0; i < 2 && !seen; i++) {
+		if (i)
+			sleep(6);
+		ASSERT_EQ(0, edu_store(self->bar, HIGH_IOVA + page_size, 64));
+		seen = kmsg_has_fault(self->kmsg, "Write",
+				      HIGH_IOVA + page_size);
+		ASSERT_EQ(0, edu_fetch(self->bar, LOW_IOVA, 64));
+		seen = kmsg_has_fault(self->kmsg, "Read", LOW_IOVA) && seen;
+	}
+	ASSERT_TRUE(seen);
+}
+
+TEST_F(edu, above_4g)
+{
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, MEM_SIZE,
+			      HIGH_IOVA));
+	check_copy(_metadata, self, HIGH_IOVA + page_size - 16,
+		   HIGH_IOVA + 7 * page_size, self->mem + page_size - 16,
+		   self->mem + 7 * page_size, 256);
+	/* Its low half alone must mean nothing. */
+	check_store_refused(_metadata, self, (u32)HIGH_IOVA);
+}
+
+TEST_F(edu, last_iova)
+{
+	u64 last = 0, iova;
+
+	ASSERT_EQ(0, ioas_last_iova(self->iommufd, self->ioas, &last));
+	ASSERT_LT(UINT32_MAX, last);
+	iova = last - 2 * page_size + 1;
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
+			      2 * page_size, iova));
+	check_copy(_metadata, self, iova, iova + 2 * page_size - 100, self->mem,
+		   self->mem + 2 * page_size - 100, 100);
+}
+
+TEST_F(edu, scattered)
+{
+	static const int order[] = { 5, 2, 11, 8 };
+	int i;
+
+	/* Neighbours as IOVA, strangers in memory. */
+	for (i = 0; i < ARRAY_SIZE(order); i++)
+		ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas,
+				      self->mem + order[i] * page_size,
+				      page_size, LOW_IOVA + i * page_size));
+	for (i = 0; i < ARRAY_SIZE(order); i++)
+		fill(self->mem + order[i] * page_size, page_size, 100 + i);
+
+	/* From the end of the first one on: page 5, then page 2. */
+	ASSERT_EQ(0, edu_fetch(self->bar, LOW_IOVA + page_size - 100, 200));
+	ASSERT_EQ(0, edu_store(self->bar, LOW_IOVA + 3 * page_size - 50, 200));
+	EXPECT_EQ(0, memcmp(self->mem + 12 * page_size - 50,
+			    self->mem + 6 * page_size - 100, 50));
+	EXPECT_EQ(0, memcmp(self->mem + 8 * page_size,
+			    self->mem + 6 * page_size - 50, 50));
+	EXPECT_EQ(0, memcmp(self->mem + 8 * page_size + 50,
+			    self->mem + 2 * page_size, 100));
+}
+
+TEST_F(edu, large)
+{
+	const size_t length = 8UL << 20;
+	u8 *big;
+	size_t i;
+
+	big = mmap(NULL, 2 * length, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, big);
+	/* Huge pages in the middle of it, if there are any. */
+	madvise(big, 2 * length, MADV_HUGEPAGE);
+	fill(big, 2 * length, 5);
+	big += page_size;
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, big, length,
+			      HIGH_IOVA + page_size));
+	ASSERT_EQ(length / 1024, pinned_kib());
+	for (i = 0; i < length; i += length / 4 + page_size) {
+		u8 *to = big + length - page_size - i;
+
+		ASSERT_EQ(0, edu_fetch(self->bar, HIGH_IOVA + page_size + i,
+				       page_size));
+		ASSERT_EQ(0, edu_store(self->bar,
+				       HIGH_IOVA + page_size + (to - big),
+				       page_size));
+		ASSERT_EQ(0, memcmp(big + i, to, page_size));
+	}
+}
+
+TEST_F(edu, kernel_chosen_iova)
+{
+	u64 first = 0, second = 0;
+
+	ASSERT_EQ(0, ioas_map_flags(self->iommufd, self->ioas, self->mem,
+				    page_size, &first, MAP_RW));
+	ASSERT_EQ(0, ioas_map_flags(self->iommufd, self->ioas,
+				    self->mem + page_size, page_size, &second,
+				    MAP_RW));
+	ASSERT_NE(first, second);
+	ASSERT_NE(0, first);
+	check_copy(_metadata, self, first, second + 8, self->mem,
+		   self->mem + page_size + 8, 512);
+}
+
+TEST_F(edu, memfd)
+{
+	struct iommu_ioas_map_file cmd = {
+		.size = sizeof(cmd),
+		.flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA,
+		.ioas_id = self->ioas,
+		.start = page_size,
+		.length = 3 * page_size,
+		.iova = LOW_IOVA,
+	};
+	u8 *view;
+
+	cmd.fd = memfd_create("edu", MFD_CLOEXEC);
+	ASSERT_LE(0, cmd.fd);
+	ASSERT_EQ(0, ftruncate(cmd.fd, 4 * page_size));
+	view = mmap(NULL, 4 * page_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		    cmd.fd, 0);
+	ASSERT_NE(MAP_FAILED, view);
+	fill(view, 4 * page_size, 9);
+	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_IOAS_MAP_FILE, &cmd));
+	/* The mapping alone keeps the file's pages. */
+	ASSERT_EQ(0, close(cmd.fd));
+
+	ASSERT_EQ(0, edu_fetch(self->bar, LOW_IOVA + 10, 1000));
+	ASSERT_EQ(0, edu_store(self->bar, LOW_IOVA + 2 * page_size, 1000));
+	EXPECT_EQ(0, memcmp(view + page_size + 10, view + 3 * page_size, 1000));
+}
+
+TEST_F(edu, never_mapped)
+{
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, page_size,
+			      LOW_IOVA));
+	check_store_refused(_metadata, self, HIGH_IOVA);
+	check_fetch_refused(_metadata, self, LOW_IOVA + page_size,
+			    self->mem + page_size, LOW_IOVA, self->mem);
+}
+
+TEST_F(edu, unmapped)
+{
+	const u64 gone = LOW_IOVA + page_size;
+	u64 length = page_size;
+
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, page_size,
+			      LOW_IOVA));
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem + page_size,
+			      page_size, gone));
+	/* The IOMMU has cached it now, and has to forget it again. */
+	check_copy(_metadata, self, LOW_IOVA, gone, self->mem,
+		   self->mem + page_size, 64);
+	check_copy(_metadata, self, gone, LOW_IOVA, self->mem + page_size,
+		   self->mem, 64);
+	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
+
+	ASSERT_EQ(0, ioas_unmap(self->iommufd, self->ioas, gone, &length));
+	ASSERT_EQ(page_size, length);
+	EXPECT_EQ(page_size / 1024, pinned_kib());
+	check_store_refused(_metadata, self, gone);
+	check_fetch_refused(_metadata, self, gone, self->mem + page_size,
+			    LOW_IOVA, self->mem);
+}
+
+TEST_F(edu, unmap_everything)
+{
+	u64 length = UINT64_MAX;
+
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
+			      2 * page_size, LOW_IOVA));
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem + page_size,
+			      page_size, HIGH_IOVA));
+	check_copy(_metadata, self, LOW_IOVA, HIGH_IOVA, self->mem,
+		   self->mem + page_size, 64);
+	ASSERT_EQ(0, ioas_unmap(self->iommufd, self->ioas, 0, &length));
+	EXPECT_EQ(3 * page_size, length);
+	EXPECT_EQ(0, pinned_kib());
+	check_store_refused(_metadata, self, LOW_IOVA);
+	check_store_refused(_metadata, self, HIGH_IOVA);
+}
+
+TEST_F(edu, unmap_part)
+{
+	u64 length = page_size;
+
+	/* A mapping goes as a whole or not at all. */
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
+			      4 * page_size, LOW_IOVA));
+	ASSERT_EQ(-ENOENT, ioas_unmap(self->iommufd, self->ioas,
+				      LOW_IOVA + page_size, &length));
+	EXPECT_EQ(4 * page_size / 1024, pinned_kib());
+	check_copy(_metadata, self, LOW_IOVA + page_size, LOW_IOVA, self->mem +
+		   page_size, self->mem, 64);
+}
+
+TEST_F(edu, read_only)
+{
+	u64 iova = LOW_IOVA + page_size;
+
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, page_size,
+			      LOW_IOVA));
+	ASSERT_EQ(0, ioas_map_flags(self->iommufd, self->ioas,
+				    self->mem + page_size, page_size, &iova,
+				    IOMMU_IOAS_MAP_READABLE |
+				    IOMMU_IOAS_MAP_FIXED_IOVA));
+	check_copy(_metadata, self, iova, LOW_IOVA, self->mem + page_size,
+		   self->mem, 128);
+	check_store_refused(_metadata, self, iova);
+}
+
+TEST_F(edu, read_only_memory)
+{
+	/* What the process may not write, its device may not either. */
+	ASSERT_EQ(0, mprotect(self->mem, page_size, PROT_READ));
+	ASSERT_EQ(-EFAULT, ioas_map(self->iommufd, self->ioas, self->mem,
+				    page_size, LOW_IOVA));
+	EXPECT_EQ(0, pinned_kib());
+	check_store_refused(_metadata, self, LOW_IOVA);
+}
+
+TEST_F(edu, copy_and_replace)
+{
+	struct iommu_ioas_copy cmd = {
+		.size = sizeof(cmd),
+		.flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA,
+		.src_ioas_id = self->ioas,
+		.length = 4 * page_size,
+		.src_iova = LOW_IOVA,
+		.dst_iova = HIGH_IOVA,
+	};
+
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
+			      4 * page_size, LOW_IOVA));
+	ASSERT_EQ(0, ioas_alloc(self->iommufd, &cmd.dst_ioas_id));
+	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_IOAS_COPY, &cmd));
+	/* The copy shares the pages, pinned once. */
+	EXPECT_EQ(4 * page_size / 1024, pinned_kib());
+	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
+		   self->mem + page_size, 64);
+
+	ASSERT_EQ(0, vfio_attach(self->device, cmd.dst_ioas_id));
+	EXPECT_EQ(4 * page_size / 1024, pinned_kib());
+	check_copy(_metadata, self, HIGH_IOVA, HIGH_IOVA + 2 * page_size,
+		   self->mem, self->mem + 2 * page_size, 64);
+	check_store_refused(_metadata, self, LOW_IOVA);
+
+	/* With the original gone, the copy still works. */
+	ASSERT_EQ(0, iommufd_destroy(self->iommufd, self->ioas));
+	EXPECT_EQ(4 * page_size / 1024, pinned_kib());
+	check_copy(_metadata, self, HIGH_IOVA, HIGH_IOVA + 3 * page_size,
+		   self->mem, self->mem + 3 * page_size, 64);
+}
+
+TEST_F(edu, hwpt)
+{
+	u32 hwpt = 0;
+
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
+			      2 * page_size, LOW_IOVA));
+	ASSERT_EQ(0, hwpt_alloc(self->iommufd, self->device_id, self->ioas,
+				&hwpt));
+	/* Two page tables now, the pages still pinned once. */
+	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
+	ASSERT_EQ(0, vfio_attach(self->device, hwpt));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, hwpt));
+	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
+		   self->mem + page_size, 64);
+
+	/* Mapped later, it appears in both. */
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas,
+			      self->mem + 2 * page_size, page_size, HIGH_IOVA));
+	check_copy(_metadata, self, LOW_IOVA, HIGH_IOVA, self->mem,
+		   self->mem + 2 * page_size, 64);
+	ASSERT_EQ(0, vfio_attach(self->device, self->ioas));
+	ASSERT_EQ(0, iommufd_destroy(self->iommufd, hwpt));
+	check_copy(_metadata, self, HIGH_IOVA, LOW_IOVA,
+		   self->mem + 2 * page_size, self->mem, 64);
+}
+
+TEST_F(edu, detach)
+{
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
+			      2 * page_size, LOW_IOVA));
+	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
+		   self->mem + page_size, 64);
+	ASSERT_EQ(0, vfio_detach(self->device));
+	/* No device needs the pages now, and none gets at them. */
+	EXPECT_EQ(0, pinned_kib());
+	check_store_refused(_metadata, self, LOW_IOVA);
+
+	ASSERT_EQ(0, vfio_attach(self->device, self->ioas));
+	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
+	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
+		   self->mem + page_size, 64);
+}
+
+TEST_F(edu, destroy_busy)
+{
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
+			      2 * page_size, LOW_IOVA));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->ioas));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->device_id));
+	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
+		   self->mem + page_size, 64);
+	ASSERT_EQ(0, vfio_detach(self->device));
+	EXPECT_EQ(0, iommufd_destroy(self->iommufd, self->ioas));
+	EXPECT_EQ(-ENOENT, iommufd_destroy(self->iommufd, self->ioas));
+}
+
+TEST_F(edu, hw_info)
+{
+	struct iommu_hw_info_vtd vtd = {};
+	struct iommu_hw_info cmd = {
+		.size = sizeof(cmd),
+		.dev_id = self->device_id,
+		.data_len = sizeof(vtd),
+		.data_uptr = (uintptr_t)&vtd,
+	};
+	char name[NAME_MAX + 1], path[PATH_MAX], text[64];
+
+	if (!find_entry("/sys/class/iommu", is_vtd, name, sizeof(name)))
+		SKIP(return, "not a VT-d");
+	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_GET_HW_INFO, &cmd));
+	EXPECT_EQ(IOMMU_HW_INFO_TYPE_INTEL_VTD, cmd.out_data_type);
+	EXPECT_EQ(sizeof(vtd), cmd.data_len);
+	/* The registers as the VT-d driver shows them. */
+	snprintf(path, sizeof(path), "/sys/class/iommu/%s/intel-iommu/cap",
+		 name);
+	ASSERT_TRUE(read_text(path, text, sizeof(text)));
+	EXPECT_EQ(strtoull(text, NULL, 16), vtd.cap_reg);
+	snprintf(path, sizeof(path), "/sys/class/iommu/%s/intel-iommu/ecap",
+		 name);
+	ASSERT_TRUE(read_text(path, text, sizeof(text)));
+	EXPECT_EQ(strtoull(text, NULL, 16), vtd.ecap_reg);
+}
+
+TEST_F(edu, interrupt)
+{
+	struct pollfd event = { .events = POLLIN };
+	u64 count;
+
+	event.fd = eventfd(0, EFD_CLOEXEC);
+	ASSERT_LE(0, event.fd);
+	ASSERT_EQ(0, vfio_set_msi(self->device, event.fd));
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, page_size,
+			      LOW_IOVA));
+	EXPECT_EQ(0, poll(&event, 1, 0));
+	ASSERT_EQ(0, edu_dma(self->bar, LOW_IOVA, EDU_BUF, 64, EDU_DMA_IRQ));
+	ASSERT_EQ(1, poll(&event, 1, 5000));
+	ASSERT_EQ(sizeof(count), read(event.fd, &count, sizeof(count)));
+	EXPECT_EQ(1, count);
+	EXPECT_EQ(EDU_DMA_IRQ_STATUS, readl(self->bar + EDU_IRQ_STATUS));
+	writel(EDU_DMA_IRQ_STATUS, self->bar + EDU_IRQ_ACK);
+	EXPECT_EQ(0, readl(self->bar + EDU_IRQ_STATUS));
+	EXPECT_EQ(0, vfio_set_msi(self->device, -1));
+	close(event.fd);
+}
+
+TEST_F(edu, second_bind)
+{
+	u32 id;
+	int other;
+
+	/* One owner at a time. */
+	EXPECT_EQ(-EINVAL, vfio_bind(self->device, self->iommufd, &id));
+	other = open(cdev_path, O_RDWR);
+	if (other >= 0) {
+		EXPECT_GT(0, vfio_bind(other, self->iommufd, &id));
+		close(other);
+	}
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, MEM_SIZE,
+			      LOW_IOVA));
+	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
+		   self->mem + page_size, 64);
+}
+
+TEST_F(edu, iommufd_closed_first)
+{
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
+			      2 * page_size, LOW_IOVA));
+	/* The bound device keeps the context alive, mappings included. */
+	ASSERT_EQ(0, close(self->iommufd));
+	self->iommufd = -1;
+	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
+	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
+		   self->mem + page_size, 64);
+	munmap(self->bar, self->bar_size);
+	ASSERT_EQ(0, close(self->device));
+	self->device = -1;
+	EXPECT_EQ(0, pinned_kib());
+}
+
+TEST_F(edu, device_closed_first)
+{
+	u64 length = 2 * page_size;
+
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
+			      2 * page_size, LOW_IOVA));
+	munmap(self->bar, self->bar_size);
+	ASSERT_EQ(0, close(self->device));
+	self->device = -1;
+	/* The mapping outlives the device; the pins do not. */
+	EXPECT_EQ(0, pinned_kib());
+	EXPECT_EQ(-ENOENT, iommufd_destroy(self->iommufd, self->device_id));
+	EXPECT_EQ(0, ioas_unmap(self->iommufd, self->ioas, LOW_IOVA, &length));
+	EXPECT_EQ(2 * page_size, length);
+	EXPECT_EQ(0, iommufd_destroy(self->iommufd, self->ioas));
+}
+
+TEST_F(edu, killed)
+{
+	u8 *mem = self->mem;
+	int pipes[2], status;
+	u32 id = 0, ioas = 0;
+	pid_t child;
+	char c;
+
+	/* Another process takes the device and dies without a word. */
+	edu_close(self);
+	ASSERT_EQ(0, pipe(pipes));
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		int iommufd = open("/dev/iommu", O_RDWR);
+		int device = open(cdev_path, O_RDWR);
+
+		if (vfio_bind(device, iommufd, &id) ||
+		    ioas_alloc(iommufd, &ioas) || vfio_attach(device, ioas) ||
+		    ioas_map(iommufd, ioas, mem, MEM_SIZE, LOW_IOVA))
+			_exit(1);
+		if (write(pipes[1], "x", 1) != 1)
+			_exit(1);
+		pause();
+		_exit(1);
+	}
+	close(pipes[1]);
+	ASSERT_EQ(1, read(pipes[0], &c, 1));
+	close(pipes[0]);
+	ASSERT_EQ(0, kill(child, SIGKILL));
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	ASSERT_TRUE(WIFSIGNALED(status));
+
+	/* The device is free for the next one. */
+	self->iommufd = open("/dev/iommu", O_RDWR);
+	self->device = open(cdev_path, O_RDWR);
+	ASSERT_EQ(0, vfio_bind(self->device, self->iommufd, &id));
+	ASSERT_EQ(0, ioas_alloc(self->iommufd, &ioas));
+	ASSERT_EQ(0, vfio_attach(self->device, ioas));
+	ASSERT_EQ(0, ioas_map(self->iommufd, ioas, mem, MEM_SIZE, LOW_IOVA));
+}
+
+int main(int argc, char **argv)
+{
+	page_size = sysconf(_SC_PAGESIZE);
+	take_device();
+	return test_harness_run(argc, argv);
+}
