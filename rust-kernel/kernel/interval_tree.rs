@@ -30,7 +30,7 @@ use core::{
 ///
 /// # Invariants
 ///
-/// * `raw.start <= raw.last`, and neither changes after creation.
+/// * `raw.start <= raw.last`, and neither changes while the node is in a tree.
 /// * The other fields of `raw` belong to the tree that the node is in, if any. They are written
 ///   only while that tree is borrowed exclusively.
 #[repr(C)]
@@ -92,6 +92,25 @@ impl<T> Node<T> {
     #[inline]
     pub fn value_mut(&mut self) -> &mut T {
         &mut self.value
+    }
+
+    /// Changes the interval of a node that is in no tree.
+    ///
+    /// Trees lend their nodes as `&Node<T>` only, so the exclusive borrow shows that it is in none.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `start > last`; the node stays as it is.
+    #[inline]
+    pub fn set_interval(&mut self, start: usize, last: usize) -> Result {
+        if start > last {
+            return Err(EINVAL);
+        }
+
+        // INVARIANT: Checked above.
+        self.raw.start = start;
+        self.raw.last = last;
+        Ok(())
     }
 
     /// Takes the value out of a node that is in no tree.
@@ -256,6 +275,29 @@ impl<T> IntervalTree<T> {
 
         // INVARIANT: `find()` returns nodes of this tree.
         Some(Entry { tree: self, node })
+    }
+
+    /// Returns the first interval that intersects `[start, last]` and satisfies `pred`, to change
+    /// its value or to remove it.
+    #[inline]
+    pub fn find_mut(
+        &mut self,
+        start: usize,
+        last: usize,
+        mut pred: impl FnMut(&Node<T>) -> bool,
+    ) -> Option<Entry<'_, T>> {
+        let mut cursor = self.find(start, last);
+
+        while let Some(node) = cursor {
+            // SAFETY: The node is valid, and the tree is borrowed.
+            if pred(unsafe { node.as_ref() }) {
+                // INVARIANT: `node` is in this tree.
+                return Some(Entry { tree: self, node });
+            }
+            // SAFETY: `node` is in this tree, and as it was found, `start <= last`.
+            cursor = unsafe { self.find_next(node, start, last) };
+        }
+        None
     }
 
     /// Removes the first interval that intersects `[start, last]` and returns it.
