@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IOMMU domains that this driver fills, as the rooms see them.
+//!
+//! Contract of their page tables, which IOMMU drivers do not lock: calls of one domain on overlapping
+//! IOVA are ordered. That holds because the areas of an IO page table are disjoint and one thread
+//! works on an area at a time: the one that holds its IOVA range in the IO page table (`iova_rwsem`
+//! for writing, or the area is marked as in flight) or the mutex of its pages. What is mapped stays
+//! pinned until it is unmapped: the pages own the pins and give them up only after the unmap. MSI
+//! pages lie in reserved IOVA, where there is no area, and are mapped under `sw_msi_lock`.
+//!
+//! `super::hwpt` makes the domains, `super::attach` attaches devices to them.
+
+use crate::{
+    mapping::Prot,
+    range::IovaRange, //
+};
+use core::{
+    ops::Deref,
+    pin::Pin,
+    ptr, //
+};
+use kernel::{
+    bindings,
+    io::PhysAddr,
+    iommu::domain::{
+        DirtyReader,
+        Domain,
+        IotlbGather,
+        OwnedDomain, //
+    },
+    prelude::*,
+    uaccess::UserPtr, //
+};
+
+/// An [`iommu_domain`](Domain) whose page table the kernel fills.
+///
+/// It is shared by the HWPT that it was made for and the IO page table whose areas it shows, and
+/// freed with the last of them.
+pub(crate) struct PagingDomain(OwnedDomain);
+
+impl PagingDomain {
+    /// Wraps a domain that the rooms are to fill.
+    ///
+    /// # Safety
+    ///
+    /// The domain must be a paging domain that nobody else maps into, except for MSI pages as the
+    /// contract at the top of this file says.
+    pub(super) unsafe fn from_owned(domain: OwnedDomain) -> Self {
+        Self(domain)
+    }
+
+    /// Maps `len` bytes of physical memory at `iova`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], or what the IOMMU driver says. Nothing is mapped then.
+    #[inline]
+    pub(crate) fn map(&self, iova: usize, paddr: PhysAddr, len: usize, prot: Prot) -> Result {
+        // SAFETY: See the contract at the top of this file.
+        unsafe { self.0.map(iova, paddr, len, prot.0, GFP_KERNEL_ACCOUNT) }
+    }
+
+    /// Unmaps all of `range`, which was mapped. Devices cannot use it any more after this.
+    #[inline]
+    pub(crate) fn unmap(&self, range: IovaRange) {
+        let size = size_of_range(range);
+
+        // SAFETY: See the contract at the top of this file.
+        let done = unsafe { self.0.unmap(range.start, size) };
+        // Memory that stays mapped while its pins go would be open to devices.
+        kernel::warn_on!(done != size);
+    }
+
+    /// Unmaps many ranges with one flush of the IOMMU's caches, at the end of `f`.
+    ///
+    /// Devices may use the ranges until this returns.
+    pub(crate) fn unmap_batch<R>(&self, f: impl FnOnce(&mut UnmapBatch<'_, '_>) -> R) -> R {
+        kernel::pin_init::stack_pin_init!(let gather = IotlbGather::new(&self.0));
+        let result = f(&mut UnmapBatch(gather.as_mut()));
+        gather.sync();
+        result
+    }
+
+    /// The physical address behind `iova`; zero if nothing is mapped there.
+    #[inline]
+    pub(crate) fn iova_to_phys(&self, iova: usize) -> PhysAddr {
+        // CAST: `usize` has at most 64 bits.
+        // SAFETY: See the contract at the top of this file.
+        unsafe { self.0.iova_to_phys(iova as u64) }.unwrap_or(0)
+    }
+
+    /// The IOVA that the domain can translate, as far as there is such IOVA.
+    pub(crate) fn aperture(&self) -> IovaRange {
+        let (first, last) = self.0.aperture();
+
+        IovaRange {
+            start: first.try_into().unwrap_or(usize::MAX),
+            last: last.try_into().unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The sizes of pages that the domain can map, one bit each.
+    #[inline]
+    pub(crate) fn page_sizes(&self) -> usize {
+        self.0.pgsize_bitmap()
+    }
+
+    /// The smallest page that the domain can map.
+    #[inline]
+    pub(crate) fn min_page_size(&self) -> usize {
+        let sizes = self.page_sizes();
+
+        sizes & sizes.wrapping_neg()
+    }
+
+    /// Whether both are the same domain.
+    #[inline]
+    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+
+    /// How C sees the domain.
+    #[inline]
+    pub(crate) fn as_raw(&self) -> *mut bindings::iommu_domain {
+        self.0.as_raw()
+    }
+
+    /// Whether the domain came from the driver with these operations.
+    pub(crate) fn is_owned_by(&self, ops: &bindings::iommu_ops) -> bool {
+        // SAFETY: The owner is set before the domain is shared.
+        ptr::eq(unsafe { (*self.as_raw()).owner }, ops)
+    }
+
+    /// Starts or stops the tracking of writes.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] without [`Domain::has_dirty_tracking`], or what the IOMMU driver says.
+    pub(crate) fn set_dirty_tracking(&self, enable: bool) -> Result {
+        self.0.set_dirty_tracking(enable)
+    }
+
+    /// Lets `f` read which pages of `window` were written, into a bitmap of user space with one bit
+    /// for each `page_size` bytes. With `clear`, what was read is clean afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if the bitmap cannot be accessed.
+    pub(crate) fn read_dirty<R>(
+        &self,
+        window: IovaRange,
+        page_size: usize,
+        bitmap: UserPtr,
+        clear: bool,
+        f: impl FnOnce(&mut Dirty<'_, '_>) -> R,
+    ) -> Result<R> {
+        let size = size_of_range(window);
+        let reader = DirtyReader::new(&self.0, (window.start, size), page_size, bitmap, clear);
+        kernel::pin_init::stack_try_pin_init!(let reader = reader);
+        // Whatever went wrong, it is out of memory as far as user space is told.
+        let reader = reader.map_err(|_| ENOMEM)?;
+        Ok(f(&mut Dirty {
+            reader,
+            window: Some(window),
+        }))
+    }
+
+    /// Lets `f` mark ranges as clean.
+    pub(crate) fn discard_dirty<R>(&self, f: impl FnOnce(&mut Dirty<'_, '_>) -> R) -> R {
+        kernel::pin_init::stack_pin_init!(let reader = DirtyReader::discard(&self.0));
+        f(&mut Dirty {
+            reader,
+            window: None,
+        })
+    }
+}
+
+impl Deref for PagingDomain {
+    type Target = Domain;
+
+    #[inline]
+    fn deref(&self) -> &Domain {
+        &self.0
+    }
+}
+
+/// The number of bytes of a range that is not all there is.
+#[inline]
+fn size_of_range(range: IovaRange) -> usize {
+    // No area and no command has all 2^64 bytes: their lengths are numbers.
+    range.len().unwrap_or(usize::MAX)
+}
+
+/// Ranges on their way out of a domain. See [`PagingDomain::unmap_batch`].
+pub(crate) struct UnmapBatch<'g, 'd>(Pin<&'g mut IotlbGather<'d>>);
+
+impl UnmapBatch<'_, '_> {
+    /// Unmaps all of `range`, which was mapped.
+    #[inline]
+    pub(crate) fn unmap(&mut self, range: IovaRange) {
+        let size = size_of_range(range);
+
+        // SAFETY: See the contract at the top of this file.
+        let done = unsafe { self.0.as_mut().unmap(range.start, size) };
+        kernel::warn_on!(done != size);
+    }
+}
+
+/// Access to the dirty bits of a domain. See [`PagingDomain::read_dirty`].
+pub(crate) struct Dirty<'r, 'd> {
+    reader: Pin<&'r mut DirtyReader<'d>>,
+    window: Option<IovaRange>,
+}
+
+impl Dirty<'_, '_> {
+    /// Reads the bits of `range`, all of which is mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] for what is not in the window, or what the IOMMU driver says.
+    pub(crate) fn read(&mut self, range: IovaRange) -> Result {
+        if self.window.is_some_and(|window| !window.covers(range)) {
+            return Err(EINVAL);
+        }
+        // SAFETY: See the contract at the top of this file; the range is in the window.
+        unsafe { self.reader.as_mut().read(range.start, size_of_range(range)) }
+    }
+}
