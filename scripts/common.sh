@@ -115,10 +115,13 @@ step()
 	shift 2
 	t0=$(date +%s)
 	say "$title ..."
+	# A process group of its own, so that an interrupt ends all of it.
+	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
+	set +m
 	# shellcheck disable=SC2064 # the process of this step, not of a later one
-	trap "kill $pid 2>/dev/null; exit 130" INT TERM
+	trap "kill -- -$pid 2>/dev/null; exit 130" INT TERM HUP
 	beat=$t0
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.2
@@ -130,7 +133,7 @@ step()
 		fi
 	done
 	wait "$pid" || rc=$?
-	trap - INT TERM
+	trap - INT TERM HUP
 	[ ! -t 1 ] || printf '\r\033[K'
 	if [ "$rc" -ne 0 ]; then
 		echo "---- the last lines of $log:" >&2
