@@ -249,9 +249,8 @@ impl OwnedDomain {
     /// `ENODEV` if no IOMMU translates for `dev`, else what the IOMMU driver says.
     pub fn new_paging(dev: &Device<Bound>) -> Result<Self> {
         // SAFETY: `dev` is valid, and bound, so that its IOMMU driver cannot let go of it.
-        let ptr = from_err_ptr(unsafe {
-            bindings::iommu_paging_domain_alloc_flags(dev.as_raw(), 0)
-        })?;
+        let ptr =
+            from_err_ptr(unsafe { bindings::iommu_paging_domain_alloc_flags(dev.as_raw(), 0) })?;
 
         // INVARIANT: The call above returned a new domain, which is ours.
         Ok(Self {
@@ -360,7 +359,12 @@ impl IovaBitmap {
         // SAFETY: `data` is only ever accessed through pin_user_pages_fast(), which accepts any
         // address.
         let ptr = from_err_ptr(unsafe {
-            bindings::iova_bitmap_alloc(iova, length, page_size, data.as_const_ptr().cast_mut().cast())
+            bindings::iova_bitmap_alloc(
+                iova,
+                length,
+                page_size,
+                data.as_const_ptr().cast_mut().cast(),
+            )
         })?;
 
         // INVARIANT: A new object, which is ours.
@@ -462,4 +466,3 @@ impl<'d> DirtyReader<'d> {
         to_result(unsafe { read(domain, iova, size, flags, &mut dirty) })
     }
 }
-

@@ -136,9 +136,7 @@ impl DmaOwner {
     /// the group that was claimed, which the release relies on.
     pub unsafe fn claim(dev: &Device<Bound>, owner: NonNull<c_void>) -> Result<Self> {
         // SAFETY: `dev` is valid and bound; the owner is not accessed.
-        to_result(unsafe {
-            bindings::iommu_device_claim_dma_owner(dev.as_raw(), owner.as_ptr())
-        })?;
+        to_result(unsafe { bindings::iommu_device_claim_dma_owner(dev.as_raw(), owner.as_ptr()) })?;
 
         // INVARIANT: The claim succeeded; `dev` stays bound by the contract of this function.
         Ok(Self {

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The context: one open `/dev/iommu`.
+//!
+//! It lives from `open()` to `release()` and has no reference count of its own: whoever needs it for
+//! longer than one operation holds the file ([`ContextRef`]). Objects that are owned from outside,
+//! such as a bound device, do so; objects that the context itself owns do not, or `release()` would
+//! never run.
+//!
+//! There is no lock for the whole context. What a kind of object needs per context is a field, with
+//! its own rule.
+//!
+//! Locks: [`Context::ioas_creation_lock`] is taken to publish an IOAS (read) and to hold all of them
+//! still (write, IOAS_CHANGE_PROCESS), before any lock of an IOAS.
+#![forbid(unsafe_code)]
+
+use crate::{
+    ffi,
+    object::Table, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        rwsem::{
+            new_rwsem,
+            RwSemaphore, //
+        },
+        wait_queue::{
+            new_wait_queue,
+            WaitQueue, //
+        }, //
+    }, //
+};
+
+pub(crate) use crate::ffi::context::ContextRef;
+
+/// Whose limit pinned memory counts against.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AccountMode {
+    /// Nobody's: the process has CAP_IPC_LOCK.
+    None,
+    /// The user's: `user_struct::locked_vm`, as io_uring does.
+    User,
+    /// The process's: `mm_struct::locked_vm`, as VFIO type1 does.
+    Mm,
+}
+
+/// One open `/dev/iommu`.
+///
+/// C knows the fields of `c`.
+#[repr(C)]
+#[pin_data]
+pub(crate) struct Context {
+    #[pin]
+    pub(crate) c: ffi::context::CFields,
+    #[pin]
+    pub(crate) objects: Table,
+    /// Where destroyers wait for the readers of any object.
+    #[pin]
+    pub(crate) destroy_wait: WaitQueue,
+    #[pin]
+    pub(crate) ioas_creation_lock: RwSemaphore<()>,
+    /// Whether memory is accounted as VFIO type1 does. Changes only while there are no objects.
+    account_mm: Atomic<bool>,
+    /// The id of the IOAS that the VFIO container interface works on, or 0. Changes under the lock
+    /// of `objects`, so that it never names an object that has left the table.
+    vfio_ioas: Atomic<u32>,
+    /// Whether the VFIO container is one for devices without an IOMMU.
+    pub(crate) no_iommu: Atomic<bool>,
+}
+
+impl Context {
+    /// A new context for `file`.
+    pub(crate) fn new(file: ffi::file::FileRef, mode: AccountMode) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            c <- ffi::context::CFields::new(file),
+            objects <- Table::new(),
+            destroy_wait <- new_wait_queue!("iommufd_ctx::destroy_wait"),
+            ioas_creation_lock <- new_rwsem!((), "iommufd_ctx::ioas_creation_lock"),
+            account_mm: Atomic::new(mode == AccountMode::Mm),
+            vfio_ioas: Atomic::new(0),
+            no_iommu: Atomic::new(false),
+        }? Error)
+    }
+
+    /// How memory that a process without CAP_IPC_LOCK maps is accounted.
+    pub(crate) fn account_mode(&self) -> AccountMode {
+        if self.account_mm.load(Relaxed) {
+            AccountMode::Mm
+        } else {
+            AccountMode::User
+        }
+    }
+
+    /// Changes [`Self::account_mode`].
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] if there is any object, even if it is only reserved.
+    pub(crate) fn set_account_mode(&self, mode: Result<AccountMode>) -> Result {
+        let objects = self.objects.lock();
+        if !objects.is_empty() {
+            return Err(EBUSY);
+        }
+        self.account_mm.store(mode? == AccountMode::Mm, Relaxed);
+        drop(objects);
+        Ok(())
+    }
+
+    /// The id of the IOAS that the VFIO container interface works on, or 0.
+    pub(crate) fn vfio_ioas_id(&self) -> u32 {
+        self.vfio_ioas.load(Relaxed)
+    }
+
+    /// Sets the IOAS that the VFIO container interface works on; 0 for none.
+    ///
+    /// `only_if_none` keeps one that is already set.
+    ///
+    /// Returns whether it was set: not if there is one to keep, or the object has been destroyed.
+    pub(crate) fn set_vfio_ioas(&self, id: u32, only_if_none: bool) -> bool {
+        let objects = self.objects.lock();
+        if only_if_none && self.vfio_ioas.load(Relaxed) != 0 {
+            return false;
+        }
+        if id != 0 && objects.get(id).is_none() {
+            return false;
+        }
+        self.vfio_ioas.store(id, Relaxed);
+        drop(objects);
+        true
+    }
+
+    /// The object `id` leaves the table. The caller holds the lock of the table.
+    pub(crate) fn vfio_ioas_gone(&self, id: u32) {
+        if self.vfio_ioas.load(Relaxed) == id {
+            self.vfio_ioas.store(0, Relaxed);
+        }
+    }
+}
+
+/// IOMMU_OPTION_RLIMIT_MODE.
+pub(crate) fn option_rlimit_mode(ctx: &Context, option: &mut bindings::iommu_option) -> Result {
+    if option.object_id != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    match u32::from(option.op) {
+        bindings::iommufd_option_ops_IOMMU_OPTION_OP_GET => {
+            option.val64 = u64::from(ctx.account_mode() == AccountMode::Mm);
+            Ok(())
+        }
+        bindings::iommufd_option_ops_IOMMU_OPTION_OP_SET => {
+            if !ffi::task::capable(bindings::CAP_SYS_RESOURCE) {
+                return Err(EPERM);
+            }
+            ctx.set_account_mode(match option.val64 {
+                0 => Ok(AccountMode::User),
+                1 => Ok(AccountMode::Mm),
+                _ => Err(EINVAL),
+            })
+        }
+        _ => Err(EOPNOTSUPP),
+    }
+}

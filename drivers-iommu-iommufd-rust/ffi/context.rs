@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The context as C knows it: `struct iommufd_ctx`.
+//!
+//! Contract: a `struct iommufd_ctx *` that C passes in comes from `iommufd_ctx_from_file()` or
+//! `iommufd_ctx_from_fd()`, or belongs to an object that C was given, and C holds the reference to
+//! the file that came with it. `struct iommufd_ctx` is the start of a [`Context`].
+
+use super::file::FileRef;
+use crate::context::Context;
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    types::Opaque, //
+};
+
+const _: () = assert!(core::mem::offset_of!(Context, c) == 0);
+
+/// The fields that `driver.c` uses: the tree of mmap entries and the MSI pages of the context.
+#[repr(transparent)]
+#[pin_data(PinnedDrop)]
+pub(crate) struct CFields {
+    #[pin]
+    c: Opaque<bindings::iommufd_ctx>,
+}
+
+// SAFETY: C serialises access to the fields with the locks that are among them.
+unsafe impl Send for CFields {}
+// SAFETY: As above.
+unsafe impl Sync for CFields {}
+
+impl CFields {
+    pub(crate) fn new(file: FileRef) -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: `slot` is valid for writes and stays where it is.
+            c <- Opaque::ffi_init(|slot| unsafe {
+                bindings::iommufd_ctx_init(slot, file.as_ptr())
+            }),
+        })
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for CFields {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Nobody else uses the context any more.
+        unsafe { bindings::iommufd_ctx_fini(self.c.get()) };
+        // SAFETY: As above; the list was initialised by `iommufd_ctx_init()`.
+        let head = unsafe { core::ptr::addr_of_mut!((*self.c.get()).sw_msi_list) };
+        loop {
+            // SAFETY: A list that is not empty has a first entry, which `driver.c` allocated with
+            // kzalloc() and which is part of no other list.
+            let entry = unsafe {
+                let first = (*head).next;
+                if first == head {
+                    break;
+                }
+                (*head).next = (*first).next;
+                kernel::container_of!(first, bindings::iommufd_sw_msi_map, sw_msi_item)
+            };
+            // SAFETY: The entry was just taken off the list.
+            unsafe { bindings::kfree(entry.cast_const().cast()) };
+        }
+    }
+}
+
+impl Context {
+    /// How C sees the context.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::iommufd_ctx {
+        self.c.c.get()
+    }
+
+    /// The context behind a pointer that C passes in.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be as the contract at the top of this file says, and the reference to the file must
+    /// be held for `'a`.
+    pub(crate) unsafe fn from_ptr<'a>(ptr: *mut bindings::iommufd_ctx) -> &'a Self {
+        // SAFETY: By the requirements of this function.
+        unsafe { &*ptr.cast() }
+    }
+
+    fn file(&self) -> *mut bindings::file {
+        // SAFETY: The field is set once, before the context is shared.
+        unsafe { (*self.as_ptr()).file }
+    }
+}
+
+/// A reference to a context: to its `struct file`.
+///
+/// Dropping the last one releases the file, and the context with it. For an object that owns one,
+/// this must be the last thing that its teardown does.
+///
+/// # Invariants
+///
+/// Owns a reference to the file of the context.
+pub(crate) struct ContextRef(NonNull<Context>);
+
+// SAFETY: A reference to a file can be put on any thread, and `Context` is `Sync`.
+unsafe impl Send for ContextRef {}
+// SAFETY: As above.
+unsafe impl Sync for ContextRef {}
+
+impl From<&Context> for ContextRef {
+    fn from(ctx: &Context) -> Self {
+        // SAFETY: The context lives, so its file has not been released.
+        unsafe { bindings::get_file(ctx.file()) };
+        // INVARIANT: The reference was just taken.
+        Self(NonNull::from(ctx))
+    }
+}
+
+impl ContextRef {
+    /// Takes over a reference that the caller has on the file of `ctx`.
+    ///
+    /// # Safety
+    ///
+    /// `ctx` must be live, and the caller must own a reference to its file, which it gives away.
+    pub(crate) unsafe fn from_raw(ctx: NonNull<Context>) -> Self {
+        // INVARIANT: By the requirements of this function.
+        Self(ctx)
+    }
+
+    /// Hands the reference to C.
+    pub(crate) fn into_raw(self) -> *mut bindings::iommufd_ctx {
+        core::mem::ManuallyDrop::new(self).as_ptr()
+    }
+}
+
+impl Deref for ContextRef {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        // SAFETY: By the type invariants.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for ContextRef {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::fput(self.file()) };
+    }
+}
+
+/// Takes a reference to a context.
+///
+/// # Safety
+///
+/// As the contract at the top of this file says.
+#[export]
+pub unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx) {
+    // SAFETY: By the requirements of this function.
+    ContextRef::from(unsafe { Context::from_ptr(ictx) }).into_raw();
+}
+
+/// Puts a reference to a context.
+///
+/// # Safety
+///
+/// As the contract at the top of this file says. The caller gives up the reference.
+#[export]
+pub unsafe extern "C" fn iommufd_ctx_put(ictx: *mut bindings::iommufd_ctx) {
+    // SAFETY: By the requirements of this function.
+    drop(unsafe { ContextRef::from_raw(NonNull::from(Context::from_ptr(ictx))) });
+}
+
+/// The context of a file, with a reference of its own, or an error pointer.
+///
+/// # Safety
+///
+/// The caller must hold a reference to `file`.
+#[export]
+pub unsafe extern "C" fn iommufd_ctx_from_file(
+    file: *mut bindings::file,
+) -> *mut bindings::iommufd_ctx {
+    // SAFETY: By the requirements of this function.
+    match unsafe { super::file::context_of(file) } {
+        Ok(ctx) => ContextRef::from(ctx).into_raw(),
+        Err(err) => err.to_ptr(),
+    }
+}
+
+/// The context of a file descriptor, with a reference, or an error pointer.
+///
+/// # Safety
+///
+/// None beyond being called in process context.
+#[export]
+pub unsafe extern "C" fn iommufd_ctx_from_fd(fd: kernel::ffi::c_int) -> *mut bindings::iommufd_ctx {
+    // CAST: A negative descriptor becomes one that is not open.
+    // SAFETY: No requirements.
+    let Some(file) = NonNull::new(unsafe { bindings::fget(fd as kernel::ffi::c_uint) }) else {
+        return EBADF.to_ptr();
+    };
+    // SAFETY: `fget()` gave us a reference.
+    match unsafe { super::file::context_of(file.as_ptr()) } {
+        // The reference to the file becomes one to the context.
+        Ok(ctx) => ctx.as_ptr(),
+        Err(err) => {
+            // SAFETY: The reference is ours to put.
+            unsafe { bindings::fput(file.as_ptr()) };
+            err.to_ptr()
+        }
+    }
+}

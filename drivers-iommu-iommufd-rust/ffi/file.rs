@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The character devices and their file operations.
+//!
+//! `shim.c` declares `iommufd_fops` and the two misc devices, whose fixed minor, node name and mode
+//! are data. Contract: the VFS calls `open` once per file, everything else between a successful
+//! `open` and `release`, and `release` when nobody else can use the file. `private_data` is the
+//! context from `open` to `release`.
+
+use crate::{
+    context::{
+        AccountMode,
+        Context, //
+    },
+    ioctl, //
+};
+use kernel::{
+    bindings,
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi::{
+        c_int,
+        c_long,
+        c_uint,
+        c_ulong, //
+    },
+    prelude::*,
+    types::ForeignOwnable, //
+};
+
+/// The file that a context belongs to, while it is being opened.
+pub(crate) struct FileRef(*mut bindings::file);
+
+impl FileRef {
+    pub(super) fn as_ptr(&self) -> *mut bindings::file {
+        self.0
+    }
+}
+
+/// The context of a file.
+///
+/// # Errors
+///
+/// [`EBADFD`] if it is the file of something else.
+///
+/// # Safety
+///
+/// The caller must hold a reference to `file` for `'a`.
+pub(super) unsafe fn context_of<'a>(file: *mut bindings::file) -> Result<&'a Context> {
+    // SAFETY: The caller holds a reference to the file, whose operations do not change.
+    let fops = unsafe { (*file).f_op };
+    if fops != &raw const bindings::iommufd_fops {
+        return Err(EBADFD);
+    }
+    // SAFETY: `private_data` is the context until the file is released.
+    Ok(unsafe { &*(*file).private_data.cast::<Context>() })
+}
+
+/// Opens `/dev/iommu` or `/dev/vfio/vfio`.
+///
+/// # Safety
+///
+/// To be called by the VFS. The misc device has put its own address into `private_data`.
+#[export]
+pub unsafe extern "C" fn iommufd_fops_open(
+    _inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    // SAFETY: By the requirements of this function.
+    let device = unsafe { (*file).private_data };
+    // Who opens the VFIO container expects the accounting of VFIO.
+    let vfio = cfg!(CONFIG_IOMMUFD_VFIO_CONTAINER)
+        && core::ptr::eq(device, (&raw const bindings::iommufd_vfio_misc_dev).cast());
+    let mode = if vfio {
+        kernel::pr_info_once!("IOMMUFD is providing /dev/vfio/vfio, not VFIO.\n");
+        AccountMode::Mm
+    } else {
+        AccountMode::User
+    };
+    from_result(|| {
+        let ctx = KBox::pin_init(Context::new(FileRef(file), mode), GFP_KERNEL_ACCOUNT)?;
+        // SAFETY: By the requirements of this function.
+        unsafe { (*file).private_data = ctx.into_foreign().cast() };
+        Ok(0)
+    })
+}
+
+/// Releases the last reference to a context.
+///
+/// # Safety
+///
+/// To be called by the VFS.
+#[export]
+pub unsafe extern "C" fn iommufd_fops_release(
+    _inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    // SAFETY: `open` put the context there, and this is the only `release`.
+    let ctx = unsafe { <Pin<KBox<Context>>>::from_foreign((*file).private_data.cast()) };
+    ctx.destroy_all();
+    drop(ctx);
+    0
+}
+
+/// Executes a command.
+///
+/// # Safety
+///
+/// To be called by the VFS.
+#[export]
+pub unsafe extern "C" fn iommufd_fops_ioctl(
+    file: *mut bindings::file,
+    cmd: c_uint,
+    arg: c_ulong,
+) -> c_long {
+    // SAFETY: `private_data` is the context until `release`, which does not run during this call.
+    let ctx = unsafe { &*(*file).private_data.cast::<Context>() };
+    match ioctl::ioctl(ctx, cmd, arg) {
+        Ok(value) => value,
+        Err(err) => err.to_errno() as c_long,
+    }
+}
+
+/// A registered misc device.
+///
+/// # Invariants
+///
+/// `self.0` points to a static misc device that is registered.
+pub(crate) struct Registration(*mut bindings::miscdevice);
+
+// SAFETY: A misc device can be deregistered on any thread.
+unsafe impl Send for Registration {}
+// SAFETY: There are no methods.
+unsafe impl Sync for Registration {}
+
+impl Registration {
+    /// Registers `/dev/iommu`.
+    pub(crate) fn iommu() -> Result<Self> {
+        Self::new(&raw mut bindings::iommufd_misc_dev)
+    }
+
+    /// Registers `/dev/vfio/vfio`, if this driver is to provide it.
+    pub(crate) fn vfio() -> Result<Option<Self>> {
+        if cfg!(CONFIG_IOMMUFD_VFIO_CONTAINER) {
+            Self::new(&raw mut bindings::iommufd_vfio_misc_dev).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn new(device: *mut bindings::miscdevice) -> Result<Self> {
+        // SAFETY: The devices of `shim.c` are static and complete. The module init function runs
+        // once, so they are not registered yet.
+        to_result(unsafe { bindings::misc_register(device) })?;
+        // INVARIANT: It was just registered.
+        Ok(Self(device))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::misc_deregister(self.0) };
+    }
+}
+
+/// The device that stands for iommufd where an interface wants one, such as a dma-buf attachment.
+pub(crate) fn global_device() -> *mut bindings::device {
+    // SAFETY: The device is registered for as long as there are files, and this does not change.
+    unsafe { bindings::iommufd_misc_dev.this_device }
+}
+
+/// As [`global_device`], for C.
+///
+/// # Safety
+///
+/// None.
+#[export]
+pub unsafe extern "C" fn iommufd_global_device() -> *mut bindings::device {
+    global_device()
+}

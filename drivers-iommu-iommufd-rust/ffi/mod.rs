@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The boundary to C: every `unsafe` of the driver is below this module.
+//!
+//! Each file covers one neighbour and begins with the contract of the pointers that cross it. The
+//! rooms above see safe types only. What C knows of our structures is declared in `iommufd_rust.h`;
+//! the assertions beside each Rust type keep the two views the same.
+
+pub(crate) mod context;
+pub(crate) mod file;
+pub(crate) mod object;
+pub(crate) mod task;
+pub(crate) mod test;
+pub(crate) mod uapi;

@@ -1,0 +1,594 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The header of objects, whose layout C knows, and the guards that it counts.
+//!
+//! `struct iommufd_object` is embedded by value, as the first member, in structures of IOMMU drivers
+//! and of this one. Here it becomes [`Object<T>`]: header, then `T`, laid out as C does. C raises and
+//! puts `users` of objects it was given (`driver.c`); everything else about the counts is done here.
+//! See [`crate::object`] for what they mean.
+//!
+//! Contracts with C:
+//!
+//! - A pointer to an object that C passes in belongs to a live object of that kind: C got it from a
+//!   successful create function and has not passed it to the matching destroy function, or it holds
+//!   a read side from `iommufd_get_object()`.
+//! - `type` and `id` do not change after the object was created.
+
+use crate::context::Context;
+use core::{
+    marker::PhantomPinned,
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr::{
+        addr_of_mut,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    bindings,
+    id_table::{
+        RcuPointer,
+        Reservation, //
+    },
+    prelude::*,
+    sync::{
+        atomic::ordering::{
+            Acquire,
+            Full, //
+        },
+        rcu_box::RcuBox,
+        Refcount, //
+    },
+    types::Opaque, //
+};
+
+/// The value of `iommufd_object::type`.
+type Type = bindings::iommufd_object_type;
+
+/// The header of every object: two counts, a kind and an id.
+#[repr(transparent)]
+pub(crate) struct Header(Opaque<bindings::iommufd_object>);
+
+// SAFETY: The counts are atomic, and the rest does not change while the header is shared.
+unsafe impl Send for Header {}
+// SAFETY: As above.
+unsafe impl Sync for Header {}
+
+impl Header {
+    fn new(kind: Type, id: u32) -> Self {
+        // One for the time during which the object can be found, and one for the table.
+        let one = bindings::refcount_t {
+            refs: bindings::atomic_t { counter: 1 },
+        };
+        Self(Opaque::new(bindings::iommufd_object {
+            wait_cnt: one,
+            users: one,
+            type_: kind,
+            id,
+        }))
+    }
+
+    fn wait_cnt(&self) -> &Refcount {
+        // SAFETY: The header is initialised. `Refcount` is a transparent wrapper.
+        unsafe { &*addr_of_mut!((*self.0.get()).wait_cnt).cast() }
+    }
+
+    fn users(&self) -> &Refcount {
+        // SAFETY: As in `wait_cnt()`.
+        unsafe { &*addr_of_mut!((*self.0.get()).users).cast() }
+    }
+
+    /// The kind of the object.
+    pub(crate) fn kind(&self) -> Type {
+        // SAFETY: The field does not change while the header is shared.
+        unsafe { (*self.0.get()).type_ }
+    }
+
+    /// The id of the object.
+    pub(crate) fn id(&self) -> u32 {
+        // SAFETY: As in `kind()`.
+        unsafe { (*self.0.get()).id }
+    }
+
+    /// The object, if it is of kind `T`.
+    ///
+    /// To be used while the table is locked, or otherwise known to own the object.
+    pub(crate) fn downcast<T: Registered>(&self) -> Option<&Object<T>> {
+        // SAFETY: The header of an object of this kind is at the start of an `Object<T>`. The table
+        // owns it, so its `T` has not been dropped.
+        (self.kind() == T::TYPE).then(|| unsafe { NonNull::from(self).cast().as_ref() })
+    }
+
+    /// Takes `users` from `held` to zero. Fails if there are others.
+    pub(crate) fn claim(&self, held: i32) -> bool {
+        self.users().as_atomic().cmpxchg(held, 0, Full).is_ok()
+    }
+}
+
+/// A kind of object: what happens when one is destroyed, beyond dropping it.
+///
+/// An object that was never published is only dropped. What can be undone without knowing whether it
+/// was published belongs in Drop.
+pub(crate) trait Kind: Send + Sync + Sized {
+    /// Makes those let go who keep a [`RevocableRef`] to the object. Not called if there are none.
+    fn pre_destroy(_this: &Object<Self>, _ctx: &Context) {}
+
+    /// Ends a published object. Nobody else can reach it any more.
+    fn destroy(_this: &Object<Self>, _ctx: &Context) {}
+}
+
+/// A kind of object that has a value of `enum iommufd_object_type`.
+///
+/// # Safety
+///
+/// No other type has the same `TYPE`, and headers of this type are made only by this module, for an
+/// `Object<Self>`. Implemented by [`kinds!`].
+pub(crate) unsafe trait Registered: Kind {
+    /// How C calls it.
+    const TYPE: Type;
+}
+
+/// An object of kind `T`: `struct iommufd_xxx { struct iommufd_object obj; ... }` in C.
+#[repr(C)]
+#[pin_data]
+pub(crate) struct Object<T> {
+    header: Header,
+    #[pin]
+    data: T,
+    #[pin]
+    _pin: PhantomPinned,
+}
+
+impl<T> Object<T> {
+    /// The id by which user space knows the object.
+    pub(crate) fn id(&self) -> u32 {
+        self.header.id()
+    }
+
+    /// How C sees the object.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::iommufd_object {
+        self.header.0.get()
+    }
+
+    /// The object behind a pointer that C passes in.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must point to a live object of kind `T` (see the contract at the top of this file), and
+    /// the object must stay so for `'a`.
+    pub(crate) unsafe fn from_ptr<'a>(ptr: *mut bindings::iommufd_object) -> &'a Self {
+        // SAFETY: By the requirements of this function.
+        unsafe { &*ptr.cast() }
+    }
+}
+
+impl<T> Deref for Object<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+/// Any kind of object.
+pub(crate) struct Any;
+
+impl Kind for Any {}
+
+// SAFETY: No header has this type: the value stands for "any" in lookups. An `Object<Any>` is only a
+// header.
+unsafe impl Registered for Any {
+    const TYPE: Type = bindings::iommufd_object_type_IOMMUFD_OBJ_ANY;
+}
+
+/// An object that nobody sees yet. Dropping it undoes everything.
+#[must_use = "dropping a reserved object destroys it"]
+pub(crate) struct Reserved<'a, T: Registered> {
+    id: Reservation<'a, ObjectBox>,
+    object: Pin<RcuBox<Object<T>>>,
+    ctx: &'a Context,
+}
+
+impl<'a, T: Registered> Reserved<'a, T> {
+    /// Allocates and initialises the object of a reserved id.
+    pub(crate) fn new(
+        ctx: &'a Context,
+        id: Reservation<'a, ObjectBox>,
+        size: usize,
+        data: impl PinInit<T, Error>,
+    ) -> Result<Self> {
+        let header = Header::new(T::TYPE, id.id());
+        let init = try_pin_init!(Object {
+            header,
+            data <- data,
+            _pin: PhantomPinned,
+        }? Error);
+        let flags = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
+        let object = RcuBox::pin_init_sized(init, size, flags)?;
+        Ok(Self { id, object, ctx })
+    }
+
+    /// Exclusive access to what nobody else sees yet.
+    pub(crate) fn data(&mut self) -> Pin<&mut T> {
+        let object = NonNull::from(&*self.object).as_ptr();
+        // SAFETY: The object is pinned, and `self` is its only owner.
+        unsafe { Pin::new_unchecked(&mut *(&raw mut (*object).data)) }
+    }
+
+    /// The context that the object belongs to.
+    pub(crate) fn ctx(&self) -> &'a Context {
+        self.ctx
+    }
+
+    /// Lets user space find the object. Cannot fail: this is the last step of its creation.
+    pub(crate) fn publish(self) {
+        let Self { id, object, .. } = self;
+        id.publish(object.into());
+    }
+
+    /// Lets user space find the object, and keeps it from being destroyed until the user is put.
+    pub(crate) fn publish_with_user(self) -> User<T> {
+        let Self { id, object, .. } = self;
+        object.header.users().set(2);
+        // INVARIANT: One of the two users is the table's.
+        let user = User(NonNull::from(&*object));
+        id.publish(object.into());
+        user
+    }
+
+    /// Hands the object to C, to be taken back by [`Self::from_raw`].
+    pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
+        let Self { id, object, .. } = self;
+        id.into_id();
+        RcuBox::into_raw(object).as_ptr().cast()
+    }
+
+    /// Takes the object back from C.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must come from [`Self::into_raw`] of an object of kind `T` of `ctx`, once.
+    pub(crate) unsafe fn from_raw(ctx: &'a Context, ptr: *mut bindings::iommufd_object) -> Self {
+        // SAFETY: By the requirements of this function, `ptr` is not NULL and comes from a box.
+        let object = unsafe { RcuBox::from_raw(NonNull::new_unchecked(ptr).cast::<Object<T>>()) };
+        // SAFETY: The id was a reservation in `into_raw()`.
+        let id = unsafe { Reservation::from_id(&ctx.objects, object.id()) };
+        Self { id, object, ctx }
+    }
+}
+
+impl<T: Registered> Deref for Reserved<'_, T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        &self.object
+    }
+}
+
+/// The read side of an object's destroying lock: the object lives until it is dropped.
+///
+/// It bounds one operation: it must not be kept.
+///
+/// # Invariants
+///
+/// Owns one count of `wait_cnt` of the object, which is of kind `T` and belongs to `ctx`.
+pub(crate) struct Ref<'a, T: Registered> {
+    object: NonNull<Object<T>>,
+    ctx: &'a Context,
+}
+
+impl<'a, T: Registered> Ref<'a, T> {
+    /// Takes the read side, if the object is of kind `T` and not being destroyed.
+    ///
+    /// `header` is of an object of `ctx`, found under RCU or kept by something that `ctx` keeps.
+    pub(crate) fn try_lock(header: &Header, ctx: &'a Context) -> Option<Self> {
+        if T::TYPE != Any::TYPE && header.kind() != T::TYPE {
+            return None;
+        }
+        // INVARIANT: The count was just taken, and the kind compared.
+        header.wait_cnt().inc_not_zero().then(|| Self {
+            object: NonNull::from(header).cast(),
+            ctx,
+        })
+    }
+
+    /// Makes a dependency that outlives the operation.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if the object is being destroyed: a destroyer claimed it after it was looked up.
+    pub(crate) fn user(&self) -> Result<User<T>> {
+        // INVARIANT: The count was just taken.
+        self.header
+            .users()
+            .inc_not_zero()
+            .then_some(User(self.object))
+            .ok_or(ENOENT)
+    }
+
+    /// Makes a read side that another object can keep.
+    pub(crate) fn revocable(&self) -> RevocableRef<T> {
+        self.header.wait_cnt().inc();
+        // INVARIANT: The count was just taken, from a count that is not zero.
+        RevocableRef {
+            object: self.object,
+            ctx: NonNull::from(self.ctx),
+        }
+    }
+
+    /// Hands the read side to C, to be taken back by [`Self::from_raw`].
+    pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
+        ManuallyDrop::new(self).object.as_ptr().cast()
+    }
+
+    /// Takes the read side back from C.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must come from [`Self::into_raw`] of an object of `ctx` that is of kind `T`, once.
+    pub(crate) unsafe fn from_raw(ctx: &'a Context, ptr: *mut bindings::iommufd_object) -> Self {
+        Self {
+            // SAFETY: By the requirements of this function.
+            object: unsafe { NonNull::new_unchecked(ptr.cast()) },
+            ctx,
+        }
+    }
+}
+
+impl<'a> Ref<'a, Any> {
+    /// The kind of the object.
+    pub(crate) fn kind(&self) -> Type {
+        self.header.kind()
+    }
+
+    /// The same read side, if the object is of kind `T`.
+    pub(crate) fn downcast<T: Registered>(self) -> Result<Ref<'a, T>, Self> {
+        if self.header.kind() != T::TYPE {
+            return Err(self);
+        }
+        let this = ManuallyDrop::new(self);
+        // INVARIANT: The count moves from `this`, and the kind was compared.
+        Ok(Ref {
+            object: this.object.cast(),
+            ctx: this.ctx,
+        })
+    }
+}
+
+impl<T: Registered> Deref for Ref<'_, T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        // SAFETY: By the type invariants, the destroyer waits for this read side.
+        unsafe { self.object.as_ref() }
+    }
+}
+
+impl<T: Registered> Drop for Ref<'_, T> {
+    fn drop(&mut self) {
+        put_read_side(&self.header, self.ctx);
+    }
+}
+
+/// Puts a count of `wait_cnt` that the caller owns.
+///
+/// From then on the object may be gone; the context is not, as the caller is in an operation on it.
+fn put_read_side(header: &Header, ctx: &Context) {
+    if header.wait_cnt().dec_and_test() {
+        ctx.destroy_wait.wake_all();
+    }
+}
+
+/// A read side that another object of the same context keeps.
+///
+/// Whoever keeps it lets go when [`Kind::pre_destroy`] of the object asks for it.
+///
+/// # Invariants
+///
+/// As [`Ref`]. The keeper is an object of the context or part of one, so the context outlives it.
+pub(crate) struct RevocableRef<T: Registered> {
+    object: NonNull<Object<T>>,
+    ctx: NonNull<Context>,
+}
+
+// SAFETY: A reference to a `T` and to a context, which are both `Sync`, and atomic counts.
+unsafe impl<T: Registered> Send for RevocableRef<T> {}
+// SAFETY: As above.
+unsafe impl<T: Registered> Sync for RevocableRef<T> {}
+
+impl<T: Registered> RevocableRef<T> {
+    /// Turns it into the pointer that C expects in its place.
+    pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
+        ManuallyDrop::new(self).object.as_ptr().cast()
+    }
+
+    /// Takes it back.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must come from [`Self::into_raw`] of an object of `ctx` that is of kind `T`, once.
+    pub(crate) unsafe fn from_raw(ctx: &Context, ptr: *mut bindings::iommufd_object) -> Self {
+        Self {
+            // SAFETY: By the requirements of this function.
+            object: unsafe { NonNull::new_unchecked(ptr.cast()) },
+            ctx: NonNull::from(ctx),
+        }
+    }
+}
+
+impl<T: Registered> Deref for RevocableRef<T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        // SAFETY: By the type invariants, the destroyer waits for this read side.
+        unsafe { self.object.as_ref() }
+    }
+}
+
+impl<T: Registered> Drop for RevocableRef<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, the context outlives the keeper of this.
+        put_read_side(&self.header, unsafe { self.ctx.as_ref() });
+    }
+}
+
+/// A lasting dependency on an object: it cannot be destroyed by its id while there is one.
+///
+/// # Invariants
+///
+/// Owns one count of `users` of the object, which is of kind `T` and in the table of its context.
+#[repr(transparent)]
+pub(crate) struct User<T: Registered>(NonNull<Object<T>>);
+
+// SAFETY: A reference to a `T`, which is `Sync`, and atomic counts.
+unsafe impl<T: Registered> Send for User<T> {}
+// SAFETY: As above.
+unsafe impl<T: Registered> Sync for User<T> {}
+
+impl<T: Registered> User<T> {
+    /// Another dependency on the same object.
+    pub(crate) fn another(&self) -> Self {
+        self.header.users().inc();
+        // INVARIANT: The count was just taken.
+        Self(self.0)
+    }
+
+    /// Hands the dependency to C, to be taken back by [`Self::from_raw`].
+    pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
+        ManuallyDrop::new(self).0.as_ptr().cast()
+    }
+
+    /// Takes the dependency back from C.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must come from [`Self::into_raw`] of an object of kind `T`, once.
+    pub(crate) unsafe fn from_raw(ptr: *mut bindings::iommufd_object) -> Self {
+        // SAFETY: By the requirements of this function.
+        Self(unsafe { NonNull::new_unchecked(ptr.cast()) })
+    }
+}
+
+impl<T: Registered> Deref for User<T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        // SAFETY: By the type invariants, nobody can claim the object.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T: Registered> Drop for User<T> {
+    fn drop(&mut self) {
+        self.header.users().dec();
+    }
+}
+
+/// The owner of an object of whatever kind.
+///
+/// # Invariants
+///
+/// Points to the header of an `Object<T>` in an [`RcuBox`] that this owns, where `T::TYPE` is the
+/// type in the header.
+pub(crate) struct ObjectBox(NonNull<Header>);
+
+// SAFETY: All kinds of objects are `Send`.
+unsafe impl Send for ObjectBox {}
+
+// SAFETY: The box keeps the memory for a grace period, and dropping an object leaves its header, which
+// has no destructor and whose counts are atomic, as it is. Headers are aligned to 4 bytes.
+unsafe impl RcuPointer for ObjectBox {
+    type Target = Header;
+
+    fn into_raw(self) -> NonNull<Header> {
+        ManuallyDrop::new(self).0
+    }
+
+    unsafe fn from_raw(ptr: NonNull<Header>) -> Self {
+        // INVARIANT: `ptr` comes from `into_raw()`.
+        Self(ptr)
+    }
+}
+
+impl<T: Registered> From<Pin<RcuBox<Object<T>>>> for ObjectBox {
+    fn from(object: Pin<RcuBox<Object<T>>>) -> Self {
+        // INVARIANT: `Reserved::new()` made the header for this `T`.
+        Self(RcuBox::into_raw(object).cast())
+    }
+}
+
+impl ObjectBox {
+    fn header(&self) -> &Header {
+        // SAFETY: By the type invariants.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Gives up the count that lets lookups succeed. Returns whether no read side is left.
+    pub(crate) fn end_of_lookups(&self) -> bool {
+        self.header().wait_cnt().dec_and_test()
+    }
+
+    /// Whether the last read side is gone, and all that was done under it is visible.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.header().wait_cnt().as_atomic().load(Acquire) == 0
+    }
+}
+
+/// Registers the kinds of objects: type, name in C.
+macro_rules! kinds {
+    ($($(#[$attr:meta])* $kind:ty = $name:ident;)*) => {
+        $(
+            // SAFETY: The arms of the matches below are distinct, so no two kinds have the same
+            // type. Headers are made for `Object<T>` with `T::TYPE` only.
+            $(#[$attr])*
+            unsafe impl Registered for $kind {
+                const TYPE: Type = bindings::$name;
+            }
+        )*
+
+        #[deny(unreachable_patterns)]
+        impl ObjectBox {
+            /// [`Kind::pre_destroy`] of the object's kind.
+            pub(crate) fn pre_destroy(&self, ctx: &Context) {
+                match self.header().kind() {
+                    $($(#[$attr])* bindings::$name => {
+                        // SAFETY: By the type invariants.
+                        let object = unsafe { self.0.cast::<Object<$kind>>().as_ref() };
+                        <$kind as Kind>::pre_destroy(object, ctx)
+                    })*
+                    _ => (),
+                }
+            }
+
+            /// [`Kind::destroy`] of the object's kind.
+            pub(crate) fn destroy(&self, ctx: &Context) {
+                match self.header().kind() {
+                    $($(#[$attr])* bindings::$name => {
+                        // SAFETY: By the type invariants.
+                        let object = unsafe { self.0.cast::<Object<$kind>>().as_ref() };
+                        <$kind as Kind>::destroy(object, ctx)
+                    })*
+                    _ => (),
+                }
+            }
+        }
+
+        impl Drop for ObjectBox {
+            fn drop(&mut self) {
+                match self.header().kind() {
+                    $($(#[$attr])* bindings::$name => {
+                        // SAFETY: By the type invariants. The box is not used after this.
+                        drop(unsafe { RcuBox::from_raw(self.0.cast::<Object<$kind>>()) })
+                    })*
+                    // Not reached, by the type invariants; a leak would be harmless.
+                    _ => (),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    super::test::Selftest = iommufd_object_type_IOMMUFD_OBJ_SELFTEST;
+}

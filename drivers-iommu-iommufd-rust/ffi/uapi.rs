@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The structures of `include/uapi/linux/iommufd.h` as plain bytes.
+//!
+//! They are made of integers, without implicit padding: the uAPI spells out each reserved field.
+
+use kernel::{
+    bindings,
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    }, //
+};
+
+/// A structure of the uAPI.
+///
+/// # Safety
+///
+/// Any bytes are a valid value, and all bytes of a value are initialised.
+pub(crate) unsafe trait Uapi {}
+
+/// A structure of the uAPI, to be copied from and to user space.
+#[repr(transparent)]
+pub(crate) struct Plain<T>(pub(crate) T);
+
+// SAFETY: By the requirements of `Uapi`.
+unsafe impl<T: Uapi> FromBytes for Plain<T> {}
+// SAFETY: By the requirements of `Uapi`.
+unsafe impl<T: Uapi> AsBytes for Plain<T> {}
+
+/// Marks structures as [`Uapi`].
+macro_rules! uapi {
+    ($($(#[$attr:meta])* $name:ident,)*) => {
+        $(
+            // SAFETY: Integers only, and no padding.
+            $(#[$attr])*
+            unsafe impl Uapi for bindings::$name {}
+        )*
+    };
+}
+
+// One line for each structure of the table of commands, which does not compile without it.
+uapi! {
+    iommu_destroy,
+    iommu_option,
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    iommu_test_cmd,
+}

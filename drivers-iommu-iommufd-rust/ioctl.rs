@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The commands of `/dev/iommu`.
+//!
+//! User space passes a structure whose first field is its size. The size may be any from the end of
+//! the last field that the first version of the command had ([`commands!`] names it), and is
+//! negotiated by [`copy_struct_from_user()`]. [`Command`] is the kernel's copy of it, together with
+//! the way back.
+//!
+//! Locks: none.
+#![forbid(unsafe_code)]
+
+use crate::{
+    context::{
+        self,
+        Context, //
+    },
+    ffi::uapi::{
+        Plain,
+        Uapi, //
+    }, //
+};
+use core::ops::{
+    Deref,
+    DerefMut, //
+};
+use kernel::{
+    bindings,
+    ioctl::{
+        _IO,
+        _IOC_NR, //
+    },
+    prelude::*,
+    transmute::AsBytes,
+    uaccess::{
+        copy_struct::copy_struct_from_user,
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+/// A command in execution. Dereferences to the structure of the uAPI.
+pub(crate) struct Command<'a, T> {
+    ctx: &'a Context,
+    args: Plain<T>,
+    user: UserPtr,
+    user_size: u32,
+}
+
+impl<T> Deref for Command<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.args.0
+    }
+}
+
+impl<T> DerefMut for Command<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.args.0
+    }
+}
+
+impl<'a, T: Uapi> Command<'a, T> {
+    /// The context that the command is executed on.
+    pub(crate) fn ctx(&self) -> &'a Context {
+        self.ctx
+    }
+
+    /// Where user space has the structure.
+    pub(crate) fn user(&self) -> UserPtr {
+        self.user
+    }
+
+    /// The size that user space knows the structure by, in bytes.
+    pub(crate) fn user_size(&self) -> u32 {
+        self.user_size
+    }
+
+    /// Copies the structure back, as much of it as user space knows.
+    ///
+    /// # Errors
+    ///
+    /// [`EFAULT`].
+    pub(crate) fn respond(&self) -> Result {
+        let bytes = self.args.as_bytes();
+        let len = bytes.len().min(self.user_size as usize);
+        UserSlice::new(self.user, len)
+            .writer()
+            .write_slice(&bytes[..len])
+    }
+}
+
+/// IOMMU_OPTION.
+fn option(cmd: &mut Command<'_, bindings::iommu_option>) -> Result {
+    if cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    match cmd.option_id {
+        bindings::iommufd_option_IOMMU_OPTION_RLIMIT_MODE => {
+            context::option_rlimit_mode(cmd.ctx(), cmd)?
+        }
+        _ => return Err(EOPNOTSUPP),
+    }
+    // The only output. Unlike other commands, this one leaves the rest of the structure alone.
+    let offset = core::mem::offset_of!(bindings::iommu_option, val64);
+    UserSlice::new(cmd.user().wrapping_byte_add(offset), size_of::<u64>())
+        .writer()
+        .write(&cmd.val64)
+}
+
+/// The number of bytes up to the end of a field.
+const fn end_of<T, F>(offset: usize, _field: fn(&T) -> &F) -> u32 {
+    // CAST: The structures of the uAPI are small.
+    (offset + size_of::<F>()) as u32
+}
+
+/// What an ioctl can return on success: nothing, or a number that is not negative.
+trait Outcome {
+    fn value(self) -> isize;
+}
+
+impl Outcome for () {
+    fn value(self) -> isize {
+        0
+    }
+}
+
+impl Outcome for u32 {
+    fn value(self) -> isize {
+        // CAST: File descriptors and the like are less than 2^31.
+        self as isize
+    }
+}
+
+/// Reads the arguments of one command and executes it.
+fn execute<T: Uapi, R: Outcome>(
+    ctx: &Context,
+    user: UserPtr,
+    user_size: u32,
+    min_size: u32,
+    execute: fn(&mut Command<'_, T>) -> Result<R>,
+) -> Result<isize> {
+    if user_size < min_size {
+        return Err(EINVAL);
+    }
+    let args = copy_struct_from_user(user, user_size as usize)?;
+    execute(&mut Command {
+        ctx,
+        args,
+        user,
+        user_size,
+    })
+    .map(R::value)
+}
+
+/// Defines [`dispatch`] from rows of number, structure, last field of the first version, function.
+macro_rules! commands {
+    ($($(#[$attr:meta])* $nr:path: $args:ident, $last:ident => $function:path;)*) => {
+        /// The highest number of a command.
+        const LAST: u32 = {
+            let mut last = bindings::IOMMUFD_CMD_BASE;
+            $($(#[$attr])* {
+                if $nr > last {
+                    last = $nr;
+                }
+            })*
+            last
+        };
+
+        /// Executes the command of number `nr`.
+        fn dispatch(ctx: &Context, cmd: u32, nr: u32, user: UserPtr) -> Result<isize> {
+            let user_size = UserSlice::new(user, size_of::<u32>()).reader().read::<u32>()?;
+            // The direction and size bits are not in use: they must be zero.
+            if cmd != _IO(u32::from(bindings::IOMMUFD_TYPE), nr) {
+                return Err(ENOIOCTLCMD);
+            }
+            match nr {
+                $($(#[$attr])* $nr => execute(
+                    ctx,
+                    user,
+                    user_size,
+                    const {
+                        end_of(
+                            core::mem::offset_of!(bindings::$args, $last),
+                            |args: &bindings::$args| &args.$last,
+                        )
+                    },
+                    $function,
+                ),)*
+                _ => Err(ENOIOCTLCMD),
+            }
+        }
+    };
+}
+
+commands! {
+    bindings::IOMMUFD_CMD_DESTROY: iommu_destroy, id => Context::destroy_command;
+    bindings::IOMMUFD_CMD_OPTION: iommu_option, val64 => option;
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    crate::ffi::test::IOMMUFD_CMD_TEST: iommu_test_cmd, last => crate::ffi::test::command;
+}
+
+/// Executes an ioctl on `/dev/iommu`, or on `/dev/vfio/vfio` if this driver provides it.
+///
+/// # Errors
+///
+/// - [`EFAULT`] if the arguments cannot be read;
+/// - [`ENOIOCTLCMD`] for a number that is not one of a command;
+/// - [`EINVAL`] if the structure is smaller than the first version of the command;
+/// - [`E2BIG`] if it sets something that this kernel does not know;
+/// - what the command returns.
+///
+/// Context: process context; may sleep.
+pub(crate) fn ioctl(ctx: &Context, cmd: u32, arg: usize) -> Result<isize> {
+    let nr = _IOC_NR(cmd);
+    if !(bindings::IOMMUFD_CMD_BASE..=LAST).contains(&nr) {
+        return Err(ENOIOCTLCMD);
+    }
+    dispatch(ctx, cmd, nr, UserPtr::from_addr(arg))
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! iommufd: I/O address spaces, hardware page tables and devices for user space.
+//!
+//! This is the Rust implementation of `/dev/iommu`. It has the uAPI, the exported symbols and the
+//! error codes of the one in `drivers/iommu/iommufd`, and shares with it the code that IOMMU drivers
+//! call while the module is not loaded (`driver.c`, `iova_bitmap.c`).
+//!
+//! The rooms, from top to bottom. A room calls those below it, never one above it:
+//!
+//! - [`ffi`]: the C ABI, and all the unsafe code of the driver;
+//! - [`ioctl`]: the table of commands;
+//! - the kinds of objects: IOAS, HWPT, device, access and so on;
+//! - the IO page table: which IOVAs show what;
+//! - the pages: where PFNs come from and where they are kept;
+//! - [`object`]: ids, publication and destruction, per [`context`].
+//!
+//! `Documentation/driver-api/iommufd-rust.rst` is the design document.
+
+use kernel::prelude::*;
+
+mod context;
+mod ffi;
+mod ioctl;
+mod object;
+
+module! {
+    type: Iommufd,
+    name: "iommufd",
+    description: "I/O Address Space Management for passthrough devices",
+    license: "GPL",
+    imports_ns: ["IOMMUFD_INTERNAL", "IOMMUFD", "DMA_BUF", "GENERIC_PT_IOMMU"],
+}
+
+/// The module: while it lives, the character devices are there.
+///
+/// The fields are dropped in order.
+struct Iommufd {
+    _test: ffi::test::Mock,
+    _vfio: Option<ffi::file::Registration>,
+    _iommu: ffi::file::Registration,
+}
+
+impl kernel::Module for Iommufd {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let iommu = ffi::file::Registration::iommu()?;
+        let vfio = ffi::file::Registration::vfio()?;
+        Ok(Self {
+            _test: ffi::test::Mock::new()?,
+            _vfio: vfio,
+            _iommu: iommu,
+        })
+    }
+}

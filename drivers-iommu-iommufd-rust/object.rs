@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Objects: how they come to be, are found, and end.
+//!
+//! Everything that user space names by an id is an [`Object`]. The table of a context maps ids to
+//! objects. The actors, as types:
+//!
+//! | type | is | ends by |
+//! |---|---|---|
+//! | [`Reserved`] | an object that nobody sees yet | [`publish()`](Reserved::publish), or Drop: undo |
+//! | [`Ref`] | the read side of the destroying lock: bounds one operation | Drop |
+//! | [`RevocableRef`] | a read side that another object keeps and gives up in `pre_destroy` | Drop |
+//! | [`User`] | a lasting dependency: destroy by id says EBUSY while there is one | Drop |
+//! | [`Destroying`] | the write side: the only owner | [`Destroying::finish`] |
+//!
+//! The header of an object, whose layout C knows, has two counts for this. `wait_cnt` counts the
+//! read sides, plus one while the object may be found. `users` counts the [`User`]s, plus one for
+//! the table. A lookup takes no lock: it reads the table under RCU and takes a read side unless
+//! there are none to give. Destruction goes through these steps, in this order:
+//!
+//! 1. Under the lock of the table: claim `users`, which succeeds only if there is no other user, and
+//!    take the object out of the table. This is the only place that says EBUSY.
+//! 2. Give up the `wait_cnt` of the table. If read sides are left, [`Kind::pre_destroy`] asks their
+//!    holders to let go, and the destroyer sleeps until they have. The wait queue is that of the
+//!    context: the object may be gone when the last reader wakes the destroyer.
+//! 3. [`Kind::destroy`], then Drop. The memory lives on for an RCU grace period, for those lookups
+//!    that still hold a pointer to the header and will find its counts at zero.
+//!
+//! Memory order: publishing is a store with release semantics, and a lookup depends on the pointer
+//! it loads, so it sees the object complete. Putting a read side is a release, and the destroyer
+//! reads zero with acquire, so it sees all that the readers did. Claiming `users` is fully ordered.
+//!
+//! Locks: the spinlock of the table, held for moments, innermost. Waiting for readers happens with
+//! no lock of this room held.
+#![forbid(unsafe_code)]
+
+use crate::{
+    context::Context,
+    ffi, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::rcu, //
+};
+
+use crate::ffi::object::Header;
+
+pub(crate) use crate::ffi::object::{
+    Any,
+    Kind,
+    Object,
+    ObjectBox,
+    Ref,
+    Registered,
+    Reserved,
+    RevocableRef,
+    User, //
+};
+
+/// The table of the objects of a context.
+pub(crate) type Table = kernel::id_table::IdTable<ObjectBox>;
+
+/// The ids that user space may see.
+const IDS: core::ops::RangeInclusive<u32> = 1..=i32::MAX as u32;
+
+/// What becomes of the id of a destroyed object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Id {
+    /// It can be used again.
+    Free,
+    /// It stays unused until the context is closed, so that user space does not mistake a new object
+    /// for one that it has not destroyed itself.
+    Bury,
+}
+
+impl Context {
+    /// Creates an object of kind `T` that nobody sees yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], [`EBUSY`] if there are no more ids, or what `init` returns.
+    ///
+    /// Context: may sleep.
+    pub(crate) fn reserve<T: Registered>(
+        &self,
+        init: impl PinInit<T, Error>,
+    ) -> Result<Reserved<'_, T>> {
+        self.reserve_sized(0, init)
+    }
+
+    /// As [`Self::reserve`], for objects into which a driver puts data of its own: they have at
+    /// least `size` bytes, counted from the header, and what lies behind the `T` is zero.
+    pub(crate) fn reserve_sized<T: Registered>(
+        &self,
+        size: usize,
+        init: impl PinInit<T, Error>,
+    ) -> Result<Reserved<'_, T>> {
+        let id = self.objects.reserve(IDS, GFP_KERNEL_ACCOUNT)?;
+        Reserved::new(self, id, size, init)
+    }
+
+    /// Looks up an object and takes the read side of its destroying lock.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if there is no object of this id and kind.
+    ///
+    /// Context: does not sleep, takes no lock.
+    pub(crate) fn get<T: Registered>(&self, id: u32) -> Result<Ref<'_, T>> {
+        if ffi::test::should_fail() {
+            return Err(ENOENT);
+        }
+        self.find(id).ok_or(ENOENT)
+    }
+
+    /// As [`Self::get`], for lookups that are not made to fail by tests.
+    pub(crate) fn find<T: Registered>(&self, id: u32) -> Option<Ref<'_, T>> {
+        let rcu = rcu::read_lock();
+        let header = self.objects.load(id, &rcu)?;
+        Ref::try_lock(header, self)
+    }
+
+    /// As [`Self::get`], for any kind of object.
+    pub(crate) fn get_any(&self, id: u32) -> Result<Ref<'_, Any>> {
+        self.get(id)
+    }
+
+    /// Whether a published object satisfies `matches`, which runs under the lock of the table.
+    pub(crate) fn any_object<T: Registered>(&self, matches: impl Fn(&Object<T>) -> bool) -> bool {
+        let table = self.objects.lock();
+        let mut from = 0;
+        while let Some((id, header)) = table.find(from) {
+            if header.downcast().is_some_and(&matches) {
+                return true;
+            }
+            from = id + 1;
+        }
+        false
+    }
+
+    /// Destroys the object of this id, unless others depend on it.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if there is none, [`EBUSY`] if it has users.
+    ///
+    /// Context: may sleep, until the operations that use the object have ended.
+    pub(crate) fn destroy(&self, id: u32) -> Result {
+        self.claim(id, Id::Free, |header| header.claim(1))?.finish();
+        Ok(())
+    }
+
+    /// Takes the object out of the table if `claim` succeeds, which runs under the lock of the
+    /// table.
+    fn claim(
+        &self,
+        id: u32,
+        then: Id,
+        claim: impl FnOnce(&Header) -> bool,
+    ) -> Result<Destroying<'_>> {
+        let mut table = self.objects.lock();
+        if !claim(table.get(id).ok_or(ENOENT)?) {
+            return Err(EBUSY);
+        }
+        self.vfio_ioas_gone(id);
+        let object = match then {
+            Id::Free => table.remove(id),
+            Id::Bury => table.bury(id),
+        };
+        Ok(Destroying {
+            object: object.ok_or(ENOENT)?,
+            ctx: self,
+        })
+    }
+
+    /// Claims the object with the lowest id, not below `from`, that nobody depends on.
+    fn claim_leaf(&self, from: &mut u32) -> Option<Destroying<'_>> {
+        loop {
+            let id = self.objects.lock().find(*from)?.0;
+            *from = id + 1;
+            if let Ok(leaf) = self.claim(id, Id::Free, |header| header.claim(1)) {
+                return Some(leaf);
+            }
+        }
+    }
+
+    /// Destroys all objects. The context is being closed: nobody else can use them.
+    ///
+    /// The users counts make a graph without cycles. Each round destroys its leaves, which makes
+    /// leaves of the objects that only they depended on.
+    pub(crate) fn destroy_all(&self) {
+        loop {
+            let mut from = 0;
+            let mut progress = false;
+            while let Some(leaf) = self.claim_leaf(&mut from) {
+                leaf.finish();
+                progress = true;
+            }
+            if !progress {
+                break;
+            }
+        }
+        // A user that was never put is a bug of this driver, or of the one that should put it.
+        kernel::warn_on!(self.objects.lock().find(0).is_some());
+    }
+
+    /// IOMMU_DESTROY.
+    pub(crate) fn destroy_command(
+        cmd: &mut crate::ioctl::Command<'_, bindings::iommu_destroy>,
+    ) -> Result {
+        cmd.ctx().destroy(cmd.id)
+    }
+}
+
+impl<T: Registered> User<T> {
+    /// Destroys the object on behalf of a driver that created it and holds this, the last user.
+    ///
+    /// Context: may sleep, until the operations that use the object have ended.
+    pub(crate) fn destroy(self, ctx: &Context, then: Id) {
+        match ctx.claim(self.id(), then, |header| header.claim(2)) {
+            Ok(object) => {
+                // Both users ended with the claim.
+                core::mem::forget(self);
+                object.finish();
+            }
+            // The driver left something that depends on the object. It goes when the context does.
+            Err(_) => {
+                kernel::warn_on!(true);
+            }
+        }
+    }
+
+    /// Puts this user, and destroys the object if it was the last one.
+    ///
+    /// For objects that the kernel made on its own account. If something else depends on it as well,
+    /// the object stays.
+    ///
+    /// Context: may sleep, until the operations that use the object have ended.
+    pub(crate) fn put_and_try_destroy(self, ctx: &Context) {
+        // In one step, or of two that put the last users each could see the other's.
+        let last = ctx.claim(self.id(), Id::Free, |header| {
+            drop(self);
+            header.claim(1)
+        });
+        if let Ok(object) = last {
+            object.finish();
+        }
+    }
+}
+
+/// The write side of the destroying lock: the object is out of the table and has no users.
+#[must_use = "the object leaks unless it is destroyed"]
+struct Destroying<'a> {
+    object: ObjectBox,
+    ctx: &'a Context,
+}
+
+impl Destroying<'_> {
+    /// Waits for the readers and destroys the object.
+    ///
+    /// The object may hold the last reference to the file of the context: nothing touches the
+    /// context after the object is dropped.
+    fn finish(self) {
+        let Self { object, ctx } = self;
+        if !object.end_of_lookups() {
+            object.pre_destroy(ctx);
+            ctx.destroy_wait.wait_until(|| object.is_drained());
+        }
+        object.destroy(ctx);
+        drop(object);
+    }
+}

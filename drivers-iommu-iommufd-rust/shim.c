@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What only C can say: character devices, symbol exports, module parameters
+ * and aliases. There is no logic here.
+ */
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+
+#include "iommufd_rust.h"
+
+const struct file_operations iommufd_fops = {
+	.owner = THIS_MODULE,
+	.open = iommufd_fops_open,
+	.release = iommufd_fops_release,
+	.unlocked_ioctl = iommufd_fops_ioctl,
+};
+
+struct miscdevice iommufd_misc_dev = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "iommu",
+	.fops = &iommufd_fops,
+	.nodename = "iommu",
+	.mode = 0660,
+};
+
+struct miscdevice iommufd_vfio_misc_dev = {
+	.minor = VFIO_MINOR,
+	.name = "vfio",
+	.fops = &iommufd_fops,
+	.nodename = "vfio/vfio",
+	.mode = 0666,
+};
+
+/* The fields that driver.c uses */
+void iommufd_ctx_init(struct iommufd_ctx *ictx, struct file *file)
+{
+	mt_init_flags(&ictx->mt_mmap, MT_FLAGS_ALLOC_RANGE);
+	mutex_init(&ictx->sw_msi_lock);
+	INIT_LIST_HEAD(&ictx->sw_msi_list);
+	ictx->sw_msi_id = 0;
+	ictx->file = file;
+}
+
+void iommufd_ctx_fini(struct iommufd_ctx *ictx)
+{
+	mtree_destroy(&ictx->mt_mmap);
+	mutex_destroy(&ictx->sw_msi_lock);
+}
+
+#ifdef CONFIG_IOMMUFD_TEST
+/* Called by the init function of the module, which modpost cannot know */
+int __ref iommufd_shim_test_init(void)
+{
+	return iommufd_test_init();
+}
+#endif
+
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_fd, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_file, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_get, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_put, "IOMMUFD");
+
+#if IS_ENABLED(CONFIG_IOMMUFD_VFIO_CONTAINER)
+MODULE_ALIAS_MISCDEV(VFIO_MINOR);
+MODULE_ALIAS("devname:vfio/vfio");
+#endif

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tables of objects that are found by id, under RCU.
+//!
+//! An [`IdTable`] gives out ids and maps them to objects. It is an [`xarray`] used in one particular
+//! way, in which three moments are kept apart:
+//!
+//! 1. [`IdTable::reserve`] allocates an id. Readers do not see it yet, and everything that may fail
+//!    is done while the id is only reserved.
+//! 2. [`Reservation::publish`] makes the object visible. It cannot fail.
+//! 3. [`Guard::remove`] takes the object out, [`Guard::bury`] does so but keeps the id from being
+//!    used again.
+//!
+//! Readers ([`IdTable::load`]) take no lock and write nothing. They get a reference that is valid
+//! while the RCU read lock is held, which is long enough to take a reference count on the object, if
+//! it still has one to give.
+//!
+//! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
+//!
+//! [`xarray`]: crate::xarray
+
+use crate::{
+    alloc::Flags,
+    bindings,
+    error::to_result,
+    prelude::*,
+    sync::rcu,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
+};
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ops::RangeInclusive,
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
+};
+
+/// An owning pointer that an [`IdTable`] can hold.
+///
+/// # Safety
+///
+/// - `into_raw()` returns a pointer that is aligned to at least 4 bytes and valid for shared access
+///   until it is handed to `from_raw()`.
+/// - After the owner that `from_raw()` returned is dropped, the target must stay valid for shared
+///   access until an RCU grace period has passed.
+pub unsafe trait RcuPointer: Sized {
+    /// What readers see.
+    type Target: Sync;
+
+    /// Turns the owner into a raw pointer.
+    fn into_raw(self) -> NonNull<Self::Target>;
+
+    /// Turns the raw pointer back into the owner.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must come from `into_raw()`, once. Shared references to the target may only be used
+    /// under the RCU read lock from here on.
+    unsafe fn from_raw(ptr: NonNull<Self::Target>) -> Self;
+}
+
+/// A table that allocates ids and finds objects by them.
+///
+/// # Invariants
+///
+/// `self.xa` is an initialised xarray that tracks free entries. Each of its entries is either
+/// `XA_ZERO_ENTRY` (reserved, or buried) or a pointer from [`RcuPointer::into_raw`] that the table
+/// owns.
+///
+/// # Examples
+///
+/// ```
+/// use core::{ptr::NonNull, pin::Pin};
+/// use kernel::{
+///     id_table::{IdTable, RcuPointer},
+///     sync::{rcu, rcu_box::RcuBox},
+/// };
+///
+/// struct Number(RcuBox<u32>);
+///
+/// // SAFETY: The box is aligned for a pointer, its memory lives on for a grace period, and dropping
+/// // a `u32` does not change it.
+/// unsafe impl RcuPointer for Number {
+///     type Target = u32;
+///     fn into_raw(self) -> NonNull<u32> {
+///         RcuBox::into_raw(Pin::new(self.0))
+///     }
+///     unsafe fn from_raw(ptr: NonNull<u32>) -> Self {
+///         // SAFETY: `ptr` comes from `into_raw()`.
+///         Self(Pin::into_inner(unsafe { RcuBox::from_raw(ptr) }))
+///     }
+/// }
+///
+/// let table = KBox::pin_init(IdTable::<Number>::new(), GFP_KERNEL)?;
+/// let slot = table.reserve(1..=31, GFP_KERNEL)?;
+/// let id = slot.id();
+/// assert_eq!(id, 1);
+/// assert_eq!(table.load(id, &rcu::read_lock()), None);
+/// slot.publish(Number(RcuBox::new(42, GFP_KERNEL)?));
+/// assert_eq!(table.load(id, &rcu::read_lock()), Some(&42));
+///
+/// // A reservation that is dropped gives its id back.
+/// drop(table.reserve(1..=31, GFP_KERNEL)?);
+/// assert_eq!(table.reserve(1..=31, GFP_KERNEL)?.id(), 2);
+///
+/// // What is removed is gone for new readers, a buried id is not used again.
+/// assert!(table.lock().bury(id).is_some());
+/// assert_eq!(table.load(id, &rcu::read_lock()), None);
+/// assert_eq!(table.reserve(1..=31, GFP_KERNEL)?.id(), 2);
+/// # Ok::<(), Error>(())
+/// ```
+#[pin_data(PinnedDrop)]
+pub struct IdTable<P: RcuPointer> {
+    #[pin]
+    xa: Opaque<bindings::xarray>,
+    _p: PhantomData<P>,
+}
+
+// SAFETY: The table owns its objects, and the xarray can be used from any thread.
+unsafe impl<P: RcuPointer + Send> Send for IdTable<P> {}
+// SAFETY: Changes are serialised by the lock of the xarray, and readers get shared references to
+// `P::Target`, which is `Sync`.
+unsafe impl<P: RcuPointer + Send> Sync for IdTable<P> {}
+
+#[pinned_drop]
+impl<P: RcuPointer> PinnedDrop for IdTable<P> {
+    fn drop(self: Pin<&mut Self>) {
+        while let Some((id, _)) = self.lock().find(0) {
+            let object = self.lock().remove(id);
+            drop(object);
+        }
+        // SAFETY: The xarray is initialised, and the remaining entries own nothing.
+        unsafe { bindings::xa_destroy(self.xa.get()) };
+    }
+}
+
+impl<P: RcuPointer> IdTable<P> {
+    /// Constructs an empty table, whose own memory is charged to the memory cgroup of its users.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            // INVARIANT: The xarray is initialised here, empty.
+            // SAFETY: `xa` is valid while the closure is called.
+            xa <- Opaque::ffi_init(|xa| unsafe {
+                bindings::xa_init_flags(
+                    xa,
+                    bindings::XA_FLAGS_ALLOC1 | bindings::XA_FLAGS_ACCOUNT,
+                )
+            }),
+            _p: PhantomData,
+        })
+    }
+
+    /// Reserves the lowest free id of `ids`, which must not contain 0.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] if all ids are in use, [`ENOMEM`] for lack of memory.
+    ///
+    /// Context: may sleep if `flags` allow.
+    pub fn reserve(&self, ids: RangeInclusive<u32>, flags: Flags) -> Result<Reservation<'_, P>> {
+        let mut id = 0;
+        let limit = bindings::xa_limit {
+            min: *ids.start(),
+            max: *ids.end(),
+        };
+        // SAFETY: The xarray is initialised and tracks free entries. Without an entry, the xarray
+        // stores `XA_ZERO_ENTRY`.
+        to_result(unsafe {
+            bindings::xa_alloc(self.xa.get(), &mut id, null_mut(), limit, flags.as_raw())
+        })?;
+        // INVARIANT: The id was just allocated.
+        Ok(Reservation { table: self, id })
+    }
+
+    /// Finds a published object.
+    ///
+    /// The reference is good for as long as the RCU read lock is held. By then the object may have
+    /// been removed from the table already.
+    pub fn load<'rcu>(&'rcu self, id: u32, _rcu: &'rcu rcu::Guard) -> Option<&'rcu P::Target> {
+        // CAST: Ids are 32 bits wide, an index of the xarray is at least that.
+        // SAFETY: The xarray is initialised. It presents `XA_ZERO_ENTRY` as NULL.
+        let ptr = unsafe { bindings::xa_load(self.xa.get(), id as usize) };
+        // SAFETY: By the type invariants the pointer comes from `P::into_raw()`. If the table gave
+        // it up since, it stays valid for a grace period, which cannot end while `_rcu` lives.
+        NonNull::new(ptr.cast()).map(|ptr| unsafe { ptr.as_ref() })
+    }
+
+    /// Locks the table for changes.
+    ///
+    /// Context: the lock is a spinlock; the holder must not sleep.
+    pub fn lock(&self) -> Guard<'_, P> {
+        // SAFETY: The xarray is initialised.
+        unsafe { bindings::xa_lock(self.xa.get()) };
+        // INVARIANT: The lock was just taken.
+        Guard {
+            table: self,
+            _not_send: NotThreadSafe,
+        }
+    }
+}
+
+/// An id that is taken but that readers do not see.
+///
+/// Dropping it frees the id.
+///
+/// # Invariants
+///
+/// The entry of `self.id` in the table is `XA_ZERO_ENTRY` and belongs to this reservation.
+#[must_use = "dropping the reservation frees the id"]
+pub struct Reservation<'a, P: RcuPointer> {
+    table: &'a IdTable<P>,
+    id: u32,
+}
+
+impl<'a, P: RcuPointer> Reservation<'a, P> {
+    /// The id that was reserved.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Makes `object` visible to readers. Whatever was written to it before is visible to them, too.
+    pub fn publish(self, object: P) {
+        let this = ManuallyDrop::new(self);
+        let ptr = object.into_raw().as_ptr().cast();
+        let guard = this.table.lock();
+        // INVARIANT: The table takes over the pointer.
+        // SAFETY: The xarray is initialised and its lock is held. The entry exists, by the invariant
+        // of `Reservation`, so that this neither allocates nor fails.
+        unsafe { bindings::__xa_store(guard.table.xa.get(), this.id as usize, ptr, 0) };
+    }
+
+    /// Gives up the reservation for a bare id, to be taken back by [`Self::from_id`].
+    pub fn into_id(self) -> u32 {
+        ManuallyDrop::new(self).id
+    }
+
+    /// Takes back a reservation.
+    ///
+    /// # Safety
+    ///
+    /// `id` must come from [`Self::into_id`] of a reservation of `table`, once.
+    pub unsafe fn from_id(table: &'a IdTable<P>, id: u32) -> Self {
+        // INVARIANT: By the requirements of this function.
+        Self { table, id }
+    }
+}
+
+impl<P: RcuPointer> Drop for Reservation<'_, P> {
+    fn drop(&mut self) {
+        let guard = self.table.lock();
+        // SAFETY: The xarray is initialised and its lock is held.
+        unsafe { bindings::__xa_erase(guard.table.xa.get(), self.id as usize) };
+    }
+}
+
+/// The lock of an [`IdTable`].
+///
+/// # Invariants
+///
+/// The lock of `self.table.xa` is held.
+#[must_use = "the lock unlocks immediately when the guard is unused"]
+pub struct Guard<'a, P: RcuPointer> {
+    table: &'a IdTable<P>,
+    _not_send: NotThreadSafe,
+}
+
+impl<P: RcuPointer> Drop for Guard<'_, P> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::xa_unlock(self.table.xa.get()) };
+    }
+}
+
+impl<P: RcuPointer> Guard<'_, P> {
+    /// Whether the table has neither objects nor reserved nor buried ids.
+    pub fn is_empty(&self) -> bool {
+        // SAFETY: The xarray is initialised.
+        unsafe { bindings::xa_empty(self.table.xa.get()) }
+    }
+
+    /// Finds a published object.
+    pub fn get(&self, id: u32) -> Option<&P::Target> {
+        // SAFETY: The xarray is initialised.
+        let ptr = unsafe { bindings::xa_load(self.table.xa.get(), id as usize) };
+        // SAFETY: The pointer comes from `P::into_raw()`, and the table owns it while it is locked.
+        NonNull::new(ptr.cast()).map(|ptr| unsafe { ptr.as_ref() })
+    }
+
+    /// Finds the published object with the lowest id that is not below `from`.
+    pub fn find(&self, from: u32) -> Option<(u32, &P::Target)> {
+        let mut index = from as usize;
+        // SAFETY: The xarray is initialised. `xa_find()` skips `XA_ZERO_ENTRY`.
+        let ptr = unsafe {
+            bindings::xa_find(
+                self.table.xa.get(),
+                &mut index,
+                u32::MAX as usize,
+                bindings::XA_PRESENT,
+            )
+        };
+        // SAFETY: As in `get()`.
+        let object = NonNull::new(ptr.cast()).map(|ptr| unsafe { ptr.as_ref() })?;
+        // CAST: The search ended at `u32::MAX`.
+        Some((index as u32, object))
+    }
+
+    /// Takes the object of `id` out of the table and frees the id.
+    ///
+    /// Does nothing if there is no published object: a reservation stays with its holder.
+    pub fn remove(&mut self, id: u32) -> Option<P> {
+        self.get(id)?;
+        // SAFETY: The xarray is initialised and its lock is held.
+        let ptr = unsafe { bindings::__xa_erase(self.table.xa.get(), id as usize) };
+        // SAFETY: `get()` found a pointer from `P::into_raw()` under the same lock, and the table
+        // has just forgotten it.
+        NonNull::new(ptr.cast()).map(|ptr| unsafe { P::from_raw(ptr) })
+    }
+
+    /// Takes the object of `id` out of the table but keeps the id from being used again.
+    pub fn bury(&mut self, id: u32) -> Option<P> {
+        self.get(id)?;
+        // SAFETY: The xarray is initialised and its lock is held. The entry exists, so nothing is
+        // allocated. An xarray that tracks free entries stores `XA_ZERO_ENTRY` for NULL.
+        let ptr = unsafe { bindings::__xa_store(self.table.xa.get(), id as usize, null_mut(), 0) };
+        // SAFETY: As in `remove()`.
+        NonNull::new(ptr.cast()).map(|ptr| unsafe { P::from_raw(ptr) })
+    }
+}
