@@ -28,3 +28,8 @@ suite_fail_nth()
 {
 	suite iommufd_fail_nth $tests/iommufd_fail_nth
 }
+
+suite_race()
+{
+	suite iommufd_race $tests/iommufd_race
+}
