@@ -8,6 +8,7 @@
 
 rc=0
 phase load
+[ ! -e /sys/kernel/debug/kmemleak ] || echo clear >/sys/kernel/debug/kmemleak
 prepare_iommufd || exit 1
 suite_vfio || rc=1
 suite_iommufd || rc=1
