@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pinning of the folios behind a memory file (`memfd`, hugetlbfs).
+//!
+//! As [`gup`](super::gup), but the memory is named by a file and needs to be mapped nowhere. The
+//! page cache answers in folios, so that the cost is per folio and not per page.
+//!
+//! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
+
+use super::gup::PinnedRun;
+use crate::{
+    alloc::Flags,
+    bindings,
+    error::to_result,
+    fs::File,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*, //
+};
+use core::{
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
+
+/// A queue of pinned folios, filled from a memory file, drained as runs of pages.
+///
+/// A small queue needs no memory but itself; it is meant to live on the stack. Folios that are
+/// still in it when it is dropped are unpinned.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{fs::File, mm::folio::FolioQueue};
+///
+/// /// Pins the first page of `file`.
+/// fn first_pfn(file: &File) -> Result<usize> {
+///     let mut queue = FolioQueue::new();
+///
+///     queue.pin(file, 0, 1)?;
+///     let run = queue.next_run(1)?.ok_or(EINVAL)?;
+///     Ok(run.pfn())
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// - The slots are the spare capacity of `heap` if that is not zero, else `inline`. The length of
+///   `heap` stays zero.
+/// - `head <= tail`, `tail` is at most the number of slots, and the slots `head .. tail` are
+///   initialised with folios on each of which we own one pin.
+/// - `offset`, in pages, is less than the size of the folio in slot `head`, if there is one.
+/// - `pages` is at most the number of pages of these folios, less `offset`.
+pub struct FolioQueue {
+    heap: KVec<MaybeUninit<NonNull<bindings::folio>>>,
+    inline: [MaybeUninit<NonNull<bindings::folio>>; FolioQueue::INLINE_FOLIOS],
+    head: usize,
+    tail: usize,
+    offset: usize,
+    pages: usize,
+}
+
+// SAFETY: Pins belong to no thread.
+unsafe impl Send for FolioQueue {}
+// SAFETY: There are no methods that change something through a shared reference.
+unsafe impl Sync for FolioQueue {}
+
+impl Default for FolioQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FolioQueue {
+    /// How many folios there is room for without an allocation.
+    pub const INLINE_FOLIOS: usize = 16;
+
+    /// Creates an empty queue with room for a few folios.
+    #[inline]
+    pub const fn new() -> Self {
+        // INVARIANT: There is no folio.
+        Self {
+            heap: KVec::new(),
+            inline: [MaybeUninit::uninit(); Self::INLINE_FOLIOS],
+            head: 0,
+            tail: 0,
+            offset: 0,
+            pages: 0,
+        }
+    }
+
+    /// Makes room for `folios` folios, in memory that is allocated for it.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if there are folios in the queue, `ENOMEM`.
+    pub fn reserve(&mut self, folios: usize, flags: Flags) -> Result {
+        if !self.is_empty() {
+            return Err(EBUSY);
+        }
+        self.clear();
+        // INVARIANT: The queue is empty.
+        self.head = 0;
+        self.tail = 0;
+        self.heap = KVec::with_capacity(folios, flags)?;
+        Ok(())
+    }
+
+    /// How many folios there is room for.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        match self.heap.capacity() {
+            0 => Self::INLINE_FOLIOS,
+            n => n,
+        }
+    }
+
+    /// How many pages are in the queue.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.pages
+    }
+
+    /// Whether no page is in the queue.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.pages == 0
+    }
+
+    #[inline]
+    fn slots(&mut self) -> *mut *mut bindings::folio {
+        if self.heap.capacity() == 0 {
+            self.inline.as_mut_ptr().cast()
+        } else {
+            self.heap.as_mut_ptr().cast()
+        }
+    }
+
+    /// Pins up to `pages` pages of a memory file, from page number `first` on.
+    ///
+    /// Holes of the file are filled with memory. Returns how many pages are in the queue now: at
+    /// most what there is room for.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `file` is no memory file, if it ends before the last page does, or no page is
+    /// asked for; `EBUSY` if the queue is not empty; `ENOMEM`.
+    pub fn pin(&mut self, file: &File, first: usize, pages: usize) -> Result<usize> {
+        if !self.is_empty() {
+            return Err(EBUSY);
+        }
+        // There can be folios without pages of interest.
+        self.clear();
+
+        let last = first
+            .checked_add(pages)
+            .ok_or(EINVAL)?
+            .checked_sub(1)
+            .ok_or(EINVAL)?;
+        let max_offset = (i64::MAX as usize) >> PAGE_SHIFT;
+        if last >= max_offset || pages == 0 {
+            return Err(EINVAL);
+        }
+
+        let room = self.capacity().min(u32::MAX as usize);
+        let mut offset: c_ulong = 0;
+        // SAFETY: The file is valid; the slots have room for `room` folios.
+        // CAST: The offsets were checked to fit, `room` was limited.
+        let ret = unsafe {
+            bindings::memfd_pin_folios(
+                file.as_ptr(),
+                (first * PAGE_SIZE) as i64,
+                (last * PAGE_SIZE + (PAGE_SIZE - 1)) as i64,
+                self.slots(),
+                room as u32,
+                &mut offset,
+            )
+        };
+        // INVARIANT: The queue is empty.
+        self.head = 0;
+        self.tail = 0;
+        self.pages = 0;
+        if ret < 0 {
+            // CAST: An errno fits.
+            to_result(ret as c_int)?;
+        }
+
+        // INVARIANT: `ret` folios were filled in, each is pinned once. `offset` is the offset, in
+        // bytes, of page `first` in its folio.
+        self.tail = ret as usize;
+        self.offset = offset / PAGE_SIZE;
+
+        let slots = self.slots();
+        let mut found = 0;
+        for n in 0..self.tail {
+            // SAFETY: By the type invariant the slot holds a valid folio.
+            found += unsafe { bindings::folio_nr_pages(*slots.add(n)) };
+        }
+        // INVARIANT: No more than what is there.
+        self.pages = found.saturating_sub(self.offset).min(pages);
+        Ok(self.pages)
+    }
+
+    /// Takes the pages of the folio at the front, at most `most` of them, as a run.
+    ///
+    /// Returns [`None`] if the queue is empty or `most` is zero.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if the folio cannot be pinned more often; then nothing has changed.
+    pub fn next_run(&mut self, most: usize) -> Result<Option<PinnedRun>> {
+        let most = most.min(self.pages);
+        if most == 0 {
+            return Ok(None);
+        }
+
+        // SAFETY: As there are pages, there is a folio at `head`.
+        let folio = unsafe { *self.slots().add(self.head) };
+        // SAFETY: The folio is valid as it is pinned.
+        let left = unsafe { bindings::folio_nr_pages(folio) } - self.offset;
+        let len = left.min(most);
+
+        // Each page of the run needs its own pin. The pin of the folio itself serves for one of
+        // them, but only if no more pages of the folio are in the queue.
+        let done = len == left || len == self.pages;
+        let extra = if done { len - 1 } else { len };
+        if extra != 0 {
+            // SAFETY: The folio is valid and pinned.
+            // CAST: A folio has less than 2^32 pages.
+            to_result(unsafe { bindings::folio_add_pins(folio, extra as c_uint) })?;
+        }
+
+        // SAFETY: The folio is valid as it is pinned.
+        let pfn = unsafe { bindings::folio_pfn(folio) } + self.offset;
+        self.pages -= len;
+        if done {
+            // INVARIANT: Our pin on this folio goes to the run.
+            self.head += 1;
+            self.offset = 0;
+        } else {
+            // INVARIANT: `len < left`.
+            self.offset += len;
+        }
+        // SAFETY: These pages are `len` neighbouring pages of one folio, which has as many pins for
+        // us.
+        Ok(Some(unsafe { PinnedRun::from_raw(pfn, len) }))
+    }
+
+    /// Unpins all that is in the queue.
+    pub fn clear(&mut self) {
+        let len = self.tail - self.head;
+        if len != 0 {
+            let slots = self.slots().wrapping_add(self.head);
+            // SAFETY: By the type invariant these are folios with pins of ours.
+            unsafe { bindings::unpin_folios(slots, len) };
+        }
+        // INVARIANT: No folio is left.
+        self.head = self.tail;
+        self.offset = 0;
+        self.pages = 0;
+    }
+}
+
+impl Drop for FolioQueue {
+    #[inline]
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

@@ -1,0 +1,573 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pinning of user pages.
+//!
+//! A *pinned* page stays where it is and stays allocated until it is unpinned, so that a device can
+//! be told its physical address. See `Documentation/core-api/pin_user_pages.rst` for when to pin.
+//!
+//! Pages come out of a process's memory in an array, but nearly always form long stretches of
+//! physically contiguous memory, and everything after pinning is cheaper for a stretch than for its
+//! pages. So here is no array of pages: [`PinQueue`] is filled by GUP and hands out [`PinnedRun`]s.
+//!
+//! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
+
+use super::{
+    Mm,
+    MmWithUser, //
+};
+use crate::{
+    alloc::Flags,
+    bindings,
+    error::to_result,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::aref::ARef,
+    types::NotThreadSafe, //
+};
+use core::{
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
+    ptr::NonNull, //
+};
+
+/// Whether neighbouring PFNs always have neighbouring `struct page`s.
+const MEMMAP_IS_LINEAR: bool = cfg!(any(CONFIG_FLATMEM, CONFIG_SPARSEMEM_VMEMMAP));
+
+/// How to pin pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PinFlags(u32);
+
+impl PinFlags {
+    /// The pages will only be read.
+    pub const READ: PinFlags = PinFlags(0);
+
+    /// The pages may be written to: breaks copy-on-write, fails on read-only memory.
+    pub const WRITE: PinFlags = PinFlags(bindings::FOLL_WRITE);
+
+    /// The pages are pinned for an unbounded time: moves them out of `ZONE_MOVABLE` and CMA, fails
+    /// on memory that must not be held for long.
+    pub const LONGTERM: PinFlags = PinFlags(bindings::FOLL_LONGTERM);
+
+    /// These flags and those of `other`.
+    #[inline]
+    pub const fn with(self, other: PinFlags) -> PinFlags {
+        PinFlags(self.0 | other.0)
+    }
+}
+
+/// Physically contiguous pages, each pinned once.
+///
+/// Dropping the run unpins them.
+///
+/// # Examples
+///
+/// Runs that follow each other can be joined:
+///
+/// ```
+/// use kernel::mm::gup::PinnedRun;
+///
+/// fn join(mut a: PinnedRun, b: PinnedRun) -> (PinnedRun, Option<PinnedRun>) {
+///     match a.try_append(b) {
+///         Ok(()) => (a, None),
+///         Err(b) => (a, Some(b)),
+///     }
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// `self` owns one pin on each of the `len` pages from `pfn` on. They exist (are not a hole in the
+/// memory map), and `len` is not zero.
+pub struct PinnedRun {
+    pfn: usize,
+    len: usize,
+}
+
+// Pins belong to no thread: no impl of `Send` or `Sync` is needed, the fields are numbers.
+
+impl PinnedRun {
+    /// The page frame number of the first page.
+    #[inline]
+    pub fn pfn(&self) -> usize {
+        self.pfn
+    }
+
+    /// The number of pages, never zero.
+    #[inline]
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Joins `next` to the end of `self` if it is the continuation of it, else gives it back.
+    #[inline]
+    pub fn try_append(&mut self, next: PinnedRun) -> Result<(), PinnedRun> {
+        if self.pfn + self.len != next.pfn {
+            return Err(next);
+        }
+        // INVARIANT: The pins of `next` become ours.
+        self.len += next.into_raw().1;
+        Ok(())
+    }
+
+    /// Gives up the ownership of the pins, as `(pfn, len)`: to record them where no `PinnedRun` can
+    /// be kept, like in a page table. [`Self::from_raw`] takes it back.
+    #[inline]
+    pub fn into_raw(self) -> (usize, usize) {
+        let this = ManuallyDrop::new(self);
+
+        (this.pfn, this.len)
+    }
+
+    /// Takes the ownership of pins.
+    ///
+    /// # Safety
+    ///
+    /// `len` must not be zero, and each of the pages `pfn .. pfn + len` must have a pin that nobody
+    /// else owns. They need not have been pinned together.
+    #[inline]
+    pub unsafe fn from_raw(pfn: usize, len: usize) -> PinnedRun {
+        // INVARIANT: By the contract of this function.
+        PinnedRun { pfn, len }
+    }
+
+    /// Unpins the pages after marking them dirty.
+    ///
+    /// To be used if somebody may have written to them. May sleep.
+    #[inline]
+    pub fn unpin_dirty(self) {
+        // SAFETY: We own the pins, and forget them.
+        unsafe { unpin(self.pfn, self.len, true) };
+        core::mem::forget(self);
+    }
+
+    /// Copies the bytes from `offset` on to `out`.
+    ///
+    /// The memory is shared with user space and devices. If they write at the same time, the bytes
+    /// are a mix of old and new.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the run has fewer bytes; then nothing was copied.
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result {
+        let mut at = 0;
+
+        self.for_each_page(offset, out.len(), |_, mem, len| {
+            // SAFETY: `mem` is valid for `len` bytes, `out` has `len` bytes from `at` on as the
+            // lengths add up to `out.len()`. This is C's `memcpy()`, not a copy by Rust, as others
+            // may write to `mem`.
+            unsafe { bindings::memcpy(out.as_mut_ptr().add(at).cast(), mem.cast(), len) };
+            at += len;
+        })
+    }
+
+    /// Copies `data` over the bytes from `offset` on and marks the pages dirty. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the run has fewer bytes; then nothing was copied.
+    ///
+    /// # Safety
+    ///
+    /// The pages must have been pinned with [`PinFlags::WRITE`] (or be memory that the caller may
+    /// write to for another reason): else they can be shared with those who must not see a change,
+    /// like the zero page.
+    pub unsafe fn write(&self, offset: usize, data: &[u8]) -> Result {
+        let mut at = 0;
+
+        self.for_each_page(offset, data.len(), |page, mem, len| {
+            // SAFETY: As in `read()`.
+            unsafe { bindings::memcpy(mem.cast(), data.as_ptr().add(at).cast(), len) };
+            // SAFETY: The page is pinned by us.
+            unsafe { bindings::set_page_dirty_lock(page) };
+            at += len;
+        })
+    }
+
+    /// Calls `f(page, mem, len)` for each page of the bytes `offset .. offset + len`, with the
+    /// piece that is in the page mapped at `mem`. The pieces add up to `len` bytes.
+    fn for_each_page(
+        &self,
+        offset: usize,
+        len: usize,
+        mut f: impl FnMut(*mut bindings::page, *mut u8, usize),
+    ) -> Result {
+        let end = offset.checked_add(len).ok_or(EINVAL)?;
+        if end.div_ceil(PAGE_SIZE) > self.len {
+            return Err(EINVAL);
+        }
+
+        let mut at = offset;
+        while at < end {
+            let in_page = at % PAGE_SIZE;
+            let piece = (PAGE_SIZE - in_page).min(end - at);
+            // SAFETY: By the type invariant the page exists, as `at` is within the run.
+            let page = unsafe { bindings::pfn_to_page(self.pfn + at / PAGE_SIZE) };
+            // SAFETY: The page is pinned, thus valid. It is unmapped below, in reverse order.
+            let mapped = unsafe { bindings::kmap_local_page(page) };
+
+            f(page, mapped.cast::<u8>().wrapping_add(in_page), piece);
+
+            // SAFETY: `mapped` comes from `kmap_local_page()` and is the newest such mapping: `f`
+            // leaves none behind, as no function here does.
+            unsafe { bindings::kunmap_local(mapped) };
+            at += piece;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PinnedRun {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: We own the pins and are being dropped.
+        unsafe { unpin(self.pfn, self.len, false) };
+    }
+}
+
+/// Unpins pages.
+///
+/// # Safety
+///
+/// The caller owns a pin on each page and gives it up.
+#[inline]
+unsafe fn unpin(pfn: usize, len: usize, dirty: bool) {
+    // The C function walks an array of `struct page`, which exists for a whole run only if the
+    // memory map is linear.
+    let step = if MEMMAP_IS_LINEAR { len } else { 1 };
+    let mut done = 0;
+
+    while done < len {
+        // SAFETY: The pages are pinned, thus exist; the caller gives up one pin on each.
+        unsafe {
+            bindings::unpin_user_page_range_dirty_lock(
+                bindings::pfn_to_page(pfn + done),
+                step,
+                dirty,
+            )
+        };
+        done += step;
+    }
+}
+
+/// A queue of pinned user pages, filled by GUP, drained as runs.
+///
+/// A small queue needs no memory but itself; it is meant to live on the stack. Pages that are still
+/// in it when it is dropped are unpinned.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::mm::gup::{PinFlags, PinQueue};
+///
+/// /// Finds out how many pages of physically contiguous memory there are at `addr`.
+/// fn contiguous_pages(addr: usize, most: usize) -> Result<usize> {
+///     let mut queue = PinQueue::new();
+///     queue.reserve(most, GFP_KERNEL)?;
+///
+///     let pinned = queue.pin_current(addr, most, PinFlags::READ)?;
+///     Ok(queue.next_run(pinned).map_or(0, |run| run.len()))
+/// }
+///
+/// // A kernel thread, which runs this example, has no memory to pin.
+/// assert_eq!(contiguous_pages(0x1000, 1), Err(EFAULT));
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Invariants
+///
+/// - The slots are the spare capacity of `heap` if that is not zero, else `inline`. The length of
+///   `heap` stays zero.
+/// - `head <= tail`, `tail` is at most the number of slots, and the slots `head .. tail` are
+///   initialised with pages on each of which we own a pin.
+pub struct PinQueue {
+    heap: KVec<MaybeUninit<NonNull<bindings::page>>>,
+    inline: [MaybeUninit<NonNull<bindings::page>>; PinQueue::INLINE_PAGES],
+    head: usize,
+    tail: usize,
+}
+
+// SAFETY: Pins belong to no thread.
+unsafe impl Send for PinQueue {}
+// SAFETY: There are no methods that change something through a shared reference.
+unsafe impl Sync for PinQueue {}
+
+impl Default for PinQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PinQueue {
+    /// How many pages there is room for without an allocation.
+    pub const INLINE_PAGES: usize = 32;
+
+    /// Creates an empty queue with room for a few pages.
+    #[inline]
+    pub const fn new() -> Self {
+        // INVARIANT: There is no page.
+        Self {
+            heap: KVec::new(),
+            inline: [MaybeUninit::uninit(); Self::INLINE_PAGES],
+            head: 0,
+            tail: 0,
+        }
+    }
+
+    /// Makes room for `pages` pages, in memory that is allocated for it.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if there are pages in the queue, `ENOMEM`.
+    pub fn reserve(&mut self, pages: usize, flags: Flags) -> Result {
+        if !self.is_empty() {
+            return Err(EBUSY);
+        }
+        // INVARIANT: The queue is empty.
+        self.head = 0;
+        self.tail = 0;
+        self.heap = KVec::with_capacity(pages, flags)?;
+        Ok(())
+    }
+
+    /// How many pages there is room for.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        match self.heap.capacity() {
+            0 => Self::INLINE_PAGES,
+            n => n,
+        }
+    }
+
+    /// How many pages are in the queue.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.tail - self.head
+    }
+
+    /// Whether no page is in the queue.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.head == self.tail
+    }
+
+    #[inline]
+    fn slots(&mut self) -> *mut *mut bindings::page {
+        if self.heap.capacity() == 0 {
+            self.inline.as_mut_ptr().cast()
+        } else {
+            self.heap.as_mut_ptr().cast()
+        }
+    }
+
+    /// Prepares for GUP to fill the queue; returns how many pages to ask for.
+    #[inline]
+    fn begin(&self, pages: usize) -> Result<usize> {
+        if !self.is_empty() {
+            return Err(EBUSY);
+        }
+        // GUP counts in `int`.
+        Ok(pages.min(self.capacity()).min(i32::MAX as usize))
+    }
+
+    /// Takes over what GUP filled in.
+    ///
+    /// # Safety
+    ///
+    /// The queue was empty, and if `ret` is positive, then the first `ret` slots hold valid pages
+    /// with a pin for us on each.
+    #[inline]
+    unsafe fn finish(&mut self, ret: isize) -> Result<usize> {
+        // INVARIANT: No page is in an empty queue.
+        self.head = 0;
+        self.tail = 0;
+        if ret < 0 {
+            // CAST: An errno fits.
+            to_result(ret as c_int)?;
+        }
+        // INVARIANT: By the contract of this function.
+        self.tail = ret as usize;
+        Ok(self.tail)
+    }
+
+    /// Pins up to `pages` pages of the current task's memory from `addr` on.
+    ///
+    /// Returns how many pages are in the queue now: at most what there is room for, and fewer than
+    /// asked for if memory further on cannot be pinned.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if there is no such memory or a kernel thread asks, `EBUSY` if the queue is not
+    /// empty, and what GUP says else.
+    pub fn pin_current(&mut self, addr: usize, pages: usize, flags: PinFlags) -> Result<usize> {
+        let n = self.begin(pages)?;
+        if n == 0 {
+            return Ok(0);
+        }
+        // GUP takes for granted that there is memory.
+        if current!().mm().is_none() {
+            return Err(EFAULT);
+        }
+
+        // SAFETY: The slots have room for `n` pages, and any address is fine.
+        // CAST: `begin()` limits `n`.
+        let ret = unsafe { bindings::pin_user_pages_fast(addr, n as c_int, flags.0, self.slots()) };
+        // SAFETY: The queue was empty and GUP filled in and pinned `ret` pages.
+        unsafe { self.finish(ret as isize) }
+    }
+
+    /// As [`Self::pin_current`], for the memory of another process.
+    ///
+    /// Takes `mm`'s lock if it is not taken; on return it may be taken or not.
+    pub fn pin_remote(
+        &mut self,
+        mm: &mut RemoteMm,
+        addr: usize,
+        pages: usize,
+        flags: PinFlags,
+    ) -> Result<usize> {
+        let n = self.begin(pages)?;
+        if n == 0 {
+            return Ok(0);
+        }
+        mm.lock();
+
+        let mut locked: c_int = 1;
+        // SAFETY: `mm` has users, and we hold its lock for reading. The slots have room for `n`
+        // pages, and any address is fine.
+        let ret = unsafe {
+            bindings::pin_user_pages_remote(
+                mm.mm.as_raw(),
+                addr,
+                n,
+                flags.0,
+                self.slots(),
+                &mut locked,
+            )
+        };
+        // INVARIANT: GUP says whether it has given up the lock.
+        mm.locked = locked != 0;
+        // SAFETY: The queue was empty and GUP filled in and pinned `ret` pages.
+        unsafe { self.finish(ret) }
+    }
+
+    /// Takes the longest run of at most `most` pages from the front.
+    ///
+    /// Returns [`None`] if the queue is empty or `most` is zero.
+    #[inline]
+    pub fn next_run(&mut self, most: usize) -> Option<PinnedRun> {
+        let left = most.min(self.len());
+        if left == 0 {
+            return None;
+        }
+
+        let slots = self.slots();
+        // SAFETY: By the type invariant this slot and the `left - 1` after it are initialised.
+        let queued = unsafe { core::slice::from_raw_parts(slots.add(self.head), left) };
+        let first = queued[0];
+        // Pages are mostly either contiguous over a long stretch or not at all.
+        let len = if left == 1 || !follows(first, 1, queued[1]) {
+            1
+        } else {
+            let rest = queued.iter().enumerate().skip(2);
+            rest.take_while(|&(n, &page)| follows(first, n, page))
+                .count()
+                + 2
+        };
+
+        // SAFETY: The page is valid as it is pinned.
+        let pfn = unsafe { bindings::page_to_pfn(first) };
+        // INVARIANT: The pins move from the queue to the run.
+        self.head += len;
+        Some(PinnedRun { pfn, len })
+    }
+
+    /// Unpins all that is in the queue.
+    pub fn clear(&mut self) {
+        let len = self.len();
+        if len != 0 {
+            let slots = self.slots().wrapping_add(self.head);
+            // SAFETY: By the type invariant these are pages with pins of ours.
+            unsafe { bindings::unpin_user_pages(slots, len) };
+        }
+        // INVARIANT: No page is left.
+        self.head = self.tail;
+    }
+}
+
+/// Whether `page` is the `n`th page after `first` in physical memory.
+#[inline]
+fn follows(first: *mut bindings::page, n: usize, page: *mut bindings::page) -> bool {
+    // This is the whole cost of a page of contiguous memory: no call, no division.
+    page == first.wrapping_add(n)
+        && (MEMMAP_IS_LINEAR
+            // SAFETY: Both are valid pages.
+            || unsafe { bindings::page_to_pfn(page) == bindings::page_to_pfn(first) + n })
+}
+
+impl Drop for PinQueue {
+    #[inline]
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// The memory of another process, to pin pages from.
+///
+/// The `mmap` lock is taken at the first use and then kept, as long as GUP does not need to give it
+/// up: taking it for each call is slow. As long as it may be held, nothing may be done that needs
+/// this lock, or one that is taken outside of it: call [`Self::unlock`] first.
+///
+/// # Invariants
+///
+/// `locked` means that this task holds the `mmap` lock of `mm` for reading, on behalf of `self`.
+pub struct RemoteMm {
+    mm: ARef<MmWithUser>,
+    locked: bool,
+    // The lock belongs to the task.
+    _nts: NotThreadSafe,
+}
+
+impl RemoteMm {
+    /// Keeps the memory of a process from going away. [`None`] if it is gone already.
+    pub fn new(mm: &Mm) -> Option<Self> {
+        // INVARIANT: Not locked.
+        Some(Self {
+            mm: mm.mmget_not_zero()?,
+            locked: false,
+            _nts: NotThreadSafe,
+        })
+    }
+
+    fn lock(&mut self) {
+        if !self.locked {
+            // SAFETY: `mm` is valid.
+            unsafe { bindings::mmap_read_lock(self.mm.as_raw()) };
+            // INVARIANT: Just taken.
+            self.locked = true;
+        }
+    }
+
+    /// Gives up the lock, if it is held.
+    pub fn unlock(&mut self) {
+        if self.locked {
+            // SAFETY: By the type invariant we hold it.
+            unsafe { bindings::mmap_read_unlock(self.mm.as_raw()) };
+            // INVARIANT: Just given up.
+            self.locked = false;
+        }
+    }
+
+    /// The address space.
+    pub fn mm(&self) -> &MmWithUser {
+        &self.mm
+    }
+}
+
+impl Drop for RemoteMm {
+    fn drop(&mut self) {
+        self.unlock();
+    }
+}
