@@ -143,4 +143,8 @@ int iommufd_test_dma_buf_iommufd_map(struct dma_buf_attachment *attachment,
 int iommufd_shim_test_init(void);
 #endif /* CONFIG_IOMMUFD_TEST */
 
+/* shim.c, for Rust */
+int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
+				 struct phys_vec *phys);
+
 #endif

@@ -22,7 +22,11 @@ use kernel::prelude::*;
 mod context;
 mod ffi;
 mod ioctl;
+mod mapping;
 mod object;
+mod pages;
+mod range;
+mod span;
 
 module! {
     type: Iommufd,

@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/vfio_pci_core.h>
 
 #include "iommufd_rust.h"
 
@@ -55,6 +56,22 @@ int __ref iommufd_shim_test_init(void)
 	return iommufd_test_init();
 }
 #endif
+
+/* vfio-pci needs this module, so that this module can only look it up */
+int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
+				 struct phys_vec *phys)
+{
+	typeof(&vfio_pci_dma_buf_iommufd_map) map = NULL;
+	int rc = -EOPNOTSUPP;
+
+	if (IS_ENABLED(CONFIG_VFIO_PCI_DMABUF))
+		map = symbol_get(vfio_pci_dma_buf_iommufd_map);
+	if (map) {
+		rc = map(attachment, phys);
+		symbol_put(vfio_pci_dma_buf_iommufd_map);
+	}
+	return rc;
+}
 
 EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_fd, "IOMMUFD");
 EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_file, "IOMMUFD");

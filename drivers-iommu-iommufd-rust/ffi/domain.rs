@@ -76,7 +76,7 @@ impl PagingDomain {
     ///
     /// Devices may use the ranges until this returns.
     pub(crate) fn unmap_batch<R>(&self, f: impl FnOnce(&mut UnmapBatch<'_, '_>) -> R) -> R {
-        kernel::pin_init::stack_pin_init!(let gather = IotlbGather::new(&self.0));
+        pin_init::stack_pin_init!(let gather = IotlbGather::new(&self.0));
         let result = f(&mut UnmapBatch(gather.as_mut()));
         gather.sync();
         result
@@ -157,7 +157,7 @@ impl PagingDomain {
     ) -> Result<R> {
         let size = size_of_range(window);
         let reader = DirtyReader::new(&self.0, (window.start, size), page_size, bitmap, clear);
-        kernel::pin_init::stack_try_pin_init!(let reader = reader);
+        pin_init::stack_try_pin_init!(let reader = reader);
         // Whatever went wrong, it is out of memory as far as user space is told.
         let reader = reader.map_err(|_| ENOMEM)?;
         Ok(f(&mut Dirty {
@@ -168,7 +168,7 @@ impl PagingDomain {
 
     /// Lets `f` mark ranges as clean.
     pub(crate) fn discard_dirty<R>(&self, f: impl FnOnce(&mut Dirty<'_, '_>) -> R) -> R {
-        kernel::pin_init::stack_pin_init!(let reader = DirtyReader::discard(&self.0));
+        pin_init::stack_pin_init!(let reader = DirtyReader::discard(&self.0));
         f(&mut Dirty {
             reader,
             window: None,

@@ -7,8 +7,11 @@
 //! the assertions beside each Rust type keep the two views the same.
 
 pub(crate) mod context;
+pub(crate) mod dmabuf;
+pub(crate) mod domain;
 pub(crate) mod file;
 pub(crate) mod object;
+pub(crate) mod pin;
 pub(crate) mod task;
 pub(crate) mod test;
 pub(crate) mod uapi;

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attachments to dma-bufs, whose memory belongs to a device.
+//!
+//! Contract with the exporter: it is called by us, and calls us, with a `struct dma_buf_attachment`
+//! whose `importer_priv` is the [`Pages`] that the attachment was made for. It calls
+//! `invalidate_mappings` under the reservation lock of the buffer, from [`DmaBuf::attach`] on until
+//! `dma_buf_detach()` returns. The [`Attachment`] is kept in these very pages and dropped before
+//! anything else of them, so that they are complete for as long as the exporter can call.
+//!
+//! The physical address is told by the exporter behind our back: VFIO has a function for it that
+//! is no part of the dma-buf interface, and so has the mock driver.
+
+use crate::pages::Pages;
+use kernel::prelude::*;
+
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
+mod imp {
+    use super::*;
+    use crate::{
+        ffi::file::global_device,
+        pages::PhysRange, //
+    };
+    use core::ptr::{
+        self,
+        NonNull, //
+    };
+    use kernel::{
+        bindings,
+        error::{
+            from_err_ptr,
+            to_result, //
+        },
+        sync::Arc, //
+    };
+
+    /// A reference to a dma-buf.
+    ///
+    /// # Invariants
+    ///
+    /// The pointer is valid, and we own a reference.
+    pub(crate) struct DmaBuf(NonNull<bindings::dma_buf>);
+
+    // SAFETY: A dma-buf belongs to no thread.
+    unsafe impl Send for DmaBuf {}
+    // SAFETY: What is used of it is constant, or protected by its own lock.
+    unsafe impl Sync for DmaBuf {}
+
+    impl DmaBuf {
+        /// Gets the dma-buf behind a file descriptor.
+        ///
+        /// # Errors
+        ///
+        /// `EBADF` if there is no file, `EINVAL` if it is no dma-buf.
+        pub(crate) fn get(fd: i32) -> Result<Self> {
+            // SAFETY: Any number is fine.
+            let buf = from_err_ptr(unsafe { bindings::dma_buf_get(fd) })?;
+
+            // INVARIANT: We have just got a reference.
+            NonNull::new(buf).map(Self).ok_or(EINVAL)
+        }
+
+        /// The number of bytes.
+        pub(crate) fn size(&self) -> usize {
+            // SAFETY: By the type invariant; the size is constant.
+            unsafe { (*self.0.as_ptr()).size }
+        }
+
+        /// Runs `f` with the reservation lock held.
+        fn with_resv<R>(&self, f: impl FnOnce() -> R) -> R {
+            // SAFETY: By the type invariant; the lock is as long-lived as the buffer.
+            let resv = unsafe { (*self.0.as_ptr()).resv };
+
+            // Without a context, it cannot fail: it waits.
+            // SAFETY: As above.
+            let _ = unsafe { bindings::dma_resv_lock(resv, ptr::null_mut()) };
+            let res = f();
+            // SAFETY: Taken above.
+            unsafe { bindings::dma_resv_unlock(resv) };
+            res
+        }
+
+        /// Attaches `pages`, which are new and made for this buffer, and tells them where the memory
+        /// is.
+        ///
+        /// # Errors
+        ///
+        /// `EOPNOTSUPP` if the exporter is none that we know, and what the exporter says.
+        pub(crate) fn attach(self, pages: &Arc<Pages>) -> Result {
+            let priv_ptr = Arc::as_ptr(pages).cast_mut().cast();
+
+            // SAFETY: The buffer and the device are valid, the operations are constant. `pages` are
+            // valid until the attachment is gone, see the contract at the top of this file: the
+            // attachment is dropped here, or with them.
+            let attach = from_err_ptr(unsafe {
+                bindings::dma_buf_dynamic_attach(
+                    self.0.as_ptr(),
+                    global_device(),
+                    &raw const ATTACH_OPS.0,
+                    priv_ptr,
+                )
+            })?;
+            // INVARIANT: Just attached, and not pinned yet.
+            let mut attachment = Attachment {
+                attach: NonNull::new(attach).ok_or(EINVAL)?,
+                pinned: false,
+                buf: self,
+            };
+            let Attachment { pinned, buf, .. } = &mut attachment;
+
+            buf.with_resv(|| -> Result {
+                // SAFETY: The attachment is valid and the reservation lock is held.
+                to_result(unsafe { bindings::dma_buf_pin(attach) })?;
+                // INVARIANT: As said.
+                *pinned = true;
+
+                // SAFETY: The attachment is valid and pinned, and the reservation lock is held.
+                let phys = unsafe { phys_of(attach) }?;
+                // From here on it can be revoked, as soon as the lock is free.
+                pages.dmabuf_mapped(phys);
+                Ok(())
+            })?;
+            pages.keep_attachment(attachment);
+            Ok(())
+        }
+    }
+
+    impl Drop for DmaBuf {
+        fn drop(&mut self) {
+            // SAFETY: By the type invariant we own a reference.
+            unsafe { bindings::dma_buf_put(self.0.as_ptr()) };
+        }
+    }
+
+    /// Asks the exporter for the physical address of a buffer.
+    ///
+    /// # Safety
+    ///
+    /// `attach` must be valid and pinned, and the reservation lock of its buffer be held.
+    unsafe fn phys_of(attach: *mut bindings::dma_buf_attachment) -> Result<PhysRange> {
+        let mut phys = bindings::phys_vec::default();
+
+        #[cfg(CONFIG_IOMMUFD_TEST)]
+        // SAFETY: By the contract of this function.
+        let mock =
+            to_result(unsafe { bindings::iommufd_test_dma_buf_iommufd_map(attach, &mut phys) });
+        #[cfg(not(CONFIG_IOMMUFD_TEST))]
+        let mock: Result = Err(EOPNOTSUPP);
+
+        if mock == Err(EOPNOTSUPP) {
+            // SAFETY: By the contract of this function.
+            to_result(unsafe { bindings::iommufd_shim_vfio_dmabuf_map(attach, &mut phys) })?;
+        } else {
+            mock?;
+        }
+        Ok(PhysRange {
+            start: phys.paddr,
+            len: phys.len,
+        })
+    }
+
+    /// What ties pages to a dma-buf. It ends when this is dropped.
+    ///
+    /// # Invariants
+    ///
+    /// `attach` is a valid attachment to `buf` that we own, and it is pinned if `pinned` says so.
+    pub(crate) struct Attachment {
+        attach: NonNull<bindings::dma_buf_attachment>,
+        pinned: bool,
+        buf: DmaBuf,
+    }
+
+    // SAFETY: An attachment belongs to no thread.
+    unsafe impl Send for Attachment {}
+    // SAFETY: There are no methods.
+    unsafe impl Sync for Attachment {}
+
+    impl Drop for Attachment {
+        fn drop(&mut self) {
+            let attach = self.attach.as_ptr();
+
+            if self.pinned {
+                // SAFETY: It is valid and pinned, and the reservation lock is held.
+                self.buf
+                    .with_resv(|| unsafe { bindings::dma_buf_unpin(attach) });
+            }
+            // SAFETY: It is valid, is an attachment to this buffer, and not used any more.
+            unsafe { bindings::dma_buf_detach(self.buf.0.as_ptr(), attach) };
+        }
+    }
+
+    /// The operations of all our attachments.
+    struct AttachOps(bindings::dma_buf_attach_ops);
+
+    // SAFETY: It is constant.
+    unsafe impl Sync for AttachOps {}
+
+    static ATTACH_OPS: AttachOps = AttachOps(bindings::dma_buf_attach_ops {
+        allow_peer2peer: true,
+        invalidate_mappings: Some(invalidate_mappings),
+    });
+
+    /// The exporter wants its memory back.
+    ///
+    /// # Safety
+    ///
+    /// `attach` must be one of our attachments, and the reservation lock of its buffer be held.
+    unsafe extern "C" fn invalidate_mappings(attach: *mut bindings::dma_buf_attachment) {
+        // SAFETY: `importer_priv` is the pages, which live at least as long as the attachment, see the
+        // contract at the top of this file.
+        let pages: &Pages = unsafe { &*(*attach).importer_priv.cast() };
+
+        pages.dmabuf_revoked();
+    }
+}
+
+#[cfg(not(CONFIG_DMA_SHARED_BUFFER))]
+mod imp {
+    use super::*;
+    use kernel::sync::Arc;
+
+    /// There are no dma-bufs.
+    pub(crate) enum DmaBuf {}
+
+    /// There are no attachments.
+    pub(crate) enum Attachment {}
+
+    impl DmaBuf {
+        pub(crate) fn get(_fd: i32) -> Result<Self> {
+            Err(ENXIO)
+        }
+
+        pub(crate) fn size(&self) -> usize {
+            match *self {}
+        }
+
+        pub(crate) fn attach(self, _pages: &Arc<Pages>) -> Result {
+            match self {}
+        }
+    }
+}
+
+pub(crate) use imp::{
+    Attachment,
+    DmaBuf, //
+};

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pins that are kept as numbers, and the memory behind them.
+//!
+//! While the pages room moves PFNs, pins are owned by a [`PinnedRun`]. Once they are stored, in an
+//! IOMMU page table or with an in-kernel access, only the PFNs are left, as [`Run`]s. This file is
+//! where one turns into the other.
+//!
+//! Contract of stored pins: the pages room has each pin of an index stored for as long as the
+//! tiers say that somebody holds the index, and nowhere else. So a run that it reads from a tier, or
+//! stored itself, is pinned; it unpins an index once, when the last holder is gone. Pages of a
+//! source that is not writable are never written.
+
+use crate::pages::run::Run;
+use core::mem::{
+    ManuallyDrop,
+    MaybeUninit, //
+};
+use kernel::{
+    bindings,
+    fs::{
+        File,
+        LocalFile, //
+    },
+    mm::gup::PinnedRun,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// How C names a page: `struct page *`.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(crate) struct PagePtr(*mut bindings::page);
+
+/// Stores the pins of a run as numbers.
+#[inline]
+pub(crate) fn store(run: PinnedRun) -> Run {
+    let (pfn, len) = run.into_raw();
+
+    Run { pfn, len }
+}
+
+/// Takes stored pins back.
+#[inline]
+fn take(run: Run) -> PinnedRun {
+    // SAFETY: The pins of the run are stored, see the contract at the top of this file.
+    unsafe { PinnedRun::from_raw(run.pfn, run.len) }
+}
+
+/// Unpins pages whose pins are stored. If they are `dirty`, a device may have written to them.
+#[inline]
+pub(crate) fn unpin(run: Run, dirty: bool) {
+    let run = take(run);
+
+    if dirty {
+        run.unpin_dirty();
+    } else {
+        drop(run);
+    }
+}
+
+/// Copies bytes out of pages whose pins are stored, and stay so.
+///
+/// # Errors
+///
+/// `EINVAL` if there are fewer bytes behind `offset`.
+pub(crate) fn read(run: Run, offset: usize, out: &mut [u8]) -> Result {
+    ManuallyDrop::new(take(run)).read(offset, out)
+}
+
+/// Copies bytes into pages of a writable source, whose pins are stored, and stay so.
+///
+/// # Errors
+///
+/// `EINVAL` if there are fewer bytes behind `offset`.
+pub(crate) fn write(run: Run, offset: usize, data: &[u8]) -> Result {
+    write_pinned(&ManuallyDrop::new(take(run)), offset, data)
+}
+
+/// Copies bytes into pages of a writable source.
+///
+/// # Errors
+///
+/// `EINVAL` if there are fewer bytes behind `offset`.
+pub(crate) fn write_pinned(run: &PinnedRun, offset: usize, data: &[u8]) -> Result {
+    // SAFETY: Pages of a writable source are pinned for writing.
+    unsafe { run.write(offset, data) }
+}
+
+/// Writes the names of the pages of a run, whose pins are stored, to the front of `out`.
+pub(crate) fn name_pages(run: Run, out: &mut [MaybeUninit<PagePtr>]) {
+    for (n, slot) in out.iter_mut().take(run.len).enumerate() {
+        // SAFETY: The pages are pinned, thus exist.
+        slot.write(PagePtr(unsafe { bindings::pfn_to_page(run.pfn + n) }));
+    }
+}
+
+/// Gets the file behind a file descriptor.
+///
+/// # Errors
+///
+/// `EBADF`.
+pub(crate) fn file(fd: i32) -> Result<ARef<File>> {
+    // CAST: There is no file with a number that is negative, and none with what it becomes.
+    let file = LocalFile::fget(fd as u32)?;
+
+    // SAFETY: This is called in the ioctls of our own files only: system calls that use
+    // `fdget_pos()` do not get here.
+    Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
+}

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The storage and the motion of PFNs.
+//!
+//! [`Pages`] are a linear array of pages, that were mapped by one call of user space. An *index*
+//! names one of them. The array begins at the page that has the first byte; the first and the last
+//! page may belong to it in part only. Areas of any number of IO page tables show slices of it, at
+//! byte granularity, and in-kernel accesses use ranges of it.
+//!
+//! A page is pinned while somebody holds its index, once, whatever the number of holders is, and
+//! charged to the process that pays once. The PFN of an index is found, in this order, with
+//!
+//! 1. an in-kernel access that holds it ([`access`]), in memory;
+//! 2. a domain in which an area is mapped ([`domain`]): in its page table, and mostly in memory too;
+//! 3. the source ([`source`]), where it has to be pinned first.
+//!
+//! [`tiers`] knows the holders, [`account`] pays, [`run`] has the arithmetic of PFNs. Memory of
+//! devices goes its own way, see [`dmabuf`].
+//!
+//! One principle: giving back never fails. What could need memory to be given back has it from the
+//! start, or does without.
+//!
+//! PFNs always move as runs of contiguous pages. `last` is inclusive. An index is far less than
+//! `usize::MAX`, so that an index plus one is a number; an IOVA is not.
+//!
+//! Locks: the mutex of the pages protects everything that changes about them. It is taken inside of
+//! `domains_rwsem` and `iova_rwsem`, and outside of the `mmap` lock; [`dmabuf`] tells how it is with
+//! reservation locks. No two of these mutexes are held at the same time.
+#![forbid(unsafe_code)]
+
+mod access;
+mod account;
+mod dmabuf;
+mod domain;
+pub(crate) mod run;
+mod source;
+mod tiers;
+
+pub(crate) use self::{
+    access::{
+        RwBuf,
+        RwFlags, //
+    },
+    account::{
+        Charged,
+        Handover, //
+    },
+    dmabuf::PhysRange,
+    domain::Slot, //
+};
+
+use self::{
+    account::{
+        mode_for_current,
+        Account,
+        Owner, //
+    },
+    source::Source,
+    tiers::Tiers, //
+};
+use crate::{
+    context::AccountMode,
+    ffi::{
+        dmabuf::{
+            Attachment,
+            DmaBuf, //
+        },
+        pin, //
+    },
+};
+use kernel::{
+    new_mutex,
+    page::{
+        PAGE_MASK,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex,
+        MutexGuard,
+        SetOnce, //
+    },
+    warn_on, //
+};
+
+/// A linear array of pages that can be shown in IO page tables.
+#[pin_data]
+pub(crate) struct Pages {
+    /// What ties the pages to a dma-buf. First, so that it is dropped first: as long as it exists,
+    /// the exporter can call.
+    attachment: SetOnce<Attachment>,
+    source: Source,
+    npages: usize,
+    /// Whether devices may write to the pages.
+    writable: bool,
+    #[pin]
+    inner: Mutex<Inner>,
+}
+
+/// What changes about pages.
+struct Inner {
+    tiers: Tiers,
+    account: Account,
+    /// For a dma-buf only.
+    dmabuf: Option<dmabuf::State>,
+}
+
+impl Pages {
+    /// Makes pages of the `len` bytes from `start_byte` (less than a page) on.
+    fn new(
+        source: Source,
+        start_byte: usize,
+        len: usize,
+        writable: bool,
+        mode: AccountMode,
+        owner: Owner,
+    ) -> Result<Arc<Self>> {
+        if len == 0 || len > usize::MAX - PAGE_SIZE {
+            return Err(EINVAL);
+        }
+        // Does not overflow, by the check above.
+        let npages = (start_byte + len).div_ceil(PAGE_SIZE);
+        let inner = |mode, dmabuf| Inner {
+            tiers: Tiers::new(),
+            account: Account::new(mode, owner),
+            dmabuf,
+        };
+
+        match source {
+            Source::User { .. } | Source::File { .. } => {
+                let inner = inner(mode, None);
+                let pages = pin_init!(Self {
+                    attachment: SetOnce::new(),
+                    source,
+                    npages,
+                    writable,
+                    inner <- new_mutex!(inner, "iommufd_pages"),
+                });
+                Arc::pin_init(pages, GFP_KERNEL_ACCOUNT)
+            }
+            Source::DmaBuf { .. } => {
+                let inner = inner(AccountMode::None, Some(dmabuf::State::new()));
+                // The same, but for the lock class.
+                let pages = pin_init!(Self {
+                    attachment: SetOnce::new(),
+                    source,
+                    npages,
+                    writable,
+                    inner <- new_mutex!(inner, "iommufd_pages_dmabuf"),
+                });
+                Arc::pin_init(pages, GFP_KERNEL_ACCOUNT)
+            }
+        }
+    }
+
+    /// Makes pages of memory of the current process, and tells which byte of them is the first of
+    /// the `len` bytes at `uptr`.
+    ///
+    /// Nothing is pinned yet, and whether there is memory will be seen then.
+    ///
+    /// # Errors
+    ///
+    /// `EOVERFLOW` if the address space ends before the memory does, `EINVAL` if `len` is zero,
+    /// `ENOMEM`.
+    pub(crate) fn from_user(
+        uptr: usize,
+        len: usize,
+        writable: bool,
+        mode: AccountMode,
+    ) -> Result<(Arc<Self>, usize)> {
+        uptr.checked_add(len).ok_or(EOVERFLOW)?;
+
+        let owner = Owner::current()?;
+        let source = Source::User {
+            mm: owner.mm().clone(),
+            start: uptr & PAGE_MASK,
+            writable,
+        };
+        let start_byte = uptr % PAGE_SIZE;
+        let mode = mode_for_current(mode);
+        let pages = Self::new(source, start_byte, len, writable, mode, owner)?;
+        Ok((pages, start_byte))
+    }
+
+    /// Makes pages of the `len` bytes from byte `start` of a file on, and tells which byte of them
+    /// is the first of these. The file is a dma-buf or a memory file.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `len` is zero or a dma-buf has fewer bytes, `EOVERFLOW` if no file can have so
+    /// many, `EBADF` if there is no file, `ENOMEM`, and what the exporter of a dma-buf says. Whether
+    /// it is a memory file and has so many bytes will be seen when it is pinned.
+    pub(crate) fn from_fd(
+        fd: i32,
+        start: usize,
+        len: usize,
+        writable: bool,
+        mode: AccountMode,
+    ) -> Result<(Arc<Self>, usize)> {
+        let last = start
+            .checked_add(len.checked_sub(1).ok_or(EINVAL)?)
+            .ok_or(EOVERFLOW)?;
+        let start_byte = start % PAGE_SIZE;
+        let mode = mode_for_current(mode);
+
+        let pages = match DmaBuf::get(fd) {
+            Ok(buf) => {
+                // C counts the pages of a run in 32 bits; what it refuses is refused here.
+                if buf.size() <= last || len / PAGE_SIZE >= u32::MAX as usize {
+                    return Err(EINVAL);
+                }
+                let source = Source::DmaBuf {
+                    start: start & PAGE_MASK,
+                };
+                let owner = Owner::current()?;
+                let pages = Self::new(source, start_byte, len, writable, mode, owner)?;
+
+                buf.attach(&pages)?;
+                pages
+            }
+            Err(_) => {
+                let source = Source::File {
+                    file: pin::file(fd)?,
+                    start: start & PAGE_MASK,
+                };
+                Self::new(source, start_byte, len, writable, mode, Owner::current()?)?
+            }
+        };
+        Ok((pages, start_byte))
+    }
+
+    /// Keeps the pages attached to a dma-buf for as long as they exist.
+    pub(crate) fn keep_attachment(&self, attachment: Attachment) {
+        warn_on!(!self.attachment.populate(attachment));
+    }
+
+    /// The number of pages.
+    pub(crate) fn npages(&self) -> usize {
+        self.npages
+    }
+
+    /// Whether devices may be allowed to write to the pages.
+    pub(crate) fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether the pages are those of a memory file.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.source, Source::File { .. })
+    }
+
+    /// Whether the pages are memory of a device.
+    pub(crate) fn is_dmabuf(&self) -> bool {
+        matches!(self.source, Source::DmaBuf { .. })
+    }
+
+    /// The address of a byte: in the process or in the file. Large pages of the memory are aligned
+    /// in it, so that an IOVA that is aligned alike allows for large pages in a domain.
+    pub(crate) fn address(&self, start_byte: usize) -> usize {
+        let start = match self.source {
+            Source::User { start, .. } => start,
+            Source::File { start, .. } => start,
+            Source::DmaBuf { start } => start,
+        };
+
+        start.wrapping_add(start_byte)
+    }
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever holds pages has a reference to them.
+        warn_on!(!self.tiers.is_empty());
+        warn_on!(!self.account.is_empty());
+    }
+}

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages for the kernel itself: in-kernel accesses.
+//!
+//! Actors: a driver that emulates a device (an mdev) wants pages of an IOAS to read and write with
+//! the CPU. It either *pins* a range of them, gets the pages, and unpins the same range when it is
+//! done; or has bytes *copied* once. Ranges of different accesses overlap at will, and the same range
+//! can be pinned many times, which is counted.
+//!
+//! An [`Access`] has the PFNs of its whole range in memory, so that unpinning needs no memory and asks
+//! nobody, and so that it can tell them to others.
+//!
+//! Copying looks for the cheapest way: through the mapping of user space, if it is that of the
+//! current process or a kernel thread may borrow it; one page that is pinned for a moment; else the
+//! slow path, which reads PFNs from wherever they are as a domain would see them.
+//!
+//! Locks: all but the fast ways of copying is done under the mutex of the pages.
+#![forbid(unsafe_code)]
+
+use super::{
+    run::{
+        Run,
+        RunList, //
+    },
+    source::{
+        Reader,
+        Source, //
+    },
+    Inner,
+    Pages, //
+};
+use crate::{
+    ffi::{
+        pin::{
+            self,
+            PagePtr, //
+        },
+        test::should_fail, //
+    },
+    range::PageRange, //
+};
+use core::mem::MaybeUninit;
+use kernel::{
+    interval_tree::{
+        Entry,
+        Node, //
+    },
+    mm::{
+        gup::{
+            PinFlags,
+            PinQueue,
+            RemoteMm, //
+        },
+        kthread,
+        Mm, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+    warn_on, //
+};
+
+/// A range of indexes that the kernel has pinned for itself. The interval of its node is that of
+/// `runs`.
+pub(super) struct Access {
+    /// How often.
+    users: usize,
+    /// The PFNs.
+    runs: RunList,
+}
+
+impl Access {
+    #[inline]
+    pub(super) fn runs(&self) -> &RunList {
+        &self.runs
+    }
+}
+
+/// Bytes to be copied.
+pub(crate) enum RwBuf<'a> {
+    /// Out of the pages.
+    Read(&'a mut [u8]),
+    /// Into the pages.
+    Write(&'a [u8]),
+}
+
+impl RwBuf<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Read(out) => out.len(),
+            Self::Write(data) => data.len(),
+        }
+    }
+
+    fn is_write(&self) -> bool {
+        matches!(self, Self::Write(_))
+    }
+
+    /// Copies at address `addr` of the current task.
+    fn copy_user(self, addr: usize) -> Result {
+        let user = UserSlice::new(UserPtr::from_addr(addr), self.len());
+
+        match self {
+            Self::Read(out) => user.reader().read_slice(out),
+            Self::Write(data) => user.writer().write_slice(data),
+        }
+    }
+
+    /// Copies the bytes number `from .. from + len` of the buffer, at `offset` in a run whose pins
+    /// are stored.
+    fn copy_run(&mut self, from: usize, len: usize, run: Run, offset: usize) -> Result {
+        let range = from..from.checked_add(len).ok_or(EINVAL)?;
+
+        match self {
+            Self::Read(out) => pin::read(run, offset, out.get_mut(range).ok_or(EINVAL)?),
+            Self::Write(data) => pin::write(run, offset, data.get(range).ok_or(EINVAL)?),
+        }
+    }
+}
+
+/// How to copy.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RwFlags {
+    /// The caller is a kernel thread that has no memory of its own. (`IOMMUFD_ACCESS_RW_KTHREAD`)
+    pub(crate) kthread: bool,
+    /// For tests: do not use the fast way. (`__IOMMUFD_ACCESS_RW_SLOW_PATH`)
+    pub(crate) slow_path: bool,
+}
+
+impl Inner {
+    /// Reads the PFNs of a range into a list, which is empty and begins at the same index, so that
+    /// all of it is pinned. On error nothing is, and what is in the list means nothing.
+    fn collect(
+        &mut self,
+        source: &Source,
+        dirty: bool,
+        range: PageRange,
+        list: &mut RunList,
+    ) -> Result {
+        let mut reader = Reader::new(source, range)?;
+        // A run that was read, but is not in the list.
+        let mut stray: Option<Run> = None;
+
+        let res = loop {
+            let run = match reader.next(self) {
+                Ok(Some(run)) => run,
+                Ok(None) => break reader.settle(self),
+                Err(err) => break Err(err),
+            };
+            if list.push(run, GFP_KERNEL_ACCOUNT).is_err() {
+                stray = Some(run);
+                break Err(ENOMEM);
+            }
+            // In C, each span of PFNs is stored in an XArray, and tests let this fail.
+            if should_fail() {
+                break Err(EINVAL);
+            }
+        };
+        reader.finish(self);
+
+        if res.is_err() {
+            self.unpin_list(dirty, list);
+            if let Some(run) = stray {
+                self.unpin_unheld(dirty, list.end(), run);
+            }
+            self.account.settle_less(None);
+        }
+        res
+    }
+
+    /// Unpins the pages of a list that nobody holds.
+    fn unpin_list(&mut self, dirty: bool, list: &RunList) {
+        for (index, run) in list.iter() {
+            self.unpin_unheld(dirty, index, run);
+        }
+    }
+
+    /// The access to exactly this range.
+    fn find_access(&mut self, range: PageRange) -> Option<Entry<'_, Access>> {
+        let PageRange { first, last } = range;
+
+        self.tiers.accesses.find_mut(first, last, |node| {
+            node.start() == first && node.last() == last
+        })
+    }
+}
+
+/// Names the pages of a list in `out`.
+fn name_pages(list: &RunList, out: &mut [MaybeUninit<PagePtr>]) {
+    let mut out = out;
+
+    for (_, run) in list.iter() {
+        let (front, rest) = out.split_at_mut(run.len.min(out.len()));
+        pin::name_pages(run, front);
+        out = rest;
+    }
+}
+
+impl Pages {
+    /// Pins a range for the kernel and names its pages in `out`, of which it initialises all.
+    ///
+    /// To be undone by [`Self::unpin_access`] with the same range.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if `write` is wanted of pages that are not writable, `EINVAL` for a dma-buf or if
+    /// `out` is not as long as the range, else what pinning says, `ENOMEM` if it is too much.
+    pub(crate) fn pin_access(
+        &self,
+        range: PageRange,
+        out: &mut [MaybeUninit<PagePtr>],
+        write: bool,
+    ) -> Result {
+        if write && !self.writable {
+            return Err(EPERM);
+        }
+        if self.is_dmabuf() || out.len() != range.len() {
+            return Err(EINVAL);
+        }
+
+        let mut inner = self.lock();
+        if let Some(mut entry) = inner.find_access(range) {
+            let access = entry.value_mut();
+
+            access.users = access.users.saturating_add(1);
+            name_pages(&access.runs, out);
+            return Ok(());
+        }
+
+        let access = Access {
+            users: 1,
+            runs: RunList::new(range.first),
+        };
+        let mut node = Node::new(range.first, range.last, access, GFP_KERNEL_ACCOUNT)?;
+        let list = &mut node.value_mut().runs;
+
+        inner.collect(&self.source, self.writable, range, list)?;
+        name_pages(list, out);
+        inner.tiers.accesses.insert(node);
+        Ok(())
+    }
+
+    /// Undoes one [`Self::pin_access`] of the same range. The caller does not use the pages any more.
+    ///
+    /// Never fails, works without memory.
+    pub(crate) fn unpin_access(&self, range: PageRange) {
+        let mut inner = self.lock();
+        let Some(mut entry) = inner.find_access(range) else {
+            warn_on!(true);
+            return;
+        };
+        let access = entry.value_mut();
+
+        access.users = access.users.saturating_sub(1);
+        if access.users != 0 {
+            return;
+        }
+        let node = entry.remove();
+        inner.unpin_list(self.writable, &node.value().runs);
+        inner.account.settle_less(None);
+    }
+
+    /// Copies bytes into or out of the pages, from byte `start_byte` on.
+    ///
+    /// The memory is shared with user space and devices: this is no snapshot.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` for writing to pages that are not writable, `EINVAL` for a dma-buf or no bytes,
+    /// `EFAULT` if there is no memory any more, and others that pinning gives. Some of the bytes may
+    /// have been copied.
+    pub(crate) fn rw(&self, start_byte: usize, buf: RwBuf<'_>, flags: RwFlags) -> Result {
+        if buf.is_write() && !self.writable {
+            return Err(EPERM);
+        }
+        match &self.source {
+            Source::DmaBuf { .. } => Err(EINVAL),
+            Source::File { .. } => self.rw_slow(start_byte, buf),
+            Source::User { mm, start, .. } => self.rw_user(mm, *start, start_byte, buf, flags),
+        }
+    }
+
+    fn rw_user(
+        &self,
+        mm: &Mm,
+        start: usize,
+        start_byte: usize,
+        buf: RwBuf<'_>,
+        flags: RwFlags,
+    ) -> Result {
+        let slow_path = cfg!(CONFIG_IOMMUFD_TEST) && flags.slow_path;
+        let is_current = current!().mm().is_some_and(|own| core::ptr::eq(&**own, mm));
+        let addr = start.wrapping_add(start_byte);
+
+        if is_current && !slow_path {
+            return buf.copy_user(addr);
+        }
+        if flags.kthread && kthread::can_use_mm() {
+            return match mm.mmget_not_zero() {
+                Some(mm) => kthread::with_mm(&mm, || buf.copy_user(addr))?,
+                None => self.rw_slow(start_byte, buf),
+            };
+        }
+
+        let pages = PageRange::of_bytes(start_byte, buf.len())?;
+        if !flags.kthread && pages.len() == 1 {
+            // The process may be gone, but pages of it may still be pinned.
+            if let Some(mut mm) = RemoteMm::new(mm) {
+                return self.rw_page(&mut mm, addr, buf);
+            }
+        }
+        self.rw_slow(start_byte, buf)
+    }
+
+    /// Copies bytes of one page that is pinned as long as this takes.
+    fn rw_page(&self, mm: &mut RemoteMm, addr: usize, buf: RwBuf<'_>) -> Result {
+        if should_fail() {
+            return Err(EINVAL);
+        }
+
+        let mut queue = PinQueue::new();
+        let flags = if buf.is_write() {
+            PinFlags::WRITE
+        } else {
+            PinFlags::READ
+        };
+        queue.pin_remote(mm, addr & !(PAGE_SIZE - 1), 1, flags)?;
+        // Do not keep others waiting.
+        mm.unlock();
+
+        let Some(run) = queue.next_run(1) else {
+            warn_on!(true);
+            return Err(EINVAL);
+        };
+        match buf {
+            RwBuf::Read(out) => run.read(addr % PAGE_SIZE, out),
+            RwBuf::Write(data) => pin::write_pinned(&run, addr % PAGE_SIZE, data),
+        }
+    }
+
+    /// Copies bytes of pages as a domain would see them, from wherever their PFNs are.
+    fn rw_slow(&self, start_byte: usize, mut buf: RwBuf<'_>) -> Result {
+        let len = buf.len();
+        let range = PageRange::of_bytes(start_byte, len)?;
+        let mut inner = self.lock();
+        let mut reader = Reader::new(&self.source, range)?;
+        let mut index = range.first;
+        let mut offset = start_byte % PAGE_SIZE;
+        let mut done = 0;
+
+        let res = loop {
+            let run = match reader.next(&mut inner) {
+                Ok(Some(run)) => run,
+                Ok(None) => break Ok(()),
+                Err(err) => break Err(err),
+            };
+            let bytes = run.len.saturating_mul(PAGE_SIZE) - offset;
+            let bytes = bytes.min(len - done);
+
+            let res = buf.copy_run(done, bytes, run, offset);
+            // It was pinned for this only, unless somebody holds it.
+            inner.unpin_unheld(self.writable, index, run);
+            if res.is_err() {
+                break res;
+            }
+            index += run.len;
+            done += bytes;
+            offset = 0;
+        };
+        reader.finish(&mut inner);
+        inner.account.settle_less(None);
+        res
+    }
+}

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who pays for pinned pages.
+//!
+//! Actors: the [`Owner`] is the process that the memory was mapped by, or that took over with
+//! `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages): it counts the
+//! pages that are pinned and the pages that the owner was charged for. Pinning counts at once, the
+//! charge follows when the work is done ([`Account::settle`]), since how many pages of a range are
+//! pinned already is not known in advance. If the charge fails, the work is undone.
+//!
+//! A [`Handover`] moves the charges of many pages from their owners to the current process.
+//!
+//! Locks: an account is protected by the mutex of its pages. Charging an address space takes its
+//! `mmap` lock for writing, inside of that mutex.
+#![forbid(unsafe_code)]
+
+use crate::{
+    context::AccountMode,
+    ffi::{
+        task::capable,
+        test::should_fail, //
+    },
+    pages::Pages, //
+};
+use kernel::{
+    bindings,
+    mm::{
+        account::{
+            memlock_limit,
+            UserStruct, //
+        },
+        gup::RemoteMm,
+        Mm, //
+    },
+    prelude::*,
+    sync::aref::ARef,
+    task::Task,
+    warn_on, //
+};
+
+/// What can be charged, in this order.
+const MODES: [AccountMode; 3] = [AccountMode::None, AccountMode::User, AccountMode::Mm];
+
+/// What pages of the current process are charged to, in a context of this mode.
+pub(super) fn mode_for_current(mode: AccountMode) -> AccountMode {
+    if capable(bindings::CAP_IPC_LOCK) {
+        AccountMode::None
+    } else {
+        mode
+    }
+}
+
+/// A process that pays for pages.
+#[derive(Clone)]
+pub(super) struct Owner {
+    mm: ARef<Mm>,
+    task: ARef<Task>,
+    user: ARef<UserStruct>,
+}
+
+impl Owner {
+    /// The current process.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` in a kernel thread, which is no process.
+    pub(super) fn current() -> Result<Self> {
+        let current = current!();
+
+        Ok(Self {
+            mm: ARef::from(&**current.mm().ok_or(EINVAL)?),
+            task: ARef::from(current.group_leader()),
+            user: UserStruct::current(),
+        })
+    }
+
+    /// The address space.
+    pub(super) fn mm(&self) -> &ARef<Mm> {
+        &self.mm
+    }
+
+    /// Whether a charge in this mode would go to another account than it would for `other`.
+    fn pays_elsewhere(&self, other: &Owner, mode: AccountMode) -> bool {
+        let other_mm = !core::ptr::eq(&*self.mm, &*other.mm);
+
+        match mode {
+            AccountMode::None => false,
+            // The address space shows the number of pinned pages in each mode.
+            AccountMode::User => !self.user.is(&other.user) || other_mm,
+            AccountMode::Mm => other_mm,
+        }
+    }
+
+    /// Charges `pages` pages.
+    ///
+    /// `remote` is a reference to the address space that the caller happens to have. Its lock is
+    /// given up.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if that is more than the limit, `EINVAL` if the process has exited.
+    fn charge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm>) -> Result {
+        match mode {
+            AccountMode::None => {}
+            AccountMode::User => self
+                .user
+                .charge_locked_vm(pages, memlock_limit(&self.task))?,
+            AccountMode::Mm => match remote {
+                Some(remote) => {
+                    remote.unlock();
+                    remote.mm().charge_locked_vm(pages, &self.task)?;
+                }
+                None => {
+                    let mm = self.mm.mmget_not_zero().ok_or(EINVAL)?;
+                    mm.charge_locked_vm(pages, &self.task)?;
+                }
+            },
+        }
+        self.mm.add_pinned_vm(pages);
+        Ok(())
+    }
+
+    /// Undoes as much of [`Self::charge`]. Never fails.
+    fn uncharge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm>) {
+        match mode {
+            AccountMode::None => {}
+            AccountMode::User => self.user.uncharge_locked_vm(pages),
+            AccountMode::Mm => match remote {
+                Some(remote) => {
+                    remote.unlock();
+                    remote.mm().uncharge_locked_vm(pages, &self.task);
+                }
+                // If the process has exited, its account is gone and so is the charge.
+                None => {
+                    if let Some(mm) = self.mm.mmget_not_zero() {
+                        mm.uncharge_locked_vm(pages, &self.task);
+                    }
+                }
+            },
+        }
+        self.mm.sub_pinned_vm(pages);
+    }
+}
+
+/// What is pinned of some pages, and charged for it.
+pub(super) struct Account {
+    mode: AccountMode,
+    owner: Owner,
+    /// How many pages are pinned.
+    pinned: usize,
+    /// How many pages are charged. The same as `pinned` but while PFNs are on the move.
+    charged: usize,
+}
+
+impl Account {
+    /// Nothing is pinned.
+    pub(super) fn new(mode: AccountMode, owner: Owner) -> Self {
+        Self {
+            mode,
+            owner,
+            pinned: 0,
+            charged: 0,
+        }
+    }
+
+    /// Notes that `pages` more pages are pinned.
+    #[inline]
+    pub(super) fn pinned(&mut self, pages: usize) {
+        self.pinned = self.pinned.saturating_add(pages);
+    }
+
+    /// Notes that `pages` pages are pinned no more.
+    #[inline]
+    pub(super) fn unpinned(&mut self, pages: usize) {
+        warn_on!(pages > self.pinned);
+        self.pinned = self.pinned.saturating_sub(pages);
+    }
+
+    /// Whether nothing is pinned.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pinned == 0
+    }
+
+    /// Makes the charge match what is pinned.
+    ///
+    /// `remote` is as for [`Owner::charge`].
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if that is more than the limit, `EINVAL` if the process has exited. Then the caller
+    /// must unpin what it has pinned.
+    #[inline]
+    pub(super) fn settle(&mut self, remote: Option<&mut RemoteMm>) -> Result {
+        if self.pinned > self.charged {
+            if should_fail() {
+                return Err(ENOMEM);
+            }
+            self.owner
+                .charge(self.mode, self.pinned - self.charged, remote)?;
+            self.charged = self.pinned;
+        } else {
+            self.settle_less(remote);
+        }
+        Ok(())
+    }
+
+    /// Makes the charge match what is pinned, where pages were only unpinned. Never fails.
+    #[inline]
+    pub(super) fn settle_less(&mut self, remote: Option<&mut RemoteMm>) {
+        if self.pinned < self.charged {
+            self.owner
+                .uncharge(self.mode, self.charged - self.pinned, remote);
+            self.charged = self.pinned;
+        }
+        warn_on!(self.pinned != self.charged);
+    }
+}
+
+/// Moves the charges for many pages to the current process. (`IOMMU_IOAS_CHANGE_PROCESS`)
+///
+/// First all pages that are concerned are [tallied](Self::tally), then the sum is
+/// [charged](Self::charge) to the new owner, at last it replaces the old one of each of them. The
+/// caller keeps areas and accesses from coming and going, from before to after: it holds the
+/// `iova_rwsem` of every IOAS, for writing, and has seen that no area is in flight.
+pub(crate) struct Handover {
+    to: Owner,
+    sums: [usize; MODES.len()],
+}
+
+/// A [`Handover`] whose sum has been charged.
+pub(crate) struct Charged {
+    to: Owner,
+}
+
+impl Handover {
+    /// Prepares to make the current process the owner.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` in a kernel thread.
+    pub(crate) fn to_current() -> Result<Self> {
+        Ok(Self {
+            to: Owner::current()?,
+            sums: [0; MODES.len()],
+        })
+    }
+
+    /// Adds what is charged for `pages`. Pages that were tallied before count once.
+    pub(crate) fn tally(&mut self, pages: &Pages) {
+        let mut inner = pages.lock();
+        let account = &mut inner.account;
+
+        if account.owner.pays_elsewhere(&self.to, account.mode) {
+            if let Some(sum) = self.sums.get_mut(account.mode as usize) {
+                *sum = sum.saturating_add(account.charged);
+            }
+            // Not to be counted again. Undone by `cancel()` and `apply()`, as nothing else settles
+            // this account in between.
+            account.charged = 0;
+        }
+    }
+
+    /// Charges the sum to the current process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Owner::charge`]: nothing has been charged, and the handover has to be
+    /// [cancelled](Self::cancel) for each of the pages.
+    pub(crate) fn charge(self) -> Result<Charged, (Error, Self)> {
+        for (n, mode) in MODES.into_iter().enumerate() {
+            let sum = self.sum(mode);
+            if sum == 0 {
+                continue;
+            }
+            if let Err(err) = self.to.charge(mode, sum, None) {
+                for done in MODES.into_iter().take(n) {
+                    match self.sum(done) {
+                        0 => {}
+                        sum => self.to.uncharge(done, sum, None),
+                    }
+                }
+                return Err((err, self));
+            }
+        }
+        Ok(Charged { to: self.to })
+    }
+
+    fn sum(&self, mode: AccountMode) -> usize {
+        self.sums.get(mode as usize).copied().unwrap_or(0)
+    }
+
+    /// Leaves `pages`, which were tallied, as they were.
+    pub(crate) fn cancel(&self, pages: &Pages) {
+        let mut inner = pages.lock();
+
+        inner.account.charged = inner.account.pinned;
+    }
+}
+
+impl Charged {
+    /// Makes the current process the owner of `pages`, which were tallied. Doing it twice is fine.
+    pub(crate) fn apply(&self, pages: &Pages) {
+        let mut inner = pages.lock();
+        let account = &mut inner.account;
+
+        if account.owner.pays_elsewhere(&self.to, account.mode) {
+            account.owner.uncharge(account.mode, account.pinned, None);
+            account.charged = account.pinned;
+        }
+        account.owner = self.to.clone();
+    }
+}

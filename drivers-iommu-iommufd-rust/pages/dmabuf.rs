@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory of devices, behind a dma-buf.
+//!
+//! Actors: the exporter of the dma-buf, a VFIO device, has physically contiguous memory that is not
+//! RAM. We are an importer that pins the buffer, learns its physical address and maps it like other
+//! memory. But the exporter can *revoke* it at any time, from whatever context: then all of it has to
+//! be unmapped at once, and is never mapped again. Areas that show it stay, and show nothing.
+//!
+//! So these pages know on their own where they are mapped ([`Shown`]), and PFNs are always computed
+//! from the physical address, never read from a domain. The record in the domain tier is kept as for
+//! other sources. No in-kernel access exists: no CPU may touch the memory.
+//!
+//! Locks: revocation runs under the reservation lock of the dma-buf and takes the mutex of the pages;
+//! it must not take `domains_rwsem`. The mutex of such pages has a lock class of its own: the one of
+//! other pages is held when memory is pinned, and the `mmap` lock can be held when a reservation lock
+//! is taken.
+#![forbid(unsafe_code)]
+
+use super::{
+    domain::map_in_all,
+    Inner,
+    Pages, //
+};
+use crate::{
+    ffi::{
+        domain::PagingDomain,
+        test::should_fail, //
+    },
+    mapping::Mapping, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc,
+    warn_on, //
+};
+
+/// A piece of the physical address space.
+#[derive(Clone, Copy)]
+pub(crate) struct PhysRange {
+    /// The first byte.
+    pub(crate) start: u64,
+    /// The number of bytes.
+    pub(crate) len: usize,
+}
+
+/// What an area shows in one domain.
+struct Shown {
+    mapping: Mapping,
+    domain: Arc<PagingDomain>,
+}
+
+/// The state of pages behind a dma-buf.
+pub(super) struct State {
+    /// Where the memory is, unless it was revoked (or is not known yet).
+    phys: Option<PhysRange>,
+    /// All mappings that there are, or would be if the memory had not been revoked.
+    shown: KVec<Shown>,
+}
+
+impl State {
+    pub(super) const fn new() -> Self {
+        Self {
+            phys: None,
+            shown: KVec::new(),
+        }
+    }
+}
+
+impl Inner {
+    /// Whether this is the memory of a device that does not want it to be used any more.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.dmabuf
+            .as_ref()
+            .is_some_and(|state| state.phys.is_none())
+    }
+
+    /// Maps the memory, which begins with byte `start` of the buffer, in all domains, or in none if
+    /// one of them fails. If it was revoked, there is only the note that it would be mapped.
+    pub(super) fn map_dmabuf(
+        &mut self,
+        start: usize,
+        mapping: &Mapping,
+        domains: &[Arc<PagingDomain>],
+        small: bool,
+    ) -> Result {
+        let state = self.dmabuf.as_mut().ok_or(EINVAL)?;
+        let before = state.shown.len();
+
+        let mut res = Ok(());
+        for domain in domains {
+            let shown = Shown {
+                mapping: *mapping,
+                domain: domain.clone(),
+            };
+            res = state.shown.push(shown, GFP_KERNEL_ACCOUNT);
+            if res.is_err() {
+                break;
+            }
+        }
+        let mut res = res.map_err(Error::from);
+
+        if let (Ok(()), Some(phys)) = (res, state.phys) {
+            // The buffer has all of these bytes: that was checked when the pages were made.
+            let byte = start
+                .wrapping_add(mapping.pages.first.wrapping_mul(PAGE_SIZE))
+                .wrapping_add(mapping.page_offset);
+            let paddr = phys.start.wrapping_add(byte as u64);
+
+            res = if should_fail() {
+                Err(ENOMEM)
+            } else {
+                map_in_all(domains, mapping.iova, paddr, mapping.prot.mmio(), small)
+            };
+        }
+        if res.is_err() {
+            state.shown.truncate(before);
+        }
+        res
+    }
+
+    /// Unmaps an area from those of its domains for which `is_ours` is true. Never fails.
+    pub(super) fn unmap_dmabuf(
+        &mut self,
+        mapping: &Mapping,
+        is_ours: impl Fn(&PagingDomain) -> bool,
+    ) {
+        let Some(state) = &mut self.dmabuf else {
+            warn_on!(true);
+            return;
+        };
+        let mapped = state.phys.is_some();
+
+        state.shown.retain(|shown| {
+            let found = shown.mapping.iova == mapping.iova && is_ours(&shown.domain);
+
+            if found && mapped {
+                shown.domain.unmap(mapping.iova);
+            }
+            !found
+        });
+    }
+}
+
+impl Pages {
+    /// Notes where the memory is. Called once, by whoever has attached these pages to the buffer and
+    /// still holds its reservation lock.
+    pub(crate) fn dmabuf_mapped(&self, phys: PhysRange) {
+        if let Some(state) = &mut self.lock().dmabuf {
+            state.phys = Some(phys).filter(|phys| phys.len != 0);
+        }
+    }
+
+    /// Unmaps the memory everywhere, for good. Called by the exporter, under the reservation lock.
+    pub(crate) fn dmabuf_revoked(&self) {
+        let mut inner = self.lock();
+        let Some(state) = &mut inner.dmabuf else {
+            return;
+        };
+
+        if state.phys.take().is_some() {
+            for shown in &state.shown {
+                shown.domain.unmap(shown.mapping.iova);
+            }
+        }
+    }
+}

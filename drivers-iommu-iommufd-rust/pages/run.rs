@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs of page frames, the unit in which PFNs move, and lists of them.
+//!
+//! A [`Run`] is a number of physically contiguous pages. A [`RunList`] tells the PFNs of a range of
+//! page indexes by its runs; it costs nothing but itself for contiguous memory.
+//!
+//! These are plain numbers: a run owns no pins, and neither does a list. Who owns the pins of an
+//! index is told by the tiers, see [`super`].
+//!
+//! Pure: no locks, no kernel state.
+#![forbid(unsafe_code)]
+
+use crate::range::PageRange;
+use kernel::{
+    alloc::{
+        AllocError,
+        Flags, //
+    },
+    prelude::*, //
+};
+
+/// The `len` page frames from `pfn` on. `len` is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// The first page frame.
+    pub(crate) pfn: usize,
+    /// The number of page frames.
+    pub(crate) len: usize,
+}
+
+impl Run {
+    /// A run of one page frame.
+    #[inline]
+    pub(crate) const fn page(pfn: usize) -> Self {
+        Self { pfn, len: 1 }
+    }
+
+    /// Whether `next` is the continuation of this run.
+    #[inline]
+    pub(crate) const fn is_followed_by(self, next: Run) -> bool {
+        self.pfn.wrapping_add(self.len) == next.pfn
+    }
+
+    /// Appends `next` if it is the continuation of this run, and tells whether it is.
+    #[inline]
+    pub(crate) fn try_append(&mut self, next: Run) -> bool {
+        let follows = self.is_followed_by(next);
+
+        if follows {
+            self.len = self.len.wrapping_add(next.len);
+        }
+        follows
+    }
+
+    /// The part of the run that begins with its page number `skip`, at most `most` pages long.
+    ///
+    /// The run must have a page of that number, and `most` not be zero.
+    #[inline]
+    pub(crate) fn part(self, skip: usize, most: usize) -> Self {
+        debug_assert!(skip < self.len && most != 0);
+        Self {
+            pfn: self.pfn.wrapping_add(skip),
+            len: self.len.saturating_sub(skip).min(most),
+        }
+    }
+}
+
+/// Where a run of a list begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    index: usize,
+    pfn: usize,
+}
+
+/// The PFNs of the `len` page indexes from `head.index` on, as runs that are as long as possible.
+///
+/// # Invariants
+///
+/// - `head` and `tail` are ordered by index, all indexes differ and are less than that of the first
+///   page behind the list. Each piece extends to the index before that of the next one, the last one
+///   to the end of the list. (If `len` is zero, then `tail` is empty and `head.pfn` means nothing.)
+/// - No piece continues the physical memory of the one before it.
+pub(crate) struct RunList {
+    head: Piece,
+    len: usize,
+    tail: KVVec<Piece>,
+}
+
+impl RunList {
+    /// An empty list, for the indexes from `first` on.
+    #[inline]
+    pub(crate) const fn new(first: usize) -> Self {
+        // INVARIANT: It is empty.
+        Self {
+            head: Piece {
+                index: first,
+                pfn: 0,
+            },
+            len: 0,
+            tail: KVVec::new(),
+        }
+    }
+
+    /// The indexes whose PFNs the list tells; [`None`] if it is empty.
+    #[inline]
+    pub(crate) fn range(&self) -> Option<PageRange> {
+        Some(PageRange {
+            first: self.head.index,
+            last: self.head.index.wrapping_add(self.len.checked_sub(1)?),
+        })
+    }
+
+    /// The index of the first page behind the list.
+    #[inline]
+    pub(crate) fn end(&self) -> usize {
+        self.head.index.wrapping_add(self.len)
+    }
+
+    /// The number of indexes.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The number of runs.
+    #[inline]
+    pub(crate) fn run_count(&self) -> usize {
+        usize::from(self.len != 0) + self.tail.len()
+    }
+
+    /// Whether the list tells the PFNs of all of `range`.
+    #[inline]
+    fn covers(&self, range: PageRange) -> bool {
+        self.range().is_some_and(|own| own.covers(range))
+    }
+
+    /// The run from `index`, which is in the list, to its end.
+    #[inline]
+    pub(crate) fn run_at(&self, index: usize) -> Run {
+        debug_assert!(self.covers(PageRange {
+            first: index,
+            last: index
+        }));
+        self.run_from(self.piece_of(index), index)
+    }
+
+    /// The number of the run that has `index`; the head is number zero.
+    #[inline]
+    fn piece_of(&self, index: usize) -> usize {
+        self.tail.partition_point(|piece| piece.index <= index)
+    }
+
+    /// The part of run number `n` from `index` on, which it has.
+    #[inline]
+    fn run_from(&self, n: usize, index: usize) -> Run {
+        let piece = match n.checked_sub(1).and_then(|n| self.tail.get(n)) {
+            Some(piece) => *piece,
+            None => self.head,
+        };
+        let end = self.tail.get(n).map_or(self.end(), |next| next.index);
+
+        Run {
+            pfn: piece.pfn.wrapping_add(index.wrapping_sub(piece.index)),
+            len: end.wrapping_sub(index),
+        }
+    }
+
+    /// Appends a run for the indexes that follow those of the list.
+    ///
+    /// # Errors
+    ///
+    /// Fails if memory is short; then nothing has changed. The first run needs no memory.
+    #[inline]
+    pub(crate) fn push(&mut self, run: Run, flags: Flags) -> Result<(), AllocError> {
+        if self.len == 0 {
+            self.head.pfn = run.pfn;
+        } else {
+            let index = self.end();
+            let last = self.tail.last().copied().unwrap_or(self.head);
+
+            // INVARIANT: A continuation is not a piece of its own.
+            if last.pfn.wrapping_add(index.wrapping_sub(last.index)) != run.pfn {
+                let pfn = run.pfn;
+                self.tail.push(Piece { index, pfn }, flags)?;
+            }
+        }
+        self.len = self.len.wrapping_add(run.len);
+        Ok(())
+    }
+
+    /// All runs, with their first indexes.
+    #[inline]
+    pub(crate) fn iter(&self) -> Runs<'_> {
+        Runs {
+            list: self,
+            piece: 0,
+            rest: self.range(),
+        }
+    }
+
+    /// The runs of `range`, which is within the list, with their first indexes.
+    #[inline]
+    pub(crate) fn iter_range(&self, range: PageRange) -> Runs<'_> {
+        debug_assert!(self.covers(range));
+        Runs {
+            list: self,
+            piece: self.piece_of(range.first),
+            rest: Some(range),
+        }
+    }
+
+    /// A list of the PFNs of `range`, which is within this list.
+    ///
+    /// # Errors
+    ///
+    /// Fails if memory is short.
+    pub(crate) fn slice(&self, range: PageRange, flags: Flags) -> Result<RunList, AllocError> {
+        let mut slice = RunList::new(range.first);
+
+        for (_, run) in self.iter_range(range) {
+            slice.push(run, flags)?;
+        }
+        Ok(slice)
+    }
+}
+
+/// An iterator over the runs of a part of a [`RunList`].
+pub(crate) struct Runs<'a> {
+    list: &'a RunList,
+    /// The number of the run that `rest` begins in.
+    piece: usize,
+    rest: Option<PageRange>,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = (usize, Run);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.rest?;
+        let run = self
+            .list
+            .run_from(self.piece, rest.first)
+            .part(0, rest.len());
+
+        self.piece = self.piece.wrapping_add(1);
+        self.rest = PageRange::new(rest.first.wrapping_add(run.len), rest.last);
+        Some((rest.first, run))
+    }
+}
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+#[kunit_tests(iommufd_runs)]
+mod tests {
+    use super::*;
+
+    /// Pseudo-random numbers, always the same.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 = self
+                .0
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            ((self.0 >> 33) as usize) % n
+        }
+    }
+
+    const FIRST: usize = 1000;
+
+    /// Makes a list of `len` indexes from random runs, and a model of it: one PFN per index.
+    fn random_list(random: &mut Random, len: usize) -> Result<(RunList, KVec<usize>)> {
+        let mut model = KVec::with_capacity(len, GFP_KERNEL)?;
+        let mut list = RunList::new(FIRST);
+        let mut pfn = 0;
+
+        while model.len() < len {
+            // Sometimes go on where the last run ended, sometimes backwards.
+            pfn = match random.below(3) {
+                0 => pfn,
+                1 => pfn + 1 + random.below(50),
+                _ => 10_000 + random.below(1000),
+            };
+            let run = Run {
+                pfn,
+                len: (1 + random.below(9)).min(len - model.len()),
+            };
+            list.push(run, GFP_KERNEL)?;
+            for n in 0..run.len {
+                model.push(run.pfn + n, GFP_KERNEL)?;
+            }
+            pfn += run.len;
+        }
+        Ok((list, model))
+    }
+
+    /// Checks that `list` tells what `model` says for the indexes from `first` on, in runs that are
+    /// as long as possible.
+    fn assert_tells(list: &RunList, first: usize, model: &[usize]) {
+        let range = PageRange {
+            first,
+            last: first + model.len() - 1,
+        };
+        let mut at = 0;
+        let mut end = None;
+
+        for (index, run) in list.iter_range(range) {
+            assert_eq!(index, first + at);
+            assert!(run.len != 0);
+            // A run that continues the last one would have been part of it.
+            assert!(end != Some(run.pfn));
+            for n in 0..run.len {
+                assert_eq!(model.get(at + n).copied(), Some(run.pfn + n));
+            }
+            end = Some(run.pfn + run.len);
+            at += run.len;
+        }
+        assert_eq!(at, model.len());
+    }
+
+    #[test]
+    fn lists_tell_what_was_pushed() -> Result {
+        let mut random = Random(1);
+
+        for len in 1..100 {
+            let (list, model) = random_list(&mut random, len)?;
+
+            assert_eq!(list.len(), len);
+            assert_eq!(list.iter().count(), list.run_count());
+            assert_tells(&list, FIRST, &model);
+            for (n, pfn) in model.iter().enumerate() {
+                let run = list.run_at(FIRST + n);
+
+                assert_eq!(run.pfn, *pfn);
+                // It extends to the first page that is not contiguous.
+                let end = (n + 1..len)
+                    .find(|&k| model[k] != pfn + (k - n))
+                    .unwrap_or(len);
+                assert_eq!(run.len, end - n);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn slices_tell_what_the_list_does() -> Result {
+        let mut random = Random(2);
+        let (list, model) = random_list(&mut random, 60)?;
+
+        for from in 0..model.len() {
+            for to in from..model.len() {
+                let range = PageRange {
+                    first: FIRST + from,
+                    last: FIRST + to,
+                };
+                let slice = list.slice(range, GFP_KERNEL)?;
+
+                assert_eq!(slice.range(), Some(range));
+                assert_tells(&slice, FIRST + from, &model[from..=to]);
+                assert_tells(&list, FIRST + from, &model[from..=to]);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn contiguous_memory_is_one_run() -> Result {
+        let mut list = RunList::new(0);
+
+        assert_eq!((list.range(), list.run_count()), (None, 0));
+        assert_eq!(list.iter().count(), 0);
+        list.push(Run { pfn: 7, len: 3 }, GFP_KERNEL)?;
+        list.push(Run { pfn: 10, len: 5 }, GFP_KERNEL)?;
+        assert_eq!(list.run_count(), 1);
+        assert_eq!(list.run_at(1), Run { pfn: 8, len: 7 });
+        list.push(Run::page(14), GFP_KERNEL)?;
+        list.push(Run::page(15), GFP_KERNEL)?;
+        assert_eq!(list.run_count(), 2);
+        assert_eq!(list.run_at(8), Run { pfn: 14, len: 2 });
+        Ok(())
+    }
+
+    #[test]
+    fn runs_are_joined_and_cut() {
+        let mut run = Run { pfn: 5, len: 2 };
+
+        assert!(!run.try_append(Run::page(5)));
+        assert!(!run.try_append(Run::page(8)));
+        assert_eq!(run, Run { pfn: 5, len: 2 });
+        assert!(run.try_append(Run { pfn: 7, len: 4 }));
+        assert_eq!(run, Run { pfn: 5, len: 6 });
+        assert_eq!(run.part(0, usize::MAX), run);
+        assert_eq!(run.part(2, 3), Run { pfn: 7, len: 3 });
+        assert_eq!(run.part(5, 9), Run { pfn: 10, len: 1 });
+    }
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where PFNs come from.
+//!
+//! Actors: a [`Source`] is what was mapped: user memory, a memory file or a dma-buf. A [`Reader`]
+//! walks a range of indexes and tells their PFNs, from whoever holds an index already, else by
+//! pinning it at the source. It takes as many pages from the source at a time as it has memory for,
+//! and holds pins of its own only for pages that it has not yet handed out.
+//!
+//! Locks: a reader is used under the mutex of its pages. It takes the `mmap` lock of the source's
+//! process, and may keep it between calls.
+#![forbid(unsafe_code)]
+
+use super::{
+    domain::Cursor,
+    run::Run,
+    tiers::Holder,
+    Inner, //
+};
+use crate::{
+    ffi::{
+        pin,
+        test::{
+            memory_limit,
+            should_fail, //
+        }, //
+    },
+    range::PageRange, //
+};
+use core::mem::size_of;
+use kernel::{
+    alloc::Flags,
+    fs::File,
+    mm::{
+        folio::FolioQueue,
+        gup::{
+            PinFlags,
+            PinQueue,
+            PinnedRun,
+            RemoteMm, //
+        },
+        Mm, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::aref::ARef,
+    warn_on, //
+};
+
+/// What was mapped. Everything in the pages room that depends on it matches all of these.
+pub(super) enum Source {
+    /// Memory of a process.
+    User {
+        /// The process.
+        mm: ARef<Mm>,
+        /// Where the first page is, a multiple of the page size.
+        start: usize,
+        /// Whether the pages may be written to.
+        writable: bool,
+    },
+    /// A memory file. Its pages can always be written to.
+    File {
+        /// The file.
+        file: ARef<File>,
+        /// Which byte of it the first page begins with, a multiple of the page size.
+        start: usize,
+    },
+    /// Memory of a device, that its exporter can revoke. It is not pinned, and no CPU touches it.
+    DmaBuf {
+        /// Which byte of it the first page begins with, a multiple of the page size.
+        start: usize,
+    },
+}
+
+/// Walks a range of indexes and tells their PFNs.
+pub(super) struct Reader<'a> {
+    feed: Feed<'a>,
+    /// The next index, and those after it.
+    rest: Option<PageRange>,
+    /// Nobody holds the indexes from `rest.first` to this one.
+    unheld_last: Option<usize>,
+    cursor: Cursor,
+}
+
+/// Pins pages at the source.
+enum Feed<'a> {
+    User(UserFeed<'a>),
+    File(FileFeed<'a>),
+}
+
+struct UserFeed<'a> {
+    mm: &'a Mm,
+    start: usize,
+    flags: PinFlags,
+    queue: PinQueue,
+    from: From,
+}
+
+/// Whose memory user memory is.
+enum From {
+    /// Not known yet.
+    Unknown,
+    /// That of the current task.
+    Current,
+    /// That of somebody else.
+    Remote(RemoteMm),
+}
+
+struct FileFeed<'a> {
+    file: &'a File,
+    first_page: usize,
+    queue: FolioQueue,
+    ready: bool,
+}
+
+/// Gives `reserve` as much temporary memory for an array of `count` elements of type `T` as there
+/// is, within limits. Little memory makes things slow, not impossible.
+fn reserve_temporary<T>(
+    count: usize,
+    inline: usize,
+    mut reserve: impl FnMut(usize, Flags) -> Result,
+) -> Result {
+    if should_fail() {
+        return Err(ENOMEM);
+    }
+    // Tests of error paths want to see the allocation, and to limit it.
+    if count <= inline && !cfg!(CONFIG_IOMMUFD_TEST) {
+        return Ok(());
+    }
+
+    let most = count.min((memory_limit() / size_of::<T>()).max(1));
+    let least = most.min(PAGE_SIZE / size_of::<T>());
+    if most > least && reserve(most, GFP_NOWAIT | __GFP_NOWARN).is_ok() {
+        return Ok(());
+    }
+    reserve(least, GFP_KERNEL)
+}
+
+impl UserFeed<'_> {
+    /// Pins pages from `index` on, at most `pages` of them. Returns how many.
+    fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
+        if let From::Unknown = self.from {
+            let queue = &mut self.queue;
+            reserve_temporary::<*const ()>(pages, PinQueue::INLINE_PAGES, |n, gfp| {
+                queue.reserve(n, gfp)
+            })?;
+
+            let current = current!();
+            let is_current = current.mm().is_some_and(|mm| core::ptr::eq(&**mm, self.mm));
+            // Most often, those who map memory also have it, for which there is a faster way.
+            self.from = if is_current {
+                From::Current
+            } else {
+                From::Remote(RemoteMm::new(self.mm).ok_or(EFAULT)?)
+            };
+        }
+        if should_fail() {
+            return Err(EFAULT);
+        }
+
+        // An address that is none makes the pinning fail.
+        let addr = self.start.wrapping_add(index.wrapping_mul(PAGE_SIZE));
+        match &mut self.from {
+            From::Remote(mm) => self.queue.pin_remote(mm, addr, pages, self.flags),
+            _ => self.queue.pin_current(addr, pages, self.flags),
+        }
+    }
+}
+
+impl FileFeed<'_> {
+    /// As [`UserFeed::pin`].
+    fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
+        if !self.ready {
+            let queue = &mut self.queue;
+            reserve_temporary::<*const ()>(pages, FolioQueue::INLINE_FOLIOS, |n, gfp| {
+                queue.reserve(n, gfp)
+            })?;
+            self.ready = true;
+        }
+        if should_fail() {
+            return Err(EFAULT);
+        }
+
+        let first = self.first_page.checked_add(index).ok_or(EINVAL)?;
+        self.queue.pin(self.file, first, pages)
+    }
+}
+
+impl Feed<'_> {
+    fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
+        match self {
+            Feed::User(feed) => feed.pin(index, pages),
+            Feed::File(feed) => feed.pin(index, pages),
+        }
+    }
+
+    /// How many pages are pinned and not taken yet.
+    #[inline]
+    fn len(&self) -> usize {
+        match self {
+            Feed::User(feed) => feed.queue.len(),
+            Feed::File(feed) => feed.queue.len(),
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, most: usize) -> Result<Option<PinnedRun>> {
+        match self {
+            Feed::User(feed) => Ok(feed.queue.next_run(most)),
+            Feed::File(feed) => feed.queue.next_run(most),
+        }
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Feed::User(feed) => feed.queue.clear(),
+            Feed::File(feed) => feed.queue.clear(),
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Prepares to read `range`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and `EINVAL` for a dma-buf: its PFNs are read from nowhere, they are known.
+    pub(super) fn new(source: &'a Source, range: PageRange) -> Result<Self> {
+        let feed = match source {
+            Source::User {
+                mm,
+                start,
+                writable,
+            } => Feed::User(UserFeed {
+                mm,
+                start: *start,
+                flags: if *writable {
+                    PinFlags::LONGTERM.with(PinFlags::WRITE)
+                } else {
+                    PinFlags::LONGTERM
+                },
+                queue: PinQueue::new(),
+                from: From::Unknown,
+            }),
+            Source::File { file, start } => Feed::File(FileFeed {
+                file,
+                first_page: start / PAGE_SIZE,
+                queue: FolioQueue::new(),
+                ready: false,
+            }),
+            Source::DmaBuf { .. } => {
+                warn_on!(true);
+                return Err(EINVAL);
+            }
+        };
+        // In C, there is an allocation here.
+        if should_fail() {
+            return Err(ENOMEM);
+        }
+
+        Ok(Self {
+            feed,
+            rest: Some(range),
+            unheld_last: None,
+            cursor: Cursor::new(),
+        })
+    }
+
+    /// The next run, or [`None`] if the whole range was read.
+    ///
+    /// It is for the indexes that follow those of the last one. If nobody held it, its pins are now
+    /// stored with the caller. Runs need not be as long as possible.
+    ///
+    /// # Errors
+    ///
+    /// What pinning says: `EFAULT`, `ENOMEM`, `EINVAL` and others.
+    #[inline]
+    pub(super) fn next(&mut self, inner: &mut Inner) -> Result<Option<Run>> {
+        let Some(rest) = self.rest else {
+            return Ok(None);
+        };
+
+        let run = match self.unheld_last {
+            // A new area is mostly held by nobody else from start to end: ask once.
+            Some(last) if rest.first <= last => self.pin(inner, rest.first, last)?,
+            _ => {
+                let (holder, last) = inner.tiers.holder(rest);
+                let span = PageRange {
+                    first: rest.first,
+                    last,
+                };
+
+                match holder {
+                    Holder::Access(runs) => runs.run_at(rest.first).part(0, span.len()),
+                    Holder::Domain(record) => record.read(span, &mut self.cursor)?,
+                    Holder::Nobody => {
+                        self.unheld_last = Some(last);
+                        self.pin(inner, rest.first, last)?
+                    }
+                }
+            }
+        };
+        self.rest = PageRange::new(rest.first.wrapping_add(run.len), rest.last);
+        Ok(Some(run))
+    }
+
+    #[inline]
+    fn pin(&mut self, inner: &mut Inner, index: usize, last: usize) -> Result<Run> {
+        let pages = last - index + 1;
+
+        if self.feed.len() == 0 {
+            let pinned = self.feed.pin(index, pages)?;
+            if warn_on!(pinned == 0) {
+                return Err(EFAULT);
+            }
+            inner.account.pinned(pinned);
+        }
+        match self.feed.take(pages)? {
+            Some(run) => Ok(pin::store(run)),
+            None => Err(EFAULT),
+        }
+    }
+
+    /// Makes the charge match what is pinned, at the end of a successful operation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Account::settle`](super::account::Account::settle).
+    pub(super) fn settle(&mut self, inner: &mut Inner) -> Result {
+        let remote = match &mut self.feed {
+            Feed::User(UserFeed {
+                from: From::Remote(mm),
+                ..
+            }) => Some(mm),
+            _ => None,
+        };
+
+        inner.account.settle(remote)
+    }
+
+    /// Gives up what was pinned and not handed out, and the locks. To be called at the end of every
+    /// operation, before others are undone.
+    pub(super) fn finish(mut self, inner: &mut Inner) {
+        inner.account.unpinned(self.feed.len());
+        self.feed.clear();
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who holds an index: the two trees of holders and what they answer.
+//!
+//! Each index of the array of pages is held by any number of in-kernel accesses, by any number of
+//! areas that are mapped in domains, or by nobody. It is pinned if and only if somebody holds it
+//! (but for the range that an operation is about to store, or has just taken out, under the mutex).
+//! Any holder tells the PFN. Accesses are asked first, as they have it in memory.
+//!
+//! Locks: the trees are protected by the mutex of their pages.
+#![forbid(unsafe_code)]
+
+use super::{
+    access::Access,
+    domain::Record,
+    run::RunList, //
+};
+use crate::range::PageRange;
+use kernel::interval_tree::{
+    IntervalTree,
+    Node, //
+};
+
+/// The holders of the indexes of some pages.
+pub(super) struct Tiers {
+    /// In-kernel accesses. They overlap at will.
+    pub(super) accesses: IntervalTree<Access>,
+    /// Areas that are mapped in a domain at least. They overlap if an IOAS shows pages twice, or
+    /// several IOASes do.
+    pub(super) stored: IntervalTree<Record>,
+}
+
+/// Who holds an index.
+pub(super) enum Holder<'a> {
+    /// An access, and maybe a domain too.
+    Access(&'a RunList),
+    /// A domain only.
+    Domain(&'a Record),
+    /// Nobody: it is not pinned.
+    Nobody,
+}
+
+impl Tiers {
+    pub(super) const fn new() -> Self {
+        Self {
+            accesses: IntervalTree::new(),
+            stored: IntervalTree::new(),
+        }
+    }
+
+    /// Whether there is no holder at all.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.accesses.is_empty() && self.stored.is_empty()
+    }
+
+    /// Who holds the first index of `range`, and the last index of `range` up to which the answer
+    /// stays the same. (A further span can have the same answer, too.)
+    #[inline]
+    pub(super) fn holder(&self, range: PageRange) -> (Holder<'_>, usize) {
+        let mut last = range.last;
+
+        if let Some(node) = self.accesses.first(range.first, last) {
+            match before(node, range.first) {
+                None => return (Holder::Access(node.value().runs()), last.min(node.last())),
+                Some(hole_last) => last = hole_last,
+            }
+        }
+        if let Some(node) = self.stored.first(range.first, last) {
+            match before(node, range.first) {
+                None => return (Holder::Domain(node.value()), last.min(node.last())),
+                Some(hole_last) => last = hole_last,
+            }
+        }
+        (Holder::Nobody, last)
+    }
+
+    /// Calls `f` with each span of `range` that nobody holds.
+    #[inline]
+    pub(super) fn for_each_unheld(&self, range: PageRange, mut f: impl FnMut(PageRange)) {
+        let mut rest = Some(range);
+
+        while let Some(range) = rest {
+            let (holder, last) = self.holder(range);
+
+            if let Holder::Nobody = holder {
+                f(PageRange {
+                    first: range.first,
+                    last,
+                });
+            }
+            rest = PageRange::new(last.wrapping_add(1), range.last);
+        }
+    }
+
+    /// Whether somebody holds each index of `range`.
+    pub(super) fn hold_all(&self, range: PageRange) -> bool {
+        let mut all = true;
+
+        if self.is_empty() {
+            return false;
+        }
+        self.for_each_unheld(range, |_| all = false);
+        all
+    }
+}
+
+/// The last index before `node` if `first` is before it, [`None`] if it is in it. The node is one
+/// that ends at `first` or later.
+#[inline]
+fn before<T>(node: &Node<T>, first: usize) -> Option<usize> {
+    if first < node.start() {
+        Some(node.start() - 1)
+    } else {
+        None
+    }
+}
