@@ -14,12 +14,16 @@
 //! C header: [`include/linux/interval_tree.h`](srctree/include/linux/interval_tree.h)
 
 use crate::{
-    alloc::Flags,
+    alloc::{
+        AllocError,
+        Flags, //
+    },
     bindings,
     prelude::*, //
 };
 use core::{
     marker::PhantomData,
+    mem::MaybeUninit,
     ptr::{
         from_ref,
         NonNull, //
@@ -54,20 +58,7 @@ impl<T> Node<T> {
     /// `EINVAL` if `start > last`, `ENOMEM` if memory is short.
     #[inline]
     pub fn new(start: usize, last: usize, value: T, flags: Flags) -> Result<KBox<Self>> {
-        if start > last {
-            return Err(EINVAL);
-        }
-
-        // INVARIANT: The interval was checked above.
-        let node = Self {
-            raw: bindings::interval_tree_node {
-                start,
-                last,
-                ..Default::default()
-            },
-            value,
-        };
-        Ok(KBox::new(node, flags)?)
+        NodeReservation::new(flags)?.fill(start, last, value)
     }
 
     /// The first position in the interval.
@@ -80,6 +71,15 @@ impl<T> Node<T> {
     #[inline]
     pub fn last(&self) -> usize {
         self.raw.last
+    }
+
+    /// How C sees the node.
+    ///
+    /// It is valid as long as the node is borrowed. C may use it to read the node, and those that it
+    /// steps to from there as long as their tree is borrowed.
+    #[inline]
+    pub fn as_ptr(&self) -> *const bindings::interval_tree_node {
+        from_ref(self).cast()
     }
 
     /// The value that belongs to the interval.
@@ -117,6 +117,60 @@ impl<T> Node<T> {
     #[inline]
     pub fn into_value(self) -> T {
         self.value
+    }
+}
+
+/// The memory of a [`Node`], for code that learns its interval where it cannot allocate.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{interval_tree::{IntervalTree, NodeReservation}, sync::new_spinlock};
+/// use pin_init::stack_pin_init;
+///
+/// stack_pin_init!(let tree = new_spinlock!(IntervalTree::new()));
+///
+/// let reservation = NodeReservation::new(GFP_KERNEL)?;
+/// let mut tree = tree.lock();
+/// let free = tree.first(0, 0).map_or(0, |node| node.last() + 1);
+/// tree.insert(reservation.fill(free, free + 1, "mine")?);
+/// assert!(tree.first(1, 1).is_some());
+/// # Ok::<(), Error>(())
+/// ```
+pub struct NodeReservation<T> {
+    memory: KBox<MaybeUninit<Node<T>>>,
+}
+
+impl<T> NodeReservation<T> {
+    /// Allocates the memory of a node.
+    #[inline]
+    pub fn new(flags: Flags) -> Result<Self, AllocError> {
+        Ok(Self {
+            memory: KBox::new_uninit(flags)?,
+        })
+    }
+
+    /// Makes the node for the closed interval `[start, last]`. Needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `start > last`.
+    #[inline]
+    pub fn fill(self, start: usize, last: usize, value: T) -> Result<KBox<Node<T>>> {
+        if start > last {
+            return Err(EINVAL);
+        }
+
+        // INVARIANT: The interval was checked above.
+        let node = Node {
+            raw: bindings::interval_tree_node {
+                start,
+                last,
+                ..Default::default()
+            },
+            value,
+        };
+        Ok(KBox::write(self.memory, node))
     }
 }
 
