@@ -18,7 +18,8 @@ use crate::{
     ffi::uapi::{
         Plain,
         Uapi, //
-    }, //
+    },
+    ioas, //
 };
 use core::ops::{
     Deref,
@@ -99,6 +100,9 @@ fn option(cmd: &mut Command<'_, bindings::iommu_option>) -> Result {
     match cmd.option_id {
         bindings::iommufd_option_IOMMU_OPTION_RLIMIT_MODE => {
             context::option_rlimit_mode(cmd.ctx(), cmd)?
+        }
+        bindings::iommufd_option_IOMMU_OPTION_HUGE_PAGES => {
+            ioas::option_huge_pages(cmd.ctx(), cmd)?
         }
         _ => return Err(EOPNOTSUPP),
     }
@@ -196,6 +200,20 @@ macro_rules! commands {
 
 commands! {
     bindings::IOMMUFD_CMD_DESTROY: iommu_destroy, id => Context::destroy_command;
+    bindings::IOMMUFD_CMD_IOAS_ALLOC: iommu_ioas_alloc, out_ioas_id => ioas::alloc;
+    bindings::IOMMUFD_CMD_IOAS_ALLOW_IOVAS:
+        iommu_ioas_allow_iovas, allowed_iovas => ioas::allow_iovas;
+    bindings::IOMMUFD_CMD_IOAS_CHANGE_PROCESS:
+        iommu_ioas_change_process, __reserved => ioas::change_process;
+    bindings::IOMMUFD_CMD_IOAS_COPY: iommu_ioas_copy, src_iova => ioas::copy;
+    bindings::IOMMUFD_CMD_IOAS_IOVA_RANGES:
+        iommu_ioas_iova_ranges, out_iova_alignment => ioas::iova_ranges;
+    bindings::IOMMUFD_CMD_IOAS_MAP: iommu_ioas_map, iova => ioas::map;
+    bindings::IOMMUFD_CMD_IOAS_MAP_FILE: iommu_ioas_map_file, iova => ioas::map_file;
+    #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+    bindings::IOMMUFD_CMD_IOAS_NOIOMMU_GET_PA:
+        iommu_ioas_noiommu_get_pa, out_phys => ioas::noiommu_get_pa;
+    bindings::IOMMUFD_CMD_IOAS_UNMAP: iommu_ioas_unmap, length => ioas::unmap;
     bindings::IOMMUFD_CMD_OPTION: iommu_option, val64 => option;
     #[cfg(CONFIG_IOMMUFD_TEST)]
     crate::ffi::test::IOMMUFD_CMD_TEST: iommu_test_cmd, last => crate::ffi::test::command;

@@ -11,6 +11,8 @@
 #ifndef __IOMMUFD_RUST_H
 #define __IOMMUFD_RUST_H
 
+#include <linux/huge_mm.h>
+#include <linux/interval_tree.h>
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
 #include <linux/iova_bitmap.h>
@@ -29,6 +31,11 @@
 struct dma_buf_attachment;
 struct file;
 struct phys_vec;
+
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+/* For bindgen, to which the macro is not a constant */
+enum { IOMMUFD_HPAGE_SHIFT = HPAGE_SHIFT };
+#endif
 
 /* A page of the MSI window, shared by all devices of a context. */
 struct iommufd_sw_msi_map {
@@ -97,6 +104,32 @@ struct device *iommufd_global_device(void);
 
 #ifdef CONFIG_IOMMUFD_TEST
 #include "../iommufd/iommufd_test.h"
+
+/* An area of an IOAS: its place in the tree is what C knows of it */
+struct iopt_area {
+	struct interval_tree_node node;
+};
+
+/* Rust, for selftest.c, which holds iova_rwsem: for writing to reserve */
+struct iopt_area *iopt_area_iter_first(struct io_pagetable *iopt,
+				       unsigned long start, unsigned long last);
+int iopt_reserve_iova(struct io_pagetable *iopt, unsigned long start,
+		      unsigned long last, void *owner);
+
+static inline struct iopt_area *iopt_area_iter_next(struct iopt_area *area,
+						    unsigned long start,
+						    unsigned long last)
+{
+	struct interval_tree_node *node;
+
+	node = interval_tree_iter_next(&area->node, start, last);
+	return node ? container_of(node, struct iopt_area, node) : NULL;
+}
+
+static inline unsigned long iopt_area_iova(struct iopt_area *area)
+{
+	return area->node.start;
+}
 
 /* Rust, for selftest.c */
 struct iommufd_object *iommufd_get_object(struct iommufd_ctx *ictx, u32 id,

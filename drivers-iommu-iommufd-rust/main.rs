@@ -21,6 +21,8 @@ use kernel::prelude::*;
 
 mod context;
 mod ffi;
+mod io_pagetable;
+mod ioas;
 mod ioctl;
 mod mapping;
 mod object;

@@ -10,6 +10,8 @@ pub(crate) mod context;
 pub(crate) mod dmabuf;
 pub(crate) mod domain;
 pub(crate) mod file;
+#[cfg(CONFIG_IOMMUFD_TEST)]
+pub(crate) mod iopt;
 pub(crate) mod object;
 pub(crate) mod pin;
 pub(crate) mod task;

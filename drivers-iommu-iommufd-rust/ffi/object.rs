@@ -140,6 +140,9 @@ pub(crate) struct Object<T> {
 }
 
 impl<T> Object<T> {
+    /// Where the `T` is.
+    pub(crate) const DATA_OFFSET: usize = core::mem::offset_of!(Self, data);
+
     /// The id by which user space knows the object.
     pub(crate) fn id(&self) -> u32 {
         self.header.id()
@@ -589,6 +592,7 @@ macro_rules! kinds {
 }
 
 kinds! {
+    crate::ioas::Ioas = iommufd_object_type_IOMMUFD_OBJ_IOAS;
     #[cfg(CONFIG_IOMMUFD_TEST)]
     super::test::Selftest = iommufd_object_type_IOMMUFD_OBJ_SELFTEST;
 }

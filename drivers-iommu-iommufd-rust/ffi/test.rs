@@ -9,6 +9,7 @@
 //! Contract: `selftest.c` creates objects of type `IOMMUFD_OBJ_SELFTEST` only, follows each creation
 //! by one of finalize and abort, and puts each object that it gets.
 
+use crate::context::Context;
 use kernel::{
     bindings,
     prelude::*, //
@@ -55,6 +56,22 @@ pub(crate) fn memory_limit() -> usize {
     return unsafe { (&raw const bindings::iommufd_test_memory_limit).read_volatile() };
     #[cfg(not(CONFIG_IOMMUFD_TEST))]
     65536
+}
+
+/// Lets a test name an IOVA by the number of its area, in `flags`. For fuzzers.
+#[inline]
+pub(crate) fn convert_iova(ctx: &Context, ioas_id: u32, iova: &mut u64, flags: &mut u32) {
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    {
+        let mut ucmd = bindings::iommufd_ucmd {
+            ictx: ctx.as_ptr(),
+            ..Default::default()
+        };
+        // SAFETY: Of the command only the context is used, and no lock is held.
+        unsafe { bindings::iommufd_test_syz_conv_iova_id(&mut ucmd, ioas_id, iova, flags) };
+    }
+    #[cfg(not(CONFIG_IOMMUFD_TEST))]
+    let _ = (ctx, ioas_id, iova, flags);
 }
 
 /// Whether the device is one of the mock driver.

@@ -42,6 +42,16 @@ macro_rules! uapi {
 // One line for each structure of the table of commands, which does not compile without it.
 uapi! {
     iommu_destroy,
+    iommu_ioas_alloc,
+    iommu_ioas_allow_iovas,
+    iommu_ioas_change_process,
+    iommu_ioas_copy,
+    iommu_ioas_iova_ranges,
+    iommu_ioas_map,
+    iommu_ioas_map_file,
+    #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+    iommu_ioas_noiommu_get_pa,
+    iommu_ioas_unmap,
     iommu_option,
     #[cfg(CONFIG_IOMMUFD_TEST)]
     iommu_test_cmd,

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Accesses: drivers that use the memory behind the IOVAs by the CPU.
+//!
+//! An access pins pages of areas for a while, or copies data at once. Unmap of an area that has pins
+//! asks all accesses of the IO page table to unpin what they have there, except those that the kernel
+//! makes for its own use, which lock their areas instead.
+//!
+//! Locks: the `domains` lock protects the list. Pinning, unpinning and copying hold the `iova` lock
+//! for reading throughout, so that areas stay. Drivers are asked with no lock held.
+#![forbid(unsafe_code)]
+
+use super::{
+    areas::Piece,
+    IoPagetable,
+    IovaSpace, //
+};
+use crate::{
+    ffi::pin::PagePtr,
+    pages::{
+        RwBuf,
+        RwFlags, //
+    },
+    range::IovaRange, //
+};
+use core::mem::{
+    take,
+    MaybeUninit, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// The greatest number of an access.
+const MAX_ID: u32 = 0xffff;
+
+/// A driver that must let go of IOVA that is being unmapped.
+pub(crate) trait Notify: Send + Sync {
+    /// Unpins all that the access has pinned in `range`.
+    ///
+    /// An access that is being destroyed does nothing, as it unpins everything anyway. Called with no
+    /// lock held, maybe after the access was removed.
+    fn unmap(&self, range: IovaRange);
+}
+
+/// What the IO page table has to know of an access.
+pub(crate) struct AccessEntry {
+    /// What IOVA must be a multiple of, a power of two, for the access to use it.
+    pub(crate) alignment: usize,
+    /// Who is asked to unpin. `None` for the kernel's own: what they pin, they lock.
+    pub(crate) notify: Option<Arc<dyn Notify>>,
+}
+
+/// The accesses of an IO page table, ordered by number.
+pub(super) struct Accesses(KVec<(u32, AccessEntry)>);
+
+impl Accesses {
+    pub(super) fn new() -> Self {
+        Self(KVec::new())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The least alignment that suits all.
+    pub(super) fn alignment(&self) -> usize {
+        self.0
+            .iter()
+            .fold(1, |alignment, (_, access)| alignment.max(access.alignment))
+    }
+
+    /// Adds an access under the lowest number that is free.
+    fn add(&mut self, access: AccessEntry) -> Result<u32> {
+        let at = (0..)
+            .zip(&self.0)
+            .position(|(expected, (id, _))| expected != *id)
+            .unwrap_or(self.0.len());
+        let id = u32::try_from(at)
+            .ok()
+            .filter(|&id| id <= MAX_ID)
+            .ok_or(EBUSY)?;
+
+        self.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        // There is room.
+        self.0
+            .insert_within_capacity(at, (id, access))
+            .map_err(|_| ENOMEM)?;
+        Ok(id)
+    }
+
+    fn remove(&mut self, id: u32) -> Option<AccessEntry> {
+        let at = self.0.iter().position(|(other, _)| *other == id)?;
+
+        Some(self.0.remove(at).ok()?.1)
+    }
+
+    /// The first access from number `from` on that is to be asked to unpin.
+    fn notify_from(&self, from: u32) -> Option<(u32, Arc<dyn Notify>)> {
+        self.0
+            .iter()
+            .filter(|(id, _)| *id >= from)
+            .find_map(|(id, access)| Some((*id, access.notify.clone()?)))
+    }
+}
+
+impl Piece<'_> {
+    /// Whether the part consists of whole pages, but for the end of the range that it is of.
+    fn has_whole_pages(&self) -> bool {
+        let end = self.mapping.start_byte(self.mapping.iova.last);
+
+        self.mapping.start_byte(self.range.start) % PAGE_SIZE == 0
+            && (self.is_last || end % PAGE_SIZE == PAGE_SIZE - 1)
+    }
+
+    /// Checks that an access may use the area.
+    fn check_access(&self, write: bool, pin: bool) -> Result {
+        if self.live.prevent_access || (pin && !self.has_whole_pages()) {
+            return Err(EINVAL);
+        }
+
+        let prot = self.mapping.prot;
+        let allowed = if write {
+            prot.writable()
+        } else {
+            prot.readable()
+        };
+        allowed.then_some(()).ok_or(EPERM)
+    }
+
+    fn pin(&self, out: &mut [MaybeUninit<PagePtr>], write: bool, lock: bool) -> Result {
+        self.check_access(write, true)?;
+        let pages = self.mapping.pages_of(self.range);
+
+        self.live.pages.pin_access(pages, out, write)?;
+        self.live.begin_access(lock);
+        Ok(())
+    }
+
+    fn unpin(&self, lock: bool) {
+        let pages = self.mapping.pages_of(self.range);
+
+        self.live.pages.unpin_access(pages);
+        self.live.end_access(lock);
+    }
+}
+
+impl IovaSpace {
+    /// Undoes the pins of a range, one for each area, as they were made.
+    fn unpin(&self, range: IovaRange, lock: bool) {
+        for piece in self.areas.contiguous(range) {
+            match piece {
+                Ok(piece) => piece.unpin(lock),
+                // What is pinned cannot be unmapped.
+                Err(_) => {
+                    kernel::warn_on!(true);
+                }
+            }
+        }
+    }
+}
+
+/// Cuts `len` bytes off the front of a buffer.
+fn split_front<'a>(buf: &mut RwBuf<'a>, len: usize) -> Option<RwBuf<'a>> {
+    Some(match buf {
+        RwBuf::Read(bytes) => {
+            let (front, rest) = take(bytes).split_at_mut_checked(len)?;
+            *bytes = rest;
+            RwBuf::Read(front)
+        }
+        RwBuf::Write(bytes) => {
+            let (front, rest) = bytes.split_at_checked(len)?;
+            *bytes = rest;
+            RwBuf::Write(front)
+        }
+    })
+}
+
+impl IoPagetable {
+    /// Adds an access. Returns the number to remove it by.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EBUSY` if there are too many, `EADDRINUSE` if there is an area that is not aligned
+    /// for it.
+    pub(crate) fn add_access(&self, access: AccessEntry) -> Result<u32> {
+        let mut domains = self.domains.write();
+        let mut space = self.iova.write();
+        let id = domains.accesses.add(access)?;
+
+        if let Err(error) = space.update_alignment(&domains) {
+            domains.accesses.remove(id);
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// Removes an access, which has no pins left.
+    pub(crate) fn remove_access(&self, id: u32) {
+        let mut domains = self.domains.write();
+        let mut space = self.iova.write();
+        let removed = domains.accesses.remove(id);
+
+        kernel::warn_on!(removed.is_none());
+        // It can only become less, which suits any area.
+        kernel::warn_on!(space.update_alignment(&domains).is_err());
+        drop(space);
+        drop(domains);
+        // Whatever it refers to is put without our locks.
+        drop(removed);
+    }
+
+    /// Pins the pages of a range for an access, which may `write` to them. With `lock`, the areas
+    /// cannot be unmapped meanwhile. `out` has room for exactly the pages of the range.
+    ///
+    /// # Errors
+    ///
+    /// With nothing pinned, at the first area for which it is so:
+    ///
+    /// - `EINVAL` if the area is being unmapped, or does not start and end with whole pages;
+    /// - `EPERM` if the area does not allow it;
+    /// - what [`crate::pages::Pages::pin_access`] returns;
+    /// - `ENOENT` at a gap.
+    pub(crate) fn pin(
+        &self,
+        range: IovaRange,
+        mut out: &mut [MaybeUninit<PagePtr>],
+        write: bool,
+        lock: bool,
+    ) -> Result {
+        let space = self.iova.read();
+        let mut pinned = None;
+        let mut pin = |piece: Piece<'_>| {
+            let count = piece.mapping.pages_of(piece.range).len();
+            let (front, rest) = take(&mut out).split_at_mut_checked(count).ok_or(EINVAL)?;
+
+            piece.pin(front, write, lock)?;
+            out = rest;
+            pinned = Some(piece.range.last);
+            Ok(())
+        };
+        let result = space
+            .areas
+            .contiguous(range)
+            .try_for_each(|piece| pin(piece?));
+
+        if let (Err(_), Some(last)) = (&result, pinned) {
+            space.unpin(IovaRange { last, ..range }, lock);
+        }
+        result
+    }
+
+    /// Undoes [`IoPagetable::pin`] of the same range.
+    pub(crate) fn unpin(&self, range: IovaRange, lock: bool) {
+        self.iova.read().unpin(range, lock);
+    }
+
+    /// Copies between a range and a buffer of its length.
+    ///
+    /// # Errors
+    ///
+    /// What was copied before an error stays. At the first area for which it is so: `EINVAL` if it is
+    /// being unmapped, `EPERM` if it does not allow it, what [`crate::pages::Pages::rw`] returns, and
+    /// `ENOENT` at a gap.
+    pub(crate) fn rw(&self, range: IovaRange, mut buf: RwBuf<'_>, flags: RwFlags) -> Result {
+        let space = self.iova.read();
+        let write = matches!(buf, RwBuf::Write(_));
+
+        space.areas.contiguous(range).try_for_each(|piece| {
+            let piece = piece?;
+            piece.check_access(write, false)?;
+            let part = piece.range.len().and_then(|len| split_front(&mut buf, len));
+            let start_byte = piece.mapping.start_byte(piece.range.start);
+
+            piece.live.pages.rw(start_byte, part.ok_or(EINVAL)?, flags)
+        })
+    }
+
+    /// Asks the accesses to unpin what they have in `range`.
+    ///
+    /// The list may change while a driver is being asked.
+    pub(super) fn notify_unmap(&self, range: IovaRange) {
+        let mut from = 0;
+
+        loop {
+            let found = self.domains.read().accesses.notify_from(from);
+            let Some((id, notify)) = found else {
+                break;
+            };
+
+            notify.unmap(range);
+            from = id + 1;
+        }
+    }
+}

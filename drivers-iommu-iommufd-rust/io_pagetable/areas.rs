@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The areas of an IO page table, and the states that they go through.
+//!
+//! | state | is in domains | may be | ends by |
+//! |---|---|---|---|
+//! | [`State::Filling`] | being put there | nothing but aligned to | published or withdrawn by its mapper |
+//! | [`State::Live`] | in all | read, shared, split, moved to domains, accessed | unmap |
+//! | [`State::Emptying`] | being taken out | nothing | removed by its unmapper |
+//!
+//! In both transitions the area only keeps its IOVA occupied: one thread has what belongs to it, and
+//! comes back for the area by its IOVA, which no other area can have in the meantime.
+//!
+//! [`Areas`] hides which tree it is: areas do not overlap, so one that knows gaps could take its
+//! place.
+//!
+//! Locks: the tree and the areas are protected by the `iova` lock. The counts of an area are raised
+//! and lowered with that lock held for reading, and relied upon with it held for writing.
+#![forbid(unsafe_code)]
+
+use crate::{
+    mapping::Mapping,
+    pages::{
+        Pages,
+        Slot, //
+    },
+    range::IovaRange, //
+};
+use kernel::{
+    interval_tree::{
+        IntervalTree,
+        Node,
+        NodeReservation, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        Arc, //
+    }, //
+};
+
+/// A range of IOVAs that is, was or will be populated.
+pub(crate) struct Area {
+    mapping: Mapping,
+    state: State,
+}
+
+/// What an area is good for.
+enum State {
+    Filling,
+    Live(Live),
+    Emptying,
+}
+
+/// What belongs to an area in use.
+pub(super) struct Live {
+    pub(super) pages: Arc<Pages>,
+    /// The means to keep the area's PFNs in a domain. The pages have it while a domain does so, and
+    /// so it is here exactly if there is no domain.
+    pub(super) slot: Option<Slot>,
+    /// An unmap waits for the accesses to let go. There shall be no new ones.
+    pub(super) prevent_access: bool,
+    users: Users,
+}
+
+/// Who uses the pages of an area.
+struct Users {
+    /// Pins of accesses, which are asked to let go by unmap.
+    accesses: Atomic<usize>,
+    /// Pins of those that are not: as long as there are any, the area cannot be unmapped.
+    locks: Atomic<usize>,
+}
+
+impl Live {
+    pub(super) fn new(pages: Arc<Pages>, slot: Option<Slot>) -> Self {
+        Self {
+            pages,
+            slot,
+            prevent_access: false,
+            users: Users {
+                accesses: Atomic::new(0),
+                locks: Atomic::new(0),
+            },
+        }
+    }
+
+    /// Counts an access, which forbids unmap if it is to `lock` the area.
+    pub(super) fn begin_access(&self, lock: bool) {
+        // The `iova` lock orders this before the unmap that reads it.
+        self.users.accesses.fetch_add(1, Relaxed);
+        if lock {
+            self.users.locks.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Undoes [`Live::begin_access`].
+    pub(super) fn end_access(&self, lock: bool) {
+        if lock {
+            kernel::warn_on!(self.users.locks.fetch_sub(1, Relaxed) == 0);
+        }
+        kernel::warn_on!(self.users.accesses.fetch_sub(1, Relaxed) == 0);
+    }
+
+    /// Whether there are accesses. Only with the `iova` lock held for writing this stays true.
+    pub(super) fn is_accessed(&self) -> bool {
+        self.users.accesses.load(Relaxed) != 0
+    }
+
+    /// Whether the area must not be unmapped.
+    pub(super) fn is_locked(&self) -> bool {
+        self.users.locks.load(Relaxed) != 0
+    }
+
+    /// Whether a domain keeps the PFNs of the area.
+    pub(super) fn is_stored(&self) -> bool {
+        self.slot.is_none()
+    }
+}
+
+impl Area {
+    /// Where the area is, and which part of its pages it shows.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// The pages of the area, unless it is in transition.
+    pub(crate) fn pages(&self) -> Option<&Arc<Pages>> {
+        self.live().map(|live| &live.pages)
+    }
+
+    pub(super) fn live(&self) -> Option<&Live> {
+        match &self.state {
+            State::Live(live) => Some(live),
+            State::Filling | State::Emptying => None,
+        }
+    }
+
+    pub(super) fn live_mut(&mut self) -> Option<&mut Live> {
+        match &mut self.state {
+            State::Live(live) => Some(live),
+            State::Filling | State::Emptying => None,
+        }
+    }
+
+    /// Begins to empty a live area: what belongs to it is the caller's now, who removes it later.
+    pub(super) fn take_live(&mut self) -> Option<Live> {
+        if !matches!(self.state, State::Live(_)) {
+            return None;
+        }
+        match core::mem::replace(&mut self.state, State::Emptying) {
+            State::Live(live) => Some(live),
+            State::Filling | State::Emptying => None,
+        }
+    }
+}
+
+/// The memory for an area.
+pub(super) struct Blank(NodeReservation<Area>);
+
+impl Blank {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(NodeReservation::new(GFP_KERNEL_ACCOUNT)?))
+    }
+
+    fn fill(self, mapping: Mapping, state: State) -> Result<KBox<Node<Area>>> {
+        let range = mapping.iova;
+
+        self.0
+            .fill(range.start, range.last, Area { mapping, state })
+    }
+}
+
+/// The areas of an IO page table, none of which overlaps another.
+pub(super) struct Areas(IntervalTree<Area>);
+
+impl Areas {
+    pub(super) fn new() -> Self {
+        Self(IntervalTree::new())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The tree, for those who look for what is not in it.
+    pub(super) fn tree(&self) -> &IntervalTree<Area> {
+        &self.0
+    }
+
+    /// All areas, ordered by IOVA.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Area> {
+        self.0.iter(0, usize::MAX).map(Node::value)
+    }
+
+    /// The first area that intersects `range`.
+    pub(super) fn first(&self, range: IovaRange) -> Option<&Area> {
+        self.0.first(range.start, range.last).map(Node::value)
+    }
+
+    /// The node of the first area that intersects `range`, for C.
+    pub(super) fn first_node(&self, range: IovaRange) -> Option<&Node<Area>> {
+        self.0.first(range.start, range.last)
+    }
+
+    /// The first area that intersects `range`.
+    pub(super) fn first_mut(&mut self, range: IovaRange) -> Option<&mut Area> {
+        let entry = self.0.first_mut(range.start, range.last)?;
+
+        Some(entry.into_value_mut())
+    }
+
+    /// The area that has `iova`.
+    pub(super) fn at(&self, iova: usize) -> Option<&Area> {
+        self.0.first(iova, iova).map(Node::value)
+    }
+
+    /// Calls `f` with each live area, ordered by IOVA, until it fails.
+    pub(super) fn try_for_each_live(
+        &mut self,
+        mut f: impl FnMut(&Mapping, &mut Live) -> Result,
+    ) -> Result {
+        self.0.try_for_each_mut(0, usize::MAX, |entry| {
+            let Area { mapping, state } = entry.value_mut();
+
+            match state {
+                State::Live(live) => f(mapping, live),
+                State::Filling | State::Emptying => Ok(()),
+            }
+        })
+    }
+
+    /// Occupies IOVA on behalf of the caller, who is going to fill it. No area may be there.
+    pub(super) fn occupy(&mut self, blank: Blank, mapping: Mapping) -> Result {
+        self.0.insert(blank.fill(mapping, State::Filling)?);
+        Ok(())
+    }
+
+    /// Makes use of an area that the caller has filled, and that starts at `iova`.
+    pub(super) fn publish(&mut self, iova: usize, live: Live) {
+        if let Some(entry) = self.0.first_mut(iova, iova) {
+            entry.into_value_mut().state = State::Live(live);
+        }
+    }
+
+    /// Removes an area that the caller was filling or emptying, and that starts at `iova`.
+    pub(super) fn vacate(&mut self, iova: usize) {
+        let area = self.0.remove_first(iova, iova);
+
+        // The IOVA was occupied for the caller, and what belonged to it is the caller's.
+        kernel::warn_on!(!area.is_some_and(|area| area.value().live().is_none()));
+    }
+
+    /// Replaces the live area that has `left` and `right` by two. `slot` is for the right one.
+    ///
+    /// Needs no memory but that of `blank`. There must be no accesses to the area.
+    pub(super) fn split(
+        &mut self,
+        left: Mapping,
+        right: Mapping,
+        blank: Blank,
+        slot: Option<Slot>,
+    ) {
+        let Some(mut node) = self.0.remove_first(left.iova.start, left.iova.start) else {
+            return;
+        };
+        let pages = node.value().pages().cloned();
+
+        node.value_mut().mapping = left;
+        // Neither can fail: ranges are in order. Both areas show the pages that the one did.
+        if node.set_interval(left.iova.start, left.iova.last).is_ok() {
+            self.0.insert(node);
+        }
+        if let Some(Ok(node)) =
+            pages.map(|pages| blank.fill(right, State::Live(Live::new(pages, slot))))
+        {
+            self.0.insert(node);
+        }
+    }
+
+    /// Divides `range` into the parts that the live areas have, which must not leave a gap.
+    pub(super) fn contiguous(&self, range: IovaRange) -> Contiguous<'_> {
+        Contiguous {
+            areas: self.0.iter(range.start, range.last),
+            rest: Some(range),
+        }
+    }
+}
+
+/// The part of a range that one live area has.
+pub(super) struct Piece<'a> {
+    pub(super) range: IovaRange,
+    pub(super) mapping: &'a Mapping,
+    pub(super) live: &'a Live,
+    /// Whether the range ends with this part.
+    pub(super) is_last: bool,
+}
+
+/// The parts of a range, in order: at the first gap there is an error (`ENOENT`), then nothing more.
+pub(super) struct Contiguous<'a> {
+    areas: kernel::interval_tree::Iter<'a, Area>,
+    rest: Option<IovaRange>,
+}
+
+impl<'a> Iterator for Contiguous<'a> {
+    type Item = Result<Piece<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.rest.take()?;
+        let Some(area) = self.areas.next().map(Node::value) else {
+            return Some(Err(ENOENT));
+        };
+        let (mapping, Some(live)) = (area.mapping(), area.live()) else {
+            return Some(Err(ENOENT));
+        };
+        if !mapping.iova.contains(rest.start) {
+            return Some(Err(ENOENT));
+        }
+
+        let range = IovaRange {
+            start: rest.start,
+            last: rest.last.min(mapping.iova.last),
+        };
+        self.rest = rest.after(range.last);
+        Some(Ok(Piece {
+            range,
+            mapping,
+            live,
+            is_last: self.rest.is_none(),
+        }))
+    }
+}

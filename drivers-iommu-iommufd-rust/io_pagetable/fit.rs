@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The choice of IOVA by the kernel: first fit.
+//!
+//! User space sees which IOVA it gets, and tests compare it, so the search has peculiarities that
+//! are kept on purpose:
+//!
+//! - The first and the last page of the space are never given out.
+//! - IOVA is aligned to the length, rounded up to a power of two, but not more than the memory is,
+//!   and not more than a huge page is: so the memory can be shown by huge pages.
+//! - The offset of memory that starts within a page is or-ed into the aligned start of the window and
+//!   of the hole. Bits below the page size that are set there already stay set.
+//! - A range that is just one byte long is not free.
+//!
+//! Pure: no locks. Whoever protects the trees keeps them unchanged meanwhile.
+#![forbid(unsafe_code)]
+
+use crate::{
+    range::IovaRange,
+    span::{
+        By,
+        DoubleSpans, //
+    }, //
+};
+use kernel::{
+    interval_tree::{
+        IntervalTree,
+        Span, //
+    },
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+/// The IOVA that can be chosen at all.
+const WINDOW: IovaRange = IovaRange {
+    start: PAGE_SIZE,
+    last: usize::MAX - PAGE_SIZE,
+};
+
+/// More alignment than this is of no use.
+#[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+const MAX_ALIGNMENT: usize = 1 << kernel::bindings::IOMMUFD_HPAGE_SHIFT;
+#[cfg(not(CONFIG_TRANSPARENT_HUGEPAGE))]
+const MAX_ALIGNMENT: usize = PAGE_SIZE;
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    /// Bytes, not zero.
+    len: usize,
+    /// A power of two.
+    alignment: usize,
+    /// Less than [`PAGE_SIZE`].
+    page_offset: usize,
+}
+
+impl Request {
+    /// Looks for `len` bytes of IOVA for memory that is at `address` where it comes from. IOVA is
+    /// only good if it is aligned to `required`, a power of two.
+    ///
+    /// # Errors
+    ///
+    /// `EOVERFLOW` if `len` is zero or about half of the space or more, `EINVAL` if the memory, or
+    /// its length, is not aligned as required.
+    pub(super) fn new(address: usize, len: usize, required: usize) -> Result<Self> {
+        if len == 0 || len >= usize::MAX / 2 {
+            return Err(EOVERFLOW);
+        }
+
+        // Cannot overflow, see above.
+        let mut alignment = len.next_power_of_two().min(MAX_ALIGNMENT);
+        if address != 0 {
+            alignment = alignment.min(1 << address.trailing_zeros());
+        }
+        if alignment < required {
+            return Err(EINVAL);
+        }
+        Ok(Self {
+            len,
+            alignment,
+            page_offset: address % PAGE_SIZE,
+        })
+    }
+
+    /// The first start in `range` after which there is enough of it.
+    fn place(&self, range: IovaRange) -> Option<usize> {
+        let mask = self.alignment - 1;
+        let start = (range.start.checked_add(mask)? & !mask) | self.page_offset;
+
+        (start < range.last && range.last - start >= self.len - 1).then_some(start)
+    }
+
+    /// Searches in each of `windows` through its holes, and returns the first start that fits.
+    fn search<H: Iterator<Item = IovaRange>>(
+        &self,
+        windows: impl Iterator<Item = IovaRange>,
+        mut holes_of: impl FnMut(IovaRange) -> H,
+    ) -> Option<usize> {
+        for window in windows {
+            let Some(start) = self.place(window) else {
+                continue;
+            };
+            let mut holes = holes_of(IovaRange { start, ..window });
+            if let Some(iova) = holes.find_map(|hole| self.place(hole)) {
+                return Some(iova);
+            }
+        }
+        None
+    }
+
+    /// Finds the lowest fit that no range of `reserved` and `used` intersects, and that is within
+    /// contiguous ranges of `allowed`, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`.
+    pub(super) fn first_fit<T, U, V>(
+        &self,
+        allowed: &IntervalTree<T>,
+        reserved: &IntervalTree<U>,
+        used: &IntervalTree<V>,
+    ) -> Result<usize> {
+        let holes_of = |window: IovaRange| {
+            DoubleSpans::new(reserved, used, window.start, window.last)
+                .filter(|span| span.by == By::Hole)
+                .map(|span| IovaRange {
+                    start: span.start,
+                    last: span.last,
+                })
+        };
+        let iova = if allowed.is_empty() {
+            self.search(core::iter::once(WINDOW), holes_of)
+        } else {
+            let windows = allowed
+                .spans(WINDOW.start, WINDOW.last)
+                .filter_map(|Span { start, last, used }| used.then_some(IovaRange { start, last }));
+
+            self.search(windows, holes_of)
+        };
+
+        iova.ok_or(ENOSPC)
+    }
+}
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+#[kunit_tests(iommufd_fit)]
+mod tests {
+    use super::*;
+    use kernel::interval_tree::Node;
+
+    type Ranges<'a> = &'a [(usize, usize)];
+
+    fn tree(ranges: Ranges<'_>) -> Result<IntervalTree<()>> {
+        let mut tree = IntervalTree::new();
+
+        for &(start, last) in ranges {
+            tree.insert(Node::new(start, last, (), GFP_KERNEL)?);
+        }
+        Ok(tree)
+    }
+
+    fn fit(
+        (address, len): (usize, usize),
+        allowed: Ranges<'_>,
+        reserved: Ranges<'_>,
+        used: Ranges<'_>,
+    ) -> Result<usize> {
+        Request::new(address, len, 1)?.first_fit(&tree(allowed)?, &tree(reserved)?, &tree(used)?)
+    }
+
+    #[test]
+    fn requests_that_cannot_be_met() {
+        let error = |address, len, required| Request::new(address, len, required).err();
+
+        for len in [0, usize::MAX / 2, usize::MAX / 2 + 1, usize::MAX] {
+            assert_eq!(error(0, len, 1), Some(EOVERFLOW));
+        }
+        assert_eq!(error(0, usize::MAX / 2 - 1, 1), None);
+        assert_eq!(error(0, PAGE_SIZE, PAGE_SIZE), None);
+        assert_eq!(error(0, PAGE_SIZE / 2, PAGE_SIZE), Some(EINVAL));
+        assert_eq!(error(PAGE_SIZE / 2, PAGE_SIZE, PAGE_SIZE), Some(EINVAL));
+    }
+
+    #[test]
+    fn alignment_follows_length_and_address() {
+        let alignment = |address, len| Request::new(address, len, 1).map(|r| r.alignment);
+
+        assert_eq!(alignment(0, 1), Ok(1));
+        assert_eq!(alignment(0, PAGE_SIZE + 1), Ok(2 * PAGE_SIZE));
+        assert_eq!(alignment(0, usize::MAX / 2 - 1), Ok(MAX_ALIGNMENT));
+        assert_eq!(alignment(3 * PAGE_SIZE, 4 * PAGE_SIZE), Ok(PAGE_SIZE));
+        assert_eq!(alignment(512, PAGE_SIZE), Ok(512));
+        assert_eq!(alignment(usize::MAX, PAGE_SIZE), Ok(1));
+        assert_eq!(alignment(1 << 63, 64 * MAX_ALIGNMENT), Ok(MAX_ALIGNMENT));
+    }
+
+    #[test]
+    fn the_ends_of_the_space_are_not_given_out() {
+        assert_eq!(fit((0, PAGE_SIZE), &[], &[], &[]), Ok(PAGE_SIZE));
+        // All but what is at the very end is taken.
+        let last_page = usize::MAX - PAGE_SIZE + 1;
+        assert_eq!(
+            fit((0, PAGE_SIZE), &[], &[(0, last_page - 1)], &[]),
+            Err(ENOSPC)
+        );
+        assert_eq!(
+            fit((0, PAGE_SIZE), &[], &[], &[(0, last_page - PAGE_SIZE - 1)]),
+            Ok(last_page - PAGE_SIZE)
+        );
+        assert_eq!(
+            fit((0, PAGE_SIZE), &[(last_page, usize::MAX)], &[], &[]),
+            Err(ENOSPC)
+        );
+    }
+
+    #[test]
+    fn first_of_the_holes() {
+        let page = |n: usize| n * PAGE_SIZE;
+        let pages = |first: usize, last: usize| (page(first), page(last) + (PAGE_SIZE - 1));
+
+        // Page 3 is too small for two, 5 and 6 are not aligned to two, 8 and 9 will do.
+        let (reserved, used) = ([pages(0, 2), pages(7, 7)], [pages(4, 4)]);
+        assert_eq!(fit((0, page(2)), &[], &reserved, &used), Ok(page(8)));
+        assert_eq!(fit((page(1), page(2)), &[], &reserved, &used), Ok(page(5)));
+        assert_eq!(fit((0, page(1)), &[], &reserved, &used), Ok(page(3)));
+        // Allowed ranges that touch are one.
+        let allowed = [pages(3, 5), pages(6, 6), pages(20, 30)];
+        assert_eq!(
+            fit((page(1), page(2)), &allowed, &reserved, &used),
+            Ok(page(5))
+        );
+        assert_eq!(fit((0, page(2)), &allowed, &reserved, &used), Ok(page(20)));
+    }
+
+    #[test]
+    fn offsets_are_merged_into_the_start() {
+        assert_eq!(fit((512, PAGE_SIZE), &[], &[], &[]), Ok(PAGE_SIZE + 512));
+        assert_eq!(
+            fit(
+                (PAGE_SIZE + 512, 512),
+                &[],
+                &[],
+                &[(PAGE_SIZE, PAGE_SIZE + 1023)]
+            ),
+            Ok(PAGE_SIZE + 512 + 1024)
+        );
+        assert_eq!(
+            fit(
+                (3 * 512, 512),
+                &[],
+                &[],
+                &[(PAGE_SIZE, PAGE_SIZE + 3 * 512)]
+            ),
+            Ok(PAGE_SIZE + 7 * 512)
+        );
+    }
+
+    #[test]
+    fn one_byte_is_no_hole() {
+        assert_eq!(
+            fit((0, 1), &[(5 * PAGE_SIZE, 5 * PAGE_SIZE)], &[], &[]),
+            Err(ENOSPC)
+        );
+        assert_eq!(
+            fit((0, 1), &[(5 * PAGE_SIZE, 5 * PAGE_SIZE + 1)], &[], &[]),
+            Ok(5 * PAGE_SIZE)
+        );
+    }
+
+    /// Whole pages that start at a page, in a space of a few pages: try each.
+    #[test]
+    fn whole_pages_are_where_the_model_puts_them() -> Result {
+        const PAGES: usize = 24;
+        let mut seed: u32 = 0x9e37_79b9;
+
+        for round in 0..300_usize {
+            seed ^= seed << 13;
+            seed ^= seed >> 17;
+            seed ^= seed << 5;
+            let (taken, len) = (seed as usize, 1 + round % 5);
+            let is_free = |page: usize| taken >> page & 1 == 0;
+
+            let mut tree = IntervalTree::new();
+            for page in (0..PAGES).filter(|&page| !is_free(page)) {
+                let start = page * PAGE_SIZE;
+                tree.insert(Node::new(start, start + (PAGE_SIZE - 1), (), GFP_KERNEL)?);
+            }
+            tree.insert(Node::new(PAGES * PAGE_SIZE, usize::MAX, (), GFP_KERNEL)?);
+
+            let step = len.next_power_of_two();
+            let model = (1..PAGES)
+                .filter(|start| start % step == 0 && start + len <= PAGES)
+                .find(|&start| (start..start + len).all(is_free));
+            let empty = IntervalTree::<()>::new();
+            let request = Request::new(0, len * PAGE_SIZE, 1)?;
+
+            let expected = model.map(|page| page * PAGE_SIZE).ok_or(ENOSPC);
+            assert_eq!(request.first_fit(&empty, &tree, &empty), expected);
+            assert_eq!(request.first_fit(&empty, &empty, &tree), expected);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IOVA that cannot be used, IOVA that must stay usable, and what is left.
+//!
+//! Reserved ranges come with a domain or a device, and go with it. Allowed ranges are set by user
+//! space, which thereby keeps others from making them useless: a device that would reserve some of
+//! it cannot be attached.
+//!
+//! Locks: the `iova` lock protects all ranges.
+#![forbid(unsafe_code)]
+
+use super::{
+    IoPagetable,
+    IovaSpace, //
+};
+use crate::{
+    ffi::{
+        self,
+        domain::PagingDomain, //
+    },
+    range::IovaRange, //
+};
+use kernel::{
+    device::{
+        Bound,
+        Device, //
+    },
+    interval_tree::{
+        IntervalTree,
+        Node, //
+    },
+    io::PhysAddr,
+    iommu::resv::{
+        ResvRegion,
+        ResvRegions,
+        ResvType, //
+    },
+    prelude::*, //
+};
+
+/// On whose behalf a range is reserved.
+///
+/// Only compared: it does not keep anything alive, nor refer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A domain that cannot translate it. Has the address of the domain.
+    Domain(usize),
+    /// A device that uses it for something else. Has the address of the device.
+    Device(usize),
+    /// Nobody: the mock driver of the tests, which forgets about it.
+    Test,
+}
+
+impl From<&PagingDomain> for Owner {
+    fn from(domain: &PagingDomain) -> Self {
+        Self::Domain(core::ptr::from_ref(domain) as usize)
+    }
+}
+
+impl From<&Device<Bound>> for Owner {
+    fn from(dev: &Device<Bound>) -> Self {
+        Self::Device(core::ptr::from_ref(dev) as usize)
+    }
+}
+
+impl IovaSpace {
+    /// Reserves a range.
+    ///
+    /// # Errors
+    ///
+    /// `EADDRINUSE` if there is an area or allowed range in it, `ENOMEM`.
+    pub(crate) fn reserve(&mut self, range: IovaRange, owner: Owner) -> Result {
+        if self.areas.first(range).is_some() || self.is_allowed(range) {
+            return Err(EADDRINUSE);
+        }
+        self.reserved.insert(Node::new(
+            range.start,
+            range.last,
+            owner,
+            GFP_KERNEL_ACCOUNT,
+        )?);
+        Ok(())
+    }
+
+    /// Gives up all ranges that are reserved on behalf of `owner`. Needs no memory.
+    pub(crate) fn unreserve(&mut self, owner: Owner) {
+        self.reserved.retain(|node| *node.value() != owner);
+    }
+
+    /// Whether some of `range` was allowed explicitly.
+    fn is_allowed(&self, range: IovaRange) -> bool {
+        self.allowed.first(range.start, range.last).is_some()
+    }
+
+    /// The ranges that are not reserved, ordered, as large as possible.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = IovaRange> + '_ {
+        self.reserved
+            .spans(0, usize::MAX)
+            .filter(|span| !span.used)
+            .map(|span| IovaRange {
+                start: span.start,
+                last: span.last,
+            })
+    }
+
+    /// Reserves the IOVA that a device cannot use for what user space maps.
+    fn reserve_regions(
+        &mut self,
+        regions: impl Iterator<Item = ResvRegion>,
+        owner: Owner,
+        sw_msi: Option<&mut PhysAddr>,
+    ) -> Result {
+        let (mut hw_windows, mut sw_windows) = (0, 0);
+        let mut sw_start = None;
+
+        for region in regions {
+            match region.kind {
+                // A device that user space drives does not need it.
+                ResvType::DirectRelaxable => continue,
+                ResvType::Msi => hw_windows += 1,
+                ResvType::SwMsi => {
+                    sw_windows += 1;
+                    sw_start = Some(region.start);
+                }
+                ResvType::Direct | ResvType::Reserved => (),
+            }
+            // CAST: IOVA has the size of `usize`, whatever that of physical addresses is.
+            let range = IovaRange::from_len(region.start as usize, region.length)?;
+            self.reserve(range, owner)?;
+        }
+
+        if let Some(sw_msi) = sw_msi {
+            if let Some(start) = sw_start {
+                *sw_msi = start;
+            }
+            // Drivers offer one way for interrupts: it is theirs if there are more.
+            if kernel::warn_on!(sw_windows != 0 && hw_windows != 0)
+                || kernel::warn_on!(sw_windows > 1)
+            {
+                return Err(EINVAL);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl IoPagetable {
+    /// Reserves what `dev` cannot use, before it is attached to a domain of this space.
+    ///
+    /// If `sw_msi` is given, it is set to the start of the window for interrupts that software
+    /// manages, if the device has one, and drivers must offer no more than one way for interrupts.
+    ///
+    /// # Errors
+    ///
+    /// With nothing reserved for `dev` any more:
+    ///
+    /// - `EADDRINUSE` if there is an area or allowed range in what is to be reserved;
+    /// - `EINVAL` if the driver is wrong; `ENOMEM`.
+    pub(crate) fn enforce_reserved(
+        &self,
+        dev: &Device<Bound>,
+        sw_msi: Option<&mut PhysAddr>,
+    ) -> Result {
+        if ffi::test::should_fail() {
+            return Err(EINVAL);
+        }
+
+        let mut space = self.iova.write();
+        pin_init::stack_pin_init!(let regions = ResvRegions::new(dev));
+        let owner = Owner::from(dev);
+
+        space
+            .reserve_regions(regions.as_ref().iter(), owner, sw_msi)
+            .inspect_err(|_| space.unreserve(owner))
+    }
+
+    /// Gives up what is reserved on behalf of `dev`. Needs no memory.
+    pub(crate) fn remove_reserved(&self, dev: &Device<Bound>) {
+        self.iova.write().unreserve(Owner::from(dev));
+    }
+
+    /// Makes `allowed` the ranges that must not be reserved. If there are none, nothing is allowed
+    /// explicitly, and all that is not reserved may be used.
+    ///
+    /// # Errors
+    ///
+    /// `EADDRINUSE` if some of it is reserved; then nothing changes.
+    pub(crate) fn set_allowed(&self, mut allowed: IntervalTree<()>) -> Result {
+        let mut space = self.iova.write();
+        let clash = allowed
+            .iter(0, usize::MAX)
+            .any(|range| space.reserved.first(range.start(), range.last()).is_some());
+
+        if clash {
+            return Err(EADDRINUSE);
+        }
+        core::mem::swap(&mut space.allowed, &mut allowed);
+        drop(space);
+        // What was allowed before is freed here, without the lock.
+        Ok(())
+    }
+}

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The IOAS: an I/O address space that user space fills.
+//!
+//! This room is the commands; what they do is done by the [`IoPagetable`].
+//!
+//! Locks: [`Ioas::hwpts`] is taken before all locks of the IO page table. IOAS_CHANGE_PROCESS takes
+//! [`Context::ioas_creation_lock`], then the `iova` locks of all IOASes of the context in the order
+//! of their ids.
+#![forbid(unsafe_code)]
+
+use crate::{
+    context::Context,
+    ffi,
+    io_pagetable::{
+        IoPagetable,
+        Iova,
+        IovaSpace, //
+    },
+    ioctl::Command,
+    mapping::Prot,
+    object::{
+        Kind,
+        Object,
+        Ref,
+        Reserved, //
+    },
+    pages::{
+        Handover,
+        Pages, //
+    },
+    range::IovaRange, //
+};
+use kernel::{
+    bindings,
+    interval_tree::{
+        IntervalTree,
+        Node, //
+    },
+    prelude::*,
+    sync::{
+        new_mutex,
+        rwsem::WriteGuard,
+        Arc,
+        Mutex, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+/// An I/O address space, `struct iommufd_ioas` of which C knows the first field.
+#[repr(C)]
+#[pin_data]
+pub(crate) struct Ioas {
+    #[pin]
+    pub(crate) iopt: IoPagetable,
+    /// The ids of the paging HWPTs of this IOAS. Held while one is found or made for a device that is
+    /// being attached.
+    #[pin]
+    pub(crate) hwpts: Mutex<KVec<u32>>,
+}
+
+impl Kind for Ioas {
+    fn destroy(this: &Object<Self>, _ctx: &Context) {
+        this.iopt.destroy();
+    }
+}
+
+impl Ioas {
+    fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            iopt <- IoPagetable::new(),
+            hwpts <- new_mutex!(KVec::new(), "iommufd_ioas::mutex"),
+        }? Error)
+    }
+
+    /// Makes an empty IOAS that nobody sees yet, to be published by [`Ioas::publish`].
+    pub(crate) fn reserve(ctx: &Context) -> Result<Reserved<'_, Self>> {
+        ctx.reserve(Self::new())
+    }
+
+    /// Lets user space find the IOAS, but not while all IOASes are being held still.
+    pub(crate) fn publish(ioas: Reserved<'_, Self>) {
+        let _creation = ioas.ctx().ioas_creation_lock.read();
+
+        ioas.publish();
+    }
+}
+
+/// A number that user space gave for an IOVA or a length, if it is one that can be mapped.
+fn bounded(number: u64) -> Result<usize> {
+    usize::try_from(number)
+        .ok()
+        .filter(|&number| number != usize::MAX)
+        .ok_or(EOVERFLOW)
+}
+
+const FIXED: u32 = bindings::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA;
+const WRITEABLE: u32 = bindings::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE;
+const READABLE: u32 = bindings::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE;
+
+/// Whether there are flags that mapping commands do not have.
+fn has_unknown_flags(flags: u32) -> bool {
+    flags & !(FIXED | WRITEABLE | READABLE) != 0
+}
+
+/// What the flags of a mapping command allow.
+fn prot_of(flags: u32) -> Result<Prot> {
+    // User space has no means to flush caches. Devices are only bound if DMA is coherent.
+    let mut prot = bindings::IOMMU_CACHE;
+
+    if flags & WRITEABLE != 0 {
+        prot |= bindings::IOMMU_WRITE;
+    }
+    if flags & READABLE != 0 {
+        prot |= bindings::IOMMU_READ;
+    }
+    if flags & (WRITEABLE | READABLE) == 0 {
+        return Err(EINVAL);
+    }
+    Ok(Prot(prot))
+}
+
+/// Where the flags of a mapping command tell to map.
+fn place_of(flags: u32, iova: usize) -> Iova {
+    if flags & FIXED != 0 {
+        Iova::Fixed(iova)
+    } else {
+        Iova::Any
+    }
+}
+
+/// IOMMU_IOAS_ALLOC.
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_ioas_alloc>) -> Result {
+    if cmd.flags != 0 {
+        return Err(EOPNOTSUPP);
+    }
+
+    let ioas = Ioas::reserve(cmd.ctx())?;
+    cmd.out_ioas_id = ioas.id();
+    cmd.respond()?;
+    Ioas::publish(ioas);
+    Ok(())
+}
+
+/// IOMMU_IOAS_IOVA_RANGES.
+pub(crate) fn iova_ranges(cmd: &mut Command<'_, bindings::iommu_ioas_iova_ranges>) -> Result {
+    if cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+
+    let ioas = cmd.ctx().get::<Ioas>(cmd.ioas_id)?;
+    let room = cmd.num_iovas;
+    let len = size_of::<bindings::iommu_iova_range>() * room as usize;
+    let user = UserPtr::from_addr(cmd.allowed_iovas as usize);
+    let mut out = UserSlice::new(user, len).writer();
+    let mut count = 0_u32;
+
+    let space = ioas.iopt.read();
+    for range in space.usable() {
+        if count < room {
+            out.write(&(range.start as u64))?;
+            out.write(&(range.last as u64))?;
+        }
+        count = count.saturating_add(1);
+    }
+    cmd.num_iovas = count;
+    cmd.out_iova_alignment = space.alignment() as u64;
+    cmd.respond()?;
+    if count > room {
+        return Err(EMSGSIZE);
+    }
+    Ok(())
+}
+
+/// Reads ranges, which must not overlap.
+fn read_ranges(user: UserPtr, count: u32) -> Result<IntervalTree<()>> {
+    let len = size_of::<bindings::iommu_iova_range>() * count as usize;
+    let mut reader = UserSlice::new(user, len).reader();
+    let mut ranges = IntervalTree::new();
+
+    for _ in 0..count {
+        // CAST: IOVA has the size of `usize`.
+        let (start, last) = (
+            reader.read::<u64>()? as usize,
+            reader.read::<u64>()? as usize,
+        );
+
+        if start >= last || ranges.first(start, last).is_some() {
+            return Err(EINVAL);
+        }
+        ranges.insert(Node::new(start, last, (), GFP_KERNEL_ACCOUNT)?);
+    }
+    Ok(ranges)
+}
+
+/// IOMMU_IOAS_ALLOW_IOVAS.
+pub(crate) fn allow_iovas(cmd: &mut Command<'_, bindings::iommu_ioas_allow_iovas>) -> Result {
+    if cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+
+    let ioas = cmd.ctx().get::<Ioas>(cmd.ioas_id)?;
+    let user = UserPtr::from_addr(cmd.allowed_iovas as usize);
+    let allowed = read_ranges(user, cmd.num_iovas)?;
+
+    ioas.iopt.set_allowed(allowed)
+}
+
+/// IOMMU_IOAS_MAP.
+pub(crate) fn map(cmd: &mut Command<'_, bindings::iommu_ioas_map>) -> Result {
+    if has_unknown_flags(cmd.flags) || cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+
+    let (iova, len) = (bounded(cmd.iova)?, bounded(cmd.length)?);
+    let prot = prot_of(cmd.flags)?;
+    let ctx = cmd.ctx();
+    let ioas = ctx.get::<Ioas>(cmd.ioas_id)?;
+
+    // CAST: An address of user space, whatever it is.
+    let uptr = cmd.user_va as usize;
+    let (pages, start_byte) = Pages::from_user(uptr, len, prot.writable(), ctx.account_mode())?;
+    let place = place_of(cmd.flags, iova);
+    cmd.iova = ioas.iopt.map(pages, start_byte, len, place, prot)? as u64;
+    cmd.respond()
+}
+
+/// IOMMU_IOAS_MAP_FILE.
+pub(crate) fn map_file(cmd: &mut Command<'_, bindings::iommu_ioas_map_file>) -> Result {
+    if has_unknown_flags(cmd.flags) {
+        return Err(EOPNOTSUPP);
+    }
+
+    let (iova, len) = (bounded(cmd.iova)?, bounded(cmd.length)?);
+    let prot = prot_of(cmd.flags)?;
+    let ctx = cmd.ctx();
+    let ioas = ctx.get::<Ioas>(cmd.ioas_id)?;
+
+    // CAST: Files have no more than `usize` bytes.
+    let start = cmd.start as usize;
+    let mode = ctx.account_mode();
+    let (pages, start_byte) = Pages::from_fd(cmd.fd, start, len, prot.writable(), mode)?;
+    let place = place_of(cmd.flags, iova);
+    cmd.iova = ioas.iopt.map(pages, start_byte, len, place, prot)? as u64;
+    cmd.respond()
+}
+
+/// IOMMU_IOAS_COPY.
+pub(crate) fn copy(cmd: &mut Command<'_, bindings::iommu_ioas_copy>) -> Result {
+    let ctx = cmd.ctx();
+    let src_id = cmd.src_ioas_id;
+    let (mut src_iova, mut flags) = (cmd.src_iova, cmd.flags);
+    ffi::test::convert_iova(ctx, src_id, &mut src_iova, &mut flags);
+    (cmd.src_iova, cmd.flags) = (src_iova, flags);
+
+    if has_unknown_flags(flags) {
+        return Err(EOPNOTSUPP);
+    }
+    let (len, src_iova) = (bounded(cmd.length)?, bounded(src_iova)?);
+    let dst_iova = bounded(cmd.dst_iova)?;
+    let prot = prot_of(flags)?;
+
+    let src = ctx.get::<Ioas>(src_id)?;
+    let mut parts = src.iopt.parts(IovaRange::from_len(src_iova, len)?)?;
+    // The parts have their own references, and the source may be the destination.
+    drop(src);
+
+    let dst = ctx.get::<Ioas>(cmd.dst_ioas_id)?;
+    let place = place_of(flags, dst_iova);
+    cmd.dst_iova = dst.iopt.map_parts(&mut parts, len, place, prot)? as u64;
+    cmd.respond()
+}
+
+/// IOMMU_IOAS_UNMAP.
+pub(crate) fn unmap(cmd: &mut Command<'_, bindings::iommu_ioas_unmap>) -> Result {
+    let ioas = cmd.ctx().get::<Ioas>(cmd.ioas_id)?;
+
+    let bytes = if cmd.iova == 0 && cmd.length == u64::MAX {
+        let (bytes, result) = ioas.iopt.unmap_all();
+
+        result.map(|()| bytes)?
+    } else {
+        let range = IovaRange::from_len(bounded(cmd.iova)?, bounded(cmd.length)?)?;
+        let (bytes, result) = ioas.iopt.unmap(range);
+
+        result?;
+        // Nothing was there.
+        (bytes != 0).then_some(bytes).ok_or(ENOENT)?
+    };
+    cmd.length = bytes as u64;
+    cmd.respond()
+}
+
+/// IOMMU_OPTION_HUGE_PAGES.
+pub(crate) fn option_huge_pages(ctx: &Context, option: &mut bindings::iommu_option) -> Result {
+    let ioas = ctx.get::<Ioas>(option.object_id)?;
+
+    match u32::from(option.op) {
+        bindings::iommufd_option_ops_IOMMU_OPTION_OP_GET => {
+            option.val64 = u64::from(ioas.iopt.large_pages());
+            Ok(())
+        }
+        bindings::iommufd_option_ops_IOMMU_OPTION_OP_SET => match option.val64 {
+            0 => ioas.iopt.set_large_pages(false),
+            1 => ioas.iopt.set_large_pages(true),
+            _ => Err(EINVAL),
+        },
+        _ => Err(EOPNOTSUPP),
+    }
+}
+
+/// IOMMU_IOAS_NOIOMMU_GET_PA.
+#[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+pub(crate) fn noiommu_get_pa(cmd: &mut Command<'_, bindings::iommu_ioas_noiommu_get_pa>) -> Result {
+    if !ffi::task::capable(bindings::CAP_SYS_RAWIO) {
+        return Err(EPERM);
+    }
+    if cmd.flags != 0 || cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    if cmd.length == 0 {
+        return Err(EINVAL);
+    }
+
+    let iova = bounded(cmd.iova)?;
+    let ioas = cmd.ctx().get::<Ioas>(cmd.ioas_id)?;
+    (cmd.out_phys, cmd.length) = ioas.iopt.noiommu_phys(iova, cmd.length)?;
+    cmd.respond()
+}
+
+/// The IOAS with the lowest id, not below `from`, that is not being destroyed.
+fn next_ioas<'a>(ctx: &'a Context, from: &mut u32) -> Option<Ref<'a, Ioas>> {
+    let table = ctx.objects.lock();
+
+    loop {
+        let (id, header) = table.find(*from)?;
+        *from = id + 1;
+        if let Some(ioas) = Ref::try_lock(header, ctx) {
+            return Some(ioas);
+        }
+    }
+}
+
+/// The pages of all areas of locked IOASes, those that are in more than one area repeatedly.
+fn all_pages<'a>(
+    spaces: &'a [WriteGuard<'_, IovaSpace>],
+) -> impl Iterator<Item = Option<&'a Arc<Pages>>> {
+    spaces
+        .iter()
+        .flat_map(|space| space.areas().map(|area| area.pages()))
+}
+
+/// IOMMU_IOAS_CHANGE_PROCESS.
+///
+/// Whose memory limit pages count against is not protected by a lock of its own, which accesses
+/// would have to take for each byte they copy. Instead all IOASes of the context are locked: pages can
+/// be in any of them.
+pub(crate) fn change_process(cmd: &mut Command<'_, bindings::iommu_ioas_change_process>) -> Result {
+    if cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+
+    // No IOAS is published meanwhile, and only one thread holds more than one of their locks.
+    let ctx = cmd.ctx();
+    let creation = ctx.ioas_creation_lock.write();
+    let (mut ioases, mut from) = (KVec::new(), 0);
+    while let Some(ioas) = next_ioas(ctx, &mut from) {
+        ioases.push(ioas, GFP_KERNEL)?;
+    }
+    let mut spaces = KVec::with_capacity(ioases.len(), GFP_KERNEL)?;
+    for ioas in &ioases {
+        spaces.push(ioas.iopt.write_nested_in(&creation), GFP_KERNEL)?;
+    }
+
+    for pages in all_pages(&spaces) {
+        if !pages.ok_or(EBUSY)?.is_file() {
+            return Err(EINVAL);
+        }
+    }
+    hand_over(&spaces)
+}
+
+/// Makes the current process pay for all pages.
+fn hand_over(spaces: &[WriteGuard<'_, IovaSpace>]) -> Result {
+    let mut handover = Handover::to_current()?;
+
+    all_pages(spaces)
+        .flatten()
+        .for_each(|pages| handover.tally(pages));
+    match handover.charge() {
+        Ok(charged) => {
+            all_pages(spaces)
+                .flatten()
+                .for_each(|pages| charged.apply(pages));
+            Ok(())
+        }
+        Err((error, handover)) => {
+            all_pages(spaces)
+                .flatten()
+                .for_each(|pages| handover.cancel(pages));
+            Err(error)
+        }
+    }
+}
