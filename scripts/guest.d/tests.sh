@@ -31,5 +31,8 @@ suite_fail_nth()
 
 suite_race()
 {
-	suite iommufd_race $tests/iommufd_race
+	race_rc=0
+	suite iommufd_destroy_race $tests/iommufd_destroy_race 5 || race_rc=1
+	suite iommufd_race $tests/iommufd_race || race_rc=1
+	return $race_rc
 }

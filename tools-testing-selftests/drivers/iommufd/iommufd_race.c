@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Objects of /dev/iommu that are used by some threads while another one
- * destroys them. Needs no device.
+ * An IOAS that is destroyed while other threads change it, or destroy it too.
+ * Needs no device.
  *
- * Whatever the interleaving: a user finds the object or ENOENT, and the
- * destroyer is done soon after the last user has let go.
+ * Whatever the interleaving: a user finds the object or ENOENT, the destroyer
+ * is done soon after the last user has let go, and of several destroyers one
+ * has it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -72,19 +73,6 @@ static int destroy(int iommufd, u32 id)
 	return ioctl(iommufd, IOMMU_DESTROY, &cmd) ? -errno : 0;
 }
 
-static int use_by_query(struct race *race, u32 ioas, unsigned long user)
-{
-	struct iommu_iova_range ranges[8];
-	struct iommu_ioas_iova_ranges cmd = {
-		.size = sizeof(cmd),
-		.ioas_id = ioas,
-		.num_iovas = 8,
-		.allowed_iovas = (uintptr_t)ranges,
-	};
-
-	return ioctl(race->iommufd, IOMMU_IOAS_IOVA_RANGES, &cmd) ? -errno : 0;
-}
-
 static int use_by_map(struct race *race, u32 ioas, unsigned long user)
 {
 	unsigned long page_size = sysconf(_SC_PAGESIZE);
@@ -107,6 +95,14 @@ static int use_by_map(struct race *race, u32 ioas, unsigned long user)
 	if (ioctl(race->iommufd, IOMMU_IOAS_MAP, &map))
 		return -errno;
 	return ioctl(race->iommufd, IOMMU_IOAS_UNMAP, &unmap) ? -errno : 0;
+}
+
+static int use_by_destroy(struct race *race, u32 ioas, unsigned long user)
+{
+	int rc = destroy(race->iommufd, ioas);
+
+	/* Another user is just passing by. */
+	return rc == -EBUSY ? -ENOENT : rc;
 }
 
 static void *use_it(void *arg)
@@ -139,16 +135,18 @@ FIXTURE(race)
 FIXTURE_VARIANT(race)
 {
 	int (*use)(struct race *race, u32 ioas, unsigned long user);
+	bool destroys;
 };
 
-FIXTURE_VARIANT_ADD(race, query)
-{
-	.use = use_by_query,
-};
-
-FIXTURE_VARIANT_ADD(race, map)
+FIXTURE_VARIANT_ADD(race, amid_maps)
 {
 	.use = use_by_map,
+};
+
+FIXTURE_VARIANT_ADD(race, amid_destroys)
+{
+	.use = use_by_destroy,
+	.destroys = true,
 };
 
 FIXTURE_SETUP(race)
@@ -173,18 +171,13 @@ FIXTURE_SETUP(race)
 
 FIXTURE_TEARDOWN(race)
 {
-	unsigned long i;
-
-	__atomic_store_n(&self->race.stop, true, __ATOMIC_RELAXED);
-	for (i = 0; i < THREADS; i++)
-		pthread_join(self->users[i].thread, NULL);
 	EXPECT_EQ(0, close(self->race.iommufd));
 }
 
 TEST_F_TIMEOUT(race, destroy, 120)
 {
 	double end = now() + SECONDS, start, took, worst = 0;
-	unsigned long busy = 0, rounds = 0;
+	unsigned long i, busy = 0, destroyed = 0, rounds = 0;
 	int rc;
 
 	while (now() < end && worst < LIMIT) {
@@ -204,15 +197,24 @@ TEST_F_TIMEOUT(race, destroy, 120)
 			if (rc == -EBUSY)
 				busy++;
 		} while (rc == -EBUSY);
-		ASSERT_EQ(0, rc);
-		__atomic_store_n(&self->race.ioas, 0, __ATOMIC_RELAXED);
+		if (!rc)
+			destroyed++;
+		else
+			ASSERT_EQ(-ENOENT, rc);
 		ASSERT_EQ(-ENOENT, destroy(self->race.iommufd, ioas));
 		rounds++;
 	}
+	__atomic_store_n(&self->race.stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < THREADS; i++)
+		ASSERT_EQ(0, pthread_join(self->users[i].thread, NULL));
+
 	TH_LOG("%lu destroyed amid %lu uses, %lu times EBUSY, the slowest in %.3f s",
 	       rounds, self->race.uses, busy, worst);
 	EXPECT_EQ(0, self->race.unexpected);
 	EXPECT_LT(0, self->race.uses);
+	if (variant->destroys)
+		destroyed += self->race.uses;
+	EXPECT_EQ(rounds, destroyed);
 	ASSERT_GT(LIMIT, worst);
 }
 
