@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! I/O page faults.
+//!
+//! A device that finds no translation for an address asks for the page. Its requests come in groups,
+//! and each group is owed one answer, after which the device goes on or gives up. The IOMMU core
+//! hands a group to the `iopf_handler` of the domain in which the fault happened; from there on it
+//! belongs to the handler.
+//!
+//! [`Group`] is that ownership: it can be in one place only, and it cannot be lost without an answer.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
+
+use crate::{
+    bindings,
+    types::Opaque, //
+};
+use core::{
+    marker::PhantomData,
+    mem::{
+        offset_of,
+        ManuallyDrop, //
+    },
+    ops::Deref,
+    ptr::NonNull, //
+};
+
+/// The answer to a group of page requests.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// The pages are there now: try again.
+    Success,
+    /// The requests cannot be satisfied: do not try again.
+    Invalid,
+    /// Something is wrong with the device: drop its faults from here on.
+    Failure,
+}
+
+impl Response {
+    fn as_raw(self) -> bindings::iommu_page_response_code {
+        match self {
+            Response::Success => bindings::iommu_page_response_code_IOMMU_PAGE_RESP_SUCCESS,
+            Response::Invalid => bindings::iommu_page_response_code_IOMMU_PAGE_RESP_INVALID,
+            Response::Failure => bindings::iommu_page_response_code_IOMMU_PAGE_RESP_FAILURE,
+        }
+    }
+}
+
+/// One page that a device asks for.
+#[derive(Copy, Clone, Debug)]
+pub struct PageRequest {
+    /// `IOMMU_FAULT_PAGE_REQUEST_*`: which of the other fields count, and whether it is the last
+    /// request of its group.
+    pub flags: u32,
+    /// The process address space, where `flags` says so.
+    pub pasid: u32,
+    /// The number by which the device knows the group.
+    pub grpid: u32,
+    /// What the device wants to do: `IOMMU_FAULT_PERM_*`.
+    pub perm: u32,
+    /// The address of the page, an IOVA.
+    pub addr: u64,
+}
+
+/// A group of page requests that has not been answered.
+///
+/// # Invariants
+///
+/// The group is off the list of its device, and the owner of this value is its only user: the
+/// requests do not change.
+#[repr(transparent)]
+pub struct Pending(Opaque<bindings::iopf_group>);
+
+// SAFETY: The only changes are made by the owner.
+unsafe impl Sync for Pending {}
+
+impl Pending {
+    /// The number of requests.
+    pub fn len(&self) -> usize {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.0.get()).fault_count }
+    }
+
+    /// Whether there are no requests. A group has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The requests, the last one at the end.
+    pub fn requests(&self) -> impl Iterator<Item = PageRequest> + '_ {
+        // SAFETY: By the type invariants: the head is part of the group.
+        let head = unsafe { &raw mut (*self.0.get()).faults };
+        // SAFETY: As above.
+        let first = unsafe { (*head).next };
+        Requests {
+            head,
+            next: first,
+            _group: PhantomData,
+        }
+    }
+
+    /// The attach handle under which the device faulted.
+    ///
+    /// Whether it still exists is up to the caller: whoever frees a handle must see to it first that
+    /// the groups under it are answered.
+    pub fn attach_handle(&self) -> *mut bindings::iommu_attach_handle {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.0.get()).attach_handle }
+    }
+}
+
+struct Requests<'a> {
+    head: *mut bindings::list_head,
+    next: *mut bindings::list_head,
+    _group: PhantomData<&'a Pending>,
+}
+
+impl Iterator for Requests<'_> {
+    type Item = PageRequest;
+
+    fn next(&mut self) -> Option<PageRequest> {
+        if self.next == self.head {
+            return None;
+        }
+        // SAFETY: An entry of the list of requests is the `list` field of an `iopf_fault`, which the
+        // group owns while it is borrowed.
+        let fault = unsafe {
+            let fault = self
+                .next
+                .byte_sub(offset_of!(bindings::iopf_fault, list))
+                .cast::<bindings::iopf_fault>();
+            self.next = (*self.next).next;
+            &(*fault).fault.prm
+        };
+        Some(PageRequest {
+            flags: fault.flags,
+            pasid: fault.pasid,
+            grpid: fault.grpid,
+            perm: fault.perm,
+            addr: fault.addr,
+        })
+    }
+}
+
+/// The ownership of a group of page requests, and the duty to answer it.
+///
+/// Dropping it answers [`Response::Invalid`].
+///
+/// # Invariants
+///
+/// `self.0` points to a [`Pending`] that nobody else owns.
+#[must_use = "the device waits for an answer"]
+pub struct Group(NonNull<Pending>);
+
+// SAFETY: A group may be answered from any thread.
+unsafe impl Send for Group {}
+// SAFETY: A shared reference gives no more than one to a `Pending`, which is `Sync`.
+unsafe impl Sync for Group {}
+
+impl Group {
+    /// Takes over a group from the IOMMU core, and off the list of its device, from which the core
+    /// would answer it in the handler's place.
+    ///
+    /// # Safety
+    ///
+    /// `group` must be the argument of an `iopf_handler` that is running and that returns 0; this may
+    /// be called once for it.
+    ///
+    /// Context: process context; may sleep.
+    pub unsafe fn claim(group: NonNull<bindings::iopf_group>) -> Self {
+        // SAFETY: The group is valid by the requirements of this function.
+        unsafe { bindings::iopf_group_dequeue(group.as_ptr()) };
+        // INVARIANT: A handler that returns 0 owns the group.
+        Self(group.cast())
+    }
+
+    /// Answers the requests.
+    ///
+    /// Context: process context; may sleep.
+    pub fn respond(self, response: Response) {
+        ManuallyDrop::new(self).answer(response);
+    }
+
+    /// To be called once, as the end of the group.
+    fn answer(&mut self, response: Response) {
+        let group = self.0.as_ptr().cast();
+        // SAFETY: By the type invariants the group is valid and nobody else refers to it. The caller
+        // does not use it again.
+        unsafe {
+            bindings::iopf_group_response(group, response.as_raw());
+            bindings::iopf_free_group(group);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.answer(Response::Invalid);
+    }
+}
+
+impl Deref for Group {
+    type Target = Pending;
+
+    fn deref(&self) -> &Pending {
+        // SAFETY: By the type invariants.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// A queue of groups. It allocates nothing: each group brings its own link.
+///
+/// Dropping the queue answers what is in it with [`Response::Invalid`].
+///
+/// # Invariants
+///
+/// `first` starts a chain of groups, linked by `node.next` and ended by null, that the queue owns.
+/// `last` is the end of the chain, or null if it is empty.
+pub struct Queue {
+    first: *mut bindings::iopf_group,
+    last: *mut bindings::iopf_group,
+}
+
+// SAFETY: The queue owns its groups, which may be sent.
+unsafe impl Send for Queue {}
+// SAFETY: There is nothing to do with a shared reference but to see whether the queue is empty.
+unsafe impl Sync for Queue {}
+
+impl Queue {
+    /// An empty queue.
+    pub const fn new() -> Self {
+        Self {
+            first: core::ptr::null_mut(),
+            last: core::ptr::null_mut(),
+        }
+    }
+
+    /// Whether there is no group in the queue.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_null()
+    }
+
+    /// Appends a group.
+    pub fn push_back(&mut self, group: Group) {
+        let new = Self::into_link(group);
+        // SAFETY: The queue owns the new group, and the last one if there is one. The link is for
+        // the owner of the group to use.
+        unsafe {
+            (*new).node.next = core::ptr::null_mut();
+            if self.last.is_null() {
+                self.first = new;
+            } else {
+                (*self.last).node.next = new.cast();
+            }
+        }
+        self.last = new;
+    }
+
+    /// Puts a group back where [`Self::pop_front`] took it.
+    pub fn push_front(&mut self, group: Group) {
+        let new = Self::into_link(group);
+        // SAFETY: The queue owns the new group.
+        unsafe { (*new).node.next = self.first.cast() };
+        self.first = new;
+        if self.last.is_null() {
+            self.last = new;
+        }
+    }
+
+    /// Takes out the first group.
+    pub fn pop_front(&mut self) -> Option<Group> {
+        let first = NonNull::new(self.first)?;
+        // SAFETY: The queue owns the group.
+        self.first = unsafe { (*first.as_ptr()).node.next.cast() };
+        if self.first.is_null() {
+            self.last = core::ptr::null_mut();
+        }
+        // INVARIANT: The queue gives up the group.
+        Some(Group(first.cast()))
+    }
+
+    /// Takes out the groups for which `which` holds, and keeps the order of both.
+    pub fn extract(&mut self, mut which: impl FnMut(&Pending) -> bool) -> Queue {
+        let mut out = Queue::new();
+        let mut rest = Queue::new();
+        while let Some(group) = self.pop_front() {
+            if which(&group) {
+                out.push_back(group);
+            } else {
+                rest.push_back(group);
+            }
+        }
+        core::mem::swap(self, &mut rest);
+        out
+    }
+
+    fn into_link(group: Group) -> *mut bindings::iopf_group {
+        ManuallyDrop::new(group).0.as_ptr().cast()
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        while let Some(group) = self.pop_front() {
+            drop(group);
+        }
+    }
+}
