@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Event queues: what the IOMMU has to tell user space, as files.
+//!
+//! - [`Fault`] carries groups of I/O page faults from the devices of the HWPTs that were created with
+//!   it, and carries user space's answers back.
+//! - [`Veventq`] carries the events of one type of a vIOMMU to the VMM that has the guest.
+//!
+//! Each queue is an object of the context, and has one file. The file is a [`User`] of the queue: the
+//! queue cannot be destroyed while the file is open. The file also holds the context, so that the
+//! queue is still there when only the file is left. Nothing makes a second file of a queue.
+//!
+//! The file exists before the queue is published, but it owns nothing until then ([`NewFile`]). If
+//! the creation of the queue fails, the order in which the queue and its file go does not matter.
+//!
+//! [`User`]: crate::object::User
+#![forbid(unsafe_code)]
+
+use core::mem::MaybeUninit;
+use kernel::{
+    fs::{
+        anon_inode::{
+            AnonFile,
+            PendingFile, //
+        },
+        file::{
+            flags,
+            FileDescriptorReservation, //
+        }, //
+    },
+    prelude::*, //
+};
+
+mod fault;
+mod veventq;
+
+pub(crate) use self::fault::Fault;
+pub(crate) use crate::ffi::eventq::Veventq;
+
+/// IOMMU_FAULT_QUEUE_ALLOC.
+pub(crate) use self::fault::alloc as fault_alloc;
+/// IOMMU_VEVENTQ_ALLOC.
+pub(crate) use self::veventq::alloc as veventq_alloc;
+
+/// A file and its descriptor, complete but for what the file will own.
+struct NewFile<F: AnonFile<Ptr = KBox<F>>> {
+    file: PendingFile<F>,
+    fd: FileDescriptorReservation,
+    data: KBox<MaybeUninit<F>>,
+}
+
+impl<F: AnonFile<Ptr = KBox<F>>> NewFile<F> {
+    /// Makes a file and reserves a descriptor for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], [`ENFILE`] or [`EMFILE`].
+    fn new() -> Result<Self> {
+        let data = KBox::new_uninit(GFP_KERNEL)?;
+        let file = PendingFile::new(flags::O_RDWR)?;
+        let fd = FileDescriptorReservation::get_unused_fd_flags(flags::O_CLOEXEC)?;
+        Ok(Self { file, fd, data })
+    }
+
+    /// The descriptor that the file is going to have.
+    fn fd(&self) -> u32 {
+        self.fd.reserved_fd()
+    }
+
+    /// Opens the file to user space, as the owner of `data`. Cannot fail.
+    fn install(self, data: F) {
+        self.file.install(self.fd, self.data.write(data));
+    }
+}
+
+/// The result of a read or a write that was cut short: an error only counts if nothing was done.
+fn partial(done: usize, result: Result) -> Result<usize> {
+    match result {
+        Err(err) if done == 0 => Err(err),
+        _ => Ok(done),
+    }
+}

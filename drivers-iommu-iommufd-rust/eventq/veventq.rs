@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Events of a vIOMMU for user space.
+//!
+//! The IOMMU driver reports what hardware tells a guest's vIOMMU; `driver.c` queues it, for the type
+//! of event that it is, in the [`Veventq`] of that type, of which a vIOMMU has at most one. When
+//! `depth` events wait already, or there is no memory, the event is lost: then a header without data
+//! stands at the end of the queue, until an event follows whose number tells the same.
+//!
+//! The queue can be found, by the IOMMU driver, from when it is in the list of the vIOMMU. That is
+//! the last step of its creation, and leaving the list is the first one of its end.
+//!
+//! Locks: `veventqs_rwsem` of the vIOMMU (write: to change the list; read: `driver.c`, to queue) →
+//! the lock of the queue, a spinlock. Several readers of one file may each get some of the events.
+#![forbid(unsafe_code)]
+
+use super::{
+    partial,
+    NewFile,
+    Veventq, //
+};
+use crate::{
+    context::ContextRef,
+    ffi::eventq::VeventHeader,
+    ioctl::Command,
+    object::User,
+    viommu::Viommu, //
+};
+use kernel::{
+    bindings,
+    fs::{
+        anon_inode::{
+            AnonFile,
+            Poller,
+            POLL_IN, //
+        },
+        file::Offset, //
+    },
+    prelude::*,
+    uaccess::UserSliceWriter, //
+};
+
+/// More than the hardware queues of any IOMMU hold.
+const MAX_DEPTH: u32 = 1 << 19;
+
+/// Gives whole events to user space, as many as fit. Returns how many bytes that were, and why there
+/// are no more.
+fn read(veventq: &Veventq, out: &mut UserSliceWriter) -> (usize, Result) {
+    let mut done = 0;
+    while let Some(event) = veventq.fetch() {
+        let size = size_of::<VeventHeader>().saturating_add(event.data().len());
+        if size > out.len() {
+            // Whoever offers too little for the first event would wait for ever.
+            let result = if done == 0 { Err(EINVAL) } else { Ok(()) };
+            veventq.restore(event);
+            return (done, result);
+        }
+        let result = out
+            .write(&event.header())
+            .and_then(|()| out.write_slice(event.data()));
+        if result.is_err() {
+            veventq.restore(event);
+            return (done, result);
+        }
+        veventq.consume(event);
+        done += size;
+    }
+    (done, Ok(()))
+}
+
+/// The file of a queue. The fields are dropped in order: the context comes last.
+struct VeventFile {
+    veventq: User<Veventq>,
+    _ctx: ContextRef,
+}
+
+#[vtable]
+impl AnonFile for VeventFile {
+    type Ptr = KBox<Self>;
+    const NAME: &'static CStr = c"[iommufd-viommu-event]";
+
+    fn read(this: &Self, pos: Offset, mut out: UserSliceWriter) -> Result<usize> {
+        if pos != 0 {
+            return Err(ESPIPE);
+        }
+        if out.len() < size_of::<VeventHeader>() {
+            return Err(EINVAL);
+        }
+        let (done, result) = read(&this.veventq, &mut out);
+        partial(done, result)
+    }
+
+    fn poll<'a>(this: &'a Self, poller: &Poller<'a>) -> u32 {
+        poller.wait_on(this.veventq.pollers());
+        if this.veventq.is_empty() {
+            0
+        } else {
+            POLL_IN
+        }
+    }
+}
+
+/// IOMMU_VEVENTQ_ALLOC.
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_veventq_alloc>) -> Result {
+    if cmd.flags != 0
+        || cmd.__reserved != 0
+        || cmd.type_ == bindings::iommu_veventq_type_IOMMU_VEVENTQ_TYPE_DEFAULT
+    {
+        return Err(EOPNOTSUPP);
+    }
+    if !(1..=MAX_DEPTH).contains(&cmd.veventq_depth) {
+        return Err(EINVAL);
+    }
+
+    let ctx = cmd.ctx();
+    let viommu = ctx.get::<Viommu>(cmd.viommu_id)?;
+    let mut veventqs = viommu.veventqs();
+    if veventqs.contains(cmd.type_) {
+        return Err(EEXIST);
+    }
+
+    let veventq = ctx.reserve(Veventq::new(cmd.type_, cmd.veventq_depth, viommu.user()?))?;
+    let file = NewFile::new()?;
+
+    cmd.out_veventq_id = veventq.id();
+    cmd.out_veventq_fd = file.fd();
+    cmd.respond()?;
+
+    file.install(VeventFile {
+        veventq: veventqs.publish(veventq),
+        _ctx: ContextRef::from(ctx),
+    });
+    Ok(())
+}

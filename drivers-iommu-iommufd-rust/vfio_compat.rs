@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The VFIO container interface, on top of an IOAS.
+//!
+//! A VFIO container has one address space and does not name it. Here the commands of a container act
+//! on the *compatibility IOAS* of the context. VFIO creates it when the first group is attached; user
+//! space may ask for its id, or choose another one (IOMMU_VFIO_IOAS). Otherwise it is an IOAS like
+//! any: it may be destroyed, and then there is none.
+//!
+//! TYPE1 and TYPE1v2 differ in that TYPE1 may unmap part of what was mapped in one go. Large IO page
+//! table entries, which the IOMMU driver does not split, are switched off for it; then an area can be
+//! cut at any page.
+//!
+//! A container for devices without an IOMMU has no IOAS, and what needs one fails.
+//!
+//! Locks: [`State::creating`] → the lock of the table of objects, which guards [`State::ioas`] and
+//! [`State::no_iommu`] against changes, so that the id never names another object than the one that
+//! was chosen.
+#![forbid(unsafe_code)]
+
+use crate::{
+    context::Context,
+    ffi::{
+        task::capable,
+        uapi::{
+            Plain,
+            Uapi, //
+        },
+        vfio_compat::{
+            CapHeader,
+            CapRange,
+            DmaMap,
+            DmaUnmap,
+            Info,
+            INFO_MIN, //
+        }, //
+    },
+    hwpt::HwptPaging,
+    io_pagetable::Iova,
+    ioas::Ioas,
+    ioctl::Command,
+    mapping::Prot,
+    object::Ref,
+    pages::Pages,
+    range::IovaRange, //
+};
+use kernel::{
+    bindings,
+    ioctl::_IO,
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        Mutex, //
+    },
+    transmute::AsBytes,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+/// What a context knows of its being a container.
+#[pin_data]
+pub(crate) struct State {
+    /// The id of the compatibility IOAS, or 0.
+    ioas: Atomic<u32>,
+    /// Whether the container is for devices without an IOMMU.
+    no_iommu: Atomic<bool>,
+    /// Held from choosing a new compatibility IOAS until it is published.
+    #[pin]
+    creating: Mutex<()>,
+}
+
+impl State {
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            ioas: Atomic::new(0),
+            no_iommu: Atomic::new(false),
+            creating <- new_mutex!((), "iommufd_ctx::vfio_creating"),
+        })
+    }
+
+    /// The object of this id leaves the table, which the caller has locked.
+    pub(crate) fn object_gone(&self, id: u32) {
+        if self.ioas.load(Relaxed) == id {
+            self.ioas.store(0, Relaxed);
+        }
+    }
+
+    fn is_no_iommu(&self) -> bool {
+        self.no_iommu.load(Relaxed)
+    }
+}
+
+/// Finds the compatibility IOAS.
+///
+/// # Errors
+///
+/// [`ENODEV`] if there is none.
+pub(crate) fn ioas(ctx: &Context) -> Result<Ref<'_, Ioas>> {
+    let objects = ctx.objects.lock();
+    // No object has the id 0.
+    let header = objects.get(ctx.vfio.ioas.load(Relaxed)).ok_or(ENODEV)?;
+    Ref::try_lock(header, ctx).ok_or(ENODEV)
+}
+
+/// Creates the compatibility IOAS, unless there is one.
+///
+/// # Errors
+///
+/// [`EINVAL`] if the container is for devices without an IOMMU; those of creating an IOAS.
+pub(crate) fn create(ctx: &Context) -> Result {
+    let ioas = Ioas::reserve(ctx)?;
+    let creating = ctx.vfio.creating.lock();
+
+    let objects = ctx.objects.lock();
+    if ctx.vfio.is_no_iommu() {
+        return Err(EINVAL);
+    }
+    if ctx.vfio.ioas.load(Relaxed) != 0 {
+        return Ok(());
+    }
+    ctx.vfio.ioas.store(ioas.id(), Relaxed);
+    drop(objects);
+
+    // User space can learn of it by IOMMU_VFIO_IOAS_GET, and it ends with the context at the latest.
+    Ioas::publish(ioas);
+    drop(creating);
+    Ok(())
+}
+
+/// Makes the container one for devices without an IOMMU.
+///
+/// # Errors
+///
+/// [`EINVAL`] if there is a compatibility IOAS.
+pub(crate) fn set_no_iommu(ctx: &Context) -> Result {
+    let objects = ctx.objects.lock();
+    if ctx.vfio.ioas.load(Relaxed) != 0 {
+        return Err(EINVAL);
+    }
+    ctx.vfio.no_iommu.store(true, Relaxed);
+    drop(objects);
+    Ok(())
+}
+
+/// IOMMU_VFIO_IOAS.
+pub(crate) fn ioas_command(cmd: &mut Command<'_, bindings::iommu_vfio_ioas>) -> Result {
+    if cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    let ctx = cmd.ctx();
+    match u32::from(cmd.op) {
+        bindings::iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_GET => {
+            cmd.ioas_id = ioas(ctx)?.id();
+            cmd.respond()
+        }
+        bindings::iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_SET => {
+            let ioas = ctx.get::<Ioas>(cmd.ioas_id)?;
+            let objects = ctx.objects.lock();
+            // It may have left the table since, and its id may belong to another object.
+            let header = objects.get(ioas.id()).ok_or(ENOENT)?;
+            if !header
+                .downcast::<Ioas>()
+                .is_some_and(|found| core::ptr::eq(found, &*ioas))
+            {
+                return Err(ENOENT);
+            }
+            ctx.vfio.ioas.store(ioas.id(), Relaxed);
+            drop(objects);
+            Ok(())
+        }
+        bindings::iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_CLEAR => {
+            let objects = ctx.objects.lock();
+            ctx.vfio.ioas.store(0, Relaxed);
+            drop(objects);
+            Ok(())
+        }
+        _ => Err(EOPNOTSUPP),
+    }
+}
+
+/// Reads a structure of the uAPI.
+fn read<T: Uapi>(user: UserPtr) -> Result<T> {
+    let Plain(value) = UserSlice::new(user, size_of::<T>()).reader().read()?;
+    Ok(value)
+}
+
+/// Writes the first `len` bytes of a structure of the uAPI.
+fn write<T: Uapi>(user: UserPtr, value: T, len: usize) -> Result {
+    let value = Plain(value);
+    let bytes = value.as_bytes();
+    let len = len.min(bytes.len());
+    UserSlice::new(user, len)
+        .writer()
+        .write_slice(&bytes[..len])
+}
+
+/// VFIO_IOMMU_MAP_DMA.
+fn map_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
+    const FLAGS: u32 = bindings::VFIO_DMA_MAP_FLAG_READ | bindings::VFIO_DMA_MAP_FLAG_WRITE;
+
+    let map: DmaMap = read(user)?;
+    if (map.argsz as usize) < size_of::<DmaMap>() || map.flags & !FLAGS != 0 {
+        return Err(EINVAL);
+    }
+    let mut prot = bindings::IOMMU_CACHE;
+    if map.flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
+        prot |= bindings::IOMMU_READ;
+    }
+    if map.flags & bindings::VFIO_DMA_MAP_FLAG_WRITE != 0 {
+        prot |= bindings::IOMMU_WRITE;
+    }
+
+    let ioas = ioas(ctx)?;
+    let prot = Prot(prot);
+    let len = to_usize(map.size)?;
+    let (pages, start) = Pages::from_user(
+        to_usize(map.vaddr)?,
+        len,
+        prot.writable(),
+        ctx.account_mode(),
+    )?;
+    ioas.iopt
+        .map(pages, start, len, Iova::Fixed(to_usize(map.iova)?), prot)?;
+    Ok(0)
+}
+
+/// VFIO_IOMMU_UNMAP_DMA.
+fn unmap_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
+    // The dirty bitmap of the old interface is not supported.
+    const FLAGS: u32 = bindings::VFIO_DMA_UNMAP_FLAG_ALL;
+
+    let mut unmap: DmaUnmap = read(user)?;
+    if (unmap.argsz as usize) < size_of::<DmaUnmap>() || unmap.flags & !FLAGS != 0 {
+        return Err(EINVAL);
+    }
+
+    let ioas = ioas(ctx)?;
+    let (unmapped, result) = if unmap.flags & bindings::VFIO_DMA_UNMAP_FLAG_ALL != 0 {
+        if unmap.iova != 0 || unmap.size != 0 {
+            return Err(EINVAL);
+        }
+        ioas.iopt.unmap_all()
+    } else {
+        let (iova, size) = (to_usize(unmap.iova)?, to_usize(unmap.size)?);
+        if !ioas.iopt.large_pages() {
+            // TYPE1: the range may begin and end anywhere in what was mapped.
+            let last = iova.wrapping_add(size).wrapping_sub(1);
+            match iova.checked_sub(1) {
+                Some(before) => ioas.iopt.cut(&[last, before])?,
+                None => ioas.iopt.cut(&[last])?,
+            }
+        }
+        match IovaRange::from_len(iova, size) {
+            Ok(range) => ioas.iopt.unmap(range),
+            Err(err) => (0, Err(err)),
+        }
+    };
+    // What was unmapped is told even if there was an error.
+    unmap.size = unmapped as u64;
+    write(user, unmap, size_of::<DmaUnmap>())?;
+    result.map(|()| 0)
+}
+
+/// Whether all that devices write goes through the caches of the CPU, for every HWPT of the IOAS.
+fn is_cache_coherent(ctx: &Context) -> Result<bool> {
+    let ioas = ioas(ctx)?;
+    let hwpts = ioas.hwpts.lock();
+    Ok(hwpts.iter().all(|&id| {
+        ctx.find::<HwptPaging>(id)
+            .is_none_or(|hwpt| hwpt.enforce_cache_coherency())
+    }))
+}
+
+/// VFIO_CHECK_EXTENSION.
+fn check_extension(ctx: &Context, extension: usize) -> Result<isize> {
+    let Ok(extension) = u32::try_from(extension) else {
+        return Ok(0);
+    };
+    let has = match extension {
+        bindings::VFIO_TYPE1_IOMMU | bindings::VFIO_TYPE1v2_IOMMU | bindings::VFIO_UNMAP_ALL => {
+            !ctx.vfio.is_no_iommu()
+        }
+        bindings::VFIO_NOIOMMU_IOMMU => cfg!(CONFIG_VFIO_NOIOMMU),
+        bindings::VFIO_DMA_CC_IOMMU => is_cache_coherent(ctx)?,
+        // Nesting never worked, and changing the address behind a mapping cannot be done safely.
+        _ => false,
+    };
+    Ok(has.into())
+}
+
+/// VFIO_SET_IOMMU.
+fn set_iommu(ctx: &Context, type_: usize) -> Result<isize> {
+    let no_iommu = ctx.vfio.is_no_iommu();
+    match u32::try_from(type_) {
+        // VFIO blocks most of the other commands then; here they fail for want of an IOAS.
+        Ok(bindings::VFIO_NOIOMMU_IOMMU) if cfg!(CONFIG_VFIO_NOIOMMU) && no_iommu => {
+            if !capable(bindings::CAP_SYS_RAWIO) {
+                return Err(EPERM);
+            }
+        }
+        Ok(bindings::VFIO_TYPE1_IOMMU) if !no_iommu => ioas(ctx)?.iopt.set_large_pages(false)?,
+        // VFIO refuses this as long as there is no group, and so no IOAS.
+        Ok(bindings::VFIO_TYPE1v2_IOMMU) if !no_iommu => drop(ioas(ctx)?),
+        _ => return Err(EINVAL),
+    }
+    Ok(0)
+}
+
+/// The capabilities that follow `struct vfio_iommu_type1_info`, as far as user space has room.
+///
+/// They are a chain. Each is written where the one before ends, and its offset into the header of
+/// that one. Whatever does not fit is only counted, so that user space learns how much room it takes.
+struct Capabilities {
+    user: UserPtr,
+    argsz: usize,
+    /// How many bytes info and capabilities take so far.
+    total: usize,
+    last: Option<usize>,
+}
+
+impl Capabilities {
+    /// The room that is left for the next capability.
+    fn avail(&self) -> usize {
+        self.argsz.saturating_sub(self.total)
+    }
+
+    fn at(&self, offset: usize) -> UserPtr {
+        self.user.wrapping_byte_add(self.total + offset)
+    }
+
+    /// A capability of `size` bytes is done.
+    fn end(&mut self, size: usize) -> Result {
+        if let Some(last) = self.last.filter(|_| self.argsz >= self.total) {
+            let next = core::mem::offset_of!(CapHeader, next);
+            UserSlice::new(self.user.wrapping_byte_add(last + next), size_of::<u32>())
+                .writer()
+                // CAST: More than `argsz`, which has 32 bits, is not told.
+                .write(&(self.total as u32))?;
+        }
+        self.last = Some(self.total);
+        self.total += size.next_multiple_of(size_of::<u64>());
+        Ok(())
+    }
+
+    /// How many more mappings there can be.
+    fn add_dma_avail(&mut self) -> Result {
+        let size = size_of::<CapHeader>() + size_of::<u32>();
+        if self.avail() >= size {
+            let header = CapHeader {
+                // CAST: A small number.
+                id: bindings::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL as u16,
+                version: 1,
+                next: 0,
+            };
+            write(self.at(0), header, size_of::<CapHeader>())?;
+            // The limit is that of the memory cgroup. VFIO says at most `U16_MAX`, but QEMU on s390
+            // believes the number, and needs more.
+            UserSlice::new(self.at(size_of::<CapHeader>()), size_of::<u32>())
+                .writer()
+                .write(&u32::MAX)?;
+        }
+        self.end(size)
+    }
+
+    /// The IOVA that is not reserved.
+    fn add_iova_ranges(&mut self, ioas: &Ioas) -> Result {
+        const HEADER: usize = size_of::<CapHeader>() + 2 * size_of::<u32>();
+
+        let mut count = 0u32;
+        let mut size = HEADER;
+        for hole in ioas.iopt.read().usable() {
+            let range = CapRange {
+                start: hole.start as u64,
+                end: hole.last as u64,
+            };
+            let offset = size;
+            size += size_of::<CapRange>();
+            if self.avail() >= size {
+                write(self.at(offset), range, size_of::<CapRange>())?;
+            }
+            count += 1;
+        }
+        if self.avail() >= size {
+            let header = CapHeader {
+                // CAST: A small number.
+                id: bindings::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE as u16,
+                version: 1,
+                next: 0,
+            };
+            write(self.at(0), header, size_of::<CapHeader>())?;
+            UserSlice::new(self.at(size_of::<CapHeader>()), 2 * size_of::<u32>())
+                .writer()
+                .write(&[count, 0])?;
+        }
+        self.end(size)
+    }
+}
+
+/// VFIO_IOMMU_GET_INFO.
+fn get_info(ctx: &Context, user: UserPtr) -> Result<isize> {
+    let [argsz, ..] = UserSlice::new(user, INFO_MIN)
+        .reader()
+        .read::<[u32; INFO_MIN / size_of::<u32>()]>()?;
+    if (argsz as usize) < INFO_MIN {
+        return Err(EINVAL);
+    }
+
+    let ioas = ioas(ctx)?;
+    let iova_pgsizes = ioas.iopt.page_sizes() as u64;
+
+    let mut caps = Capabilities {
+        user,
+        argsz: argsz as usize,
+        total: size_of::<Info>(),
+        last: None,
+    };
+    caps.add_dma_avail()?;
+    caps.add_iova_ranges(&ioas)?;
+
+    let info = Info {
+        // CAST: It would take billions of reserved ranges.
+        argsz: caps.total as u32,
+        flags: bindings::VFIO_IOMMU_INFO_PGSIZES | bindings::VFIO_IOMMU_INFO_CAPS,
+        iova_pgsizes,
+        cap_offset: if caps.argsz >= caps.total {
+            // CAST: A small number.
+            size_of::<Info>() as u32
+        } else {
+            0
+        },
+        pad: 0,
+    };
+    write(user, info, caps.argsz)?;
+    Ok(0)
+}
+
+/// Numbers of the uAPI have 64 bits.
+fn to_usize(value: u64) -> Result<usize> {
+    value.try_into().map_err(|_| EOVERFLOW)
+}
+
+/// Executes a command of a VFIO container.
+///
+/// # Errors
+///
+/// [`ENOIOCTLCMD`] if it is none; what the command returns.
+pub(crate) fn ioctl(ctx: &Context, cmd: u32, arg: usize) -> Result<isize> {
+    const fn nr(nr: u32) -> u32 {
+        // CAST: A character.
+        _IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + nr)
+    }
+    const GET_API_VERSION: u32 = nr(0);
+    const CHECK_EXTENSION: u32 = nr(1);
+    const SET_IOMMU: u32 = nr(2);
+    const GET_INFO: u32 = nr(12);
+    const MAP_DMA: u32 = nr(13);
+    const UNMAP_DMA: u32 = nr(14);
+
+    let user = UserPtr::from_addr(arg);
+    match cmd {
+        GET_API_VERSION => Ok(bindings::VFIO_API_VERSION as isize),
+        CHECK_EXTENSION => check_extension(ctx, arg),
+        SET_IOMMU => set_iommu(ctx, arg),
+        GET_INFO => get_info(ctx, user),
+        MAP_DMA => map_dma(ctx, user),
+        UNMAP_DMA => unmap_dma(ctx, user),
+        // The dirty tracking of the old interface is not supported.
+        _ => Err(ENOIOCTLCMD),
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! vDEVICEs: the id by which a guest knows a device.
+//!
+//! A device has one [`Seat`], for at most one vDEVICE. User space may destroy the vDEVICE, or leave
+//! that to the end of the device: unbinding the device revokes it. The actors:
+//!
+//! - creation ([`alloc`]) takes the seat as its last step;
+//! - destruction, by whomever, leaves the seat after the driver has undone its part;
+//! - the destroyer of the device ([`revoke`], its `pre_destroy`) closes the seat, and destroys the
+//!   vDEVICE if nobody else does so already. Either way it then waits for the reference that the
+//!   vDEVICE has on the device, which ends with it. The id of the vDEVICE stays unused: user space
+//!   has not destroyed it, and must not find another object under it.
+//!
+//! Locks: the lock of the device's group, which guards the seat and is held while the driver's init
+//! and destroy functions run.
+#![forbid(unsafe_code)]
+
+use super::{
+    Vdevice,
+    Viommu, //
+};
+use crate::{
+    context::Context,
+    device::Device,
+    ioctl::Command,
+    object::{
+        Id,
+        Object, //
+    }, //
+};
+use core::ptr;
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+/// The place of a device for a vDEVICE.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) enum Seat {
+    /// There is none.
+    #[default]
+    Free,
+    /// The vDEVICE of this id. It may be in the course of being destroyed.
+    Taken(u32),
+    /// The device is being unbound: there will be no more.
+    Closed,
+}
+
+impl Seat {
+    /// The vDEVICE has ended.
+    pub(crate) fn leave(&mut self) {
+        if let Seat::Taken(_) = self {
+            *self = Seat::Free;
+        }
+    }
+}
+
+/// IOMMU_VDEVICE_ALLOC.
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_vdevice_alloc>) -> Result {
+    // IOMMU drivers find vDEVICEs by an index of this type.
+    let virt_id = usize::try_from(cmd.virt_id).map_err(|_| EINVAL)?;
+
+    let ctx = cmd.ctx();
+    let viommu = ctx.get::<Viommu>(cmd.viommu_id)?;
+    let device = ctx.get::<Device>(cmd.dev_id)?;
+    if !device
+        .iommu_device()
+        .is_some_and(|iommu_dev| viommu.is_on(iommu_dev))
+    {
+        return Err(EINVAL);
+    }
+
+    let mut seat = device.seat();
+    match *seat {
+        Seat::Closed => return Err(ENOENT),
+        Seat::Taken(_) => return Err(EEXIST),
+        Seat::Free => (),
+    }
+    let vdevice = Vdevice::create(&viommu, device.revocable(), virt_id)?;
+
+    cmd.out_vdevice_id = vdevice.id();
+    cmd.respond()?;
+
+    *seat = Seat::Taken(vdevice.id());
+    vdevice.publish();
+    Ok(())
+}
+
+/// Ends the vDEVICE of a device that is being unbound: the `pre_destroy` of devices.
+///
+/// Context: may sleep, until operations on the vDEVICE have ended.
+pub(crate) fn revoke(device: &Object<Device>, ctx: &Context) {
+    let Seat::Taken(id) = core::mem::replace(&mut *device.seat(), Seat::Closed) else {
+        return;
+    };
+    // If somebody else is destroying the vDEVICE, it is not there any more, or another object is.
+    let Some(vdevice) = ctx.find::<Vdevice>(id) else {
+        return;
+    };
+    if !ptr::eq(vdevice.device(), device) {
+        return;
+    }
+    let Ok(user) = vdevice.user() else {
+        return;
+    };
+    drop(vdevice);
+    user.destroy(ctx, Id::Bury);
+}
