@@ -136,6 +136,11 @@ step()
 	trap - INT TERM HUP
 	[ ! -t 1 ] || printf '\r\033[K'
 	if [ "$rc" -ne 0 ]; then
+		# In a parallel build the reason is often far above the end.
+		if grep -q -m 1 -E "$_error" "$log"; then
+			echo "---- errors in $log:" >&2
+			grep -n -m 12 -A 6 -E "$_error" "$log" | cut -c1-200 >&2
+		fi
 		echo "---- the last lines of $log:" >&2
 		tail -n 25 "$log" >&2
 		echo "----" >&2
@@ -143,6 +148,8 @@ step()
 	fi
 	say "$title: done in $(elapsed "$t0")"
 }
+
+_error='(^|[^a-z_])(fatal error|error):|^error\[|undefined symbol'
 
 _progress()
 {
