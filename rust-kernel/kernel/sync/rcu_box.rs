@@ -48,7 +48,7 @@ use core::{
 /// let b = RcuBox::new(1u64, GFP_KERNEL)?;
 /// assert_eq!(*b, 1);
 /// // A C structure with room for the private data of a driver behind it:
-/// let b = RcuBox::pin_init_sized::<Error>(pin_init::init_zeroed::<[u64; 2]>(), 64, GFP_KERNEL)?;
+/// let b = RcuBox::pin_init_sized::<Error>(Ok([0u64; 2]), 64, GFP_KERNEL)?;
 /// assert_eq!(b[1], 0);
 /// # Ok::<(), Error>(())
 /// ```
