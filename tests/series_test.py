@@ -103,6 +103,19 @@ class Item(unittest.TestCase):
             }
             """))
 
+    def test_end_of_a_vertical_list(self):
+        self.assertEqual(without("a.rs", """
+            use crate::{
+                context::Context,
+                ioas,
+                object, //
+            };
+            """, "ioas,", "object,"), text("""
+            use crate::{
+                context::Context, //
+            };
+            """))
+
     def test_function_of_c(self):
         self.assertEqual(without("shim.c", """
             int a(void);
