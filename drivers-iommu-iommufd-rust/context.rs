@@ -15,8 +15,10 @@
 #![forbid(unsafe_code)]
 
 use crate::{
+    device::group::Groups,
     ffi,
-    object::Table, //
+    object::Table,
+    vfio_compat, //
 };
 use kernel::{
     bindings,
@@ -33,7 +35,8 @@ use kernel::{
         wait_queue::{
             new_wait_queue,
             WaitQueue, //
-        }, //
+        },
+        Arc, //
     }, //
 };
 
@@ -65,13 +68,12 @@ pub(crate) struct Context {
     pub(crate) destroy_wait: WaitQueue,
     #[pin]
     pub(crate) ioas_creation_lock: RwSemaphore<()>,
+    /// The groups of the devices that are bound.
+    pub(crate) groups: Arc<Groups>,
     /// Whether memory is accounted as VFIO type1 does. Changes only while there are no objects.
     account_mm: Atomic<bool>,
-    /// The id of the IOAS that the VFIO container interface works on, or 0. Changes under the lock
-    /// of `objects`, so that it never names an object that has left the table.
-    vfio_ioas: Atomic<u32>,
-    /// Whether the VFIO container is one for devices without an IOMMU.
-    pub(crate) no_iommu: Atomic<bool>,
+    #[pin]
+    pub(crate) vfio: vfio_compat::State,
 }
 
 impl Context {
@@ -82,9 +84,9 @@ impl Context {
             objects <- Table::new(),
             destroy_wait <- new_wait_queue!("iommufd_ctx::destroy_wait"),
             ioas_creation_lock <- new_rwsem!((), "iommufd_ctx::ioas_creation_lock"),
+            groups: Groups::new()?,
             account_mm: Atomic::new(mode == AccountMode::Mm),
-            vfio_ioas: Atomic::new(0),
-            no_iommu: Atomic::new(false),
+            vfio <- vfio_compat::State::new(),
         }? Error)
     }
 
@@ -110,36 +112,6 @@ impl Context {
         self.account_mm.store(mode? == AccountMode::Mm, Relaxed);
         drop(objects);
         Ok(())
-    }
-
-    /// The id of the IOAS that the VFIO container interface works on, or 0.
-    pub(crate) fn vfio_ioas_id(&self) -> u32 {
-        self.vfio_ioas.load(Relaxed)
-    }
-
-    /// Sets the IOAS that the VFIO container interface works on; 0 for none.
-    ///
-    /// `only_if_none` keeps one that is already set.
-    ///
-    /// Returns whether it was set: not if there is one to keep, or the object has been destroyed.
-    pub(crate) fn set_vfio_ioas(&self, id: u32, only_if_none: bool) -> bool {
-        let objects = self.objects.lock();
-        if only_if_none && self.vfio_ioas.load(Relaxed) != 0 {
-            return false;
-        }
-        if id != 0 && objects.get(id).is_none() {
-            return false;
-        }
-        self.vfio_ioas.store(id, Relaxed);
-        drop(objects);
-        true
-    }
-
-    /// The object `id` leaves the table. The caller holds the lock of the table.
-    pub(crate) fn vfio_ioas_gone(&self, id: u32) {
-        if self.vfio_ioas.load(Relaxed) == id {
-            self.vfio_ioas.store(0, Relaxed);
-        }
     }
 }
 

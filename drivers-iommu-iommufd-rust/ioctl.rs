@@ -15,11 +15,16 @@ use crate::{
         self,
         Context, //
     },
+    device,
+    eventq,
     ffi::uapi::{
         Plain,
         Uapi, //
     },
-    ioas, //
+    hwpt,
+    ioas,
+    vfio_compat,
+    viommu, //
 };
 use core::ops::{
     Deref,
@@ -200,6 +205,15 @@ macro_rules! commands {
 
 commands! {
     bindings::IOMMUFD_CMD_DESTROY: iommu_destroy, id => Context::destroy_command;
+    bindings::IOMMUFD_CMD_FAULT_QUEUE_ALLOC: iommu_fault_alloc, out_fault_fd => eventq::fault_alloc;
+    bindings::IOMMUFD_CMD_GET_HW_INFO: iommu_hw_info, __reserved => device::hw_info::get;
+    bindings::IOMMUFD_CMD_HWPT_ALLOC: iommu_hwpt_alloc, __reserved => hwpt::alloc;
+    bindings::IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP:
+        iommu_hwpt_get_dirty_bitmap, data => hwpt::get_dirty_bitmap;
+    bindings::IOMMUFD_CMD_HWPT_INVALIDATE: iommu_hwpt_invalidate, __reserved => hwpt::invalidate;
+    bindings::IOMMUFD_CMD_HWPT_SET_DIRTY_TRACKING:
+        iommu_hwpt_set_dirty_tracking, __reserved => hwpt::set_dirty_tracking;
+    bindings::IOMMUFD_CMD_HW_QUEUE_ALLOC: iommu_hw_queue_alloc, length => viommu::hw_queue::alloc;
     bindings::IOMMUFD_CMD_IOAS_ALLOC: iommu_ioas_alloc, out_ioas_id => ioas::alloc;
     bindings::IOMMUFD_CMD_IOAS_ALLOW_IOVAS:
         iommu_ioas_allow_iovas, allowed_iovas => ioas::allow_iovas;
@@ -215,6 +229,10 @@ commands! {
         iommu_ioas_noiommu_get_pa, out_phys => ioas::noiommu_get_pa;
     bindings::IOMMUFD_CMD_IOAS_UNMAP: iommu_ioas_unmap, length => ioas::unmap;
     bindings::IOMMUFD_CMD_OPTION: iommu_option, val64 => option;
+    bindings::IOMMUFD_CMD_VDEVICE_ALLOC: iommu_vdevice_alloc, virt_id => viommu::vdevice::alloc;
+    bindings::IOMMUFD_CMD_VEVENTQ_ALLOC: iommu_veventq_alloc, out_veventq_fd => eventq::veventq_alloc;
+    bindings::IOMMUFD_CMD_VFIO_IOAS: iommu_vfio_ioas, __reserved => vfio_compat::ioas_command;
+    bindings::IOMMUFD_CMD_VIOMMU_ALLOC: iommu_viommu_alloc, out_viommu_id => viommu::alloc;
     #[cfg(CONFIG_IOMMUFD_TEST)]
     crate::ffi::test::IOMMUFD_CMD_TEST: iommu_test_cmd, last => crate::ffi::test::command;
 }
@@ -233,7 +251,7 @@ commands! {
 pub(crate) fn ioctl(ctx: &Context, cmd: u32, arg: usize) -> Result<isize> {
     let nr = _IOC_NR(cmd);
     if !(bindings::IOMMUFD_CMD_BASE..=LAST).contains(&nr) {
-        return Err(ENOIOCTLCMD);
+        return vfio_compat::ioctl(ctx, cmd, arg);
     }
     dispatch(ctx, cmd, nr, UserPtr::from_addr(arg))
 }

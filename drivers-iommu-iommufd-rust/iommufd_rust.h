@@ -25,8 +25,10 @@
 #include <linux/uaccess.h>
 #include <linux/xarray.h>
 #include <uapi/linux/iommufd.h>
+#include <uapi/linux/vfio.h>
 
 #include "../iommu-priv.h"
+#include "iommufd_rust_eventq.h"
 
 struct dma_buf_attachment;
 struct file;
@@ -93,11 +95,16 @@ extern struct miscdevice iommufd_vfio_misc_dev;
 
 void iommufd_ctx_init(struct iommufd_ctx *ictx, struct file *file);
 void iommufd_ctx_fini(struct iommufd_ctx *ictx);
+size_t iommufd_shim_viommu_size(const struct iommu_ops *ops, struct device *dev,
+				enum iommu_viommu_type type);
+size_t iommufd_shim_hw_queue_size(struct iommufd_viommu *viommu,
+				  enum iommu_hw_queue_type type);
 
 /* Rust, for shim.c */
 int iommufd_fops_open(struct inode *inode, struct file *file);
 int iommufd_fops_release(struct inode *inode, struct file *file);
 long iommufd_fops_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+int iommufd_fops_mmap(struct file *file, struct vm_area_struct *vma);
 
 /* Rust, for C */
 struct device *iommufd_global_device(void);
@@ -179,5 +186,7 @@ int iommufd_shim_test_init(void);
 /* shim.c, for Rust */
 int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
 				 struct phys_vec *phys);
+
+#include "iommufd_rust_device.h"
 
 #endif

@@ -51,10 +51,10 @@ struct iommufd_attach_handle {
 
 struct iommufd_access {
 	struct iommufd_object obj;
+	const struct iommufd_access_ops *ops;
 	struct mutex ioas_lock;
 	/* Protected by ioas_lock */
 	struct iommufd_ioas *ioas;
-	const struct iommufd_access_ops *ops;
 };
 
 /* The page table of the kernel that translates what a HWPT lets through */
@@ -80,6 +80,10 @@ int iommufd_sw_msi_install(struct iommufd_ctx *ictx,
 #ifdef CONFIG_IOMMUFD_NOIOMMU
 extern const struct iommu_ops iommufd_noiommu_ops;
 #endif
+
+/* shim.c, for Rust */
+void *iommufd_shim_hw_info(const struct iommu_ops *ops, struct device *dev,
+			   u32 *length, enum iommu_hw_info_type *type);
 
 /* shim.c, for Rust: a module parameter, which can change at any time */
 extern bool iommufd_allow_unsafe_interrupts;

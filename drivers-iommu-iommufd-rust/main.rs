@@ -19,8 +19,12 @@
 
 use kernel::prelude::*;
 
+mod access;
 mod context;
+mod device;
+mod eventq;
 mod ffi;
+mod hwpt;
 mod io_pagetable;
 mod ioas;
 mod ioctl;
@@ -29,6 +33,8 @@ mod object;
 mod pages;
 mod range;
 mod span;
+mod vfio_compat;
+mod viommu;
 
 module! {
     type: Iommufd,

@@ -163,7 +163,7 @@ impl Context {
         if !claim(table.get(id).ok_or(ENOENT)?) {
             return Err(EBUSY);
         }
-        self.vfio_ioas_gone(id);
+        self.vfio.object_gone(id);
         let object = match then {
             Id::Free => table.remove(id),
             Id::Bury => table.bury(id),

@@ -15,6 +15,7 @@ const struct file_operations iommufd_fops = {
 	.open = iommufd_fops_open,
 	.release = iommufd_fops_release,
 	.unlocked_ioctl = iommufd_fops_ioctl,
+	.mmap = iommufd_fops_mmap,
 };
 
 struct miscdevice iommufd_misc_dev = {
@@ -33,6 +34,12 @@ struct miscdevice iommufd_vfio_misc_dev = {
 	.mode = 0666,
 };
 
+bool iommufd_allow_unsafe_interrupts;
+module_param_named(allow_unsafe_interrupts, iommufd_allow_unsafe_interrupts,
+		   bool, 0644);
+MODULE_PARM_DESC(allow_unsafe_interrupts,
+		 "Let devices be bound whose interrupts the platform cannot isolate. This weakens security.");
+
 /* The fields that driver.c uses */
 void iommufd_ctx_init(struct iommufd_ctx *ictx, struct file *file)
 {
@@ -47,6 +54,28 @@ void iommufd_ctx_fini(struct iommufd_ctx *ictx)
 {
 	mtree_destroy(&ictx->mt_mmap);
 	mutex_destroy(&ictx->sw_msi_lock);
+}
+
+/*
+ * Rust calls no function pointer that takes an enum: the two languages do not
+ * agree on its type, which CFI checks.
+ */
+size_t iommufd_shim_viommu_size(const struct iommu_ops *ops, struct device *dev,
+				enum iommu_viommu_type type)
+{
+	return ops->get_viommu_size(dev, type);
+}
+
+void *iommufd_shim_hw_info(const struct iommu_ops *ops, struct device *dev,
+			   u32 *length, enum iommu_hw_info_type *type)
+{
+	return ops->hw_info(dev, length, type);
+}
+
+size_t iommufd_shim_hw_queue_size(struct iommufd_viommu *viommu,
+				  enum iommu_hw_queue_type type)
+{
+	return viommu->ops->get_hw_queue_size(viommu, type);
 }
 
 #ifdef CONFIG_IOMMUFD_TEST
@@ -73,10 +102,29 @@ int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
 	return rc;
 }
 
+EXPORT_SYMBOL_NS_GPL(iommufd_access_attach, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_create, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_destroy, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_detach, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_pin_pages, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_replace, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_rw, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_unpin_pages, "IOMMUFD");
 EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_fd, "IOMMUFD");
 EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_file, "IOMMUFD");
 EXPORT_SYMBOL_NS_GPL(iommufd_ctx_get, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_has_group, "IOMMUFD");
 EXPORT_SYMBOL_NS_GPL(iommufd_ctx_put, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_attach, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_bind, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_detach, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_replace, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_to_ictx, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_to_id, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_unbind, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_vfio_compat_ioas_create, "IOMMUFD_VFIO");
+EXPORT_SYMBOL_NS_GPL(iommufd_vfio_compat_ioas_get_id, "IOMMUFD_VFIO");
+EXPORT_SYMBOL_NS_GPL(iommufd_vfio_compat_set_no_iommu, "IOMMUFD_VFIO");
 
 #if IS_ENABLED(CONFIG_IOMMUFD_VFIO_CONTAINER)
 MODULE_ALIAS_MISCDEV(VFIO_MINOR);

@@ -114,6 +114,12 @@ impl PagingDomain {
         sizes & sizes.wrapping_neg()
     }
 
+    /// Whether the domain is one of those that this driver makes for devices without an IOMMU.
+    #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+    pub(crate) fn is_noiommu(&self) -> bool {
+        super::device::noiommu_ops().is_some_and(|ops| self.is_owned_by(ops))
+    }
+
     /// Whether both are the same domain.
     #[inline]
     pub(crate) fn ptr_eq(&self, other: &Self) -> bool {

@@ -6,14 +6,22 @@
 //! rooms above see safe types only. What C knows of our structures is declared in `iommufd_rust.h`;
 //! the assertions beside each Rust type keep the two views the same.
 
+pub(crate) mod access;
+pub(crate) mod attach;
 pub(crate) mod context;
+pub(crate) mod device;
 pub(crate) mod dmabuf;
 pub(crate) mod domain;
+pub(crate) mod eventq;
 pub(crate) mod file;
+pub(crate) mod hwpt;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 pub(crate) mod iopt;
+pub(crate) mod mmap;
 pub(crate) mod object;
 pub(crate) mod pin;
 pub(crate) mod task;
 pub(crate) mod test;
 pub(crate) mod uapi;
+pub(crate) mod vfio_compat;
+pub(crate) mod viommu;

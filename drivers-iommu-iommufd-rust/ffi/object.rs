@@ -34,7 +34,8 @@ use kernel::{
     sync::{
         atomic::ordering::{
             Acquire,
-            Full, //
+            Full,
+            Relaxed, //
         },
         rcu_box::RcuBox,
         Refcount, //
@@ -184,11 +185,44 @@ unsafe impl Registered for Any {
     const TYPE: Type = bindings::iommufd_object_type_IOMMUFD_OBJ_ANY;
 }
 
+/// The memory of an object that was not published.
+struct Unseen<T: Registered>(ManuallyDrop<Pin<RcuBox<Object<T>>>>);
+
+impl<T: Registered> Unseen<T> {
+    fn new(object: Pin<RcuBox<Object<T>>>) -> Self {
+        Self(ManuallyDrop::new(object))
+    }
+
+    fn into_box(self) -> Pin<RcuBox<Object<T>>> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used again, and not dropped.
+        unsafe { ManuallyDrop::take(&mut this.0) }
+    }
+}
+
+impl<T: Registered> Deref for Unseen<T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        &self.0
+    }
+}
+
+impl<T: Registered> Drop for Unseen<T> {
+    fn drop(&mut self) {
+        // A dependency that outlives the object would point to freed memory: rather leak it.
+        if !kernel::warn_on!(self.header.users().as_atomic().load(Relaxed) != 1) {
+            // SAFETY: `self` is being dropped, so this is the last use.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
+
 /// An object that nobody sees yet. Dropping it undoes everything.
 #[must_use = "dropping a reserved object destroys it"]
 pub(crate) struct Reserved<'a, T: Registered> {
     id: Reservation<'a, ObjectBox>,
-    object: Pin<RcuBox<Object<T>>>,
+    object: Unseen<T>,
     ctx: &'a Context,
 }
 
@@ -207,7 +241,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
             _pin: PhantomPinned,
         }? Error);
         let flags = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
-        let object = RcuBox::pin_init_sized(init, size, flags)?;
+        let object = Unseen::new(RcuBox::pin_init_sized(init, size, flags)?);
         Ok(Self { id, object, ctx })
     }
 
@@ -223,19 +257,28 @@ impl<'a, T: Registered> Reserved<'a, T> {
         self.ctx
     }
 
+    /// Makes a dependency on an object that nobody else sees yet.
+    ///
+    /// It must be put before the object is dropped without having been published.
+    pub(crate) fn user(&self) -> User<T> {
+        self.object.header.users().inc();
+        // INVARIANT: The count was just taken. `Drop` keeps the object if it is not put.
+        User(NonNull::from(&*self.object))
+    }
+
     /// Lets user space find the object. Cannot fail: this is the last step of its creation.
     pub(crate) fn publish(self) {
         let Self { id, object, .. } = self;
-        id.publish(object.into());
+        id.publish(object.into_box().into());
     }
 
     /// Lets user space find the object, and keeps it from being destroyed until the user is put.
     pub(crate) fn publish_with_user(self) -> User<T> {
         let Self { id, object, .. } = self;
-        object.header.users().set(2);
-        // INVARIANT: One of the two users is the table's.
+        object.header.users().inc();
+        // INVARIANT: The count was just taken.
         let user = User(NonNull::from(&*object));
-        id.publish(object.into());
+        id.publish(object.into_box().into());
         user
     }
 
@@ -243,7 +286,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
         let Self { id, object, .. } = self;
         id.into_id();
-        RcuBox::into_raw(object).as_ptr().cast()
+        RcuBox::into_raw(object.into_box()).as_ptr().cast()
     }
 
     /// Takes the object back from C.
@@ -256,7 +299,11 @@ impl<'a, T: Registered> Reserved<'a, T> {
         let object = unsafe { RcuBox::from_raw(NonNull::new_unchecked(ptr).cast::<Object<T>>()) };
         // SAFETY: The id was a reservation in `into_raw()`.
         let id = unsafe { Reservation::from_id(&ctx.objects, object.id()) };
-        Self { id, object, ctx }
+        Self {
+            id,
+            object: Unseen::new(object),
+            ctx,
+        }
     }
 }
 
@@ -592,6 +639,15 @@ macro_rules! kinds {
 }
 
 kinds! {
+    crate::eventq::Fault = iommufd_object_type_IOMMUFD_OBJ_FAULT;
+    crate::eventq::Veventq = iommufd_object_type_IOMMUFD_OBJ_VEVENTQ;
+    crate::viommu::HwQueue = iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE;
+    crate::viommu::Vdevice = iommufd_object_type_IOMMUFD_OBJ_VDEVICE;
+    crate::viommu::Viommu = iommufd_object_type_IOMMUFD_OBJ_VIOMMU;
+    crate::access::Access = iommufd_object_type_IOMMUFD_OBJ_ACCESS;
+    crate::device::Device = iommufd_object_type_IOMMUFD_OBJ_DEVICE;
+    crate::hwpt::HwptNested = iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED;
+    crate::hwpt::HwptPaging = iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING;
     crate::ioas::Ioas = iommufd_object_type_IOMMUFD_OBJ_IOAS;
     #[cfg(CONFIG_IOMMUFD_TEST)]
     super::test::Selftest = iommufd_object_type_IOMMUFD_OBJ_SELFTEST;

@@ -32,6 +32,16 @@ use kernel::{
 #[derive(Clone, Copy)]
 pub(crate) struct PagePtr(*mut bindings::page);
 
+impl PagePtr {
+    /// The number of the page.
+    #[inline]
+    pub(crate) fn pfn(self) -> usize {
+        // SAFETY: `name_pages()` made the pointer from a page that exists; this looks at nothing but
+        // where it lies and what does not change about it.
+        unsafe { bindings::page_to_pfn(self.0) }
+    }
+}
+
 /// Stores the pins of a run as numbers.
 #[inline]
 pub(crate) fn store(run: PinnedRun) -> Run {

@@ -42,6 +42,13 @@ macro_rules! uapi {
 // One line for each structure of the table of commands, which does not compile without it.
 uapi! {
     iommu_destroy,
+    iommu_fault_alloc,
+    iommu_hw_info,
+    iommu_hw_queue_alloc,
+    iommu_hwpt_alloc,
+    iommu_hwpt_get_dirty_bitmap,
+    iommu_hwpt_invalidate,
+    iommu_hwpt_set_dirty_tracking,
     iommu_ioas_alloc,
     iommu_ioas_allow_iovas,
     iommu_ioas_change_process,
@@ -49,6 +56,10 @@ uapi! {
     iommu_ioas_iova_ranges,
     iommu_ioas_map,
     iommu_ioas_map_file,
+    iommu_vdevice_alloc,
+    iommu_veventq_alloc,
+    iommu_vfio_ioas,
+    iommu_viommu_alloc,
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     iommu_ioas_noiommu_get_pa,
     iommu_ioas_unmap,

@@ -229,9 +229,12 @@ impl Domain {
 
 /// A domain that is freed when this is dropped.
 ///
+/// C sees a non-null `struct iommu_domain *`.
+///
 /// # Invariants
 ///
 /// `ptr` is a valid domain that nobody else frees.
+#[repr(transparent)]
 pub struct OwnedDomain {
     ptr: NonNull<bindings::iommu_domain>,
 }

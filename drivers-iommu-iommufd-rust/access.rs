@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Accesses: how a driver without an IOMMU (an emulated device) uses the memory of an IOAS.
+//!
+//! An [`Access`] is attached to one IOAS at a time. The driver pins pages there, or reads and writes
+//! through it. When user space unmaps, or the access moves to another IOAS, the driver is *notified*
+//! and must unpin before it returns. An *internal* access ([`Internal`]) belongs to this driver: it
+//! cannot be notified, and so what it pins cannot be unmapped.
+//!
+//! The access is in the list of its IO page table from attach to detach, as a
+//! [`Notifier`](ffi::access::Notifier): the list keeps it, and needs neither the object nor its lock.
+//!
+//! The driver is a user of the object, and holds the context by it, but for an internal access.
+//!
+//! Locks: [`Access::state`], which the driver's callback takes to unpin; so nobody notifies while
+//! holding it. After it come the locks of the IO page table.
+#![forbid(unsafe_code)]
+
+use crate::{
+    context::{
+        Context,
+        ContextRef, //
+    },
+    ffi::{
+        access::{
+            Notifier,
+            OpsPtr, //
+        },
+        pin::PagePtr, //
+    },
+    io_pagetable::{
+        AccessEntry,
+        Notify, //
+    },
+    ioas::Ioas,
+    object::{
+        Kind,
+        Object,
+        User, //
+    },
+    pages::{
+        RwBuf,
+        RwFlags, //
+    },
+    range::IovaRange, //
+};
+use core::mem::{
+    offset_of,
+    MaybeUninit, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        new_mutex,
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// An access. C knows how it begins.
+#[repr(C)]
+#[pin_data]
+pub(crate) struct Access {
+    ops: OpsPtr,
+    #[pin]
+    state: Mutex<State>,
+    notifier: Arc<Notifier>,
+    /// [`None`] for an internal access. Dropped last.
+    ctx: Option<ContextRef>,
+}
+
+/// What an access is attached to. C knows how it begins.
+#[repr(C)]
+pub(crate) struct State {
+    ioas: Option<User<Ioas>>,
+    /// The IOAS that the access is leaving: the driver is being told to unpin there, and can.
+    leaving: Option<User<Ioas>>,
+    /// Where `ioas` lists the access.
+    list_id: u32,
+}
+
+/// The state of an access, locked.
+type StateGuard<'a> = Guard<'a, State, MutexBackend>;
+
+impl Access {
+    /// Where C expects a field.
+    pub(crate) const OPS: usize = offset_of!(Self, ops);
+    /// Where C expects a field.
+    pub(crate) const STATE: usize = offset_of!(Self, state);
+
+    /// Makes an access for a driver, or, without a context, an internal one.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn create(
+        ctx: &Context,
+        notifier: Arc<Notifier>,
+        keeps_ctx: bool,
+    ) -> Result<User<Self>> {
+        let access = ctx.reserve(try_pin_init!(Self {
+            ops: notifier.ops(),
+            state <- new_mutex!(
+                State {
+                    ioas: None,
+                    leaving: None,
+                    list_id: 0,
+                },
+                "iommufd_access::ioas_lock"
+            ),
+            notifier,
+            ctx: keeps_ctx.then(|| ContextRef::from(ctx)),
+        }? Error))?;
+
+        Ok(access.publish_with_user())
+    }
+
+    /// How an IO page table lists the access.
+    fn entry(&self) -> AccessEntry {
+        AccessEntry {
+            alignment: self.notifier.alignment(),
+            notify: (!self.is_internal()).then(|| self.notifier.clone() as Arc<dyn Notify>),
+        }
+    }
+
+    fn is_internal(&self) -> bool {
+        self.ctx.is_none()
+    }
+
+    /// The context that the access holds.
+    pub(crate) fn ctx(&self) -> Option<&Context> {
+        self.ctx.as_deref()
+    }
+
+    /// Moves the access to another IOAS, or to none. Lets go of the lock while it notifies.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] if it is being moved; [`EADDRINUSE`] if the mappings of the new IOAS are not aligned
+    /// to what the driver needs; [`ENOMEM`].
+    fn change<'a>(&'a self, mut state: StateGuard<'a>, new: Option<User<Ioas>>) -> Result {
+        if state.leaving.is_some() {
+            return Err(EBUSY);
+        }
+        if new.as_ref().map(|ioas| ioas.id()) == state.ioas.as_ref().map(|ioas| ioas.id()) {
+            return Ok(());
+        }
+        let list_id = match &new {
+            Some(ioas) => ioas.iopt.add_access(self.entry())?,
+            None => 0,
+        };
+        if let Some(old) = state.ioas.take() {
+            // From here on nothing can be pinned, but what is pinned can be unpinned.
+            let old_list_id = state.list_id;
+            state.leaving = Some(old);
+            if self.notifier.can_notify() {
+                drop(state);
+                self.notifier.unmap_all();
+                state = self.state.lock();
+            }
+            if let Some(old) = state.leaving.take() {
+                old.iopt.remove_access(old_list_id);
+            }
+        }
+        state.ioas = new;
+        state.list_id = list_id;
+        Ok(())
+    }
+
+    /// Attaches the access, which is not attached, to an IOAS.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if there is no such IOAS; else as [`Self::change`].
+    pub(crate) fn attach(&self, ctx: &Context, ioas_id: u32) -> Result {
+        let state = self.state.lock();
+
+        if kernel::warn_on!(state.ioas.is_some()) {
+            return Err(EINVAL);
+        }
+        let ioas = ctx.get::<Ioas>(ioas_id)?;
+        self.change(state, Some(ioas.user()?))
+    }
+
+    /// Moves the access, which is attached, to another IOAS.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if it is not attached or there is no such IOAS; else as [`Self::change`].
+    pub(crate) fn replace(&self, ctx: &Context, ioas_id: u32) -> Result {
+        let state = self.state.lock();
+
+        if state.ioas.is_none() {
+            return Err(ENOENT);
+        }
+        let ioas = ctx.get::<Ioas>(ioas_id)?;
+        self.change(state, Some(ioas.user()?))
+    }
+
+    /// Detaches the access.
+    pub(crate) fn detach(&self) {
+        let state = self.state.lock();
+
+        if kernel::warn_on!(state.ioas.is_none()) {
+            return;
+        }
+        // Only another move of the same access can get in the way: a bug of its driver.
+        kernel::warn_on!(self.change(state, None).is_err());
+    }
+
+    /// Pins the pages of a range.
+    ///
+    /// # Errors
+    ///
+    /// - [`ENOENT`] if the access is not attached, or part of the range is not mapped;
+    /// - [`EINVAL`] if the range is not made of whole pages, or is not to be accessed;
+    /// - [`EPERM`] if the mapping does not allow it;
+    /// - [`ENOMEM`], [`EFAULT`].
+    pub(crate) fn pin(
+        &self,
+        range: IovaRange,
+        pages: &mut [MaybeUninit<PagePtr>],
+        write: bool,
+    ) -> Result {
+        let state = self.state.lock();
+        let ioas = state.ioas.as_ref().ok_or(ENOENT)?;
+
+        ioas.iopt.pin(range, pages, write, self.is_internal())
+    }
+
+    /// Unpins what was pinned by one [`Self::pin`] of the same range.
+    pub(crate) fn unpin(&self, range: IovaRange) {
+        let state = self.state.lock();
+        let ioas = state.leaving.as_ref().or(state.ioas.as_ref());
+
+        match ioas {
+            Some(ioas) => ioas.iopt.unpin(range, self.is_internal()),
+            // The driver unpins what it cannot have pinned.
+            None => {
+                kernel::warn_on!(true);
+            }
+        }
+    }
+
+    /// Reads or writes a range. `buf` is as long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::pin`], but any range will do.
+    pub(crate) fn rw(&self, range: IovaRange, buf: RwBuf<'_>, flags: RwFlags) -> Result {
+        let state = self.state.lock();
+        let ioas = state.ioas.as_ref().ok_or(ENOENT)?;
+
+        ioas.iopt.rw(range, buf, flags)
+    }
+
+    /// Whether pages can be pinned through this access. A driver that forgets about that is buggy.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    pub(crate) fn can_pin(&self) -> bool {
+        self.notifier.alignment() == PAGE_SIZE && (self.is_internal() || self.notifier.can_notify())
+    }
+}
+
+impl Kind for Access {
+    fn destroy(this: &Object<Self>, _ctx: &Context) {
+        // Waits for a notification that is under way; there are none after this.
+        this.notifier.close();
+        let state = this.state.lock();
+        if state.ioas.is_some() {
+            kernel::warn_on!(this.change(state, None).is_err());
+        }
+    }
+}
+
+/// An access that belongs to this driver: what it pins cannot be unmapped.
+///
+/// Dropping it detaches and destroys it; what was pinned must have been unpinned.
+pub(crate) struct Internal<'a> {
+    access: Option<User<Access>>,
+    ctx: &'a Context,
+}
+
+impl<'a> Internal<'a> {
+    /// An internal access, not attached.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new(ctx: &'a Context) -> Result<Self> {
+        Ok(Self {
+            access: Some(Access::create(ctx, Notifier::internal()?, false)?),
+            ctx,
+        })
+    }
+
+    /// Takes over an access that [`Self::into_user`] returned.
+    pub(crate) fn from_user(access: User<Access>, ctx: &'a Context) -> Self {
+        Self {
+            access: Some(access),
+            ctx,
+        }
+    }
+
+    /// The access alone, to be kept.
+    pub(crate) fn into_user(mut self) -> Option<User<Access>> {
+        self.access.take()
+    }
+
+    /// Attaches the access to an IOAS.
+    ///
+    /// # Errors
+    ///
+    /// As [`Access::change`].
+    pub(crate) fn attach(&self, ioas: &User<Ioas>) -> Result {
+        let access = self.access.as_ref().ok_or(EINVAL)?;
+
+        access.change(access.state.lock(), Some(ioas.another()))
+    }
+
+    /// Pins the pages of `len` bytes from `iova` on, for reading.
+    ///
+    /// # Errors
+    ///
+    /// As [`Access::pin`]; [`EINVAL`] if `len` is zero, [`EOVERFLOW`] if there are not so many bytes
+    /// after `iova`.
+    pub(crate) fn pin(
+        &self,
+        iova: usize,
+        len: usize,
+        pages: &mut [MaybeUninit<PagePtr>],
+    ) -> Result {
+        let access = self.access.as_ref().ok_or(EINVAL)?;
+
+        access.pin(IovaRange::from_len(iova, len)?, pages, false)
+    }
+
+    /// Unpins what was pinned by one [`Self::pin`] of the same range.
+    pub(crate) fn unpin(&self, iova: usize, len: usize) {
+        if let (Some(access), Ok(range)) = (&self.access, IovaRange::from_len(iova, len)) {
+            access.unpin(range);
+        }
+    }
+}
+
+impl Drop for Internal<'_> {
+    fn drop(&mut self) {
+        if let Some(access) = self.access.take() {
+            access.destroy(self.ctx, crate::object::Id::Free);
+        }
+    }
+}

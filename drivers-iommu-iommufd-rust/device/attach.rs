@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attaching: from a device and the id of a HWPT or an IOAS to DMA that works.
+//!
+//! The hardware attaches groups, the caller attaches devices. The first device of a group attaches
+//! the group, the others join: they must name the same HWPT. The last to leave detaches it. Each
+//! device brings its reserved regions into the IOAS as it joins and takes them out as it leaves.
+//! All that holds for each PASID, except that reserved regions are those of DMA without a PASID.
+//!
+//! Naming an IOAS means: any HWPT of it that the kernel made itself and that suits the device, or
+//! else a new one ([`attach_to_ioas`]). Such a HWPT goes when nobody is attached to it.
+//!
+//! An [`Attachment`] has at least one device and owns a user of its HWPT, so that replacing moves
+//! the user, and leaving puts it. Everything that is half done is undone by Drop.
+//!
+//! Locks: the mutex of the IOAS, where one is named; then the group lock, which all functions here
+//! take; then, in callees, those of the IO page table, of the IOMMU group and `sw_msi_lock`.
+#![forbid(unsafe_code)]
+
+use super::{
+    group::{
+        Group,
+        GroupGuard,
+        GroupState, //
+    },
+    Device, //
+};
+use crate::{
+    context::Context,
+    ffi::{
+        attach::Attached,
+        device::install_msi_pages, //
+    },
+    hwpt::{
+        self,
+        HwptNested,
+        HwptPaging,
+        HwptRef, //
+    },
+    ioas::Ioas,
+    object::{
+        Ref,
+        User, //
+    }, //
+};
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+/// DMA without a PASID.
+pub(crate) const NO_PASID: u32 = bindings::IOMMU_NO_PASID;
+
+/// A PASID of a group is attached to a HWPT.
+///
+/// # Invariants
+///
+/// `devices` is not empty; all are of the group, and one of them is the leader of `attached`.
+pub(crate) struct Attachment {
+    attached: Attached,
+    devices: KVec<User<Device>>,
+}
+
+impl Attachment {
+    /// Which PASID it is.
+    pub(super) fn pasid(&self) -> u32 {
+        self.attached.pasid()
+    }
+
+    fn hwpt(&self) -> &HwptRef {
+        self.attached.hwpt()
+    }
+
+    fn has(&self, device: &User<Device>) -> bool {
+        self.devices.iter().any(|d| d.id() == device.id())
+    }
+}
+
+/// Reserved regions of devices in an IOAS. Removes them when dropped.
+struct Reservation<'a> {
+    ioas: User<Ioas>,
+    devices: &'a [User<Device>],
+    armed: bool,
+}
+
+impl<'a> Reservation<'a> {
+    /// Nothing yet; what is added is for `devices`.
+    fn new(ioas: &User<Ioas>, devices: &'a [User<Device>]) -> Self {
+        Self {
+            ioas: ioas.another(),
+            devices,
+            armed: true,
+        }
+    }
+
+    /// Reserves the regions of all the devices.
+    fn of_all(ioas: &User<Ioas>, devices: &'a [User<Device>]) -> Result<Self> {
+        let this = Self::new(ioas, devices);
+
+        // Those that were not reached have nothing to remove.
+        for device in devices {
+            this.ioas.iopt.enforce_reserved(device.dev(), None)?;
+        }
+        Ok(this)
+    }
+
+    /// Reserves the regions of a device that joins, and learns where its MSI window is.
+    fn of_one(
+        ioas: &User<Ioas>,
+        device: &'a User<Device>,
+        group: &Group,
+        lock: &GroupGuard<'_>,
+    ) -> Result<Self> {
+        let mut start = group.sw_msi_start();
+
+        ioas.iopt.enforce_reserved(device.dev(), Some(&mut start))?;
+        group.set_sw_msi_start(lock, start);
+        Ok(Self::new(ioas, core::slice::from_ref(device)))
+    }
+
+    /// The regions stay.
+    fn keep(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            remove_reserved(&self.ioas, self.devices);
+        }
+    }
+}
+
+fn remove_reserved(ioas: &User<Ioas>, devices: &[User<Device>]) {
+    for device in devices {
+        ioas.iopt.remove_reserved(device.dev());
+    }
+}
+
+/// Maps the MSI pages of the group into the domain that it is about to use.
+fn set_up_msi(ctx: &Context, group: &Group, hwpt: &HwptRef) -> Result {
+    if !group.has_sw_msi() {
+        return Ok(());
+    }
+    install_msi_pages(ctx, group, hwpt.paging())
+}
+
+/// Whether the group can use this HWPT for this PASID. [`EINVAL`] if not.
+fn check(state: &GroupState, device: &Device, pasid: u32, hwpt: &HwptRef) -> Result {
+    // A response that says failure would turn off page requests for the siblings of the device too.
+    if hwpt.fault().is_some() && device.dev().shares_page_requests() {
+        return Err(EINVAL);
+    }
+    // Some IOMMUs can use PASIDs only if all the HWPTs of a device were made for that.
+    let compatible = match pasid {
+        NO_PASID => hwpt.pasid_compatible() || state.all().iter().all(|at| at.pasid() == NO_PASID),
+        _ => {
+            let rid = state.find(NO_PASID);
+            hwpt.pasid_compatible() && rid.is_none_or(|at| at.hwpt().pasid_compatible())
+        }
+    };
+    if !compatible {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// Attaches a device to a HWPT.
+///
+/// # Errors
+///
+/// - [`EBUSY`] if this PASID of the device is attached;
+/// - [`EINVAL`] if its group is attached to another HWPT, or the HWPT does not suit it;
+/// - [`EADDRINUSE`] if something is mapped in a reserved region of the device;
+/// - [`ENOMEM`], or what the IOMMU driver says.
+pub(crate) fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: HwptRef) -> Result {
+    let group = device.group();
+    let mut state = group.lock();
+    let reserves = pasid == NO_PASID && !device.is_noiommu();
+
+    if let Some(at) = state.find_mut(pasid) {
+        if at.has(device) {
+            return Err(EBUSY);
+        }
+        at.devices.reserve(1, GFP_KERNEL)?;
+        if !at.hwpt().is_same(&hwpt) {
+            return Err(EINVAL);
+        }
+    } else {
+        state.reserve()?;
+    }
+    let first = state.find(pasid).is_none();
+
+    let reserved = if reserves {
+        let reserved = Reservation::of_one(hwpt.paging().ioas(), device, group, &state)?;
+        if first {
+            set_up_msi(ctx, group, &hwpt)?;
+        }
+        Some(reserved)
+    } else {
+        None
+    };
+
+    if let Some(at) = state.find_mut(pasid) {
+        at.devices.push(device.another(), GFP_KERNEL)?;
+    } else {
+        let mut devices = KVec::with_capacity(1, GFP_KERNEL)?;
+        devices.push(device.another(), GFP_KERNEL)?;
+        check(&state, device, pasid, &hwpt)?;
+        // INVARIANT: The leader is the only device.
+        state.add(Attachment {
+            attached: Attached::new(hwpt, device.another(), pasid)?,
+            devices,
+        })?;
+    }
+    if let Some(reserved) = reserved {
+        reserved.keep();
+    }
+    Ok(())
+}
+
+/// Attaches the group of a device that is attached to another HWPT, with all its devices.
+///
+/// Returns what it was attached to before, unless it is the same.
+///
+/// # Errors
+///
+/// [`EINVAL`] if this PASID of the device is not attached; else as [`attach`]. Nothing has changed
+/// then.
+fn replace(
+    ctx: &Context,
+    device: &User<Device>,
+    pasid: u32,
+    hwpt: HwptRef,
+) -> Result<Option<HwptRef>> {
+    let group = device.group();
+    let mut state = group.lock();
+    let suits = check(&state, device, pasid, &hwpt);
+    let at = state.find_mut(pasid).ok_or(EINVAL)?;
+
+    if !at.has(device) {
+        return Err(EINVAL);
+    }
+    if at.hwpt().is_same(&hwpt) {
+        return Ok(None);
+    }
+    let ioas = hwpt.paging().ioas().another();
+    let moves = pasid == NO_PASID && ioas.id() != at.hwpt().paging().ioas().id();
+    let mut reserved = None;
+    if pasid == NO_PASID && !device.is_noiommu() {
+        if moves {
+            reserved = Some(Reservation::of_all(&ioas, &at.devices)?);
+        }
+        set_up_msi(ctx, group, &hwpt)?;
+    }
+    suits?;
+
+    let old = at.attached.replace(hwpt, device.another())?;
+    if let Some(reserved) = reserved {
+        reserved.keep();
+    }
+    if moves {
+        remove_reserved(old.paging().ioas(), &at.devices);
+    }
+    Ok(Some(old))
+}
+
+/// Detaches a device. Its DMA is blocked then, if no other device of its group is attached.
+///
+/// Returns what the group was attached to if it is not any more. The caller gives it up
+/// ([`HwptRef::put`]) when it holds no locks.
+pub(crate) fn detach(device: &User<Device>, pasid: u32) -> Option<HwptRef> {
+    let mut state = device.group().lock();
+    let at = state.find_mut(pasid)?;
+    let index = at.devices.iter().position(|d| d.id() == device.id())?;
+    let user = at.devices.remove(index).ok()?;
+    let hwpt = at.hwpt().another();
+
+    let last = match at.devices.first() {
+        Some(other) => {
+            if at.attached.is_led_by(device) {
+                at.attached.set_leader(other.another());
+            }
+            false
+        }
+        None => {
+            state.remove(pasid);
+            true
+        }
+    };
+    if pasid == NO_PASID {
+        hwpt.paging().ioas().iopt.remove_reserved(device.dev());
+    }
+    drop(state);
+    drop(user);
+    last.then_some(hwpt)
+}
+
+/// What to do with a device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    /// See [`attach`].
+    Attach,
+    /// See [`replace`].
+    Replace,
+}
+
+impl Op {
+    /// Returns what the group was attached to before.
+    fn apply(
+        self,
+        ctx: &Context,
+        device: &User<Device>,
+        pasid: u32,
+        hwpt: HwptRef,
+    ) -> Result<Option<HwptRef>> {
+        match self {
+            Self::Attach => attach(ctx, device, pasid, hwpt).map(|()| None),
+            Self::Replace => replace(ctx, device, pasid, hwpt),
+        }
+    }
+}
+
+/// Does `op` with the HWPT or IOAS of this id, and sets the id to that of the HWPT.
+///
+/// # Errors
+///
+/// [`ENOENT`] if there is no such object, [`EINVAL`] if it is of another kind; else as [`attach`] and
+/// [`replace`].
+pub(crate) fn change(
+    ctx: &Context,
+    device: &User<Device>,
+    pasid: u32,
+    pt_id: &mut u32,
+    op: Op,
+) -> Result {
+    let old = match Target::find(ctx, *pt_id)? {
+        Target::Hwpt(hwpt) => op.apply(ctx, device, pasid, hwpt)?,
+        Target::Ioas(ioas) => {
+            let (id, old) = attach_to_ioas(ctx, device, pasid, &ioas, op)?;
+            *pt_id = id;
+            old
+        }
+    };
+    // All locks are released, and what was found is put.
+    if let Some(old) = old {
+        old.put(ctx);
+    }
+    Ok(())
+}
+
+/// What a device can be attached to.
+enum Target<'a> {
+    Hwpt(HwptRef),
+    Ioas(Ref<'a, Ioas>),
+}
+
+impl<'a> Target<'a> {
+    fn find(ctx: &'a Context, id: u32) -> Result<Self> {
+        let object = match ctx.get_any(id)?.downcast::<HwptPaging>() {
+            Ok(hwpt) => return Ok(Self::Hwpt(HwptRef::Paging(hwpt.user()?))),
+            Err(other) => other,
+        };
+        match object.downcast::<HwptNested>() {
+            Ok(hwpt) => Ok(Self::Hwpt(HwptRef::Nested(hwpt.user()?))),
+            Err(other) => Ok(Self::Ioas(other.downcast::<Ioas>().map_err(|_| EINVAL)?)),
+        }
+    }
+}
+
+/// Does `op` with a HWPT of the IOAS that the kernel manages, making one if none suits the device.
+///
+/// Returns the id of the HWPT, and what the group was attached to before.
+fn attach_to_ioas(
+    ctx: &Context,
+    device: &User<Device>,
+    pasid: u32,
+    ioas: &Ref<'_, Ioas>,
+    op: Op,
+) -> Result<(u32, Option<HwptRef>)> {
+    let mut hwpts = ioas.hwpts.lock();
+
+    // Such HWPTs differ in nothing but the devices that they suit.
+    for &id in hwpts.iter() {
+        // The id may be that of a HWPT which is on its way out, or by now of something else.
+        let Some(hwpt) = ctx.find::<HwptPaging>(id) else {
+            continue;
+        };
+        if !hwpt.is_auto() || hwpt.ioas().as_ptr() != ioas.as_ptr() {
+            continue;
+        }
+        let Ok(candidate) = hwpt.user() else {
+            continue;
+        };
+        match op.apply(ctx, device, pasid, HwptRef::Paging(candidate)) {
+            // It does not suit the device.
+            Err(err) if err == EINVAL => continue,
+            old => return Ok((id, old?)),
+        }
+    }
+
+    // Some IOMMU drivers cannot make a domain without attaching it.
+    let attach = (op == Op::Attach).then_some((device, pasid));
+    let new = hwpt::NewPaging::auto(ctx, ioas.user()?, &mut hwpts, device, attach)?;
+    let old = match op {
+        Op::Attach => None,
+        Op::Replace => replace(ctx, device, pasid, new.user())?,
+    };
+    Ok((new.publish(), old))
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The domains of HWPTs: how IOMMU drivers make them, and how C gets from one to the HWPT.
+//!
+//! A [`PagingDomain`] has a page table that this driver fills, a [`NestedDomain`] one that user space
+//! fills. The domain points back to the HWPT that it was made for ([`link`]); `driver.c` and the
+//! handler of page faults follow that pointer while a device is attached.
+//!
+//! Contract with C: the operations in `struct iommu_ops` of a device's IOMMU driver do not change
+//! while the device is bound, and the pointers to user memory in `struct iommu_user_data` are
+//! checked by who reads through them. An IOMMU driver that returns a domain gives it away.
+
+use super::{
+    device::BoundDevice,
+    domain::PagingDomain, //
+};
+use crate::{
+    eventq::Fault,
+    hwpt::{
+        HwptNested,
+        HwptPaging, //
+    },
+    object::{
+        Object,
+        Registered,
+        User, //
+    },
+    viommu::Viommu, //
+};
+use core::{
+    ops::Deref,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    bindings,
+    error::from_err_ptr,
+    iommu::domain::{
+        Domain,
+        OwnedDomain, //
+    },
+    prelude::*,
+    sync::SetOnce, //
+};
+
+/// Asks the IOMMU driver of `dev` for a domain that the kernel fills. `flags` and `data` are for the
+/// driver.
+///
+/// # Errors
+///
+/// What the IOMMU driver says.
+pub(crate) fn new_paging(
+    ops: &bindings::iommu_ops,
+    dev: &BoundDevice,
+    flags: u32,
+    data: Option<&bindings::iommu_user_data>,
+) -> Result<PagingDomain> {
+    let domain = match ops.domain_alloc_paging_flags {
+        Some(alloc) => {
+            let data = data.map_or(ptr::null(), ptr::from_ref);
+            // SAFETY: The operation belongs to the IOMMU driver of the bound device, or makes the
+            // domains for devices without one, and ignores the device.
+            let domain = unsafe { owned(alloc(dev.as_raw(), flags, data)) }?;
+
+            // SAFETY: The domain is new, nobody else sees it.
+            unsafe { (*domain.as_raw()).owner = ops };
+            domain
+        }
+        None => OwnedDomain::new_paging(dev)?,
+    };
+
+    // SAFETY: The domain is new: nobody maps into it.
+    Ok(unsafe { PagingDomain::from_owned(domain) })
+}
+
+/// An [`iommu_domain`](Domain) whose page table user space fills, on top of a [`PagingDomain`].
+///
+/// It must not outlive the parent: the HWPT holds both. C sees a pointer.
+#[repr(transparent)]
+pub(crate) struct NestedDomain(OwnedDomain);
+
+impl NestedDomain {
+    /// Asks the IOMMU driver of `dev` for a domain.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the driver has no such domains or made one of another kind, or what it
+    /// says.
+    pub(crate) fn new(
+        ops: &bindings::iommu_ops,
+        dev: &BoundDevice,
+        parent: &PagingDomain,
+        flags: u32,
+        data: &bindings::iommu_user_data,
+    ) -> Result<Self> {
+        let alloc = ops.domain_alloc_nested.ok_or(EOPNOTSUPP)?;
+        // SAFETY: The operation belongs to the IOMMU driver of the bound device.
+        let domain = unsafe { owned(alloc(dev.as_raw(), parent.as_raw(), flags, data)) }?;
+
+        // SAFETY: The domain is new, nobody else sees it.
+        unsafe { (*domain.as_raw()).owner = ops };
+        Self(domain).check()
+    }
+
+    /// Asks the driver of a vIOMMU for a domain.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub(crate) fn of_viommu(
+        viommu: &Object<Viommu>,
+        flags: u32,
+        data: &bindings::iommu_user_data,
+    ) -> Result<Self> {
+        let domain = Viommu::alloc_domain_nested(viommu, flags, data)?;
+
+        // SAFETY: The domain is new and ours; it sets its owner itself.
+        Self(unsafe { OwnedDomain::from_raw(domain) }).check()
+    }
+
+    fn check(self) -> Result<Self> {
+        if kernel::warn_on!(!self.0.is_nested()) {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(self)
+    }
+
+    /// Invalidates what the IOMMU has cached. The driver counts in `array` what it has done.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the domain cannot do that, which leaves nothing done, or what the IOMMU
+    /// driver says.
+    pub(crate) fn cache_invalidate(&self, array: &mut bindings::iommu_user_data_array) -> Result {
+        // SAFETY: The operations are set before the domain is shared, and live as long as it.
+        let ops = unsafe { (*self.as_raw()).ops.as_ref() };
+        let Some(invalidate) = ops.and_then(|ops| ops.cache_invalidate_user) else {
+            array.entry_num = 0;
+            return Err(EOPNOTSUPP);
+        };
+
+        // SAFETY: The operation is that of the domain.
+        kernel::error::to_result(unsafe { invalidate(self.as_raw(), array) })
+    }
+}
+
+impl Deref for NestedDomain {
+    type Target = Domain;
+
+    #[inline]
+    fn deref(&self) -> &Domain {
+        &self.0
+    }
+}
+
+/// Takes over a domain that an IOMMU driver has just made.
+///
+/// # Safety
+///
+/// `domain` is an error pointer or a new domain that nobody else owns.
+unsafe fn owned(domain: *mut bindings::iommu_domain) -> Result<OwnedDomain> {
+    let domain = NonNull::new(from_err_ptr(domain)?).ok_or(ENOMEM)?;
+
+    // SAFETY: By the requirements of this function. Whoever attaches the domain detaches it before
+    // the HWPT can go (`super::attach`).
+    Ok(unsafe { OwnedDomain::from_raw(domain) })
+}
+
+/// The domain of a HWPT, for C.
+#[repr(transparent)]
+pub(crate) struct DomainPtr(NonNull<bindings::iommu_domain>);
+
+// SAFETY: Only C follows the pointer, under the contract at the top of this file.
+unsafe impl Send for DomainPtr {}
+// SAFETY: As above.
+unsafe impl Sync for DomainPtr {}
+
+impl From<&Domain> for DomainPtr {
+    fn from(domain: &Domain) -> Self {
+        Self(NonNull::from(domain).cast())
+    }
+}
+
+/// A kind of HWPT: its object starts with a `struct iommufd_hw_pagetable`.
+pub(crate) trait Hwpt: Registered {
+    /// The domain of the HWPT.
+    fn domain(&self) -> &Domain;
+
+    /// Where its page faults go, once that is known.
+    fn fault_slot(&self) -> &SetOnce<User<Fault>>;
+}
+
+/// Makes the domain of a HWPT point back to it. Called once, before the HWPT is published.
+pub(crate) fn link<T: Hwpt>(hwpt: &Object<T>) {
+    let domain = hwpt.domain().as_raw();
+
+    // SAFETY: The domain was made for this HWPT, which nobody else sees yet, and lives as long as it
+    // is attached: nobody follows the pointer after that.
+    unsafe {
+        (*domain).__bindgen_anon_1.iommufd_hwpt = hwpt.as_ptr().cast();
+        (*domain).cookie_type = bindings::iommu_domain_cookie_type_IOMMU_COOKIE_IOMMUFD;
+    }
+}
+
+/// Makes the IOMMU driver hand page faults of the domain to the fault queue of its HWPT.
+///
+/// Called at most once, before the HWPT is published and after it has its queue.
+pub(crate) fn route_faults<T: Hwpt>(hwpt: &Object<T>) {
+    let domain = hwpt.domain().as_raw();
+
+    // SAFETY: Nothing is attached to the domain yet, so nobody reads the field.
+    unsafe { (*domain).iopf_handler = Some(super::eventq::iommufd_fault_iopf_handler) };
+}
+
+/// The fault queue of the HWPT that a domain belongs to.
+///
+/// # Safety
+///
+/// `domain` must have been passed to [`link`], through its HWPT, and a device must be attached to it
+/// or be in the course of being detached, for `'a`.
+pub(crate) unsafe fn fault_of<'a>(
+    domain: *mut bindings::iommu_domain,
+) -> Option<&'a Object<Fault>> {
+    // SAFETY: By the requirements of this function; the attachment keeps the HWPT.
+    let hwpt = unsafe {
+        (*domain)
+            .__bindgen_anon_1
+            .iommufd_hwpt
+            .cast::<bindings::iommufd_object>()
+    };
+
+    // SAFETY: As above. The types are those that `link()` was called for.
+    let user = unsafe {
+        match (*hwpt).type_ {
+            bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING => {
+                Object::<HwptPaging>::from_ptr(hwpt).fault_slot().as_ref()
+            }
+            bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED => {
+                Object::<HwptNested>::from_ptr(hwpt).fault_slot().as_ref()
+            }
+            _ => None,
+        }
+    };
+    user.map(|user| &**user)
+}
+
+/// The pages of the MSI window that a domain maps or a group uses: `struct iommufd_sw_msi_maps`.
+///
+/// Changed by `driver.c`, under `sw_msi_lock` of the context.
+#[repr(transparent)]
+pub(crate) struct SwMsiMaps(kernel::types::Opaque<bindings::iommufd_sw_msi_maps>);
+
+// SAFETY: Accessed under `sw_msi_lock` only.
+unsafe impl Send for SwMsiMaps {}
+// SAFETY: As above.
+unsafe impl Sync for SwMsiMaps {}
+
+impl SwMsiMaps {
+    /// No pages.
+    pub(crate) fn new() -> Self {
+        Self(kernel::types::Opaque::zeroed())
+    }
+
+    /// How C sees the set.
+    #[cfg_attr(not(CONFIG_IRQ_MSI_IOMMU), expect(dead_code))]
+    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_sw_msi_maps {
+        self.0.get()
+    }
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    // A field of `T` lies behind the header of its object.
+    const HEADER: usize = size_of::<bindings::iommufd_object>();
+
+    assert!(HwptPaging::DOMAIN + HEADER == offset_of!(bindings::iommufd_hw_pagetable, domain));
+    assert!(offset_of!(bindings::iommufd_hwpt_paging, common) == 0);
+    assert!(
+        HwptPaging::PRESENT_SW_MSI + HEADER
+            == offset_of!(bindings::iommufd_hwpt_paging, present_sw_msi)
+    );
+    assert!(size_of::<NestedDomain>() == size_of::<*mut bindings::iommu_domain>());
+    assert!(HwptNested::DOMAIN + HEADER == offset_of!(bindings::iommufd_hw_pagetable, domain));
+    assert!(offset_of!(bindings::iommufd_hwpt_nested, common) == 0);
+    assert!(HwptNested::PARENT + HEADER == offset_of!(bindings::iommufd_hwpt_nested, parent));
+};

@@ -1,0 +1,580 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Hardware page tables: IOMMU domains as objects.
+//!
+//! There are two kinds. A *paging* HWPT ([`HwptPaging`]) shows the mappings of one IOAS in the format
+//! of one IOMMU: the kernel fills it. A *nested* HWPT ([`HwptNested`]) is filled by user space, and
+//! translates to addresses that a paging HWPT, its parent, translates further. [`HwptRef`] is a user
+//! of either.
+//!
+//! A paging HWPT is in the list of its IOAS, and its domain in the IO page table, from the moment it
+//! is complete ([`NewPaging`]) until it is destroyed. Both change under the mutex of the IOAS, so
+//! that whoever looks for a HWPT to attach to finds none that is half made, and two of them do not
+//! make the same one twice. A HWPT that the kernel made for a device that was attached to an IOAS is
+//! *automatic*: it goes when nobody is attached to it.
+//!
+//! Dependencies: a HWPT is a user of its IOAS or its parent, of its vIOMMU and of its fault queue. An
+//! attachment is a user of the HWPT.
+//!
+//! Locks: the mutex of the IOAS ([`Ioas::hwpts`]); then the group lock, then those of the IO page
+//! table.
+#![forbid(unsafe_code)]
+
+use crate::{
+    context::Context,
+    device::{
+        attach,
+        Device, //
+    },
+    eventq::Fault,
+    ffi::{
+        domain::PagingDomain,
+        hwpt::{
+            self as ffi,
+            DomainPtr,
+            Hwpt,
+            NestedDomain,
+            SwMsiMaps, //
+        }, //
+    },
+    ioas::Ioas,
+    ioctl::Command,
+    object::{
+        Kind,
+        Object,
+        Reserved,
+        User, //
+    },
+    viommu::Viommu, //
+};
+use core::mem::offset_of;
+use kernel::{
+    bindings,
+    iommu::{
+        domain::Domain,
+        group::Capability, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        Arc,
+        SetOnce, //
+    },
+    uaccess::UserPtr, //
+};
+
+const NEST_PARENT: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT;
+const DIRTY_TRACKING: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+const FAULT_ID_VALID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID;
+const ALLOC_PASID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID;
+
+/// A HWPT that the kernel fills. C knows how it begins.
+#[repr(C)]
+pub(crate) struct HwptPaging {
+    /// That of `paging`.
+    domain: DomainPtr,
+    present_sw_msi: SwMsiMaps,
+    paging: Arc<PagingDomain>,
+    auto: bool,
+    nest_parent: bool,
+    pasid_compatible: bool,
+    enforces_coherency: bool,
+    fault: SetOnce<User<Fault>>,
+    ioas: User<Ioas>,
+}
+
+impl HwptPaging {
+    /// Where C expects a field.
+    pub(crate) const DOMAIN: usize = offset_of!(Self, domain);
+    /// Where C expects a field.
+    pub(crate) const PRESENT_SW_MSI: usize = offset_of!(Self, present_sw_msi);
+
+    /// The IOAS whose mappings it shows.
+    pub(crate) fn ioas(&self) -> &User<Ioas> {
+        &self.ioas
+    }
+
+    /// How C sees its domain.
+    pub(crate) fn as_raw_domain(&self) -> *mut bindings::iommu_domain {
+        self.paging.as_raw()
+    }
+
+    /// Whether the kernel made it for a device that was attached to the IOAS.
+    pub(crate) fn is_auto(&self) -> bool {
+        self.auto
+    }
+
+    /// Whether it can be the parent of nested HWPTs.
+    pub(crate) fn nest_parent(&self) -> bool {
+        self.nest_parent
+    }
+
+    /// Whether devices cannot bypass the caches.
+    pub(crate) fn enforce_cache_coherency(&self) -> bool {
+        self.enforces_coherency
+    }
+}
+
+impl Hwpt for HwptPaging {
+    fn domain(&self) -> &Domain {
+        &self.paging
+    }
+
+    fn fault_slot(&self) -> &SetOnce<User<Fault>> {
+        &self.fault
+    }
+}
+
+impl Kind for HwptPaging {
+    fn destroy(this: &Object<Self>, _ctx: &Context) {
+        unlist(&mut this.ioas.hwpts.lock(), this.id());
+        this.ioas.iopt.remove_domain(&this.paging);
+    }
+}
+
+/// Takes an id out of the list of an IOAS.
+fn unlist(hwpts: &mut KVec<u32>, id: u32) {
+    if let Some(index) = hwpts.iter().position(|&listed| listed == id) {
+        // A destroyed HWPT and a new one can have the same id for a while: each removes one.
+        let _ = hwpts.remove(index);
+    }
+}
+
+/// A HWPT that user space fills. C knows how it begins.
+///
+/// The fields are dropped in order: the domain goes before its parent can.
+#[repr(C)]
+pub(crate) struct HwptNested {
+    domain: NestedDomain,
+    parent: User<HwptPaging>,
+    pasid_compatible: bool,
+    fault: SetOnce<User<Fault>>,
+    _viommu: Option<User<Viommu>>,
+}
+
+impl HwptNested {
+    /// Where C expects a field.
+    pub(crate) const DOMAIN: usize = offset_of!(Self, domain);
+    /// Where C expects a field.
+    pub(crate) const PARENT: usize = offset_of!(Self, parent);
+}
+
+impl Hwpt for HwptNested {
+    fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    fn fault_slot(&self) -> &SetOnce<User<Fault>> {
+        &self.fault
+    }
+}
+
+impl Kind for HwptNested {}
+
+/// A user of a HWPT of either kind.
+pub(crate) enum HwptRef {
+    /// Filled by the kernel.
+    Paging(User<HwptPaging>),
+    /// Filled by user space.
+    Nested(User<HwptNested>),
+}
+
+impl HwptRef {
+    /// The domain of the HWPT.
+    pub(crate) fn domain(&self) -> &Domain {
+        match self {
+            Self::Paging(hwpt) => hwpt.domain(),
+            Self::Nested(hwpt) => hwpt.domain(),
+        }
+    }
+
+    /// The HWPT that leads to physical addresses: itself or its parent.
+    pub(crate) fn paging(&self) -> &Object<HwptPaging> {
+        match self {
+            Self::Paging(hwpt) => hwpt,
+            Self::Nested(hwpt) => &hwpt.parent,
+        }
+    }
+
+    /// Where its page faults go.
+    pub(crate) fn fault(&self) -> Option<&User<Fault>> {
+        match self {
+            Self::Paging(hwpt) => hwpt.fault.as_ref(),
+            Self::Nested(hwpt) => hwpt.fault.as_ref(),
+        }
+    }
+
+    /// Whether it was made to be used along with PASIDs.
+    pub(crate) fn pasid_compatible(&self) -> bool {
+        match self {
+            Self::Paging(hwpt) => hwpt.pasid_compatible,
+            Self::Nested(hwpt) => hwpt.pasid_compatible,
+        }
+    }
+
+    /// Whether both are the same HWPT.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.domain().ptr_eq(other.domain())
+    }
+
+    /// Another user of the same HWPT.
+    pub(crate) fn another(&self) -> Self {
+        match self {
+            Self::Paging(hwpt) => Self::Paging(hwpt.another()),
+            Self::Nested(hwpt) => Self::Nested(hwpt.another()),
+        }
+    }
+
+    /// Gives up the user of somebody who was attached. An automatic HWPT goes with the last.
+    ///
+    /// Context: takes the mutex of the IOAS.
+    pub(crate) fn put(self, ctx: &Context) {
+        match self {
+            Self::Paging(hwpt) if hwpt.auto => hwpt.put_and_try_destroy(ctx),
+            hwpt => drop(hwpt),
+        }
+    }
+}
+
+/// A paging HWPT that is complete, but not published. Dropping it undoes everything.
+///
+/// The fields are dropped in order: it leaves the IOAS before it is freed.
+pub(crate) struct NewPaging<'a> {
+    listed: Listed<'a>,
+    hwpt: Reserved<'a, HwptPaging>,
+}
+
+/// The id of a new HWPT is in the list of its IOAS, and its domain in the IO page table.
+struct Listed<'a> {
+    hwpts: &'a mut KVec<u32>,
+    id: u32,
+    ioas: User<Ioas>,
+    domain: Arc<PagingDomain>,
+    armed: bool,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            unlist(self.hwpts, self.id);
+            self.ioas.iopt.remove_domain(&self.domain);
+        }
+    }
+}
+
+impl<'a> NewPaging<'a> {
+    /// Makes an automatic HWPT for a device, and attaches it (and its PASID) if there is one.
+    ///
+    /// `hwpts` is the list of the IOAS: its mutex is held until the HWPT is published.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach::attach`], or what the IOMMU driver says.
+    pub(crate) fn auto(
+        ctx: &'a Context,
+        ioas: User<Ioas>,
+        hwpts: &'a mut KVec<u32>,
+        device: &Device,
+        attach: Option<(&User<Device>, u32)>,
+    ) -> Result<Self> {
+        Self::new(ctx, ioas, hwpts, device, 0, None, true, attach)
+    }
+
+    /// Makes a HWPT.
+    ///
+    /// # Errors
+    ///
+    /// - [`ENODEV`] if the device has lost its IOMMU;
+    /// - [`EOPNOTSUPP`] for what the IOMMU or this kernel cannot do;
+    /// - [`EADDRINUSE`] if the IOAS maps what the domain cannot translate;
+    /// - [`ENOMEM`], or what the IOMMU driver says.
+    #[expect(clippy::too_many_arguments)]
+    fn new(
+        ctx: &'a Context,
+        ioas: User<Ioas>,
+        hwpts: &'a mut KVec<u32>,
+        device: &Device,
+        flags: u32,
+        data: Option<&bindings::iommu_user_data>,
+        auto: bool,
+        attach: Option<(&User<Device>, u32)>,
+    ) -> Result<Self> {
+        let ops = device.ops().ok_or(ENODEV)?;
+        if (flags != 0 || data.is_some()) && ops.domain_alloc_paging_flags.is_none() {
+            return Err(EOPNOTSUPP);
+        }
+        if flags & !(NEST_PARENT | DIRTY_TRACKING | FAULT_ID_VALID | ALLOC_PASID) != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        if flags & DIRTY_TRACKING != 0 && !device.dev().can(Capability::DirtyTracking) {
+            return Err(EOPNOTSUPP);
+        }
+        // Only what user space fills in can fault on purpose.
+        if flags & FAULT_ID_VALID != 0 && flags & NEST_PARENT != 0 {
+            return Err(EOPNOTSUPP);
+        }
+
+        let domain = ffi::new_paging(ops, device.dev(), flags & !FAULT_ID_VALID, data)?;
+        // This comes before the first mapping, as some IOMMUs note it in each entry, and never
+        // changes: a HWPT for a device that cannot enforce it serves those that can, but not the
+        // other way round.
+        let enforces_coherency =
+            device.enforce_cache_coherency() && domain.enforce_cache_coherency();
+        // An IOMMU driver that claims the ability fails for a new domain.
+        if kernel::warn_on!(device.enforce_cache_coherency() && !enforces_coherency) {
+            return Err(EINVAL);
+        }
+
+        let shared = Arc::new(domain, GFP_KERNEL_ACCOUNT)?;
+        let hwpt = ctx.reserve(try_init!(HwptPaging {
+            domain: DomainPtr::from(&**shared),
+            present_sw_msi: SwMsiMaps::new(),
+            paging: shared,
+            auto,
+            nest_parent: flags & NEST_PARENT != 0,
+            pasid_compatible: flags & ALLOC_PASID != 0,
+            enforces_coherency,
+            fault: SetOnce::new(),
+            ioas,
+        }? Error))?;
+        ffi::link(&hwpt);
+        hwpts.reserve(1, GFP_KERNEL_ACCOUNT)?;
+
+        if let Some((device, pasid)) = attach {
+            attach::attach(ctx, device, pasid, HwptRef::Paging(hwpt.user()))?;
+        }
+        if let Err(err) = hwpt.ioas.iopt.add_domain(&hwpt.paging) {
+            if let Some((device, pasid)) = attach {
+                drop(attach::detach(device, pasid));
+            }
+            return Err(err);
+        }
+        let listed = Listed {
+            id: hwpt.id(),
+            hwpts,
+            ioas: hwpt.ioas.another(),
+            domain: hwpt.paging.clone(),
+            armed: true,
+        };
+        listed.hwpts.push(listed.id, GFP_KERNEL_ACCOUNT)?;
+        Ok(Self { hwpt, listed })
+    }
+
+    /// A user of the HWPT, which must be put before an unpublished HWPT is dropped.
+    pub(crate) fn user(&self) -> HwptRef {
+        HwptRef::Paging(self.hwpt.user())
+    }
+
+    /// Lets user space find the HWPT. Returns its id.
+    pub(crate) fn publish(self) -> u32 {
+        let Self { hwpt, mut listed } = self;
+        let id = hwpt.id();
+
+        listed.armed = false;
+        hwpt.publish();
+        id
+    }
+}
+
+/// Makes a nested HWPT on top of a parent.
+fn new_nested<'a>(
+    ctx: &'a Context,
+    parent: User<HwptPaging>,
+    device: &Device,
+    flags: u32,
+    data: &bindings::iommu_user_data,
+) -> Result<Reserved<'a, HwptNested>> {
+    let ops = device.ops().ok_or(ENODEV)?;
+    if flags & !(FAULT_ID_VALID | ALLOC_PASID) != 0
+        || data.len == 0
+        || ops.domain_alloc_nested.is_none()
+    {
+        return Err(EOPNOTSUPP);
+    }
+    if parent.auto || !parent.nest_parent || !parent.paging.is_owned_by(ops) {
+        return Err(EINVAL);
+    }
+    let flags_of_driver = flags & !FAULT_ID_VALID;
+    let domain = NestedDomain::new(ops, device.dev(), &parent.paging, flags_of_driver, data)?;
+
+    reserve_nested(ctx, domain, parent, flags, None)
+}
+
+/// Makes a nested HWPT for a vIOMMU.
+fn new_nested_of_viommu<'a>(
+    ctx: &'a Context,
+    viommu: User<Viommu>,
+    device: &Device,
+    flags: u32,
+    data: &bindings::iommu_user_data,
+) -> Result<Reserved<'a, HwptNested>> {
+    let iommu = device.iommu_device().ok_or(EINVAL)?;
+    if !viommu.is_on(iommu) {
+        return Err(EINVAL);
+    }
+    if flags & !(FAULT_ID_VALID | ALLOC_PASID) != 0 || data.len == 0 {
+        return Err(EOPNOTSUPP);
+    }
+    let domain = NestedDomain::of_viommu(&viommu, flags & !FAULT_ID_VALID, data)?;
+    let parent = viommu.hwpt().another();
+
+    reserve_nested(ctx, domain, parent, flags, Some(viommu))
+}
+
+fn reserve_nested<'a>(
+    ctx: &'a Context,
+    domain: NestedDomain,
+    parent: User<HwptPaging>,
+    flags: u32,
+    viommu: Option<User<Viommu>>,
+) -> Result<Reserved<'a, HwptNested>> {
+    let hwpt = ctx.reserve(try_init!(HwptNested {
+        domain,
+        parent,
+        pasid_compatible: flags & ALLOC_PASID != 0,
+        fault: SetOnce::new(),
+        _viommu: viommu,
+    }? Error))?;
+    ffi::link(&hwpt);
+    Ok(hwpt)
+}
+
+/// IOMMU_HWPT_ALLOC.
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result {
+    const NONE: u32 = bindings::iommu_hwpt_data_type_IOMMU_HWPT_DATA_NONE;
+
+    if cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    if (cmd.data_type == NONE) != (cmd.data_len == 0) {
+        return Err(EINVAL);
+    }
+    let data = bindings::iommu_user_data {
+        type_: cmd.data_type,
+        // CAST: As `u64_to_user_ptr()`.
+        uptr: UserPtr::from_addr(cmd.data_uptr as usize).as_mut_ptr(),
+        // CAST: `usize` has at least 32 bits.
+        len: cmd.data_len as usize,
+    };
+    let ctx = cmd.ctx();
+    let device = ctx.get::<Device>(cmd.dev_id)?;
+    let on = ctx.get_any(cmd.pt_id).map_err(|_| EINVAL)?;
+
+    let on = match on.downcast::<Ioas>() {
+        Ok(ioas) => {
+            let mut hwpts = ioas.hwpts.lock();
+            let data = (data.len != 0).then_some(&data);
+            let user = ioas.user()?;
+            let hwpt =
+                NewPaging::new(ctx, user, &mut hwpts, &device, cmd.flags, data, false, None)?;
+            finish(cmd, &hwpt.hwpt)?;
+            hwpt.publish();
+            return Ok(());
+        }
+        Err(other) => other,
+    };
+    let hwpt = match on.downcast::<HwptPaging>() {
+        Ok(parent) => new_nested(ctx, parent.user()?, &device, cmd.flags, &data)?,
+        Err(other) => {
+            let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
+            new_nested_of_viommu(ctx, viommu.user()?, &device, cmd.flags, &data)?
+        }
+    };
+    finish(cmd, &hwpt)?;
+    hwpt.publish();
+    Ok(())
+}
+
+/// Connects the fault queue, if there is to be one, and answers the command.
+fn finish<T: Hwpt>(
+    cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>,
+    hwpt: &Reserved<'_, T>,
+) -> Result {
+    if cmd.flags & FAULT_ID_VALID != 0 {
+        let fault = cmd.ctx().get::<Fault>(cmd.fault_id)?.user()?;
+        hwpt.fault_slot().populate(fault);
+        ffi::route_faults(hwpt);
+    }
+    cmd.out_hwpt_id = hwpt.id();
+    cmd.respond()
+}
+
+/// IOMMU_HWPT_SET_DIRTY_TRACKING.
+pub(crate) fn set_dirty_tracking(
+    cmd: &mut Command<'_, bindings::iommu_hwpt_set_dirty_tracking>,
+) -> Result {
+    const ENABLE: u32 =
+        bindings::iommufd_hwpt_set_dirty_tracking_flags_IOMMU_HWPT_DIRTY_TRACKING_ENABLE;
+
+    if cmd.flags & !ENABLE != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    let hwpt = cmd.ctx().get::<HwptPaging>(cmd.hwpt_id)?;
+
+    hwpt.ioas
+        .iopt
+        .set_dirty_tracking(&hwpt.paging, cmd.flags & ENABLE != 0)
+}
+
+/// IOMMU_HWPT_GET_DIRTY_BITMAP.
+pub(crate) fn get_dirty_bitmap(
+    cmd: &mut Command<'_, bindings::iommu_hwpt_get_dirty_bitmap>,
+) -> Result {
+    const NO_CLEAR: u32 =
+        bindings::iommufd_hwpt_get_dirty_bitmap_flags_IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;
+
+    if cmd.flags & !NO_CLEAR != 0 || cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    let hwpt = cmd.ctx().get::<HwptPaging>(cmd.hwpt_id)?;
+
+    hwpt.ioas.iopt.read_dirty(&hwpt.paging, cmd.flags, cmd)
+}
+
+/// How many entries one IOMMU_HWPT_INVALIDATE can have: far more than a batch of any use, and few
+/// enough not to stall a CPU.
+const MAX_INVALIDATIONS: u32 = 1 << 19;
+
+/// IOMMU_HWPT_INVALIDATE.
+pub(crate) fn invalidate(cmd: &mut Command<'_, bindings::iommu_hwpt_invalidate>) -> Result {
+    let mut done = 0;
+    let result = do_invalidate(cmd, &mut done);
+
+    // User space learns how far it went, whatever happened.
+    cmd.entry_num = done;
+    cmd.respond()?;
+    result
+}
+
+fn do_invalidate(cmd: &Command<'_, bindings::iommu_hwpt_invalidate>, done: &mut u32) -> Result {
+    if cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    // The length bounds the check that what follows the known part of an entry is zero.
+    if cmd.entry_num != 0
+        && (cmd.data_uptr == 0
+            || cmd.entry_len == 0
+            || cmd.entry_len as usize > PAGE_SIZE
+            || cmd.entry_num > MAX_INVALIDATIONS)
+    {
+        return Err(EINVAL);
+    }
+    let mut array = bindings::iommu_user_data_array {
+        type_: cmd.data_type,
+        // CAST: As `u64_to_user_ptr()`.
+        uptr: UserPtr::from_addr(cmd.data_uptr as usize).as_mut_ptr(),
+        // CAST: `usize` has at least 32 bits.
+        entry_len: cmd.entry_len as usize,
+        entry_num: cmd.entry_num,
+    };
+
+    let result = match cmd.ctx().get_any(cmd.hwpt_id)?.downcast::<HwptNested>() {
+        Ok(hwpt) => hwpt.domain.cache_invalidate(&mut array),
+        Err(other) => {
+            let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
+            Viommu::cache_invalidate(&viommu, &mut array)
+        }
+    };
+    *done = array.entry_num;
+    result
+}
