@@ -11,7 +11,6 @@
 #ifndef __IOMMUFD_RUST_H
 #define __IOMMUFD_RUST_H
 
-#include <linux/huge_mm.h>
 #include <linux/interval_tree.h>
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
@@ -19,6 +18,7 @@
 #include <linux/list.h>
 #include <linux/maple_tree.h>
 #include <linux/miscdevice.h>
+#include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
