@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    cookies::Cookies,
     partial,
     NewFile, //
 };
@@ -49,7 +50,6 @@ use kernel::{
         },
         file::Offset, //
     },
-    id_pool::IdPool,
     iommu::iopf::{
         Group,
         Queue,
@@ -76,7 +76,7 @@ pub(crate) struct Fault {
     queue: SpinLock<Queue>,
     /// Groups that user space has read and not answered.
     #[pin]
-    awaiting: Mutex<Awaiting>,
+    awaiting: Mutex<Cookies<Group>>,
     #[pin]
     pollers: PollHead,
 }
@@ -87,7 +87,7 @@ impl Fault {
     fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             queue <- new_spinlock!(Queue::new(), "iommufd_fault::queue"),
-            awaiting <- new_mutex!(Awaiting::new(), "iommufd_fault::awaiting"),
+            awaiting <- new_mutex!(Cookies::new(), "iommufd_fault::awaiting"),
             pollers <- new_poll_head!("iommufd_fault::pollers"),
         }? Error)
     }
@@ -113,7 +113,7 @@ impl Fault {
             .lock()
             .extract(|group| ptr::eq(group.attach_handle(), handle));
         drop(unread);
-        awaiting.answer_all(|group| ptr::eq(group.attach_handle(), handle));
+        awaiting.remove_if(|group| ptr::eq(group.attach_handle(), handle), drop);
     }
 
     fn next(&self) -> Option<Group> {
@@ -137,14 +137,14 @@ impl Fault {
                 let result = if done == 0 { Err(EINVAL) } else { Ok(()) };
                 return (done, result);
             }
-            let cookie = match awaiting.reserve() {
-                Ok(cookie) => cookie,
+            let vacancy = match awaiting.reserve() {
+                Ok(vacancy) => vacancy,
                 Err(err) => {
                     self.put_back(group);
                     return (done, Err(err));
                 }
             };
-            let dev_id = device_id(&group);
+            let (dev_id, cookie) = (device_id(&group), vacancy.cookie());
             let result = group
                 .requests()
                 .try_for_each(|request| out.write(&PageFault::new(&request, dev_id, cookie)));
@@ -152,7 +152,7 @@ impl Fault {
                 self.put_back(group);
                 return (done, result);
             }
-            awaiting.insert(cookie, group);
+            vacancy.fill(group);
             done += size;
         }
         (done, Ok(()))
@@ -183,85 +183,6 @@ impl Fault {
             done += size_of::<PageResponse>();
         }
         (done, Ok(()))
-    }
-}
-
-/// The groups that wait for an answer, by cookie.
-///
-/// A cookie is the lowest number above 0 that is not in use.
-struct Awaiting {
-    cookies: IdPool,
-    groups: KVVec<Option<Group>>,
-    len: usize,
-}
-
-/// For how many groups the memory stays when there are none.
-const KEEP: usize = 64;
-
-impl Awaiting {
-    fn new() -> Self {
-        Self {
-            cookies: IdPool::new(),
-            groups: KVVec::new(),
-            len: 0,
-        }
-    }
-
-    /// Makes room for one more group, and returns the cookie that it is going to have.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`]; [`EBUSY`] if there are no more cookies.
-    fn reserve(&mut self) -> Result<u32> {
-        if self.cookies.find_unused_id(1).is_none() {
-            let more = self.cookies.grow_request().ok_or(EBUSY)?;
-            let more = more.realloc(GFP_KERNEL)?;
-            self.cookies.grow(more);
-        }
-        let cookie = self.cookies.find_unused_id(1).ok_or(EBUSY)?.as_u32();
-        // The lowest free cookie is at most one above all that were ever in use.
-        while self.groups.len() <= cookie as usize {
-            self.groups.push(None, GFP_KERNEL)?;
-        }
-        Ok(cookie)
-    }
-
-    /// Stores a group under the cookie that [`Self::reserve`] has just returned.
-    fn insert(&mut self, cookie: u32, group: Group) {
-        if let Some(id) = self.cookies.find_unused_id(cookie as usize) {
-            id.acquire();
-        }
-        if let Some(place) = self.groups.get_mut(cookie as usize) {
-            *place = Some(group);
-            self.len += 1;
-        }
-    }
-
-    fn remove(&mut self, cookie: u32) -> Option<Group> {
-        let group = self.groups.get_mut(cookie as usize)?.take()?;
-        self.cookies.release_id(cookie as usize);
-        self.len -= 1;
-        if self.len == 0 && self.groups.len() > KEEP {
-            // Give back what a burst of faults has taken.
-            *self = Self::new();
-        }
-        Some(group)
-    }
-
-    /// Answers, as invalid, all groups for which `which` holds.
-    fn answer_all(&mut self, which: impl Fn(&Group) -> bool) {
-        for cookie in 0..self.groups.len() {
-            let found = match self.groups.get(cookie) {
-                Some(Some(group)) => which(group),
-                Some(None) => false,
-                // The last one is gone.
-                None => break,
-            };
-            if found {
-                // CAST: Cookies are 32 bits wide.
-                drop(self.remove(cookie as u32));
-            }
-        }
     }
 }
 

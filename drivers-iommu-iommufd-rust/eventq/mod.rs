@@ -31,6 +31,7 @@ use kernel::{
     prelude::*, //
 };
 
+mod cookies;
 mod fault;
 mod veventq;
 

@@ -254,11 +254,6 @@ impl Viommu {
         self.iommu_dev == iommu_dev
     }
 
-    /// Whether the driver can make nested domains for this vIOMMU.
-    pub(crate) fn can_alloc_nested(&self) -> bool {
-        op!(self.ops(), alloc_domain_nested).is_some()
-    }
-
     /// Has the driver make a nested domain. `data` says how, in the driver's own terms.
     ///
     /// # Errors

@@ -105,3 +105,31 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hw_queue_alloc>) -> Re
     queue.publish();
     Ok(())
 }
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+#[kernel::prelude::kunit_tests(iommufd_hw_queue)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+
+    #[test]
+    fn pages() {
+        assert_eq!(pages_of(0, 1), Ok((0, 1)));
+        assert_eq!(pages_of(0, PAGE), Ok((0, 1)));
+        assert_eq!(pages_of(0, PAGE + 1), Ok((0, 2)));
+        assert_eq!(pages_of(PAGE - 1, 1), Ok((0, 1)));
+        assert_eq!(pages_of(PAGE - 1, 2), Ok((0, 2)));
+        assert_eq!(pages_of(5 * PAGE + 7, 2 * PAGE), Ok((5 * PAGE_SIZE, 3)));
+    }
+
+    #[test]
+    fn too_many_bytes() {
+        let top = u64::MAX - (PAGE - 1);
+        assert_eq!(pages_of(u64::MAX, 1), Ok((top as usize, 1)));
+        assert_eq!(pages_of(0, top), Ok((0, usize::MAX >> PAGE_SHIFT)));
+        assert_eq!(pages_of(0, top + 1), Err(ERANGE));
+        assert_eq!(pages_of(1, top), Err(ERANGE));
+        assert_eq!(pages_of(PAGE - 1, u64::MAX), Err(ERANGE));
+    }
+}
