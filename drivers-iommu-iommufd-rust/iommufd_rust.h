@@ -17,6 +17,7 @@
 #include <linux/iova_bitmap.h>
 #include <linux/list.h>
 #include <linux/maple_tree.h>
+#include <linux/mman.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>

@@ -117,8 +117,7 @@ mod imp {
                 // SAFETY: The attachment is valid and pinned, and the reservation lock is held.
                 let phys = unsafe { phys_of(attach) }?;
                 // From here on it can be revoked, as soon as the lock is free.
-                pages.dmabuf_mapped(phys);
-                Ok(())
+                pages.dmabuf_mapped(phys)
             })?;
             pages.keep_attachment(attachment);
             Ok(())

@@ -118,3 +118,27 @@ pub(crate) fn file(fd: i32) -> Result<ARef<File>> {
     // `fdget_pos()` do not get here.
     Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
 }
+
+/// Gives the current task, that of a KUnit test, `len` bytes of user memory, and tells where.
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+pub(crate) fn test_memory(len: usize) -> Result<usize> {
+    use kernel::error::to_result;
+
+    // SAFETY: A KUnit test runs in a kernel thread of its own, which keeps the memory to its end.
+    to_result(unsafe { bindings::kunit_attach_mm() })?;
+    // SAFETY: There is an address space now; the other arguments may be anything.
+    let addr = unsafe {
+        bindings::vm_mmap(
+            core::ptr::null_mut(),
+            0,
+            len,
+            (bindings::PROT_READ | bindings::PROT_WRITE) as c_ulong,
+            (bindings::MAP_PRIVATE | bindings::MAP_ANONYMOUS) as c_ulong,
+            0,
+        )
+    };
+    if addr > usize::MAX - 4096 {
+        return Err(ENOMEM);
+    }
+    Ok(addr)
+}

@@ -73,6 +73,15 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// An access without pages.
+    #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+    pub(super) fn for_test(first: usize) -> Self {
+        Self {
+            users: 1,
+            runs: RunList::new(first),
+        }
+    }
+
     #[inline]
     pub(super) fn runs(&self) -> &RunList {
         &self.runs
@@ -373,5 +382,140 @@ impl Pages {
         reader.finish(&mut inner);
         inner.account.settle_less(None);
         res
+    }
+}
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+#[kunit_tests(iommufd_access)]
+mod tests {
+    use super::*;
+    use crate::{
+        context::AccountMode,
+        ffi::pin::test_memory,
+        pages::run::Random, //
+    };
+    use kernel::sync::Arc;
+
+    const PAGES: usize = 48;
+
+    /// Pages of memory of this test, from the middle of the first page on, whose bytes are known.
+    fn test_pages() -> Result<(Arc<Pages>, usize, UserPtr)> {
+        let addr = test_memory(PAGES * PAGE_SIZE)?;
+        let mut writer = UserSlice::new(UserPtr::from_addr(addr), PAGES * PAGE_SIZE).writer();
+        for n in 0..PAGES * PAGE_SIZE / 8 {
+            writer.write(&(n as u64))?;
+        }
+
+        let len = (PAGES - 1) * PAGE_SIZE;
+        let (pages, start) = Pages::from_user(addr + 512, len, true, AccountMode::None)?;
+        assert_eq!((pages.npages(), start), (PAGES, 512));
+        Ok((pages, start, UserPtr::from_addr(addr)))
+    }
+
+    fn out(pages: usize) -> Result<KVec<MaybeUninit<PagePtr>>> {
+        let mut out = KVec::with_capacity(pages, GFP_KERNEL)?;
+        for _ in 0..pages {
+            out.push(MaybeUninit::uninit(), GFP_KERNEL)?;
+        }
+        Ok(out)
+    }
+
+    fn pinned(pages: &Pages) -> usize {
+        pages.lock().account.pages()
+    }
+
+    #[test]
+    fn overlapping_accesses_pin_each_page_once() -> Result {
+        let (pages, ..) = test_pages()?;
+        let mut random = Random::new(5);
+        let mut held: KVec<PageRange> = KVec::new();
+
+        for round in 0..400 {
+            // Let go of more and more.
+            if !held.is_empty() && random.below(400) < round {
+                let range = held.remove(random.below(held.len())).map_err(|_| EINVAL)?;
+                pages.unpin_access(range);
+            } else {
+                let first = random.below(PAGES);
+                let last = (first + random.below(10)).min(PAGES - 1);
+                let range = PageRange { first, last };
+                let mut out = out(range.len())?;
+
+                pages.pin_access(range, &mut out, true)?;
+                held.push(range, GFP_KERNEL)?;
+            }
+            let model = (0..PAGES).filter(|&n| held.iter().any(|range| range.contains(n)));
+            assert_eq!(pinned(&pages), model.count());
+        }
+        for range in held {
+            pages.unpin_access(range);
+        }
+        assert_eq!(pinned(&pages), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_pinned_leaves_nothing_pinned() -> Result {
+        let (pages, ..) = test_pages()?;
+        let range = |first, last| PageRange { first, last };
+
+        // There is nothing behind the memory.
+        assert!(pages
+            .pin_access(range(40, 60), &mut out(21)?, true)
+            .is_err());
+        assert_eq!(pinned(&pages), 0);
+
+        // What is held by others stays.
+        pages.pin_access(range(42, 45), &mut out(4)?, true)?;
+        assert!(pages
+            .pin_access(range(40, 60), &mut out(21)?, true)
+            .is_err());
+        assert_eq!(pinned(&pages), 4);
+        assert_eq!(
+            pages.pin_access(range(1, 2), &mut out(3)?, true),
+            Err(EINVAL)
+        );
+        pages.unpin_access(range(42, 45));
+        assert_eq!(pinned(&pages), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn all_ways_of_copying_see_the_same_memory() -> Result {
+        let (pages, start, addr) = test_pages()?;
+        let slow = RwFlags {
+            slow_path: true,
+            ..RwFlags::default()
+        };
+        let mut random = Random::new(6);
+        let mut ours = KVec::from_elem(0u8, 5 * PAGE_SIZE, GFP_KERNEL)?;
+        let mut theirs = KVec::from_elem(0u8, 5 * PAGE_SIZE, GFP_KERNEL)?;
+
+        pages.pin_access(PageRange { first: 3, last: 9 }, &mut out(7)?, true)?;
+        for round in 0..60 {
+            let len = 1 + random.below(5 * PAGE_SIZE - 1);
+            let at = start + random.below(20 * PAGE_SIZE);
+            let user = UserSlice::new(addr.wrapping_byte_add(at), len);
+            let (ours, theirs) = (&mut ours[..len], &mut theirs[..len]);
+
+            if round % 2 == 0 {
+                pages.rw_slow(at, RwBuf::Read(ours))?;
+                user.reader().read_slice(theirs)?;
+            } else {
+                ours.fill(round as u8);
+                pages.rw_slow(at, RwBuf::Write(ours))?;
+                pages.rw(at, RwBuf::Read(theirs), RwFlags::default())?;
+            }
+            assert!(ours == theirs);
+            assert_eq!(pinned(&pages), 7);
+        }
+        // One page only, and the fast way where it is allowed.
+        pages.rw(start, RwBuf::Write(&[1, 2, 3]), slow)?;
+        let mut three = [0; 3];
+        pages.rw(start, RwBuf::Read(&mut three), RwFlags::default())?;
+        assert_eq!(three, [1, 2, 3]);
+        pages.unpin_access(PageRange { first: 3, last: 9 });
+        assert_eq!(pinned(&pages), 0);
+        Ok(())
     }
 }

@@ -81,14 +81,9 @@ impl Owner {
 
     /// Whether a charge in this mode would go to another account than it would for `other`.
     fn pays_elsewhere(&self, other: &Owner, mode: AccountMode) -> bool {
-        let other_mm = !core::ptr::eq(&*self.mm, &*other.mm);
-
-        match mode {
-            AccountMode::None => false,
-            // The address space shows the number of pinned pages in each mode.
-            AccountMode::User => !self.user.is(&other.user) || other_mm,
-            AccountMode::Mm => other_mm,
-        }
+        // The address space shows the number of pinned pages in each mode.
+        !core::ptr::eq(&*self.mm, &*other.mm)
+            || mode == AccountMode::User && !self.user.is(&other.user)
     }
 
     /// Charges `pages` pages.
@@ -174,6 +169,12 @@ impl Account {
     pub(super) fn unpinned(&mut self, pages: usize) {
         warn_on!(pages > self.pinned);
         self.pinned = self.pinned.saturating_sub(pages);
+    }
+
+    /// How many pages are pinned.
+    #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+    pub(super) fn pages(&self) -> usize {
+        self.pinned
     }
 
     /// Whether nothing is pinned.

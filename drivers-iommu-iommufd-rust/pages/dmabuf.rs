@@ -19,6 +19,7 @@
 
 use super::{
     domain::map_in_all,
+    source::Source,
     Inner,
     Pages, //
 };
@@ -146,10 +147,27 @@ impl Inner {
 impl Pages {
     /// Notes where the memory is. Called once, by whoever has attached these pages to the buffer and
     /// still holds its reservation lock.
-    pub(crate) fn dmabuf_mapped(&self, phys: PhysRange) {
-        if let Some(state) = &mut self.lock().dmabuf {
-            state.phys = Some(phys).filter(|phys| phys.len != 0);
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is less memory than the buffer promised.
+    pub(crate) fn dmabuf_mapped(&self, phys: PhysRange) -> Result {
+        let Source::DmaBuf { start } = self.source else {
+            return Err(EINVAL);
+        };
+        let end = self
+            .npages
+            .checked_mul(PAGE_SIZE)
+            .and_then(|len| len.checked_add(start));
+
+        // The last page may be there in part only.
+        if end.ok_or(EINVAL)? > phys.len.div_ceil(PAGE_SIZE).saturating_mul(PAGE_SIZE) {
+            return Err(EINVAL);
         }
+        if let Some(state) = &mut self.lock().dmabuf {
+            state.phys = Some(phys);
+        }
+        Ok(())
     }
 
     /// Unmaps the memory everywhere, for good. Called by the exporter, under the reservation lock.

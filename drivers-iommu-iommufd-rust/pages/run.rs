@@ -250,23 +250,30 @@ impl Iterator for Runs<'_> {
     }
 }
 
+/// Pseudo-random numbers for tests, the same ones each time.
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+pub(super) struct Random(u64);
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number less than `n`.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        ((self.0 >> 33) as usize) % n
+    }
+}
+
 #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
 #[kunit_tests(iommufd_runs)]
 mod tests {
     use super::*;
-
-    /// Pseudo-random numbers, always the same.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, n: usize) -> usize {
-            self.0 = self
-                .0
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            ((self.0 >> 33) as usize) % n
-        }
-    }
 
     const FIRST: usize = 1000;
 
@@ -322,7 +329,7 @@ mod tests {
 
     #[test]
     fn lists_tell_what_was_pushed() -> Result {
-        let mut random = Random(1);
+        let mut random = Random::new(1);
 
         for len in 1..100 {
             let (list, model) = random_list(&mut random, len)?;
@@ -346,7 +353,7 @@ mod tests {
 
     #[test]
     fn slices_tell_what_the_list_does() -> Result {
-        let mut random = Random(2);
+        let mut random = Random::new(2);
         let (list, model) = random_list(&mut random, 60)?;
 
         for from in 0..model.len() {

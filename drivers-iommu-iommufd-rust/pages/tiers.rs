@@ -115,3 +115,91 @@ fn before<T>(node: &Node<T>, first: usize) -> Option<usize> {
         None
     }
 }
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+#[kernel::prelude::kunit_tests(iommufd_tiers)]
+mod tests {
+    use super::*;
+    use crate::pages::run::Random;
+    use kernel::prelude::*;
+
+    const INDEXES: usize = 40;
+
+    /// Makes random accesses, and a model of them: by how many each index is held.
+    fn random_tiers(random: &mut Random, count: usize) -> Result<(Tiers, [usize; INDEXES])> {
+        let mut tiers = Tiers::new();
+        let mut held = [0; INDEXES];
+
+        for _ in 0..count {
+            let first = random.below(INDEXES);
+            let last = (first + random.below(6)).min(INDEXES - 1);
+            let node = Node::new(first, last, Access::for_test(first), GFP_KERNEL)?;
+
+            tiers.accesses.insert(node);
+            held.iter_mut()
+                .take(last + 1)
+                .skip(first)
+                .for_each(|n| *n += 1);
+        }
+        Ok((tiers, held))
+    }
+
+    #[test]
+    fn unheld_spans_are_those_of_the_model() -> Result {
+        let mut random = Random::new(3);
+
+        for count in 0..30 {
+            let (tiers, held) = random_tiers(&mut random, count)?;
+
+            assert_eq!(tiers.is_empty(), count == 0);
+            for first in 0..INDEXES {
+                for last in first..INDEXES {
+                    let range = PageRange { first, last };
+                    let mut seen = [false; INDEXES];
+                    let mut next = first;
+
+                    tiers.for_each_unheld(range, |span| {
+                        // In order, without overlap, within the range.
+                        assert!(next <= span.first && span.first <= span.last);
+                        assert!(span.last <= last);
+                        next = span.last + 1;
+                        seen.iter_mut()
+                            .take(next)
+                            .skip(span.first)
+                            .for_each(|s| *s = true);
+                    });
+                    for index in first..=last {
+                        assert_eq!(seen[index], held[index] == 0);
+                    }
+                    let all = held[first..=last].iter().all(|&n| n != 0);
+                    assert_eq!(tiers.hold_all(range), all);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_holder_has_the_first_index() -> Result {
+        let mut random = Random::new(4);
+
+        for count in 0..30 {
+            let (tiers, held) = random_tiers(&mut random, count)?;
+
+            for first in 0..INDEXES {
+                let range = PageRange {
+                    first,
+                    last: INDEXES - 1,
+                };
+                let (holder, last) = tiers.holder(range);
+                let is_held = matches!(holder, Holder::Access(_));
+
+                assert!(range.contains(last));
+                for index in first..=last {
+                    assert!((held[index] != 0) == is_held);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -72,11 +72,6 @@ impl UserStruct {
     /// let user = UserStruct::current();
     /// assert!(user.is(&UserStruct::current()));
     ///
-    /// // As much as the limit allows can be charged, and has to be uncharged.
-    /// user.charge_locked_vm(1, usize::MAX)?;
-    /// assert_eq!(user.charge_locked_vm(1, 1), Err(ENOMEM));
-    /// user.uncharge_locked_vm(1);
-    /// # Ok::<(), Error>(())
     /// ```
     pub fn current() -> ARef<UserStruct> {
         // SAFETY: A task always has credentials and these a user; they are replaced by the task
@@ -92,7 +87,17 @@ impl UserStruct {
     pub fn is(&self, other: &UserStruct) -> bool {
         core::ptr::eq(self, other)
     }
+}
 
+/// The counter exists for those who need it.
+#[cfg(any(
+    CONFIG_NET,
+    CONFIG_IO_URING,
+    CONFIG_VFIO_PCI_ZDEV_KVM,
+    CONFIG_IOMMUFD,
+    CONFIG_SECRETMEM
+))]
+impl UserStruct {
     #[inline]
     fn locked_vm(&self) -> &Atomic<isize> {
         // SAFETY: The counter is valid for as long as `self`, and accessed atomically by all.
@@ -105,6 +110,21 @@ impl UserStruct {
     /// # Errors
     ///
     /// `ENOMEM`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(CONFIG_NET)] {
+    /// use kernel::mm::account::UserStruct;
+    ///
+    /// let user = UserStruct::current();
+    ///
+    /// user.charge_locked_vm(1, usize::MAX)?;
+    /// assert_eq!(user.charge_locked_vm(1, 1), Err(ENOMEM));
+    /// user.uncharge_locked_vm(1);
+    /// # }
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn charge_locked_vm(&self, pages: usize, limit: usize) -> Result {
         let counter = self.locked_vm();
         let mut old = counter.load(Relaxed);
