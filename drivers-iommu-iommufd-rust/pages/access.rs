@@ -24,6 +24,7 @@ use super::{
     },
     source::{
         Reader,
+        Room,
         Source, //
     },
     Inner,
@@ -49,6 +50,7 @@ use kernel::{
         gup::{
             PinFlags,
             PinQueue,
+            PinRoom,
             RemoteMm, //
         },
         kthread,
@@ -149,7 +151,8 @@ impl Inner {
         range: PageRange,
         list: &mut RunList,
     ) -> Result {
-        let mut reader = Reader::new(source, range)?;
+        let mut room = Room::new();
+        let mut reader = Reader::new(source, range, &mut room)?;
         // A run that was read, but is not in the list.
         let mut stray: Option<Run> = None;
 
@@ -330,7 +333,8 @@ impl Pages {
             return Err(EINVAL);
         }
 
-        let mut queue = PinQueue::new();
+        let mut room = PinRoom::<1>::new();
+        let mut queue = PinQueue::new(&mut room);
         let flags = if buf.is_write() {
             PinFlags::WRITE
         } else {
@@ -355,7 +359,8 @@ impl Pages {
         let len = buf.len();
         let range = PageRange::of_bytes(start_byte, len)?;
         let mut inner = self.lock();
-        let mut reader = Reader::new(&self.source, range)?;
+        let mut room = Room::new();
+        let mut reader = Reader::new(&self.source, range, &mut room)?;
         let mut index = range.first;
         let mut offset = start_byte % PAGE_SIZE;
         let mut done = 0;

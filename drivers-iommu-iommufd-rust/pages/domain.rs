@@ -25,6 +25,7 @@ use super::{
     },
     source::{
         Reader,
+        Room,
         Source, //
     },
     Inner,
@@ -511,7 +512,8 @@ impl Inner {
         domains: &[Arc<PagingDomain>],
         small: bool,
     ) -> Result<Option<RunList>> {
-        let mut reader = Reader::new(source, mapping.pages)?;
+        let mut room = Room::new();
+        let mut reader = Reader::new(source, mapping.pages, &mut room)?;
         let mut collector = Collector::new(mapping.pages.first);
         // The index of the first page that is not mapped, and the run that was read from there on.
         let mut index = mapping.pages.first;

@@ -36,6 +36,7 @@ use kernel::{
         gup::{
             PinFlags,
             PinQueue,
+            PinRoom,
             PinnedRun,
             RemoteMm, //
         },
@@ -72,6 +73,22 @@ pub(super) enum Source {
     },
 }
 
+/// Memory for pages that were taken from the source: so many need no allocation.
+const ROOM: usize = 32;
+
+/// Ranges of this size may be huge pages: 2 MiB.
+const HUGETLB_PAGES: usize = (2 << 20) / PAGE_SIZE;
+
+/// Memory on the stack for a [`Reader`].
+pub(super) struct Room(PinRoom<ROOM>);
+
+impl Room {
+    #[inline]
+    pub(super) const fn new() -> Self {
+        Self(PinRoom::new())
+    }
+}
+
 /// Walks a range of indexes and tells their PFNs.
 pub(super) struct Reader<'a> {
     feed: Feed<'a>,
@@ -92,8 +109,10 @@ struct UserFeed<'a> {
     mm: &'a Mm,
     start: usize,
     flags: PinFlags,
-    queue: PinQueue,
+    queue: PinQueue<'a>,
     from: From,
+    /// Whether all pages so far were of hugetlbfs.
+    hugetlb: bool,
 }
 
 /// Whose memory user memory is.
@@ -109,27 +128,25 @@ enum From {
 struct FileFeed<'a> {
     file: &'a File,
     first_page: usize,
-    queue: FolioQueue,
+    queue: FolioQueue<'a>,
     ready: bool,
 }
 
-/// Gives `reserve` as much temporary memory for an array of `count` elements of type `T` as there
-/// is, within limits. Little memory makes things slow, not impossible.
-fn reserve_temporary<T>(
-    count: usize,
-    inline: usize,
-    mut reserve: impl FnMut(usize, Flags) -> Result,
-) -> Result {
+/// Gives `reserve` as much temporary memory for `count` pointers as there is, within limits. Little
+/// memory makes things slow, not impossible.
+fn reserve_temporary(count: usize, mut reserve: impl FnMut(usize, Flags) -> Result) -> Result {
+    const POINTER: usize = size_of::<*const ()>();
+
     if should_fail() {
         return Err(ENOMEM);
     }
     // Tests of error paths want to see the allocation, and to limit it.
-    if count <= inline && !cfg!(CONFIG_IOMMUFD_TEST) {
+    if count <= ROOM && !cfg!(CONFIG_IOMMUFD_TEST) {
         return Ok(());
     }
 
-    let most = count.min((memory_limit() / size_of::<T>()).max(1));
-    let least = most.min(PAGE_SIZE / size_of::<T>());
+    let most = count.min((memory_limit() / POINTER).max(1));
+    let least = most.min(PAGE_SIZE / POINTER);
     if most > least && reserve(most, GFP_NOWAIT | __GFP_NOWARN).is_ok() {
         return Ok(());
     }
@@ -141,9 +158,7 @@ impl UserFeed<'_> {
     fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
         if let From::Unknown = self.from {
             let queue = &mut self.queue;
-            reserve_temporary::<*const ()>(pages, PinQueue::INLINE_PAGES, |n, gfp| {
-                queue.reserve(n, gfp)
-            })?;
+            reserve_temporary(pages, |n, gfp| queue.reserve(n, gfp))?;
 
             let current = current!();
             let is_current = current.mm().is_some_and(|mm| core::ptr::eq(&**mm, self.mm));
@@ -158,12 +173,21 @@ impl UserFeed<'_> {
             return Err(EFAULT);
         }
 
+        // Pages of hugetlbfs are pinned by the folio. To try costs a call if they are not.
+        let most = if self.hugetlb { 1 } else { pages };
         // An address that is none makes the pinning fail.
         let addr = self.start.wrapping_add(index.wrapping_mul(PAGE_SIZE));
-        match &mut self.from {
-            From::Remote(mm) => self.queue.pin_remote(mm, addr, pages, self.flags),
-            _ => self.queue.pin_current(addr, pages, self.flags),
+        let mut pinned = match &mut self.from {
+            From::Remote(mm) => self.queue.pin_remote(mm, addr, most, self.flags)?,
+            _ => self.queue.pin_current(addr, most, self.flags)?,
+        };
+
+        if self.hugetlb {
+            let more = self.queue.extend_hugetlb(pages - 1);
+            self.hugetlb = more != 0;
+            pinned += more;
         }
+        Ok(pinned)
     }
 }
 
@@ -172,9 +196,7 @@ impl FileFeed<'_> {
     fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
         if !self.ready {
             let queue = &mut self.queue;
-            reserve_temporary::<*const ()>(pages, FolioQueue::INLINE_FOLIOS, |n, gfp| {
-                queue.reserve(n, gfp)
-            })?;
+            reserve_temporary(pages, |n, gfp| queue.reserve(n, gfp))?;
             self.ready = true;
         }
         if should_fail() {
@@ -225,7 +247,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// `ENOMEM`, and `EINVAL` for a dma-buf: its PFNs are read from nowhere, they are known.
-    pub(super) fn new(source: &'a Source, range: PageRange) -> Result<Self> {
+    pub(super) fn new(source: &'a Source, range: PageRange, room: &'a mut Room) -> Result<Self> {
         let feed = match source {
             Source::User {
                 mm,
@@ -239,13 +261,14 @@ impl<'a> Reader<'a> {
                 } else {
                     PinFlags::LONGTERM
                 },
-                queue: PinQueue::new(),
+                queue: PinQueue::new(&mut room.0),
                 from: From::Unknown,
+                hugetlb: range.len() >= HUGETLB_PAGES,
             }),
             Source::File { file, start } => Feed::File(FileFeed {
                 file,
                 first_page: start / PAGE_SIZE,
-                queue: FolioQueue::new(),
+                queue: FolioQueue::new(&mut room.0),
                 ready: false,
             }),
             Source::DmaBuf { .. } => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/mm.h>
+#include <linux/page-flags.h>
 
 __rust_helper unsigned long rust_helper_page_to_pfn(const struct page *page)
 {
@@ -21,4 +22,14 @@ __rust_helper unsigned long
 rust_helper_folio_nr_pages(const struct folio *folio)
 {
 	return folio_nr_pages(folio);
+}
+
+__rust_helper struct folio *rust_helper_page_folio(struct page *page)
+{
+	return page_folio(page);
+}
+
+__rust_helper bool rust_helper_folio_test_hugetlb(const struct folio *folio)
+{
+	return folio_test_hugetlb(folio);
 }

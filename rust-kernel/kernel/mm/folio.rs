@@ -7,7 +7,11 @@
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
-use super::gup::PinnedRun;
+use super::gup::{
+    PinRoom,
+    PinnedRun,
+    Slots, //
+};
 use crate::{
     alloc::Flags,
     bindings,
@@ -19,24 +23,21 @@ use crate::{
     },
     prelude::*, //
 };
-use core::{
-    mem::MaybeUninit,
-    ptr::NonNull, //
-};
 
 /// A queue of pinned folios, filled from a memory file, drained as runs of pages.
 ///
-/// A small queue needs no memory but itself; it is meant to live on the stack. Folios that are
-/// still in it when it is dropped are unpinned.
+/// A small queue needs no memory but that on the stack. Folios that are still in it when it is
+/// dropped are unpinned.
 ///
 /// # Examples
 ///
 /// ```
-/// use kernel::{fs::File, mm::folio::FolioQueue};
+/// use kernel::{fs::File, mm::{folio::FolioQueue, gup::PinRoom}};
 ///
 /// /// Pins the first page of `file`.
 /// fn first_pfn(file: &File) -> Result<usize> {
-///     let mut queue = FolioQueue::new();
+///     let mut room = PinRoom::<1>::new();
+///     let mut queue = FolioQueue::new(&mut room);
 ///
 ///     queue.pin(file, 0, 1)?;
 ///     let run = queue.next_run(1)?.ok_or(EINVAL)?;
@@ -46,43 +47,30 @@ use core::{
 ///
 /// # Invariants
 ///
-/// - The slots are the spare capacity of `heap` if that is not zero, else `inline`. The length of
-///   `heap` stays zero.
-/// - `head <= tail`, `tail` is at most the number of slots, and the slots `head .. tail` are
-///   initialised with folios on each of which we own one pin.
+/// - `head <= tail <= slots.capacity()`, and the slots `head .. tail` are initialised with folios on
+///   each of which we own one pin.
 /// - `offset`, in pages, is less than the size of the folio in slot `head`, if there is one.
 /// - `pages` is at most the number of pages of these folios, less `offset`.
-pub struct FolioQueue {
-    heap: KVec<MaybeUninit<NonNull<bindings::folio>>>,
-    inline: [MaybeUninit<NonNull<bindings::folio>>; FolioQueue::INLINE_FOLIOS],
+pub struct FolioQueue<'a> {
+    slots: Slots<'a, bindings::folio>,
     head: usize,
     tail: usize,
     offset: usize,
     pages: usize,
 }
 
-// SAFETY: Pins belong to no thread.
-unsafe impl Send for FolioQueue {}
+// SAFETY: Pins belong to no thread, and the slots are ours.
+unsafe impl Send for FolioQueue<'_> {}
 // SAFETY: There are no methods that change something through a shared reference.
-unsafe impl Sync for FolioQueue {}
+unsafe impl Sync for FolioQueue<'_> {}
 
-impl Default for FolioQueue {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl FolioQueue {
-    /// How many folios there is room for without an allocation.
-    pub const INLINE_FOLIOS: usize = 16;
-
-    /// Creates an empty queue with room for a few folios.
+impl<'a> FolioQueue<'a> {
+    /// Creates an empty queue.
     #[inline]
-    pub const fn new() -> Self {
+    pub fn new<const N: usize>(room: &'a mut PinRoom<N>) -> Self {
         // INVARIANT: There is no folio.
         Self {
-            heap: KVec::new(),
-            inline: [MaybeUninit::uninit(); Self::INLINE_FOLIOS],
+            slots: Slots::new(room),
             head: 0,
             tail: 0,
             offset: 0,
@@ -100,20 +88,17 @@ impl FolioQueue {
             return Err(EBUSY);
         }
         self.clear();
+        self.slots.allocate(folios, flags)?;
         // INVARIANT: The queue is empty.
         self.head = 0;
         self.tail = 0;
-        self.heap = KVec::with_capacity(folios, flags)?;
         Ok(())
     }
 
     /// How many folios there is room for.
     #[inline]
     pub fn capacity(&self) -> usize {
-        match self.heap.capacity() {
-            0 => Self::INLINE_FOLIOS,
-            n => n,
-        }
+        self.slots.capacity()
     }
 
     /// How many pages are in the queue.
@@ -126,15 +111,6 @@ impl FolioQueue {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.pages == 0
-    }
-
-    #[inline]
-    fn slots(&mut self) -> *mut *mut bindings::folio {
-        if self.heap.capacity() == 0 {
-            self.inline.as_mut_ptr().cast()
-        } else {
-            self.heap.as_mut_ptr().cast()
-        }
     }
 
     /// Pins up to `pages` pages of a memory file, from page number `first` on.
@@ -172,7 +148,7 @@ impl FolioQueue {
                 file.as_ptr(),
                 (first * PAGE_SIZE) as i64,
                 (last * PAGE_SIZE + (PAGE_SIZE - 1)) as i64,
-                self.slots(),
+                self.slots.as_ptr(),
                 room as u32,
                 &mut offset,
             )
@@ -191,7 +167,7 @@ impl FolioQueue {
         self.tail = ret as usize;
         self.offset = offset / PAGE_SIZE;
 
-        let slots = self.slots();
+        let slots = self.slots.as_ptr();
         let mut found = 0;
         for n in 0..self.tail {
             // SAFETY: By the type invariant the slot holds a valid folio.
@@ -216,7 +192,7 @@ impl FolioQueue {
         }
 
         // SAFETY: As there are pages, there is a folio at `head`.
-        let folio = unsafe { *self.slots().add(self.head) };
+        let folio = unsafe { *self.slots.as_ptr().add(self.head) };
         // SAFETY: The folio is valid as it is pinned.
         let left = unsafe { bindings::folio_nr_pages(folio) } - self.offset;
         let len = left.min(most);
@@ -251,7 +227,7 @@ impl FolioQueue {
     pub fn clear(&mut self) {
         let len = self.tail - self.head;
         if len != 0 {
-            let slots = self.slots().wrapping_add(self.head);
+            let slots = self.slots.as_ptr().wrapping_add(self.head);
             // SAFETY: By the type invariant these are folios with pins of ours.
             unsafe { bindings::unpin_folios(slots, len) };
         }
@@ -262,7 +238,7 @@ impl FolioQueue {
     }
 }
 
-impl Drop for FolioQueue {
+impl Drop for FolioQueue<'_> {
     #[inline]
     fn drop(&mut self) {
         self.clear();

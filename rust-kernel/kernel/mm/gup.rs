@@ -16,7 +16,10 @@ use super::{
     MmWithUser, //
 };
 use crate::{
-    alloc::Flags,
+    alloc::{
+        AllocError,
+        Flags, //
+    },
     bindings,
     error::to_result,
     page::PAGE_SIZE,
@@ -25,6 +28,7 @@ use crate::{
     types::NotThreadSafe, //
 };
 use core::{
+    marker::PhantomData,
     mem::{
         ManuallyDrop,
         MaybeUninit, //
@@ -110,6 +114,21 @@ impl PinnedRun {
         // INVARIANT: The pins of `next` become ours.
         self.len += next.into_raw().1;
         Ok(())
+    }
+
+    /// Divides the run: at most `most` pages stay, the others are returned. `most` must not be zero.
+    #[inline]
+    fn split_off(&mut self, most: usize) -> Option<PinnedRun> {
+        if most == 0 || self.len <= most {
+            return None;
+        }
+        // INVARIANT: The pins are divided, and neither part is empty.
+        let rest = PinnedRun {
+            pfn: self.pfn + most,
+            len: self.len - most,
+        };
+        self.len = most;
+        Some(rest)
     }
 
     /// Gives up the ownership of the pins, as `(pfn, len)`: to record them where no `PinnedRun` can
@@ -252,20 +271,90 @@ unsafe fn unpin(pfn: usize, len: usize, dirty: bool) {
     }
 }
 
+/// Memory for a small queue of pages or folios, to be put on the stack.
+///
+/// It belongs to the caller so that a queue is cheap to move.
+pub struct PinRoom<const N: usize>([MaybeUninit<NonNull<c_void>>; N]);
+
+impl<const N: usize> PinRoom<N> {
+    /// Creates room for `N` pages or folios.
+    #[inline]
+    pub const fn new() -> Self {
+        Self([MaybeUninit::uninit(); N])
+    }
+}
+
+impl<const N: usize> Default for PinRoom<N> {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Room for pointers of type `*mut T`, on the stack or allocated.
+///
+/// # Invariants
+///
+/// There is memory for `capacity` pointers at `slots`, which nobody else uses during `'a`; it belongs
+/// to `_heap` if that has any.
+pub(super) struct Slots<'a, T> {
+    slots: NonNull<*mut T>,
+    capacity: usize,
+    _heap: KVec<MaybeUninit<NonNull<T>>>,
+    _room: PhantomData<&'a mut [MaybeUninit<NonNull<T>>]>,
+}
+
+impl<'a, T> Slots<'a, T> {
+    #[inline]
+    pub(super) fn new<const N: usize>(room: &'a mut PinRoom<N>) -> Self {
+        // INVARIANT: All pointers have the same size, and `room` stays borrowed.
+        Self {
+            slots: NonNull::from(&mut room.0).cast(),
+            capacity: N,
+            _heap: KVec::new(),
+            _room: PhantomData,
+        }
+    }
+
+    /// Allocates room for `count` pointers. What was in the old one is forgotten.
+    pub(super) fn allocate(&mut self, count: usize, flags: Flags) -> Result<(), AllocError> {
+        let mut heap = KVec::with_capacity(count, flags)?;
+
+        // INVARIANT: A vector has memory for as many elements as it has capacity, at this address.
+        self.slots = NonNull::new(heap.as_mut_ptr()).ok_or(AllocError)?.cast();
+        self.capacity = count;
+        self._heap = heap;
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    #[inline]
+    pub(super) fn as_ptr(&self) -> *mut *mut T {
+        self.slots.as_ptr()
+    }
+}
+
 /// A queue of pinned user pages, filled by GUP, drained as runs.
 ///
-/// A small queue needs no memory but itself; it is meant to live on the stack. Pages that are still
-/// in it when it is dropped are unpinned.
+/// A small queue needs no memory but that on the stack. Pages that are still in it when it is
+/// dropped are unpinned.
 ///
 /// # Examples
 ///
 /// ```
-/// use kernel::mm::gup::{PinFlags, PinQueue};
+/// use kernel::mm::gup::{PinFlags, PinQueue, PinRoom};
 ///
 /// /// Finds out how many pages of physically contiguous memory there are at `addr`.
 /// fn contiguous_pages(addr: usize, most: usize) -> Result<usize> {
-///     let mut queue = PinQueue::new();
-///     queue.reserve(most, GFP_KERNEL)?;
+///     let mut room = PinRoom::<16>::new();
+///     let mut queue = PinQueue::new(&mut room);
+///     if most > queue.capacity() {
+///         queue.reserve(most, GFP_KERNEL)?;
+///     }
 ///
 ///     let pinned = queue.pin_current(addr, most, PinFlags::READ)?;
 ///     Ok(queue.next_run(pinned).map_or(0, |run| run.len()))
@@ -278,41 +367,30 @@ unsafe fn unpin(pfn: usize, len: usize, dirty: bool) {
 ///
 /// # Invariants
 ///
-/// - The slots are the spare capacity of `heap` if that is not zero, else `inline`. The length of
-///   `heap` stays zero.
-/// - `head <= tail`, `tail` is at most the number of slots, and the slots `head .. tail` are
-///   initialised with pages on each of which we own a pin.
-pub struct PinQueue {
-    heap: KVec<MaybeUninit<NonNull<bindings::page>>>,
-    inline: [MaybeUninit<NonNull<bindings::page>>; PinQueue::INLINE_PAGES],
+/// `head <= tail <= slots.capacity()`, and the slots `head .. tail` are initialised with pages on
+/// each of which we own a pin. They are followed by the pages of `more`.
+pub struct PinQueue<'a> {
+    slots: Slots<'a, bindings::page>,
     head: usize,
     tail: usize,
+    more: Option<PinnedRun>,
 }
 
-// SAFETY: Pins belong to no thread.
-unsafe impl Send for PinQueue {}
+// SAFETY: Pins belong to no thread, and the slots are ours.
+unsafe impl Send for PinQueue<'_> {}
 // SAFETY: There are no methods that change something through a shared reference.
-unsafe impl Sync for PinQueue {}
+unsafe impl Sync for PinQueue<'_> {}
 
-impl Default for PinQueue {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl PinQueue {
-    /// How many pages there is room for without an allocation.
-    pub const INLINE_PAGES: usize = 32;
-
-    /// Creates an empty queue with room for a few pages.
+impl<'a> PinQueue<'a> {
+    /// Creates an empty queue.
     #[inline]
-    pub const fn new() -> Self {
+    pub fn new<const N: usize>(room: &'a mut PinRoom<N>) -> Self {
         // INVARIANT: There is no page.
         Self {
-            heap: KVec::new(),
-            inline: [MaybeUninit::uninit(); Self::INLINE_PAGES],
+            slots: Slots::new(room),
             head: 0,
             tail: 0,
+            more: None,
         }
     }
 
@@ -325,41 +403,29 @@ impl PinQueue {
         if !self.is_empty() {
             return Err(EBUSY);
         }
+        self.slots.allocate(pages, flags)?;
         // INVARIANT: The queue is empty.
         self.head = 0;
         self.tail = 0;
-        self.heap = KVec::with_capacity(pages, flags)?;
         Ok(())
     }
 
     /// How many pages there is room for.
     #[inline]
     pub fn capacity(&self) -> usize {
-        match self.heap.capacity() {
-            0 => Self::INLINE_PAGES,
-            n => n,
-        }
+        self.slots.capacity()
     }
 
     /// How many pages are in the queue.
     #[inline]
     pub fn len(&self) -> usize {
-        self.tail - self.head
+        self.tail - self.head + self.more.as_ref().map_or(0, |more| more.len)
     }
 
     /// Whether no page is in the queue.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.head == self.tail
-    }
-
-    #[inline]
-    fn slots(&mut self) -> *mut *mut bindings::page {
-        if self.heap.capacity() == 0 {
-            self.inline.as_mut_ptr().cast()
-        } else {
-            self.heap.as_mut_ptr().cast()
-        }
+        self.head == self.tail && self.more.is_none()
     }
 
     /// Prepares for GUP to fill the queue; returns how many pages to ask for.
@@ -413,7 +479,9 @@ impl PinQueue {
 
         // SAFETY: The slots have room for `n` pages, and any address is fine.
         // CAST: `begin()` limits `n`.
-        let ret = unsafe { bindings::pin_user_pages_fast(addr, n as c_int, flags.0, self.slots()) };
+        let ret = unsafe {
+            bindings::pin_user_pages_fast(addr, n as c_int, flags.0, self.slots.as_ptr())
+        };
         // SAFETY: The queue was empty and GUP filled in and pinned `ret` pages.
         unsafe { self.finish(ret as isize) }
     }
@@ -443,7 +511,7 @@ impl PinQueue {
                 addr,
                 n,
                 flags.0,
-                self.slots(),
+                self.slots.as_ptr(),
                 &mut locked,
             )
         };
@@ -453,19 +521,57 @@ impl PinQueue {
         unsafe { self.finish(ret) }
     }
 
+    /// If the last page in the queue is in a folio of hugetlbfs, pins those that follow it in the
+    /// folio, at most `most` of them. Returns how many, and zero for other memory.
+    ///
+    /// Folios of hugetlbfs are always mapped as a whole, so that these are the pages that follow it
+    /// in the process, too. This is far cheaper than to find that out for each page.
+    pub fn extend_hugetlb(&mut self, most: usize) -> usize {
+        if self.head == self.tail || self.more.is_some() || most == 0 {
+            return 0;
+        }
+
+        // SAFETY: By the type invariant the slot has a valid page.
+        let page = unsafe { *self.slots.as_ptr().add(self.tail - 1) };
+        // SAFETY: The page is pinned, so that it stays in its folio.
+        let folio = unsafe { bindings::page_folio(page) };
+        // SAFETY: The folio is valid, as its page is.
+        if !unsafe { bindings::folio_test_hugetlb(folio) } {
+            return 0;
+        }
+
+        // SAFETY: The folio and the page are valid, and one is in the other.
+        let (pfn, end) = unsafe {
+            (
+                bindings::page_to_pfn(page) + 1,
+                bindings::folio_pfn(folio) + bindings::folio_nr_pages(folio),
+            )
+        };
+        let len = most.min(end - pfn);
+        // SAFETY: The folio is pinned. If there is no page, there is nothing to add.
+        // CAST: A folio has less than 2^32 pages.
+        if len == 0 || unsafe { bindings::folio_add_pins(folio, len as c_uint) } != 0 {
+            return 0;
+        }
+        // INVARIANT: `len` pins were added to the folio, for as many pages of it.
+        self.more = Some(PinnedRun { pfn, len });
+        len
+    }
+
     /// Takes the longest run of at most `most` pages from the front.
     ///
     /// Returns [`None`] if the queue is empty or `most` is zero.
     #[inline]
     pub fn next_run(&mut self, most: usize) -> Option<PinnedRun> {
-        let left = most.min(self.len());
+        let left = most.min(self.tail - self.head);
         if left == 0 {
-            return None;
+            return self.next_more(most);
         }
 
-        let slots = self.slots();
         // SAFETY: By the type invariant this slot and the `left - 1` after it are initialised.
-        let queued = unsafe { core::slice::from_raw_parts(slots.add(self.head), left) };
+        let queued = unsafe {
+            core::slice::from_raw_parts(self.slots.as_ptr().add(self.head).cast_const(), left)
+        };
         let first = queued[0];
         // Pages are mostly either contiguous over a long stretch or not at all.
         let len = if left == 1 || !follows(first, 1, queued[1]) {
@@ -481,19 +587,38 @@ impl PinQueue {
         let pfn = unsafe { bindings::page_to_pfn(first) };
         // INVARIANT: The pins move from the queue to the run.
         self.head += len;
-        Some(PinnedRun { pfn, len })
+        let mut run = PinnedRun { pfn, len };
+
+        if self.more.is_some() && self.head == self.tail {
+            if let Some(Err(more)) = self.next_more(most - len).map(|more| run.try_append(more)) {
+                // Not reached: they follow each other.
+                self.more = Some(more);
+            }
+        }
+        Some(run)
+    }
+
+    /// Takes at most `most` pages of `more`.
+    fn next_more(&mut self, most: usize) -> Option<PinnedRun> {
+        if most == 0 {
+            return None;
+        }
+        let mut run = self.more.take()?;
+        self.more = run.split_off(most);
+        Some(run)
     }
 
     /// Unpins all that is in the queue.
     pub fn clear(&mut self) {
-        let len = self.len();
+        let len = self.tail - self.head;
         if len != 0 {
-            let slots = self.slots().wrapping_add(self.head);
+            let slots = self.slots.as_ptr().wrapping_add(self.head);
             // SAFETY: By the type invariant these are pages with pins of ours.
             unsafe { bindings::unpin_user_pages(slots, len) };
         }
         // INVARIANT: No page is left.
         self.head = self.tail;
+        self.more = None;
     }
 }
 
@@ -507,7 +632,7 @@ fn follows(first: *mut bindings::page, n: usize, page: *mut bindings::page) -> b
             || unsafe { bindings::page_to_pfn(page) == bindings::page_to_pfn(first) + n })
 }
 
-impl Drop for PinQueue {
+impl Drop for PinQueue<'_> {
     #[inline]
     fn drop(&mut self) {
         self.clear();
