@@ -41,10 +41,7 @@ pub(crate) use self::{
         RwBuf,
         RwFlags, //
     },
-    account::{
-        Charged,
-        Handover, //
-    },
+    account::Handover,
     dmabuf::PhysRange,
     domain::Slot, //
 };

@@ -71,6 +71,7 @@ impl State {
 
 impl Inner {
     /// Whether this is the memory of a device that does not want it to be used any more.
+    #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     pub(super) fn is_revoked(&self) -> bool {
         self.dmabuf
             .as_ref()

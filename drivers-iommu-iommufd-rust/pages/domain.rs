@@ -759,6 +759,7 @@ impl Pages {
     ///
     /// `EINVAL` if the memory was revoked, `EOPNOTSUPP` if the area is not mapped in one of `domains`
     /// or that one is not `usable`.
+    #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     pub(crate) fn phys_contig(
         &self,
         mapping: &Mapping,
