@@ -195,9 +195,7 @@ mod tests {
                 let is_held = matches!(holder, Holder::Access(_));
 
                 assert!(range.contains(last));
-                for index in first..=last {
-                    assert!((held[index] != 0) == is_held);
-                }
+                assert!(held[first..=last].iter().all(|&n| (n != 0) == is_held));
             }
         }
         Ok(())
