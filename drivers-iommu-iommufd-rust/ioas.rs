@@ -331,6 +331,12 @@ pub(crate) fn noiommu_get_pa(cmd: &mut Command<'_, bindings::iommu_ioas_noiommu_
     cmd.respond()
 }
 
+/// IOMMU_IOAS_NOIOMMU_GET_PA, of a kernel in which every device has an IOMMU.
+#[cfg(not(CONFIG_IOMMUFD_NOIOMMU))]
+pub(crate) fn noiommu_get_pa(_: &mut Command<'_, bindings::iommu_ioas_noiommu_get_pa>) -> Result {
+    Err(EOPNOTSUPP)
+}
+
 /// The IOAS with the lowest id, not below `from`, that is not being destroyed.
 fn next_ioas<'a>(ctx: &'a Context, from: &mut u32) -> Option<Ref<'a, Ioas>> {
     let table = ctx.objects.lock();

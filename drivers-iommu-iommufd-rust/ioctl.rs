@@ -224,7 +224,6 @@ commands! {
         iommu_ioas_iova_ranges, out_iova_alignment => ioas::iova_ranges;
     bindings::IOMMUFD_CMD_IOAS_MAP: iommu_ioas_map, iova => ioas::map;
     bindings::IOMMUFD_CMD_IOAS_MAP_FILE: iommu_ioas_map_file, iova => ioas::map_file;
-    #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     bindings::IOMMUFD_CMD_IOAS_NOIOMMU_GET_PA:
         iommu_ioas_noiommu_get_pa, out_phys => ioas::noiommu_get_pa;
     bindings::IOMMUFD_CMD_IOAS_UNMAP: iommu_ioas_unmap, length => ioas::unmap;

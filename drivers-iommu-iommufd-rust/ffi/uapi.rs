@@ -60,7 +60,6 @@ uapi! {
     iommu_veventq_alloc,
     iommu_vfio_ioas,
     iommu_viommu_alloc,
-    #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     iommu_ioas_noiommu_get_pa,
     iommu_ioas_unmap,
     iommu_option,
