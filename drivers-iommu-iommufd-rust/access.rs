@@ -2,13 +2,14 @@
 
 //! Accesses: how a driver without an IOMMU (an emulated device) uses the memory of an IOAS.
 //!
-//! An [`Access`] is attached to one IOAS at a time. The driver pins pages there, or reads and writes
-//! through it. When user space unmaps, or the access moves to another IOAS, the driver is *notified*
-//! and must unpin before it returns. An *internal* access ([`Internal`]) belongs to this driver: it
-//! cannot be notified, and so what it pins cannot be unmapped.
+//! An [`Access`] is attached to one IOAS at a time. The driver pins pages there, or reads and
+//! writes through it. When user space unmaps, or the access moves to another IOAS, the driver is
+//! *notified* and must unpin before it returns. An *internal* access ([`Internal`]) belongs to this
+//! driver: it cannot be notified, and so what it pins cannot be unmapped.
 //!
 //! The access is in the list of its IO page table from attach to detach, as a
-//! [`Notifier`](ffi::access::Notifier): the list keeps it, and needs neither the object nor its lock.
+//! [`Notifier`](ffi::access::Notifier): the list keeps it, and needs neither the object nor its
+//! lock.
 //!
 //! The driver is a user of the object, and holds the context by it, but for an internal access.
 //!
@@ -141,8 +142,8 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] if it is being moved; [`EADDRINUSE`] if the mappings of the new IOAS are not aligned
-    /// to what the driver needs; [`ENOMEM`].
+    /// [`EBUSY`] if it is being moved; [`EADDRINUSE`] if the mappings of the new IOAS are not
+    /// aligned to what the driver needs; [`ENOMEM`].
     fn change<'a>(&'a self, mut state: StateGuard<'a>, new: Option<User<Ioas>>) -> Result {
         if state.leaving.is_some() {
             return Err(EBUSY);
@@ -326,8 +327,8 @@ impl<'a> Internal<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Access::pin`]; [`EINVAL`] if `len` is zero, [`EOVERFLOW`] if there are not so many bytes
-    /// after `iova`.
+    /// As [`Access::pin`]; [`EINVAL`] if `len` is zero, [`EOVERFLOW`] if there are not so many
+    /// bytes after `iova`.
     pub(crate) fn pin(
         &self,
         iova: usize,

@@ -2,16 +2,16 @@
 
 //! The context: one open `/dev/iommu`.
 //!
-//! It lives from `open()` to `release()` and has no reference count of its own: whoever needs it for
-//! longer than one operation holds the file ([`ContextRef`]). Objects that are owned from outside,
-//! such as a bound device, do so; objects that the context itself owns do not, or `release()` would
-//! never run.
+//! It lives from `open()` to `release()` and has no reference count of its own: whoever needs it
+//! for longer than one operation holds the file ([`ContextRef`]). Objects that are owned from
+//! outside, such as a bound device, do so; objects that the context itself owns do not, or
+//! `release()` would never run.
 //!
 //! There is no lock for the whole context. What a kind of object needs per context is a field, with
 //! its own rule.
 //!
-//! Locks: [`Context::ioas_creation_lock`] is taken to publish an IOAS (read) and to hold all of them
-//! still (write, IOAS_CHANGE_PROCESS), before any lock of an IOAS.
+//! Locks: [`Context::ioas_creation_lock`] is taken to publish an IOAS (read) and to hold all of
+//! them still (write, IOAS_CHANGE_PROCESS), before any lock of an IOAS.
 #![forbid(unsafe_code)]
 
 use crate::{

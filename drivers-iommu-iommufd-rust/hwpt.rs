@@ -2,19 +2,20 @@
 
 //! Hardware page tables: IOMMU domains as objects.
 //!
-//! There are two kinds. A *paging* HWPT ([`HwptPaging`]) shows the mappings of one IOAS in the format
-//! of one IOMMU: the kernel fills it. A *nested* HWPT ([`HwptNested`]) is filled by user space, and
-//! translates to addresses that a paging HWPT, its parent, translates further. [`HwptRef`] is a user
-//! of either.
+//! There are two kinds. A *paging* HWPT ([`HwptPaging`]) shows the mappings of one IOAS in the
+//! format of one IOMMU: the kernel fills it. A *nested* HWPT ([`HwptNested`]) is filled by user
+//! space, and translates to addresses that a paging HWPT, its parent, translates further.
+//! [`HwptRef`] is a user of either.
 //!
-//! A paging HWPT is in the list of its IOAS, and its domain in the IO page table, from the moment it
-//! is complete ([`NewPaging`]) until it is destroyed. Both change under the mutex of the IOAS, so
-//! that whoever looks for a HWPT to attach to finds none that is half made, and two of them do not
-//! make the same one twice. A HWPT that the kernel made for a device that was attached to an IOAS is
+//! A paging HWPT is in the list of its IOAS, and its domain in the IO page table, from the moment
+//! it is complete ([`NewPaging`]) until it is destroyed. Both change under the mutex of the IOAS,
+//! so that whoever looks for a HWPT to attach to finds none that is half made, and two of them do
+//! not make the same one twice. A HWPT that the kernel made for a device that was attached to an
+//! IOAS is
 //! *automatic*: it goes when nobody is attached to it.
 //!
-//! Dependencies: a HWPT is a user of its IOAS or its parent, of its vIOMMU and of its fault queue. An
-//! attachment is a user of the HWPT.
+//! Dependencies: a HWPT is a user of its IOAS or its parent, of its vIOMMU and of its fault queue.
+//! An attachment is a user of the HWPT.
 //!
 //! Locks: the mutex of the IOAS ([`Ioas::hwpts`]); then the group lock, then those of the IO page
 //! table.

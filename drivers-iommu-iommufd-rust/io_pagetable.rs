@@ -2,18 +2,18 @@
 
 //! The IO page table: what is shown at which IOVA of an IOAS.
 //!
-//! An [`IoPagetable`] maps IOVAs to slices of pages. Each such slice is an *area*, a closed range of
-//! IOVAs that overlaps no other. IOVA outside of areas is not populated. What else has a say:
+//! An [`IoPagetable`] maps IOVAs to slices of pages. Each such slice is an *area*, a closed range
+//! of IOVAs that overlaps no other. IOVA outside of areas is not populated. What else has a say:
 //!
 //! - *domains*: the IOMMU page tables that show the areas to devices. Each of them shows all areas.
 //! - *accesses*: drivers without an IOMMU that read and write the pages themselves.
 //! - *reserved* ranges, each of an [`Owner`]: where no area may be. They may overlap each other.
 //! - *allowed* ranges: where no reservation may be. If there are any, IOVA is chosen from them.
 //!
-//! PFNs are not of this room: [`Pages`](crate::pages::Pages) pins memory, and moves PFNs in and out of domains. That may
-//! take long and is done without the lock of the areas. The thread that does it owns the area in the
-//! meantime, by its state (see [`areas`]): nobody else changes or uses it. The thread works on copies
-//! of what the area says; no reference to an area outlives the lock.
+//! PFNs are not of this room: [`Pages`](crate::pages::Pages) pins memory, and moves PFNs in and out
+//! of domains. That may take long and is done without the lock of the areas. The thread that does
+//! it owns the area in the meantime, by its state (see [`areas`]): nobody else changes or uses it.
+//! The thread works on copies of what the area says; no reference to an area outlives the lock.
 //!
 //! The rooms inside of this one: [`areas`], the tree of them; [`fit`], the search for free IOVA;
 //! [`map`], how areas come and go; [`reserved`], `domains` and `accesses`, as above.
@@ -21,9 +21,9 @@
 //! Locks, in order:
 //!
 //! 1. `domains` (C: `domains_rwsem`): the domains, the accesses, whether large pages may be used.
-//!    Held for reading while an area is taken to pieces, and from the moment it is filled to when it
-//!    is published, so that a new domain gets each area exactly once. Who holds it for writing sees
-//!    no area that is being emptied; areas that are being filled are in no domain yet.
+//!    Held for reading while an area is taken to pieces, and from the moment it is filled to when
+//!    it is published, so that a new domain gets each area exactly once. Who holds it for writing
+//!    sees no area that is being emptied; areas that are being filled are in no domain yet.
 //! 2. `iova` (C: `iova_rwsem`): areas, reserved and allowed ranges, the alignment. An access that
 //!    uses the pages of an area holds it for reading. C code of the mock driver takes it, too.
 //! 3. the mutex of the pages.
@@ -269,7 +269,8 @@ impl IovaSpace {
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` if there is an area that does not conform; only if they ask for more than before.
+    /// `EADDRINUSE` if there is an area that does not conform; only if they ask for more than
+    /// before.
     fn update_alignment(&mut self, domains: &Domains) -> Result {
         let alignment = domains.alignment();
 

@@ -56,8 +56,8 @@ use kernel::{
 pub(crate) struct Ioas {
     #[pin]
     pub(crate) iopt: IoPagetable,
-    /// The ids of the paging HWPTs of this IOAS. Held while one is found or made for a device that is
-    /// being attached.
+    /// The ids of the paging HWPTs of this IOAS. Held while one is found or made for a device that
+    /// is being attached.
     #[pin]
     pub(crate) hwpts: Mutex<KVec<u32>>,
 }
@@ -362,8 +362,8 @@ fn all_pages<'a>(
 /// IOMMU_IOAS_CHANGE_PROCESS.
 ///
 /// Whose memory limit pages count against is not protected by a lock of its own, which accesses
-/// would have to take for each byte they copy. Instead all IOASes of the context are locked: pages can
-/// be in any of them.
+/// would have to take for each byte they copy. Instead all IOASes of the context are locked: pages
+/// can be in any of them.
 pub(crate) fn change_process(cmd: &mut Command<'_, bindings::iommu_ioas_change_process>) -> Result {
     if cmd.__reserved != 0 {
         return Err(EOPNOTSUPP);

@@ -229,7 +229,8 @@ commands! {
     bindings::IOMMUFD_CMD_IOAS_UNMAP: iommu_ioas_unmap, length => ioas::unmap;
     bindings::IOMMUFD_CMD_OPTION: iommu_option, val64 => option;
     bindings::IOMMUFD_CMD_VDEVICE_ALLOC: iommu_vdevice_alloc, virt_id => viommu::vdevice::alloc;
-    bindings::IOMMUFD_CMD_VEVENTQ_ALLOC: iommu_veventq_alloc, out_veventq_fd => eventq::veventq_alloc;
+    bindings::IOMMUFD_CMD_VEVENTQ_ALLOC:
+        iommu_veventq_alloc, out_veventq_fd => eventq::veventq_alloc;
     bindings::IOMMUFD_CMD_VFIO_IOAS: iommu_vfio_ioas, __reserved => vfio_compat::ioas_command;
     bindings::IOMMUFD_CMD_VIOMMU_ALLOC: iommu_viommu_alloc, out_viommu_id => viommu::alloc;
     #[cfg(CONFIG_IOMMUFD_TEST)]

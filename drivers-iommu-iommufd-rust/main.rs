@@ -3,8 +3,8 @@
 //! iommufd: I/O address spaces, hardware page tables and devices for user space.
 //!
 //! This is the Rust implementation of `/dev/iommu`. It has the uAPI, the exported symbols and the
-//! error codes of the one in `drivers/iommu/iommufd`, and shares with it the code that IOMMU drivers
-//! call while the module is not loaded (`driver.c`, `iova_bitmap.c`).
+//! error codes of the one in `drivers/iommu/iommufd`, and shares with it the code that IOMMU
+//! drivers call while the module is not loaded (`driver.c`, `iova_bitmap.c`).
 //!
 //! The rooms, from top to bottom. A room calls those below it, never one above it:
 //!

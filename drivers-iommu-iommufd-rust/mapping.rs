@@ -57,8 +57,8 @@ impl Prot {
 /// # Invariants
 ///
 /// `page_offset < PAGE_SIZE`, and `iova` spans exactly the bytes from `page_offset` in page
-/// `pages.first` to some byte in page `pages.last`. In particular, it is never the whole IOVA space,
-/// so that its length is a number.
+/// `pages.first` to some byte in page `pages.last`. In particular, it is never the whole IOVA
+/// space, so that its length is a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
     /// Where it is shown.

@@ -7,9 +7,9 @@
 //!
 //! | type | is | ends by |
 //! |---|---|---|
-//! | [`Reserved`] | an object that nobody sees yet | [`publish()`](Reserved::publish), or Drop: undo |
+//! | [`Reserved`] | an object that nobody sees yet | [`Reserved::publish`], or Drop: undo |
 //! | [`Ref`] | the read side of the destroying lock: bounds one operation | Drop |
-//! | [`RevocableRef`] | a read side that another object keeps and gives up in `pre_destroy` | Drop |
+//! | [`RevocableRef`] | a read side that another object keeps, until `pre_destroy` | Drop |
 //! | [`User`] | a lasting dependency: destroy by id says EBUSY while there is one | Drop |
 //! | [`Destroying`] | the write side: the only owner | [`Destroying::finish`] |
 //!
@@ -18,8 +18,8 @@
 //! the table. A lookup takes no lock: it reads the table under RCU and takes a read side unless
 //! there are none to give. Destruction goes through these steps, in this order:
 //!
-//! 1. Under the lock of the table: claim `users`, which succeeds only if there is no other user, and
-//!    take the object out of the table. This is the only place that says EBUSY.
+//! 1. Under the lock of the table: claim `users`, which succeeds only if there is no other user,
+//!    and take the object out of the table. This is the only place that says EBUSY.
 //! 2. Give up the `wait_cnt` of the table. If read sides are left, [`Kind::pre_destroy`] asks their
 //!    holders to let go, and the destroyer sleeps until they have. The wait queue is that of the
 //!    context: the object may be gone when the last reader wakes the destroyer.
@@ -69,8 +69,8 @@ const IDS: core::ops::RangeInclusive<u32> = 1..=i32::MAX as u32;
 pub(crate) enum Id {
     /// It can be used again.
     Free,
-    /// It stays unused until the context is closed, so that user space does not mistake a new object
-    /// for one that it has not destroyed itself.
+    /// It stays unused until the context is closed, so that user space does not mistake a new
+    /// object for one that it has not destroyed itself.
     Bury,
 }
 
@@ -233,8 +233,8 @@ impl<T: Registered> User<T> {
 
     /// Puts this user, and destroys the object if it was the last one.
     ///
-    /// For objects that the kernel made on its own account. If something else depends on it as well,
-    /// the object stays.
+    /// For objects that the kernel made on its own account. If something else depends on it as
+    /// well, the object stays.
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn put_and_try_destroy(self, ctx: &Context) {

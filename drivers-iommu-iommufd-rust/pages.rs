@@ -11,7 +11,8 @@
 //! charged to the process that pays once. The PFN of an index is found, in this order, with
 //!
 //! 1. an in-kernel access that holds it ([`access`]), in memory;
-//! 2. a domain in which an area is mapped ([`domain`]): in its page table, and mostly in memory too;
+//! 2. a domain in which an area is mapped ([`domain`]): in its page table, and mostly in memory
+//!    too;
 //! 3. the source ([`source`]), where it has to be pinned first.
 //!
 //! [`tiers`] knows the holders, [`account`] pays, [`run`] has the arithmetic of PFNs. Memory of
@@ -24,8 +25,8 @@
 //! `usize::MAX`, so that an index plus one is a number; an IOVA is not.
 //!
 //! Locks: the mutex of the pages protects everything that changes about them. It is taken inside of
-//! `domains_rwsem` and `iova_rwsem`, and outside of the `mmap` lock; [`dmabuf`] tells how it is with
-//! reservation locks. No two of these mutexes are held at the same time.
+//! `domains_rwsem` and `iova_rwsem`, and outside of the `mmap` lock; [`dmabuf`] tells how it is
+//! with reservation locks. No two of these mutexes are held at the same time.
 #![forbid(unsafe_code)]
 
 mod access;
@@ -186,8 +187,8 @@ impl Pages {
     /// # Errors
     ///
     /// `EINVAL` if `len` is zero or a dma-buf has fewer bytes, `EOVERFLOW` if no file can have so
-    /// many, `EBADF` if there is no file, `ENOMEM`, and what the exporter of a dma-buf says. Whether
-    /// it is a memory file and has so many bytes will be seen when it is pinned.
+    /// many, `EBADF` if there is no file, `ENOMEM`, and what the exporter of a dma-buf says.
+    /// Whether it is a memory file and has so many bytes will be seen when it is pinned.
     pub(crate) fn from_fd(
         fd: i32,
         start: usize,

@@ -40,7 +40,8 @@ pub(crate) struct DoubleSpan {
 
 /// An iterator over the spans of two trees laid over each other.
 ///
-/// The spans are adjacent, ordered and as large as possible, and cover the range that was asked for.
+/// The spans are adjacent, ordered and as large as possible, and cover the range that was asked
+/// for.
 pub(crate) struct DoubleSpans<I1, I2> {
     first: I1,
     second: I2,

@@ -2,14 +2,14 @@
 
 //! The VFIO container interface, on top of an IOAS.
 //!
-//! A VFIO container has one address space and does not name it. Here the commands of a container act
-//! on the *compatibility IOAS* of the context. VFIO creates it when the first group is attached; user
-//! space may ask for its id, or choose another one (IOMMU_VFIO_IOAS). Otherwise it is an IOAS like
-//! any: it may be destroyed, and then there is none.
+//! A VFIO container has one address space and does not name it. Here the commands of a container
+//! act on the *compatibility IOAS* of the context. VFIO creates it when the first group is
+//! attached; user space may ask for its id, or choose another one (IOMMU_VFIO_IOAS). Otherwise it
+//! is an IOAS like any: it may be destroyed, and then there is none.
 //!
-//! TYPE1 and TYPE1v2 differ in that TYPE1 may unmap part of what was mapped in one go. Large IO page
-//! table entries, which the IOMMU driver does not split, are switched off for it; then an area can be
-//! cut at any page.
+//! TYPE1 and TYPE1v2 differ in that TYPE1 may unmap part of what was mapped in one go. Large IO
+//! page table entries, which the IOMMU driver does not split, are switched off for it; then an area
+//! can be cut at any page.
 //!
 //! A container for devices without an IOMMU has no IOAS, and what needs one fails.
 //!
@@ -127,7 +127,8 @@ pub(crate) fn create(ctx: &Context) -> Result {
     ctx.vfio.ioas.store(ioas.id(), Relaxed);
     drop(objects);
 
-    // User space can learn of it by IOMMU_VFIO_IOAS_GET, and it ends with the context at the latest.
+    // User space can learn of it by IOMMU_VFIO_IOAS_GET, and it ends with the context at the
+    // latest.
     Ioas::publish(ioas);
     drop(creating);
     Ok(())
@@ -315,7 +316,8 @@ fn set_iommu(ctx: &Context, type_: usize) -> Result<isize> {
 /// The capabilities that follow `struct vfio_iommu_type1_info`, as far as user space has room.
 ///
 /// They are a chain. Each is written where the one before ends, and its offset into the header of
-/// that one. Whatever does not fit is only counted, so that user space learns how much room it takes.
+/// that one. Whatever does not fit is only counted, so that user space learns how much room it
+/// takes.
 struct Capabilities {
     user: UserPtr,
     argsz: usize,

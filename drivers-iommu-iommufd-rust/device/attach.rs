@@ -326,8 +326,8 @@ impl Op {
 ///
 /// # Errors
 ///
-/// [`ENOENT`] if there is no such object, [`EINVAL`] if it is of another kind; else as [`attach`] and
-/// [`replace`].
+/// [`ENOENT`] if there is no such object, [`EINVAL`] if it is of another kind; else as [`attach`]
+/// and [`replace`].
 pub(crate) fn change(
     ctx: &Context,
     device: &User<Device>,

@@ -2,10 +2,10 @@
 
 //! The groups of a context: which devices stand and fall together.
 //!
-//! An IOMMU group is the smallest set of devices that the hardware can tell apart, so it is attached
-//! as a whole. A context has one [`Group`] for each IOMMU group of which devices are bound to it; it
-//! is there from the first such device to the last ([`Member`]). A device without an IOMMU has a
-//! group of its own that is not one of the IOMMU.
+//! An IOMMU group is the smallest set of devices that the hardware can tell apart, so it is
+//! attached as a whole. A context has one [`Group`] for each IOMMU group of which devices are bound
+//! to it; it is there from the first such device to the last ([`Member`]). A device without an
+//! IOMMU has a group of its own that is not one of the IOMMU.
 //!
 //! Locks: the *group lock* protects [`GroupState`], which can be reached in no other way. It comes
 //! after the mutex of an IOAS and before the locks of its IO page table, the mutex of the IOMMU
@@ -41,8 +41,8 @@ use kernel::{
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Group {
-    /// Where the MSI window of the devices begins. Written under the group lock; `driver.c` reads it
-    /// while the group is attached, when it does not change.
+    /// Where the MSI window of the devices begins. Written under the group lock; `driver.c` reads
+    /// it while the group is attached, when it does not change.
     sw_msi_start: Atomic<PhysAddr>,
     required_sw_msi: SwMsiMaps,
     iommu: Option<ARef<iommu::Group>>,

@@ -2,8 +2,8 @@
 
 //! Numbers for things that user space is to name later.
 //!
-//! A cookie is the lowest number above 0 that is not in use, so the numbers stay small and a table of
-//! them stays dense. Room is made before it is needed: storing and removing do not fail.
+//! A cookie is the lowest number above 0 that is not in use, so the numbers stay small and a table
+//! of them stays dense. Room is made before it is needed: storing and removing do not fail.
 #![forbid(unsafe_code)]
 
 use kernel::{
@@ -18,7 +18,8 @@ const KEEP: usize = 64;
 ///
 /// # Invariants
 ///
-/// - A number is in use in `ids` if and only if there is a thing in `slots` at that index. 0 is not.
+/// - A number is in use in `ids` if and only if there is a thing in `slots` at that index. 0 is
+///   not.
 /// - `len` is how many there are.
 pub(super) struct Cookies<T> {
     ids: IdPool,

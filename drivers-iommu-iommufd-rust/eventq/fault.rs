@@ -14,8 +14,8 @@
 //! At any time a group is in one place: the queue, the table of cookies, or the hands of one of the
 //! above. Whoever holds it last answers it; that includes dropping the whole queue.
 //!
-//! Locks: `awaiting` (mutex) → `queue` (spinlock). `awaiting` is held while a group moves between the
-//! two, so that who holds it knows all groups of a device; the handler only needs `queue`.
+//! Locks: `awaiting` (mutex) → `queue` (spinlock). `awaiting` is held while a group moves between
+//! the two, so that who holds it knows all groups of a device; the handler only needs `queue`.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -102,8 +102,8 @@ impl Fault {
 
     /// Answers, as invalid, the groups of the device that was attached with `handle`.
     ///
-    /// To be called when the device cannot fault under this handle any more, and before the handle is
-    /// freed. The handle is not dereferenced.
+    /// To be called when the device cannot fault under this handle any more, and before the handle
+    /// is freed. The handle is not dereferenced.
     ///
     /// Context: process context; may sleep.
     pub(crate) fn auto_respond(&self, handle: *const bindings::iommu_attach_handle) {

@@ -2,13 +2,13 @@
 
 //! Event queues: what the IOMMU has to tell user space, as files.
 //!
-//! - [`Fault`] carries groups of I/O page faults from the devices of the HWPTs that were created with
-//!   it, and carries user space's answers back.
+//! - [`Fault`] carries groups of I/O page faults from the devices of the HWPTs that were created
+//!   with it, and carries user space's answers back.
 //! - [`Veventq`] carries the events of one type of a vIOMMU to the VMM that has the guest.
 //!
-//! Each queue is an object of the context, and has one file. The file is a [`User`] of the queue: the
-//! queue cannot be destroyed while the file is open. The file also holds the context, so that the
-//! queue is still there when only the file is left. Nothing makes a second file of a queue.
+//! Each queue is an object of the context, and has one file. The file is a [`User`] of the queue:
+//! the queue cannot be destroyed while the file is open. The file also holds the context, so that
+//! the queue is still there when only the file is left. Nothing makes a second file of a queue.
 //!
 //! The file exists before the queue is published, but it owns nothing until then ([`NewFile`]). If
 //! the creation of the queue fails, the order in which the queue and its file go does not matter.

@@ -2,10 +2,10 @@
 
 //! Events of a vIOMMU for user space.
 //!
-//! The IOMMU driver reports what hardware tells a guest's vIOMMU; `driver.c` queues it, for the type
-//! of event that it is, in the [`Veventq`] of that type, of which a vIOMMU has at most one. When
-//! `depth` events wait already, or there is no memory, the event is lost: then a header without data
-//! stands at the end of the queue, until an event follows whose number tells the same.
+//! The IOMMU driver reports what hardware tells a guest's vIOMMU; `driver.c` queues it, for the
+//! type of event that it is, in the [`Veventq`] of that type, of which a vIOMMU has at most one.
+//! When `depth` events wait already, or there is no memory, the event is lost: then a header
+//! without data stands at the end of the queue, until an event follows whose number tells the same.
 //!
 //! The queue can be found, by the IOMMU driver, from when it is in the list of the vIOMMU. That is
 //! the last step of its creation, and leaving the list is the first one of its end.
@@ -43,8 +43,8 @@ use kernel::{
 /// More than the hardware queues of any IOMMU hold.
 const MAX_DEPTH: u32 = 1 << 19;
 
-/// Gives whole events to user space, as many as fit. Returns how many bytes that were, and why there
-/// are no more.
+/// Gives whole events to user space, as many as fit. Returns how many bytes that were, and why
+/// there are no more.
 fn read(veventq: &Veventq, out: &mut UserSliceWriter) -> (usize, Result) {
     let mut done = 0;
     while let Some(event) = veventq.fetch() {

@@ -9,9 +9,9 @@
 //!   `iommufd_access_destroy()` has returned. Until then `unmap` may be called at any time, by any
 //!   thread, with no lock of this driver held; it returns after it has unpinned what it was asked
 //!   for. No lock that it takes is held around `iommufd_access_destroy()`, which waits for it.
-//! - `struct iommufd_access *` comes from a successful `iommufd_access_create()`; it is a [`User`] of
-//!   the access that the caller holds until it calls `iommufd_access_destroy()`, when it calls no
-//!   other function with it at the same time.
+//! - `struct iommufd_access *` comes from a successful `iommufd_access_create()`; it is a [`User`]
+//!   of the access that the caller holds until it calls `iommufd_access_destroy()`, when it calls
+//!   no other function with it at the same time.
 
 use super::pin::PagePtr;
 use crate::{
@@ -65,8 +65,8 @@ unsafe impl Sync for OpsPtr {}
 /// The way to the driver of an access.
 ///
 /// An IO page table lists it and may find it after the access is gone: then it does nothing. Nobody
-/// waits for the lock while holding one that an `unmap` could need: [`Notify::unmap`] only tries it, and
-/// [`Self::close`] is called under the contract of `iommufd_access_destroy()`.
+/// waits for the lock while holding one that an `unmap` could need: [`Notify::unmap`] only tries
+/// it, and [`Self::close`] is called under the contract of `iommufd_access_destroy()`.
 #[pin_data]
 pub(crate) struct Notifier {
     ops: OpsPtr,
@@ -197,8 +197,8 @@ unsafe fn borrow(access: *mut bindings::iommufd_access) -> ManuallyDrop<User<Acc
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `ictx` must be live during the call, and `id` valid
-/// for writing.
+/// As the contract at the top of this file says. `ictx` must be live during the call, and `id`
+/// valid for writing.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_create(
     ictx: *mut bindings::iommufd_ctx,
@@ -364,8 +364,8 @@ pub(crate) unsafe extern "C" fn iommufd_access_unpin_pages(
 /// # Safety
 ///
 /// As the contract at the top of this file says. `data` must be valid for reading or, if the flags
-/// do not say write, for writing `len` bytes. With `IOMMUFD_ACCESS_RW_KTHREAD` the caller is a kernel
-/// thread.
+/// do not say write, for writing `len` bytes. With `IOMMUFD_ACCESS_RW_KTHREAD` the caller is a
+/// kernel thread.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_rw(
     access: *mut bindings::iommufd_access,

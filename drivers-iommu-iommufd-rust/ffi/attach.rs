@@ -2,9 +2,10 @@
 
 //! Attaching domains to groups of devices and to their PASIDs.
 //!
-//! The IOMMU core keeps a pointer to the *handle* of each attachment, `struct iommufd_attach_handle`,
-//! from which `driver.c` and the fault handler find the device and the HWPT. An attachment owns its
-//! handle, keeps the HWPT and one of the devices (the *leader*), and is undone when it is dropped.
+//! The IOMMU core keeps a pointer to the *handle* of each attachment, `struct
+//! iommufd_attach_handle`, from which `driver.c` and the fault handler find the device and the
+//! HWPT. An attachment owns its handle, keeps the HWPT and one of the devices (the *leader*), and
+//! is undone when it is dropped.
 //!
 //! Contracts:
 //!
@@ -14,7 +15,8 @@
 //!   which the fault queue's mutex orders with their readers, before the handle is freed.
 //! - `driver.c` follows `idev` of a handle under the mutex of the IOMMU group, or for the id, which
 //!   the handle has too, not at all. When the leader changes, the old one is not freed before
-//!   its DMA ownership is given up, which takes that mutex: readers of the old pointer are done then.
+//!   its DMA ownership is given up, which takes that mutex: readers of the old pointer are done
+//!   then.
 
 use crate::{
     device::Device,
@@ -64,8 +66,8 @@ impl Handle {
 ///
 /// # Invariants
 ///
-/// The domain of `hwpt` is attached to `pasid` of the IOMMU group of `leader`, with `handle`, unless
-/// there is no handle: then there is no IOMMU.
+/// The domain of `hwpt` is attached to `pasid` of the IOMMU group of `leader`, with `handle`,
+/// unless there is no handle: then there is no IOMMU.
 pub(crate) struct Attached {
     handle: Option<Handle>,
     hwpt: HwptRef,

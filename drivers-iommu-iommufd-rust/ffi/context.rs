@@ -78,8 +78,8 @@ impl Context {
     ///
     /// # Safety
     ///
-    /// `ptr` must be as the contract at the top of this file says, and the reference to the file must
-    /// be held for `'a`.
+    /// `ptr` must be as the contract at the top of this file says, and the reference to the file
+    /// must be held for `'a`.
     pub(crate) unsafe fn from_ptr<'a>(ptr: *mut bindings::iommufd_ctx) -> &'a Self {
         // SAFETY: By the requirements of this function.
         unsafe { &*ptr.cast() }

@@ -145,8 +145,8 @@ impl BoundDevice {
         NonNull::new(pdev)
     }
 
-    /// The control bits of the PCI PASID capability, or a negative error; [`None`] for a device that
-    /// is not on PCI.
+    /// The control bits of the PCI PASID capability, or a negative error; [`None`] for a device
+    /// that is not on PCI.
     pub(crate) fn pci_pasid_control(&self) -> Option<i32> {
         let pdev = self.pci()?;
 
@@ -356,8 +356,8 @@ unsafe fn context_of<'a>(idev: *mut bindings::iommufd_device) -> &'a Context {
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `ictx` must be live during the call, and `id` valid
-/// for writing.
+/// As the contract at the top of this file says. `ictx` must be live during the call, and `id`
+/// valid for writing.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_bind(
     ictx: *mut bindings::iommufd_ctx,

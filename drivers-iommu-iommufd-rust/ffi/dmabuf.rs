@@ -80,8 +80,8 @@ mod imp {
             res
         }
 
-        /// Attaches `pages`, which are new and made for this buffer, and tells them where the memory
-        /// is.
+        /// Attaches `pages`, which are new and made for this buffer, and tells them where the
+        /// memory is.
         ///
         /// # Errors
         ///
@@ -205,8 +205,8 @@ mod imp {
     ///
     /// `attach` must be one of our attachments, and the reservation lock of its buffer be held.
     unsafe extern "C" fn invalidate_mappings(attach: *mut bindings::dma_buf_attachment) {
-        // SAFETY: `importer_priv` is the pages, which live at least as long as the attachment, see the
-        // contract at the top of this file.
+        // SAFETY: `importer_priv` is the pages, which live at least as long as the attachment, see
+        // the contract at the top of this file.
         let pages: &Pages = unsafe { &*(*attach).importer_priv.cast() };
 
         pages.dmabuf_revoked();

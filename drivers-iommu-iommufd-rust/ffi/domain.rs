@@ -2,12 +2,13 @@
 
 //! IOMMU domains that this driver fills, as the rooms see them.
 //!
-//! Contract of their page tables, which IOMMU drivers do not lock: calls of one domain on overlapping
-//! IOVA are ordered. That holds because the areas of an IO page table are disjoint and one thread
-//! works on an area at a time: the one that holds its IOVA range in the IO page table (`iova_rwsem`
-//! for writing, or the area is marked as in flight) or the mutex of its pages. What is mapped stays
-//! pinned until it is unmapped: the pages own the pins and give them up only after the unmap. MSI
-//! pages lie in reserved IOVA, where there is no area, and are mapped under `sw_msi_lock`.
+//! Contract of their page tables, which IOMMU drivers do not lock: calls of one domain on
+//! overlapping IOVA are ordered. That holds because the areas of an IO page table are disjoint and
+//! one thread works on an area at a time: the one that holds its IOVA range in the IO page table
+//! (`iova_rwsem` for writing, or the area is marked as in flight) or the mutex of its pages. What
+//! is mapped stays pinned until it is unmapped: the pages own the pins and give them up only after
+//! the unmap. MSI pages lie in reserved IOVA, where there is no area, and are mapped under
+//! `sw_msi_lock`.
 //!
 //! `super::hwpt` makes the domains, `super::attach` attaches devices to them.
 

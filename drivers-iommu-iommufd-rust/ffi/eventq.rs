@@ -7,11 +7,11 @@
 //! attached to it any more and the core has ended all calls of the handler that came from attached
 //! devices.
 //!
-//! `driver.c` appends events to the queues of a vIOMMU, in the structures of `iommufd_rust_eventq.h`.
-//! Contract: it finds a queue in `iommufd_viommu::veventqs` and uses it under a read lock of
-//! `veventqs_rwsem`; it touches what comes after `common.lock` under that lock only; an event is in
-//! one list at most, allocated with `kmalloc()`, and belongs to the queue from when it is appended.
-//! Reading takes events off the list; that is done here.
+//! `driver.c` appends events to the queues of a vIOMMU, in the structures of
+//! `iommufd_rust_eventq.h`. Contract: it finds a queue in `iommufd_viommu::veventqs` and uses it
+//! under a read lock of `veventqs_rwsem`; it touches what comes after `common.lock` under that lock
+//! only; an event is in one list at most, allocated with `kmalloc()`, and belongs to the queue from
+//! when it is appended. Reading takes events off the list; that is done here.
 
 use crate::{
     context::Context,
@@ -89,10 +89,10 @@ impl PageResponse {
 
 /// The id of the device whose requests these are.
 pub(crate) fn device_id(group: &Pending) -> u32 {
-    // SAFETY: A group that is in a fault queue came in through the handler below, under a handle that
-    // is the first field of a `struct iommufd_attach_handle`. The handle is not freed before
-    // `Fault::auto_respond()` has been called for it, and that takes the group from the queue under a
-    // lock that the caller, who reads the queue, holds.
+    // SAFETY: A group that is in a fault queue came in through the handler below, under a handle
+    // that is the first field of a `struct iommufd_attach_handle`. The handle is not freed before
+    // `Fault::auto_respond()` has been called for it, and that takes the group from the queue under
+    // a lock that the caller, who reads the queue, holds.
     unsafe {
         (*group
             .attach_handle()
@@ -106,7 +106,8 @@ const _: () = assert!(offset_of!(bindings::iommufd_attach_handle, handle) == 0);
 ///
 /// # Safety
 ///
-/// To be called by the IOMMU core, for a group whose attach handle is one of a domain of such a HWPT.
+/// To be called by the IOMMU core, for a group whose attach handle is one of a domain of such a
+/// HWPT.
 pub(crate) unsafe extern "C" fn iommufd_fault_iopf_handler(
     group: *mut bindings::iopf_group,
 ) -> c_int {
@@ -131,8 +132,8 @@ struct Events {
     lost: bindings::iommufd_vevent,
 }
 
-/// The events of one type of a vIOMMU: `struct iommufd_veventq`, less the object header, and with the
-/// Rust part at the end.
+/// The events of one type of a vIOMMU: `struct iommufd_veventq`, less the object header, and with
+/// the Rust part at the end.
 #[repr(C)]
 #[pin_data(PinnedDrop)]
 pub(crate) struct Veventq {
@@ -362,8 +363,8 @@ const _: () = assert!(size_of::<VeventHeader>() == size_of::<[u32; 2]>());
 ///
 /// # Invariants
 ///
-/// Points to an event from `driver.c` that this owns: `data_len` bytes of data follow the structure,
-/// in one `kmalloc()` allocation.
+/// Points to an event from `driver.c` that this owns: `data_len` bytes of data follow the
+/// structure, in one `kmalloc()` allocation.
 pub(crate) struct OwnedVevent(NonNull<bindings::iommufd_vevent>);
 
 // SAFETY: An event is data.

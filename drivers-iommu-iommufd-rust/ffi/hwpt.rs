@@ -2,9 +2,9 @@
 
 //! The domains of HWPTs: how IOMMU drivers make them, and how C gets from one to the HWPT.
 //!
-//! A [`PagingDomain`] has a page table that this driver fills, a [`NestedDomain`] one that user space
-//! fills. The domain points back to the HWPT that it was made for ([`link`]); `driver.c` and the
-//! handler of page faults follow that pointer while a device is attached.
+//! A [`PagingDomain`] has a page table that this driver fills, a [`NestedDomain`] one that user
+//! space fills. The domain points back to the HWPT that it was made for ([`link`]); `driver.c` and
+//! the handler of page faults follow that pointer while a device is attached.
 //!
 //! Contract with C: the operations in `struct iommu_ops` of a device's IOMMU driver do not change
 //! while the device is bound, and the pointers to user memory in `struct iommu_user_data` are
@@ -45,8 +45,8 @@ use kernel::{
     sync::SetOnce, //
 };
 
-/// Asks the IOMMU driver of `dev` for a domain that the kernel fills. `flags` and `data` are for the
-/// driver.
+/// Asks the IOMMU driver of `dev` for a domain that the kernel fills. `flags` and `data` are for
+/// the driver.
 ///
 /// # Errors
 ///
@@ -196,8 +196,8 @@ pub(crate) trait Hwpt: Registered {
 pub(crate) fn link<T: Hwpt>(hwpt: &Object<T>) {
     let domain = hwpt.domain().as_raw();
 
-    // SAFETY: The domain was made for this HWPT, which nobody else sees yet, and lives as long as it
-    // is attached: nobody follows the pointer after that.
+    // SAFETY: The domain was made for this HWPT, which nobody else sees yet, and lives as long as
+    // it is attached: nobody follows the pointer after that.
     unsafe {
         (*domain).__bindgen_anon_1.iommufd_hwpt = hwpt.as_ptr().cast();
         (*domain).cookie_type = bindings::iommu_domain_cookie_type_IOMMU_COOKIE_IOMMUFD;
@@ -218,8 +218,8 @@ pub(crate) fn route_faults<T: Hwpt>(hwpt: &Object<T>) {
 ///
 /// # Safety
 ///
-/// `domain` must have been passed to [`link`], through its HWPT, and a device must be attached to it
-/// or be in the course of being detached, for `'a`.
+/// `domain` must have been passed to [`link`], through its HWPT, and a device must be attached to
+/// it or be in the course of being detached, for `'a`.
 pub(crate) unsafe fn fault_of<'a>(
     domain: *mut bindings::iommu_domain,
 ) -> Option<&'a Object<Fault>> {

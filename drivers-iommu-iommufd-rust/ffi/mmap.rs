@@ -7,10 +7,11 @@
 //! before the entry has left the tree, which needs the lock of the tree. The entry does not say
 //! whether its owner is published: a driver makes it while it initialises the object.
 //!
-//! A VMA depends on the owner of its region: `vm_private_data` is a [`User`] of it, taken through the
-//! table of objects, where an owner that is still being made is not to be found. So the region cannot
-//! go while the VMA is there, by abort as little as by destroy. The core of mm calls `open` for each
-//! copy of a VMA and `close` for each that goes; the VMA holds the file, so the context is there.
+//! A VMA depends on the owner of its region: `vm_private_data` is a [`User`] of it, taken through
+//! the table of objects, where an owner that is still being made is not to be found. So the region
+//! cannot go while the VMA is there, by abort as little as by destroy. The core of mm calls `open`
+//! for each copy of a VMA and `close` for each that goes; the VMA holds the file, so the context is
+//! there.
 
 use crate::{
     context::Context,

@@ -2,10 +2,10 @@
 
 //! The header of objects, whose layout C knows, and the guards that it counts.
 //!
-//! `struct iommufd_object` is embedded by value, as the first member, in structures of IOMMU drivers
-//! and of this one. Here it becomes [`Object<T>`]: header, then `T`, laid out as C does. C raises and
-//! puts `users` of objects it was given (`driver.c`); everything else about the counts is done here.
-//! See [`crate::object`] for what they mean.
+//! `struct iommufd_object` is embedded by value, as the first member, in structures of IOMMU
+//! drivers and of this one. Here it becomes [`Object<T>`]: header, then `T`, laid out as C does. C
+//! raises and puts `users` of objects it was given (`driver.c`); everything else about the counts
+//! is done here. See [`crate::object`] for what they mean.
 //!
 //! Contracts with C:
 //!
@@ -108,8 +108,8 @@ impl Header {
 
 /// A kind of object: what happens when one is destroyed, beyond dropping it.
 ///
-/// An object that was never published is only dropped. What can be undone without knowing whether it
-/// was published belongs in Drop.
+/// An object that was never published is only dropped. What can be undone without knowing whether
+/// it was published belongs in Drop.
 pub(crate) trait Kind: Send + Sync + Sized {
     /// Makes those let go who keep a [`RevocableRef`] to the object. Not called if there are none.
     fn pre_destroy(_this: &Object<Self>, _ctx: &Context) {}
@@ -158,8 +158,8 @@ impl<T> Object<T> {
     ///
     /// # Safety
     ///
-    /// `ptr` must point to a live object of kind `T` (see the contract at the top of this file), and
-    /// the object must stay so for `'a`.
+    /// `ptr` must point to a live object of kind `T` (see the contract at the top of this file),
+    /// and the object must stay so for `'a`.
     pub(crate) unsafe fn from_ptr<'a>(ptr: *mut bindings::iommufd_object) -> &'a Self {
         // SAFETY: By the requirements of this function.
         unsafe { &*ptr.cast() }
@@ -179,8 +179,8 @@ pub(crate) struct Any;
 
 impl Kind for Any {}
 
-// SAFETY: No header has this type: the value stands for "any" in lookups. An `Object<Any>` is only a
-// header.
+// SAFETY: No header has this type: the value stands for "any" in lookups. An `Object<Any>` is only
+// a header.
 unsafe impl Registered for Any {
     const TYPE: Type = bindings::iommufd_object_type_IOMMUFD_OBJ_ANY;
 }
@@ -545,8 +545,8 @@ pub(crate) struct ObjectBox(NonNull<Header>);
 // SAFETY: All kinds of objects are `Send`.
 unsafe impl Send for ObjectBox {}
 
-// SAFETY: The box keeps the memory for a grace period, and dropping an object leaves its header, which
-// has no destructor and whose counts are atomic, as it is. Headers are aligned to 4 bytes.
+// SAFETY: The box keeps the memory for a grace period, and dropping an object leaves its header,
+// which has no destructor and whose counts are atomic, as it is. Headers are aligned to 4 bytes.
 unsafe impl RcuPointer for ObjectBox {
     type Target = Header;
 

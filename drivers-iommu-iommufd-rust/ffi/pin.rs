@@ -7,8 +7,8 @@
 //! where one turns into the other.
 //!
 //! Contract of stored pins: the pages room has each pin of an index stored for as long as the
-//! tiers say that somebody holds the index, and nowhere else. So a run that it reads from a tier, or
-//! stored itself, is pinned; it unpins an index once, when the last holder is gone. Pages of a
+//! tiers say that somebody holds the index, and nowhere else. So a run that it reads from a tier,
+//! or stored itself, is pinned; it unpins an index once, when the last holder is gone. Pages of a
 //! source that is not writable are never written.
 
 use crate::pages::run::Run;
@@ -36,8 +36,8 @@ impl PagePtr {
     /// The number of the page.
     #[inline]
     pub(crate) fn pfn(self) -> usize {
-        // SAFETY: `name_pages()` made the pointer from a page that exists; this looks at nothing but
-        // where it lies and what does not change about it.
+        // SAFETY: `name_pages()` made the pointer from a page that exists; this looks at nothing
+        // but where it lies and what does not change about it.
         unsafe { bindings::page_to_pfn(self.0) }
     }
 }

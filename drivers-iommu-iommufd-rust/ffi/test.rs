@@ -6,8 +6,8 @@
 //! through the functions that are exported here, and provides hooks: injected failures, a limit for
 //! temporary memory, and the mock device. Without the option the hooks are constants.
 //!
-//! Contract: `selftest.c` creates objects of type `IOMMUFD_OBJ_SELFTEST` only, follows each creation
-//! by one of finalize and abort, and puts each object that it gets.
+//! Contract: `selftest.c` creates objects of type `IOMMUFD_OBJ_SELFTEST` only, follows each
+//! creation by one of finalize and abort, and puts each object that it gets.
 
 use crate::context::Context;
 use kernel::{

@@ -4,8 +4,8 @@
 //!
 //! `include/linux/iommufd.h` lays out the three structures. A driver embeds one at the start of its
 //! own and tells the size of the whole; the memory behind the part of the core is zero until the
-//! driver's init function runs. The types here *are* those structures, less the object header, which
-//! is why they have no field that C does not have.
+//! driver's init function runs. The types here *are* those structures, less the object header,
+//! which is why they have no field that C does not have.
 //!
 //! Contracts with the drivers:
 //!
@@ -102,8 +102,8 @@ impl<'a, T: Driven> Draft<'a, T> {
     ///
     /// # Safety
     ///
-    /// `init` must call the driver's init function, or nothing if there is none, and the object must
-    /// be as large as the driver asked for.
+    /// `init` must call the driver's init function, or nothing if there is none, and the object
+    /// must be as large as the driver asked for.
     unsafe fn init(self, init: impl FnOnce(&Object<T>) -> Result) -> Result<Ready<'a, T>> {
         // Also to be undone if the driver fails: it may have got half way.
         let ready = Ready(ManuallyDrop::new(self.0));
@@ -448,9 +448,9 @@ impl ReadyVdevice<'_> {
     pub(crate) fn publish(self) {
         let Self { vdevice, slot } = self;
         let slot = ManuallyDrop::new(slot);
-        // SAFETY: The xarray is initialised, and the index reserved: nothing is allocated. The entry
-        // is a pointer to an object, which is aligned. `Kind::destroy` takes it out again, as the
-        // object is published now.
+        // SAFETY: The xarray is initialised, and the index reserved: nothing is allocated. The
+        // entry is a pointer to an object, which is aligned. `Kind::destroy` takes it out again, as
+        // the object is published now.
         unsafe {
             bindings::xa_store(
                 slot.viommu.vdevs.get(),

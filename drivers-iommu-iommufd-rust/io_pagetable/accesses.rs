@@ -2,9 +2,9 @@
 
 //! Accesses: drivers that use the memory behind the IOVAs by the CPU.
 //!
-//! An access pins pages of areas for a while, or copies data at once. Unmap of an area that has pins
-//! asks all accesses of the IO page table to unpin what they have there, except those that the kernel
-//! makes for its own use, which lock their areas instead.
+//! An access pins pages of areas for a while, or copies data at once. Unmap of an area that has
+//! pins asks all accesses of the IO page table to unpin what they have there, except those that the
+//! kernel makes for its own use, which lock their areas instead.
 //!
 //! Locks: the `domains` lock protects the list. Pinning, unpinning and copying hold the `iova` lock
 //! for reading throughout, so that areas stay. Drivers are asked with no lock held.
@@ -40,8 +40,8 @@ const MAX_ID: u32 = 0xffff;
 pub(crate) trait Notify: Send + Sync {
     /// Unpins all that the access has pinned in `range`.
     ///
-    /// An access that is being destroyed does nothing, as it unpins everything anyway. Called with no
-    /// lock held, maybe after the access was removed.
+    /// An access that is being destroyed does nothing, as it unpins everything anyway. Called with
+    /// no lock held, maybe after the access was removed.
     fn unmap(&self, range: IovaRange);
 }
 
@@ -183,8 +183,8 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, `EBUSY` if there are too many, `EADDRINUSE` if there is an area that is not aligned
-    /// for it.
+    /// `ENOMEM`, `EBUSY` if there are too many, `EADDRINUSE` if there is an area that is not
+    /// aligned for it.
     pub(crate) fn add_access(&self, access: AccessEntry) -> Result<u32> {
         let mut domains = self.domains.write();
         let mut space = self.iova.write();
@@ -261,9 +261,9 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// What was copied before an error stays. At the first area for which it is so: `EINVAL` if it is
-    /// being unmapped, `EPERM` if it does not allow it, what [`crate::pages::Pages::rw`] returns, and
-    /// `ENOENT` at a gap.
+    /// What was copied before an error stays. At the first area for which it is so: `EINVAL` if it
+    /// is being unmapped, `EPERM` if it does not allow it, what [`crate::pages::Pages::rw`]
+    /// returns, and `ENOENT` at a gap.
     pub(crate) fn rw(&self, range: IovaRange, mut buf: RwBuf<'_>, flags: RwFlags) -> Result {
         let space = self.iova.read();
         let write = matches!(buf, RwBuf::Write(_));

@@ -4,12 +4,12 @@
 //!
 //! | state | is in domains | may be | ends by |
 //! |---|---|---|---|
-//! | [`State::Filling`] | being put there | nothing but aligned to | published or withdrawn by its mapper |
+//! | [`State::Filling`] | being put there | only aligned to | its mapper, either way |
 //! | [`State::Live`] | in all | read, shared, split, moved to domains, accessed | unmap |
 //! | [`State::Emptying`] | being taken out | nothing | removed by its unmapper |
 //!
-//! In both transitions the area only keeps its IOVA occupied: one thread has what belongs to it, and
-//! comes back for the area by its IOVA, which no other area can have in the meantime.
+//! In both transitions the area only keeps its IOVA occupied: one thread has what belongs to it,
+//! and comes back for the area by its IOVA, which no other area can have in the meantime.
 //!
 //! [`Areas`] hides which tree it is: areas do not overlap, so one that knows gaps could take its
 //! place.
@@ -298,7 +298,8 @@ pub(super) struct Piece<'a> {
     pub(super) is_last: bool,
 }
 
-/// The parts of a range, in order: at the first gap there is an error (`ENOENT`), then nothing more.
+/// The parts of a range, in order: at the first gap there is an error (`ENOENT`), then nothing
+/// more.
 pub(super) struct Contiguous<'a> {
     areas: kernel::interval_tree::Iter<'a, Area>,
     rest: Option<IovaRange>,

@@ -136,8 +136,8 @@ impl IoPagetable {
         if kernel::warn_on!(domains.position(domain).is_some()) {
             return Err(EEXIST);
         }
-        // Pages are neither guaranteed to be contiguous nor made so: a domain must take single ones.
-        // If it takes smaller ones, areas may start and end within a page.
+        // Pages are neither guaranteed to be contiguous nor made so: a domain must take single
+        // ones. If it takes smaller ones, areas may start and end within a page.
         let alignment = domain.min_page_size().max(space.alignment);
         if alignment > PAGE_SIZE {
             return Err(EINVAL);
@@ -196,8 +196,8 @@ impl IoPagetable {
 
     /// Reads what was written through `domain` into a bitmap of user space.
     ///
-    /// IOVA that is not mapped reads as clean, and so does what lies behind the first gap, or behind
-    /// the first error of the IOMMU driver. User space depends on that not being an error.
+    /// IOVA that is not mapped reads as clean, and so does what lies behind the first gap, or
+    /// behind the first error of the IOMMU driver. User space depends on that not being an error.
     ///
     /// # Errors
     ///

@@ -8,8 +8,8 @@
 //! - The first and the last page of the space are never given out.
 //! - IOVA is aligned to the length, rounded up to a power of two, but not more than the memory is,
 //!   and not more than a huge page is: so the memory can be shown by huge pages.
-//! - The offset of memory that starts within a page is or-ed into the aligned start of the window and
-//!   of the hole. Bits below the page size that are set there already stay set.
+//! - The offset of memory that starts within a page is or-ed into the aligned start of the window
+//!   and of the hole. Bits below the page size that are set there already stay set.
 //! - A range that is just one byte long is not free.
 //!
 //! Pure: no locks. Whoever protects the trees keeps them unchanged meanwhile.

@@ -4,11 +4,11 @@
 //!
 //! Actors: a driver that emulates a device (an mdev) wants pages of an IOAS to read and write with
 //! the CPU. It either *pins* a range of them, gets the pages, and unpins the same range when it is
-//! done; or has bytes *copied* once. Ranges of different accesses overlap at will, and the same range
-//! can be pinned many times, which is counted.
+//! done; or has bytes *copied* once. Ranges of different accesses overlap at will, and the same
+//! range can be pinned many times, which is counted.
 //!
-//! An [`Access`] has the PFNs of its whole range in memory, so that unpinning needs no memory and asks
-//! nobody, and so that it can tell them to others.
+//! An [`Access`] has the PFNs of its whole range in memory, so that unpinning needs no memory and
+//! asks nobody, and so that it can tell them to others.
 //!
 //! Copying looks for the cheapest way: through the mapping of user space, if it is that of the
 //! current process or a kernel thread may borrow it; one page that is pinned for a moment; else the
@@ -255,7 +255,8 @@ impl Pages {
         Ok(())
     }
 
-    /// Undoes one [`Self::pin_access`] of the same range. The caller does not use the pages any more.
+    /// Undoes one [`Self::pin_access`] of the same range. The caller does not use the pages any
+    /// more.
     ///
     /// Never fails, works without memory.
     pub(crate) fn unpin_access(&self, range: PageRange) {
@@ -282,8 +283,8 @@ impl Pages {
     /// # Errors
     ///
     /// `EPERM` for writing to pages that are not writable, `EINVAL` for a dma-buf or no bytes,
-    /// `EFAULT` if there is no memory any more, and others that pinning gives. Some of the bytes may
-    /// have been copied.
+    /// `EFAULT` if there is no memory any more, and others that pinning gives. Some of the bytes
+    /// may have been copied.
     pub(crate) fn rw(&self, start_byte: usize, buf: RwBuf<'_>, flags: RwFlags) -> Result {
         if buf.is_write() && !self.writable {
             return Err(EPERM);

@@ -3,10 +3,10 @@
 //! Who pays for pinned pages.
 //!
 //! Actors: the [`Owner`] is the process that the memory was mapped by, or that took over with
-//! `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages): it counts the
-//! pages that are pinned and the pages that the owner was charged for. Pinning counts at once, the
-//! charge follows when the work is done ([`Account::settle`]), since how many pages of a range are
-//! pinned already is not known in advance. If the charge fails, the work is undone.
+//! `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages): it counts
+//! the pages that are pinned and the pages that the owner was charged for. Pinning counts at once,
+//! the charge follows when the work is done ([`Account::settle`]), since how many pages of a range
+//! are pinned already is not known in advance. If the charge fails, the work is undone.
 //!
 //! A [`Handover`] moves the charges of many pages from their owners to the current process.
 //!

@@ -4,17 +4,17 @@
 //!
 //! Actors: the exporter of the dma-buf, a VFIO device, has physically contiguous memory that is not
 //! RAM. We are an importer that pins the buffer, learns its physical address and maps it like other
-//! memory. But the exporter can *revoke* it at any time, from whatever context: then all of it has to
-//! be unmapped at once, and is never mapped again. Areas that show it stay, and show nothing.
+//! memory. But the exporter can *revoke* it at any time, from whatever context: then all of it has
+//! to be unmapped at once, and is never mapped again. Areas that show it stay, and show nothing.
 //!
 //! So these pages know on their own where they are mapped ([`Shown`]), and PFNs are always computed
-//! from the physical address, never read from a domain. The record in the domain tier is kept as for
-//! other sources. No in-kernel access exists: no CPU may touch the memory.
+//! from the physical address, never read from a domain. The record in the domain tier is kept as
+//! for other sources. No in-kernel access exists: no CPU may touch the memory.
 //!
-//! Locks: revocation runs under the reservation lock of the dma-buf and takes the mutex of the pages;
-//! it must not take `domains_rwsem`. The mutex of such pages has a lock class of its own: the one of
-//! other pages is held when memory is pinned, and the `mmap` lock can be held when a reservation lock
-//! is taken.
+//! Locks: revocation runs under the reservation lock of the dma-buf and takes the mutex of the
+//! pages; it must not take `domains_rwsem`. The mutex of such pages has a lock class of its own:
+//! the one of other pages is held when memory is pinned, and the `mmap` lock can be held when a
+//! reservation lock is taken.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -146,8 +146,8 @@ impl Inner {
 }
 
 impl Pages {
-    /// Notes where the memory is. Called once, by whoever has attached these pages to the buffer and
-    /// still holds its reservation lock.
+    /// Notes where the memory is. Called once, by whoever has attached these pages to the buffer
+    /// and still holds its reservation lock.
     ///
     /// # Errors
     ///

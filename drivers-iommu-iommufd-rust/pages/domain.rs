@@ -2,14 +2,14 @@
 
 //! The domain tier: pages that are mapped in IOMMU domains.
 //!
-//! Actors: an area of an IO page table shows a slice of the pages, in each domain that its IOAS has.
-//! One of these domains is the area's *storage*: it knows the PFNs, and holding them there costs no
-//! memory. A [`Record`] in the tree of holders names it. As asking a domain is slow, the record also
-//! has the PFNs themselves, where they are few runs: this is a cache that may be absent. The memory
-//! of a record is its [`Slot`]; the area has it while no domain does.
+//! Actors: an area of an IO page table shows a slice of the pages, in each domain that its IOAS
+//! has. One of these domains is the area's *storage*: it knows the PFNs, and holding them there
+//! costs no memory. A [`Record`] in the tree of holders names it. As asking a domain is slow, the
+//! record also has the PFNs themselves, where they are few runs: this is a cache that may be
+//! absent. The memory of a record is its [`Slot`]; the area has it while no domain does.
 //!
-//! Two rules shape the code. *Cuts*: each run of contiguous PFNs of an area is mapped as a whole, so
-//! that large pages are used, and so it has to be unmapped as a whole; an unmap ends where a run
+//! Two rules shape the code. *Cuts*: each run of contiguous PFNs of an area is mapped as a whole,
+//! so that large pages are used, and so it has to be unmapped as a whole; an unmap ends where a run
 //! ends. *Unmap before unpin*: memory that a device can reach is not given back.
 //!
 //! Taking out never fails and works without memory.
@@ -92,8 +92,9 @@ impl Record {
         }
     }
 
-    /// Whether this is the record of the area that shows `mapping` in the domains of which `is_ours`
-    /// is true. Areas with the same pages differ in the IOVA, or are in different domains.
+    /// Whether this is the record of the area that shows `mapping` in the domains of which
+    /// `is_ours` is true. Areas with the same pages differ in the IOVA, or are in different
+    /// domains.
     #[inline]
     fn is_of(&self, mapping: &Mapping, is_ours: impl Fn(&PagingDomain) -> bool) -> bool {
         self.view.as_ref().is_some_and(|view| {
@@ -680,8 +681,8 @@ impl Pages {
 
     /// Unmaps an area from one of its domains. Never fails, works without memory.
     ///
-    /// If it was the last one, the area gets its slot back, and the pages that nobody holds any more
-    /// are unpinned. Else `successor` is one that stays.
+    /// If it was the last one, the area gets its slot back, and the pages that nobody holds any
+    /// more are unpinned. Else `successor` is one that stays.
     pub(crate) fn remove_domain(
         &self,
         mapping: &Mapping,
@@ -757,8 +758,8 @@ impl Pages {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the memory was revoked, `EOPNOTSUPP` if the area is not mapped in one of `domains`
-    /// or that one is not `usable`.
+    /// `EINVAL` if the memory was revoked, `EOPNOTSUPP` if the area is not mapped in one of
+    /// `domains` or that one is not `usable`.
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     pub(crate) fn phys_contig(
         &self,

@@ -78,8 +78,9 @@ struct Piece {
 /// # Invariants
 ///
 /// - `head` and `tail` are ordered by index, all indexes differ and are less than that of the first
-///   page behind the list. Each piece extends to the index before that of the next one, the last one
-///   to the end of the list. (If `len` is zero, then `tail` is empty and `head.pfn` means nothing.)
+///   page behind the list. Each piece extends to the index before that of the next one, the last
+///   one to the end of the list. (If `len` is zero, then `tail` is empty and `head.pfn` means
+///   nothing.)
 /// - No piece continues the physical memory of the one before it.
 pub(crate) struct RunList {
     head: Piece,

@@ -2,9 +2,9 @@
 
 //! HW queues: memory of a guest that the IOMMU works on by physical address.
 //!
-//! Such memory must be contiguous, and must not go while the IOMMU uses it: an access of the kernel's
-//! own pins it in the IO page table under the vIOMMU, and locks the areas it lies in, so that
-//! unmapping them fails. The queue owns the access, and ends it after its driver is done.
+//! Such memory must be contiguous, and must not go while the IOMMU uses it: an access of the
+//! kernel's own pins it in the IO page table under the vIOMMU, and locks the areas it lies in, so
+//! that unmapping them fails. The queue owns the access, and ends it after its driver is done.
 //!
 //! The access belongs to the context, as the queue does: it holds no reference to it.
 //!

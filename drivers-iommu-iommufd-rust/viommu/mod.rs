@@ -3,18 +3,18 @@
 //! vIOMMUs: what a guest has of a physical IOMMU.
 //!
 //! - A [`Viommu`] is a slice of an IOMMU, on top of a HWPT that may be a nesting parent: it
-//!   translates what the guest believes to be physical addresses. The nested HWPTs, invalidations and
-//!   events of the guest go through it.
+//!   translates what the guest believes to be physical addresses. The nested HWPTs, invalidations
+//!   and events of the guest go through it.
 //! - A [`Vdevice`] tells the IOMMU by which id the guest knows a device ([`vdevice`]).
 //! - A [`HwQueue`] is memory of the guest that the IOMMU reads or writes without the VMM in between
 //!   ([`hw_queue`]).
 //! - Registers of the IOMMU that the guest may touch are mapped with mmap(); an IOMMU driver offers
 //!   them while it initialises a vIOMMU (`ffi::mmap`).
 //!
-//! All three are extended by the IOMMU driver, which is called while they are made and when they end.
-//! Nobody sees them before it is done: not user space, by id; not other parts of the driver, by what
-//! the vIOMMU lists; not mmap(), by a region whose offset gets known early. If a step after the
-//! driver's fails, its destroy function runs, under the same locks as the init function.
+//! All three are extended by the IOMMU driver, which is called while they are made and when they
+//! end. Nobody sees them before it is done: not user space, by id; not other parts of the driver,
+//! by what the vIOMMU lists; not mmap(), by a region whose offset gets known early. If a step after
+//! the driver's fails, its destroy function runs, under the same locks as the init function.
 //!
 //! Dependencies, as users: vDEVICE, HW queue and event queue on the vIOMMU; nested HWPT on the
 //! vIOMMU; vIOMMU on the HWPT. They end in that order.

@@ -2,8 +2,8 @@
 
 //! Tables of objects that are found by id, under RCU.
 //!
-//! An [`IdTable`] gives out ids and maps them to objects. It is an [`xarray`] used in one particular
-//! way, in which three moments are kept apart:
+//! An [`IdTable`] gives out ids and maps them to objects. It is an [`xarray`] used in one
+//! particular way, in which three moments are kept apart:
 //!
 //! 1. [`IdTable::reserve`] allocates an id. Readers do not see it yet, and everything that may fail
 //!    is done while the id is only reserved.
@@ -12,8 +12,8 @@
 //!    used again.
 //!
 //! Readers ([`IdTable::load`]) take no lock and write nothing. They get a reference that is valid
-//! while the RCU read lock is held, which is long enough to take a reference count on the object, if
-//! it still has one to give.
+//! while the RCU read lock is held, which is long enough to take a reference count on the object,
+//! if it still has one to give.
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 //!
@@ -83,18 +83,11 @@ pub unsafe trait RcuPointer: Sized {
 ///
 /// struct Number(RcuBox<u32>);
 ///
-/// // SAFETY: The box is aligned for a pointer, its memory lives on for a grace period, and dropping
-/// // a `u32` does not change it.
-/// unsafe impl RcuPointer for Number {
-///     type Target = u32;
-///     fn into_raw(self) -> NonNull<u32> {
-///         RcuBox::into_raw(Pin::new(self.0))
-///     }
-///     unsafe fn from_raw(ptr: NonNull<u32>) -> Self {
-///         // SAFETY: `ptr` comes from `into_raw()`.
-///         Self(Pin::into_inner(unsafe { RcuBox::from_raw(ptr) }))
-///     }
-/// }
+/// // SAFETY: The box is aligned for a pointer, its memory lives on for a grace period, and
+/// dropping // a `u32` does not change it. unsafe impl RcuPointer for Number { type Target = u32;
+/// fn into_raw(self) -> NonNull<u32> { RcuBox::into_raw(Pin::new(self.0)) } unsafe fn from_raw(ptr:
+/// NonNull<u32>) -> Self { // SAFETY: `ptr` comes from `into_raw()`. Self(Pin::into_inner(unsafe {
+/// RcuBox::from_raw(ptr) })) } }
 ///
 /// let table = KBox::pin_init(IdTable::<Number>::new(), GFP_KERNEL)?;
 /// let slot = table.reserve(1..=31, GFP_KERNEL)?;
@@ -223,14 +216,15 @@ impl<'a, P: RcuPointer> Reservation<'a, P> {
         self.id
     }
 
-    /// Makes `object` visible to readers. Whatever was written to it before is visible to them, too.
+    /// Makes `object` visible to readers. Whatever was written to it before is visible to them,
+    /// too.
     pub fn publish(self, object: P) {
         let this = ManuallyDrop::new(self);
         let ptr = object.into_raw().as_ptr().cast();
         let guard = this.table.lock();
         // INVARIANT: The table takes over the pointer.
-        // SAFETY: The xarray is initialised and its lock is held. The entry exists, by the invariant
-        // of `Reservation`, so that this neither allocates nor fails.
+        // SAFETY: The xarray is initialised and its lock is held. The entry exists, by the
+        // invariant of `Reservation`, so that this neither allocates nor fails.
         unsafe { bindings::__xa_store(guard.table.xa.get(), this.id as usize, ptr, 0) };
     }
 

@@ -75,8 +75,8 @@ impl<T> Node<T> {
 
     /// How C sees the node.
     ///
-    /// It is valid as long as the node is borrowed. C may use it to read the node, and those that it
-    /// steps to from there as long as their tree is borrowed.
+    /// It is valid as long as the node is borrowed. C may use it to read the node, and those that
+    /// it steps to from there as long as their tree is borrowed.
     #[inline]
     pub fn as_ptr(&self) -> *const bindings::interval_tree_node {
         from_ref(self).cast()

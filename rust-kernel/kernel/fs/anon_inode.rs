@@ -103,8 +103,8 @@ pub trait AnonFile: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Names the queues that `poller` is to wait on, by [`Poller::wait_on`], and then tells what the
-    /// file is ready for, as a mask of [`POLL_IN`] and [`POLL_OUT`].
+    /// Names the queues that `poller` is to wait on, by [`Poller::wait_on`], and then tells what
+    /// the file is ready for, as a mask of [`POLL_IN`] and [`POLL_OUT`].
     fn poll<'a>(_this: <Self::Ptr as ForeignOwnable>::Borrowed<'a>, _poller: &Poller<'a>) -> u32 {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -112,9 +112,9 @@ pub trait AnonFile: Sized + 'static {
 
 /// The pollers of a file: a wait queue that nobody else waits on.
 ///
-/// Unlike [`PollCondVar`](crate::sync::poll::PollCondVar), which may go away while it is being polled
-/// and so has to wait for a grace period when it is dropped, a `PollHead` is borrowed from the data
-/// of the file: [`Poller`] sees to it that it outlives its pollers.
+/// Unlike [`PollCondVar`](crate::sync::poll::PollCondVar), which may go away while it is being
+/// polled and so has to wait for a grace period when it is dropped, a `PollHead` is borrowed from
+/// the data of the file: [`Poller`] sees to it that it outlives its pollers.
 ///
 /// It has the layout of `struct wait_queue_head`.
 #[repr(transparent)]
@@ -170,9 +170,10 @@ pub use new_poll_head;
 ///
 /// # Invariants
 ///
-/// - `file` is valid, and `table` is null or a valid `poll_table` for `file`, while the poller lives.
-/// - `'a` ends no sooner than the release of `file`. By then its pollers are off the queues: whoever
-///   polls holds a reference to the file, and `epoll` lets go of it before it is released.
+/// - `file` is valid, and `table` is null or a valid `poll_table` for `file`, while the poller
+///   lives.
+/// - `'a` ends no sooner than the release of `file`. By then its pollers are off the queues:
+///   whoever polls holds a reference to the file, and `epoll` lets go of it before it is released.
 pub struct Poller<'a> {
     file: *mut bindings::file,
     table: *mut bindings::poll_table,
@@ -312,8 +313,8 @@ impl<T: AnonFile> Vtable<T> {
     ///
     /// # Safety
     ///
-    /// `file` must be valid, have these operations, and have been opened to user space. `'a` must not
-    /// outlast its release.
+    /// `file` must be valid, have these operations, and have been opened to user space. `'a` must
+    /// not outlast its release.
     unsafe fn data<'a>(file: *mut bindings::file) -> <T::Ptr as ForeignOwnable>::Borrowed<'a> {
         // SAFETY: `private_data` was set by `PendingFile::install()` before anyone could reach the
         // file, and does not change until the release, which is the only one to take it back.

@@ -2,8 +2,8 @@
 
 //! IOMMU domains: an I/O address space that devices can be attached to.
 //!
-//! A [`Domain`] is the kernel's `struct iommu_domain`. [`OwnedDomain`] owns one and frees it. Ranges
-//! are `(iova, size)` as in the C API; `last` is inclusive.
+//! A [`Domain`] is the kernel's `struct iommu_domain`. [`OwnedDomain`] owns one and frees it.
+//! Ranges are `(iova, size)` as in the C API; `last` is inclusive.
 //!
 //! # Concurrency
 //!
@@ -104,7 +104,8 @@ impl Domain {
     /// Page sizes that the domain can map, as a bitmap of powers of two, in bytes.
     #[inline]
     pub fn pgsize_bitmap(&self) -> usize {
-        // SAFETY: By the type invariant; the bitmap is constant once the domain is attached or used.
+        // SAFETY: By the type invariant; the bitmap is constant once the domain is attached or
+        // used.
         unsafe { (*self.as_raw()).pgsize_bitmap }
     }
 

@@ -2,12 +2,13 @@
 
 //! I/O page faults.
 //!
-//! A device that finds no translation for an address asks for the page. Its requests come in groups,
-//! and each group is owed one answer, after which the device goes on or gives up. The IOMMU core
-//! hands a group to the `iopf_handler` of the domain in which the fault happened; from there on it
-//! belongs to the handler.
+//! A device that finds no translation for an address asks for the page. Its requests come in
+//! groups, and each group is owed one answer, after which the device goes on or gives up. The IOMMU
+//! core hands a group to the `iopf_handler` of the domain in which the fault happened; from there
+//! on it belongs to the handler.
 //!
-//! [`Group`] is that ownership: it can be in one place only, and it cannot be lost without an answer.
+//! [`Group`] is that ownership: it can be in one place only, and it cannot be lost without an
+//! answer.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
@@ -101,8 +102,8 @@ impl Pending {
 
     /// The attach handle under which the device faulted.
     ///
-    /// Whether it still exists is up to the caller: whoever frees a handle must see to it first that
-    /// the groups under it are answered.
+    /// Whether it still exists is up to the caller: whoever frees a handle must see to it first
+    /// that the groups under it are answered.
     pub fn attach_handle(&self) -> *mut bindings::iommu_attach_handle {
         // SAFETY: By the type invariants.
         unsafe { (*self.0.get()).attach_handle }
@@ -122,8 +123,8 @@ impl Iterator for Requests<'_> {
         if self.next == self.head {
             return None;
         }
-        // SAFETY: An entry of the list of requests is the `list` field of an `iopf_fault`, which the
-        // group owns while it is borrowed.
+        // SAFETY: An entry of the list of requests is the `list` field of an `iopf_fault`, which
+        // the group owns while it is borrowed.
         let fault = unsafe {
             let fault = self
                 .next
@@ -163,8 +164,8 @@ impl Group {
     ///
     /// # Safety
     ///
-    /// `group` must be the argument of an `iopf_handler` that is running and that returns 0; this may
-    /// be called once for it.
+    /// `group` must be the argument of an `iopf_handler` that is running and that returns 0; this
+    /// may be called once for it.
     ///
     /// Context: process context; may sleep.
     pub unsafe fn claim(group: NonNull<bindings::iopf_group>) -> Self {
@@ -184,8 +185,8 @@ impl Group {
     /// To be called once, as the end of the group.
     fn answer(&mut self, response: Response) {
         let group = self.0.as_ptr().cast();
-        // SAFETY: By the type invariants the group is valid and nobody else refers to it. The caller
-        // does not use it again.
+        // SAFETY: By the type invariants the group is valid and nobody else refers to it. The
+        // caller does not use it again.
         unsafe {
             bindings::iopf_group_response(group, response.as_raw());
             bindings::iopf_free_group(group);

@@ -47,8 +47,8 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// - `head <= tail <= slots.capacity()`, and the slots `head .. tail` are initialised with folios on
-///   each of which we own one pin.
+/// - `head <= tail <= slots.capacity()`, and the slots `head .. tail` are initialised with folios
+///   on each of which we own one pin.
 /// - `offset`, in pages, is less than the size of the folio in slot `head`, if there is one.
 /// - `pages` is at most the number of pages of these folios, less `offset`.
 pub struct FolioQueue<'a> {

@@ -116,7 +116,8 @@ impl PinnedRun {
         Ok(())
     }
 
-    /// Divides the run: at most `most` pages stay, the others are returned. `most` must not be zero.
+    /// Divides the run: at most `most` pages stay, the others are returned. `most` must not be
+    /// zero.
     #[inline]
     fn split_off(&mut self, most: usize) -> Option<PinnedRun> {
         if most == 0 || self.len <= most {
@@ -295,8 +296,8 @@ impl<const N: usize> Default for PinRoom<N> {
 ///
 /// # Invariants
 ///
-/// There is memory for `capacity` pointers at `slots`, which nobody else uses during `'a`; it belongs
-/// to `_heap` if that has any.
+/// There is memory for `capacity` pointers at `slots`, which nobody else uses during `'a`; it
+/// belongs to `_heap` if that has any.
 pub(super) struct Slots<'a, T> {
     slots: NonNull<*mut T>,
     capacity: usize,

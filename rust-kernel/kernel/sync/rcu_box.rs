@@ -25,14 +25,14 @@ use core::{
 
 /// A box that frees its memory only after an RCU grace period.
 ///
-/// Dropping it runs the destructor of `T` at once. The *memory* is given back when all RCU read-side
-/// critical sections of that moment have ended. A reader that found the value through a pointer
-/// protected by RCU can therefore still look at those parts of it that the destructor leaves intact,
-/// typically a reference count that says zero.
+/// Dropping it runs the destructor of `T` at once. The *memory* is given back when all RCU
+/// read-side critical sections of that moment have ended. A reader that found the value through a
+/// pointer protected by RCU can therefore still look at those parts of it that the destructor
+/// leaves intact, typically a reference count that says zero.
 ///
 /// The `rcu_head` lies in front of the value, so `T` needs no room for it; this matters where the
-/// layout of `T` is fixed by C. An allocation that goes through `rcu_head` never has to fall back to
-/// `synchronize_rcu()` for lack of memory.
+/// layout of `T` is fixed by C. An allocation that goes through `rcu_head` never has to fall back
+/// to `synchronize_rcu()` for lack of memory.
 ///
 /// # Invariants
 ///
@@ -75,8 +75,8 @@ impl<T> Uninit<T> {
 
 impl<T> Drop for Uninit<T> {
     fn drop(&mut self) {
-        // SAFETY: `self.0` lies `OFFSET` bytes into an allocation made by `Self::alloc()`. `Kmalloc`
-        // does not look at the layout.
+        // SAFETY: `self.0` lies `OFFSET` bytes into an allocation made by `Self::alloc()`.
+        // `Kmalloc` does not look at the layout.
         unsafe { Kmalloc::free(RcuBox::<T>::base(self.0), Layout::new::<T>()) };
     }
 }
@@ -120,8 +120,8 @@ impl<T> RcuBox<T> {
         E: From<AllocError>,
     {
         let memory = Uninit::<T>::alloc(size, flags)?;
-        // SAFETY: The memory is large and aligned enough for a `T`, is not used on failure, and does
-        // not move.
+        // SAFETY: The memory is large and aligned enough for a `T`, is not used on failure, and
+        // does not move.
         unsafe { init.__init(memory.0.as_ptr()) }?;
         let memory = ManuallyDrop::new(memory);
         // INVARIANT: `Uninit` has the same layout, and the value was just initialised.
@@ -139,8 +139,8 @@ impl<T> RcuBox<T> {
     ///
     /// # Safety
     ///
-    /// `ptr` must come from [`Self::into_raw`] of the same type or of a `T` that lies at the start of
-    /// it and has the same alignment, and must not be used to make a second box. References that
+    /// `ptr` must come from [`Self::into_raw`] of the same type or of a `T` that lies at the start
+    /// of it and has the same alignment, and must not be used to make a second box. References that
     /// were made from it must have ended, except for those under RCU that look only at what the
     /// destructor of `T` leaves intact.
     pub unsafe fn from_raw(ptr: NonNull<T>) -> Pin<Self> {

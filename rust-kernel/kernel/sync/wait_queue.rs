@@ -33,10 +33,11 @@ pub use new_wait_queue;
 /// A queue of tasks that wait for a condition, without a lock around the condition.
 ///
 /// Where the condition is protected by a lock, [`CondVar`](crate::sync::CondVar) is the better
-/// choice: it ties the condition to that lock. A `WaitQueue` is for conditions made of atomics, such
-/// as a counter that reaches zero. The order of the accesses to those is up to the caller, with one
-/// guarantee: what a task wrote before [`wake_all`](Self::wake_all) is seen by a waiter that this
-/// call wakes, and a waiter that is not queued yet evaluates its condition after that write.
+/// choice: it ties the condition to that lock. A `WaitQueue` is for conditions made of atomics,
+/// such as a counter that reaches zero. The order of the accesses to those is up to the caller,
+/// with one guarantee: what a task wrote before [`wake_all`](Self::wake_all) is seen by a waiter
+/// that this call wakes, and a waiter that is not queued yet evaluates its condition after that
+/// write.
 ///
 /// # Examples
 ///
