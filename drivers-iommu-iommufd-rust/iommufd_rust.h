@@ -152,13 +152,11 @@ void iommufd_object_abort(struct iommufd_ctx *ictx, struct iommufd_object *obj);
 
 /* Allocate a structure whose member obj, the first one, is of this type. */
 #define iommufd_object_alloc(ictx, ptr, type)                                  \
-	container_of(_iommufd_object_alloc(                                    \
-			     ictx,                                             \
-			     sizeof(*(ptr)) +                                  \
-				     BUILD_BUG_ON_ZERO(                        \
-					     offsetof(typeof(*(ptr)), obj)),   \
-			     type),                                            \
-		     typeof(*(ptr)), obj)
+	((typeof(ptr))_iommufd_object_alloc(                                   \
+		ictx,                                                          \
+		sizeof((ptr)[0]) + BUILD_BUG_ON_ZERO(                          \
+					   offsetof(typeof((ptr)[0]), obj)),   \
+		type))
 
 static inline struct iommufd_ioas *iommufd_get_ioas(struct iommufd_ctx *ictx,
 						    u32 id)

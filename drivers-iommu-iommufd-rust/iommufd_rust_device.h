@@ -52,8 +52,8 @@ struct iommufd_attach_handle {
 struct iommufd_access {
 	struct iommufd_object obj;
 	const struct iommufd_access_ops *ops;
+	/* Protects ioas */
 	struct mutex ioas_lock;
-	/* Protected by ioas_lock */
 	struct iommufd_ioas *ioas;
 };
 

@@ -90,7 +90,7 @@ int __ref iommufd_shim_test_init(void)
 int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
 				 struct phys_vec *phys)
 {
-	typeof(&vfio_pci_dma_buf_iommufd_map) map = NULL;
+	typeof(vfio_pci_dma_buf_iommufd_map) *map = NULL;
 	int rc = -EOPNOTSUPP;
 
 	if (IS_ENABLED(CONFIG_VFIO_PCI_DMABUF))
@@ -102,29 +102,32 @@ int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
 	return rc;
 }
 
-EXPORT_SYMBOL_NS_GPL(iommufd_access_attach, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_access_create, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_access_destroy, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_access_detach, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_access_pin_pages, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_access_replace, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_access_rw, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_access_unpin_pages, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_fd, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_file, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_ctx_get, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_ctx_has_group, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_ctx_put, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_device_attach, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_device_bind, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_device_detach, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_device_replace, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_device_to_ictx, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_device_to_id, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_device_unbind, "IOMMUFD");
-EXPORT_SYMBOL_NS_GPL(iommufd_vfio_compat_ioas_create, "IOMMUFD_VFIO");
-EXPORT_SYMBOL_NS_GPL(iommufd_vfio_compat_ioas_get_id, "IOMMUFD_VFIO");
-EXPORT_SYMBOL_NS_GPL(iommufd_vfio_compat_set_no_iommu, "IOMMUFD_VFIO");
+/* sym() is in Rust, which cannot export it */
+#define RUST_EXPORT(sym, ns) EXPORT_SYMBOL_NS_GPL(sym, ns)
+
+RUST_EXPORT(iommufd_access_attach, "IOMMUFD");
+RUST_EXPORT(iommufd_access_create, "IOMMUFD");
+RUST_EXPORT(iommufd_access_destroy, "IOMMUFD");
+RUST_EXPORT(iommufd_access_detach, "IOMMUFD");
+RUST_EXPORT(iommufd_access_pin_pages, "IOMMUFD");
+RUST_EXPORT(iommufd_access_replace, "IOMMUFD");
+RUST_EXPORT(iommufd_access_rw, "IOMMUFD");
+RUST_EXPORT(iommufd_access_unpin_pages, "IOMMUFD");
+RUST_EXPORT(iommufd_ctx_from_fd, "IOMMUFD");
+RUST_EXPORT(iommufd_ctx_from_file, "IOMMUFD");
+RUST_EXPORT(iommufd_ctx_get, "IOMMUFD");
+RUST_EXPORT(iommufd_ctx_has_group, "IOMMUFD");
+RUST_EXPORT(iommufd_ctx_put, "IOMMUFD");
+RUST_EXPORT(iommufd_device_attach, "IOMMUFD");
+RUST_EXPORT(iommufd_device_bind, "IOMMUFD");
+RUST_EXPORT(iommufd_device_detach, "IOMMUFD");
+RUST_EXPORT(iommufd_device_replace, "IOMMUFD");
+RUST_EXPORT(iommufd_device_to_ictx, "IOMMUFD");
+RUST_EXPORT(iommufd_device_to_id, "IOMMUFD");
+RUST_EXPORT(iommufd_device_unbind, "IOMMUFD");
+RUST_EXPORT(iommufd_vfio_compat_ioas_create, "IOMMUFD_VFIO");
+RUST_EXPORT(iommufd_vfio_compat_ioas_get_id, "IOMMUFD_VFIO");
+RUST_EXPORT(iommufd_vfio_compat_set_no_iommu, "IOMMUFD_VFIO");
 
 #if IS_ENABLED(CONFIG_IOMMUFD_VFIO_CONTAINER)
 MODULE_ALIAS_MISCDEV(VFIO_MINOR);

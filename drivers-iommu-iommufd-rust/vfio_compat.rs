@@ -13,7 +13,7 @@
 //!
 //! A container for devices without an IOMMU has no IOAS, and what needs one fails.
 //!
-//! Locks: [`State::creating`] → the lock of the table of objects, which guards [`State::ioas`] and
+//! Locks: [`State::creating`] -> the lock of the table of objects, which guards [`State::ioas`] and
 //! [`State::no_iommu`] against changes, so that the id never names another object than the one that
 //! was chosen.
 #![forbid(unsafe_code)]

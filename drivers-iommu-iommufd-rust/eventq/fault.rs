@@ -14,7 +14,7 @@
 //! At any time a group is in one place: the queue, the table of cookies, or the hands of one of the
 //! above. Whoever holds it last answers it; that includes dropping the whole queue.
 //!
-//! Locks: `awaiting` (mutex) → `queue` (spinlock). `awaiting` is held while a group moves between
+//! Locks: `awaiting` (mutex) -> `queue` (spinlock). `awaiting` is held while a group moves between
 //! the two, so that who holds it knows all groups of a device; the handler only needs `queue`.
 #![forbid(unsafe_code)]
 

@@ -10,7 +10,7 @@
 //! The queue can be found, by the IOMMU driver, from when it is in the list of the vIOMMU. That is
 //! the last step of its creation, and leaving the list is the first one of its end.
 //!
-//! Locks: `veventqs_rwsem` of the vIOMMU (write: to change the list; read: `driver.c`, to queue) →
+//! Locks: `veventqs_rwsem` of the vIOMMU (write: to change the list; read: `driver.c`, to queue) ->
 //! the lock of the queue, a spinlock. Several readers of one file may each get some of the events.
 #![forbid(unsafe_code)]
 

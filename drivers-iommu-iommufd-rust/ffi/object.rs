@@ -44,7 +44,7 @@ use kernel::{
 };
 
 /// The value of `iommufd_object::type`.
-type Type = bindings::iommufd_object_type;
+type KindOfC = bindings::iommufd_object_type;
 
 /// The header of every object: two counts, a kind and an id.
 #[repr(transparent)]
@@ -56,7 +56,7 @@ unsafe impl Send for Header {}
 unsafe impl Sync for Header {}
 
 impl Header {
-    fn new(kind: Type, id: u32) -> Self {
+    fn new(kind: KindOfC, id: u32) -> Self {
         // One for the time during which the object can be found, and one for the table.
         let one = bindings::refcount_t {
             refs: bindings::atomic_t { counter: 1 },
@@ -80,7 +80,7 @@ impl Header {
     }
 
     /// The kind of the object.
-    pub(crate) fn kind(&self) -> Type {
+    pub(crate) fn kind(&self) -> KindOfC {
         // SAFETY: The field does not change while the header is shared.
         unsafe { (*self.0.get()).type_ }
     }
@@ -126,7 +126,7 @@ pub(crate) trait Kind: Send + Sync + Sized {
 /// `Object<Self>`. Implemented by [`kinds!`].
 pub(crate) unsafe trait Registered: Kind {
     /// How C calls it.
-    const TYPE: Type;
+    const TYPE: KindOfC;
 }
 
 /// An object of kind `T`: `struct iommufd_xxx { struct iommufd_object obj; ... }` in C.
@@ -182,7 +182,7 @@ impl Kind for Any {}
 // SAFETY: No header has this type: the value stands for "any" in lookups. An `Object<Any>` is only
 // a header.
 unsafe impl Registered for Any {
-    const TYPE: Type = bindings::iommufd_object_type_IOMMUFD_OBJ_ANY;
+    const TYPE: KindOfC = bindings::iommufd_object_type_IOMMUFD_OBJ_ANY;
 }
 
 /// The memory of an object that was not published.
@@ -387,7 +387,7 @@ impl<'a, T: Registered> Ref<'a, T> {
 
 impl<'a> Ref<'a, Any> {
     /// The kind of the object.
-    pub(crate) fn kind(&self) -> Type {
+    pub(crate) fn kind(&self) -> KindOfC {
         self.header.kind()
     }
 
@@ -592,7 +592,7 @@ macro_rules! kinds {
             // type. Headers are made for `Object<T>` with `T::TYPE` only.
             $(#[$attr])*
             unsafe impl Registered for $kind {
-                const TYPE: Type = bindings::$name;
+                const TYPE: KindOfC = bindings::$name;
             }
         )*
 

@@ -84,10 +84,17 @@ pub unsafe trait RcuPointer: Sized {
 /// struct Number(RcuBox<u32>);
 ///
 /// // SAFETY: The box is aligned for a pointer, its memory lives on for a grace period, and
-/// dropping // a `u32` does not change it. unsafe impl RcuPointer for Number { type Target = u32;
-/// fn into_raw(self) -> NonNull<u32> { RcuBox::into_raw(Pin::new(self.0)) } unsafe fn from_raw(ptr:
-/// NonNull<u32>) -> Self { // SAFETY: `ptr` comes from `into_raw()`. Self(Pin::into_inner(unsafe {
-/// RcuBox::from_raw(ptr) })) } }
+/// // dropping a `u32` does not change it.
+/// unsafe impl RcuPointer for Number {
+///     type Target = u32;
+///     fn into_raw(self) -> NonNull<u32> {
+///         RcuBox::into_raw(Pin::new(self.0))
+///     }
+///     unsafe fn from_raw(ptr: NonNull<u32>) -> Self {
+///         // SAFETY: `ptr` comes from `into_raw()`.
+///         Self(Pin::into_inner(unsafe { RcuBox::from_raw(ptr) }))
+///     }
+/// }
 ///
 /// let table = KBox::pin_init(IdTable::<Number>::new(), GFP_KERNEL)?;
 /// let slot = table.reserve(1..=31, GFP_KERNEL)?;
