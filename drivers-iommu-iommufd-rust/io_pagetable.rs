@@ -70,10 +70,7 @@ pub(crate) use self::{
         Notify, //
     },
     areas::Area,
-    map::{
-        Iova,
-        Part, //
-    },
+    map::Iova,
     reserved::Owner, //
 };
 

@@ -71,30 +71,10 @@ impl IovaRange {
         self.start <= other.start && other.last <= self.last
     }
 
-    /// The bytes that are in both ranges, if there are any.
-    #[inline]
-    pub(crate) fn intersection(self, other: Self) -> Option<Self> {
-        Self::new(self.start.max(other.start), self.last.min(other.last))
-    }
-
-    /// Whether the ranges share a byte.
-    #[inline]
-    pub(crate) const fn intersects(self, other: Self) -> bool {
-        self.start <= other.last && other.start <= self.last
-    }
-
     /// What is left of this range behind `last`, if anything.
     #[inline]
     pub(crate) fn after(self, last: usize) -> Option<Self> {
         Self::new(self.start.max(last.checked_add(1)?), self.last)
-    }
-
-    /// Whether both ends of the range are multiples of `alignment`, a power of two.
-    ///
-    /// The end of [`IovaRange::ALL`] is, as arithmetic modulo the size of the space has it.
-    #[inline]
-    pub(crate) const fn is_aligned(self, alignment: usize) -> bool {
-        (self.start | self.last.wrapping_add(1)) & (alignment - 1) == 0
     }
 }
 
@@ -157,12 +137,6 @@ impl PageRange {
     #[inline]
     pub(crate) const fn covers(self, other: Self) -> bool {
         self.first <= other.first && other.last <= self.last
-    }
-
-    /// The pages that are in both ranges, if there are any.
-    #[inline]
-    pub(crate) fn intersection(self, other: Self) -> Option<Self> {
-        Self::new(self.first.max(other.first), self.last.min(other.last))
     }
 }
 
@@ -228,11 +202,9 @@ mod tests {
                     continue;
                 };
 
-                // Two intervals share a position exactly if one has the start of the other.
-                let meet = x.contains(y.start) || y.contains(x.start);
-                assert_eq!(x.intersects(y), meet);
-                assert_eq!(x.intersection(y).is_some(), meet);
-                assert_eq!(x.covers(y), x.intersection(y) == Some(y));
+                // A range has no holes: it covers what it has both ends of.
+                assert_eq!(x.covers(y), x.contains(y.start) && x.contains(y.last));
+                assert_eq!(x.covers(y) && y.covers(x), x == y);
             }
         }
     }
@@ -248,16 +220,6 @@ mod tests {
         assert_eq!(range.after(2), Some(range));
         assert_eq!(range.after(5), IovaRange::new(6, 9));
         assert_eq!(range.after(9), None);
-    }
-
-    #[test]
-    fn alignment_looks_at_both_ends() {
-        for alignment in [1, 2, PAGE_SIZE] {
-            assert!(IovaRange::ALL.is_aligned(alignment));
-        }
-        assert!(IovaRange { start: 4, last: 7 }.is_aligned(4));
-        assert!(!IovaRange { start: 4, last: 8 }.is_aligned(4));
-        assert!(!IovaRange { start: 5, last: 7 }.is_aligned(4));
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Drop for ContextRef {
 ///
 /// As the contract at the top of this file says.
 #[export]
-pub unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx) {
+pub(crate) unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx) {
     // SAFETY: By the requirements of this function.
     ContextRef::from(unsafe { Context::from_ptr(ictx) }).into_raw();
 }
@@ -165,7 +165,7 @@ pub unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx) {
 ///
 /// As the contract at the top of this file says. The caller gives up the reference.
 #[export]
-pub unsafe extern "C" fn iommufd_ctx_put(ictx: *mut bindings::iommufd_ctx) {
+pub(crate) unsafe extern "C" fn iommufd_ctx_put(ictx: *mut bindings::iommufd_ctx) {
     // SAFETY: By the requirements of this function.
     drop(unsafe { ContextRef::from_raw(NonNull::from(Context::from_ptr(ictx))) });
 }
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn iommufd_ctx_put(ictx: *mut bindings::iommufd_ctx) {
 ///
 /// The caller must hold a reference to `file`.
 #[export]
-pub unsafe extern "C" fn iommufd_ctx_from_file(
+pub(crate) unsafe extern "C" fn iommufd_ctx_from_file(
     file: *mut bindings::file,
 ) -> *mut bindings::iommufd_ctx {
     // SAFETY: By the requirements of this function.
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn iommufd_ctx_from_file(
 ///
 /// None beyond being called in process context.
 #[export]
-pub unsafe extern "C" fn iommufd_ctx_from_fd(fd: kernel::ffi::c_int) -> *mut bindings::iommufd_ctx {
+pub(crate) unsafe extern "C" fn iommufd_ctx_from_fd(fd: kernel::ffi::c_int) -> *mut bindings::iommufd_ctx {
     // CAST: A negative descriptor becomes one that is not open.
     // SAFETY: No requirements.
     let Some(file) = NonNull::new(unsafe { bindings::fget(fd as kernel::ffi::c_uint) }) else {

@@ -73,16 +73,6 @@ impl PagingDomain {
         kernel::warn_on!(done != size);
     }
 
-    /// Unmaps many ranges with one flush of the IOMMU's caches, at the end of `f`.
-    ///
-    /// Devices may use the ranges until this returns.
-    pub(crate) fn unmap_batch<R>(&self, f: impl FnOnce(&mut UnmapBatch<'_, '_>) -> R) -> R {
-        pin_init::stack_pin_init!(let gather = IotlbGather::new(&self.0));
-        let result = f(&mut UnmapBatch(gather.as_mut()));
-        gather.sync();
-        result
-    }
-
     /// The physical address behind `iova`; zero if nothing is mapped there.
     #[inline]
     pub(crate) fn iova_to_phys(&self, iova: usize) -> PhysAddr {
@@ -197,21 +187,6 @@ impl Deref for PagingDomain {
 fn size_of_range(range: IovaRange) -> usize {
     // No area and no command has all 2^64 bytes: their lengths are numbers.
     range.len().unwrap_or(usize::MAX)
-}
-
-/// Ranges on their way out of a domain. See [`PagingDomain::unmap_batch`].
-pub(crate) struct UnmapBatch<'g, 'd>(Pin<&'g mut IotlbGather<'d>>);
-
-impl UnmapBatch<'_, '_> {
-    /// Unmaps all of `range`, which was mapped.
-    #[inline]
-    pub(crate) fn unmap(&mut self, range: IovaRange) {
-        let size = size_of_range(range);
-
-        // SAFETY: See the contract at the top of this file.
-        let done = unsafe { self.0.as_mut().unmap(range.start, size) };
-        kernel::warn_on!(done != size);
-    }
 }
 
 /// Access to the dirty bits of a domain. See [`PagingDomain::read_dirty`].

@@ -64,7 +64,7 @@ pub(super) unsafe fn context_of<'a>(file: *mut bindings::file) -> Result<&'a Con
 ///
 /// To be called by the VFS. The misc device has put its own address into `private_data`.
 #[export]
-pub unsafe extern "C" fn iommufd_fops_open(
+pub(crate) unsafe extern "C" fn iommufd_fops_open(
     _inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
@@ -93,7 +93,7 @@ pub unsafe extern "C" fn iommufd_fops_open(
 ///
 /// To be called by the VFS.
 #[export]
-pub unsafe extern "C" fn iommufd_fops_release(
+pub(crate) unsafe extern "C" fn iommufd_fops_release(
     _inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn iommufd_fops_release(
 ///
 /// To be called by the VFS.
 #[export]
-pub unsafe extern "C" fn iommufd_fops_ioctl(
+pub(crate) unsafe extern "C" fn iommufd_fops_ioctl(
     file: *mut bindings::file,
     cmd: c_uint,
     arg: c_ulong,
@@ -178,6 +178,6 @@ pub(crate) fn global_device() -> *mut bindings::device {
 ///
 /// None.
 #[export]
-pub unsafe extern "C" fn iommufd_global_device() -> *mut bindings::device {
+pub(crate) unsafe extern "C" fn iommufd_global_device() -> *mut bindings::device {
     global_device()
 }

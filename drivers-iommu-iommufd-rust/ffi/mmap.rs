@@ -156,7 +156,7 @@ unsafe extern "C" fn vma_close(vma: *mut bindings::vm_area_struct) {
 ///
 /// To be called by the VFS, for a file whose `private_data` is a context.
 #[export]
-unsafe extern "C" fn iommufd_fops_mmap(
+pub(crate) unsafe extern "C" fn iommufd_fops_mmap(
     file: *mut bindings::file,
     vma: *mut bindings::vm_area_struct,
 ) -> c_int {

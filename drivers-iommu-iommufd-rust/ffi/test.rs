@@ -152,7 +152,7 @@ mod mock {
     ///
     /// `ictx` must be a live context during the call.
     #[export]
-    pub unsafe extern "C" fn iommufd_get_object(
+    pub(crate) unsafe extern "C" fn iommufd_get_object(
         ictx: *mut bindings::iommufd_ctx,
         id: u32,
         kind: bindings::iommufd_object_type,
@@ -176,7 +176,7 @@ mod mock {
     ///
     /// `obj` must come from `iommufd_get_object()` with the same context, once.
     #[export]
-    pub unsafe extern "C" fn iommufd_put_object(
+    pub(crate) unsafe extern "C" fn iommufd_put_object(
         ictx: *mut bindings::iommufd_ctx,
         obj: *mut bindings::iommufd_object,
     ) {
@@ -190,7 +190,7 @@ mod mock {
     ///
     /// `ictx` must be a live context until the object is finalized or aborted.
     #[export]
-    pub unsafe extern "C" fn _iommufd_object_alloc(
+    pub(crate) unsafe extern "C" fn _iommufd_object_alloc(
         ictx: *mut bindings::iommufd_ctx,
         size: usize,
         kind: bindings::iommufd_object_type,
@@ -212,7 +212,7 @@ mod mock {
     ///
     /// `obj` must come from `_iommufd_object_alloc()` with the same context, once.
     #[export]
-    pub unsafe extern "C" fn iommufd_object_finalize(
+    pub(crate) unsafe extern "C" fn iommufd_object_finalize(
         ictx: *mut bindings::iommufd_ctx,
         obj: *mut bindings::iommufd_object,
     ) {
@@ -226,7 +226,7 @@ mod mock {
     ///
     /// `obj` must come from `_iommufd_object_alloc()` with the same context, once.
     #[export]
-    pub unsafe extern "C" fn iommufd_object_abort(
+    pub(crate) unsafe extern "C" fn iommufd_object_abort(
         ictx: *mut bindings::iommufd_ctx,
         obj: *mut bindings::iommufd_object,
     ) {

@@ -101,7 +101,7 @@ const _: () = assert!(
 ///
 /// As the contract at the top of this file says. `out_ioas_id` must be valid for writes.
 #[export]
-unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
+pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
     ictx: *mut bindings::iommufd_ctx,
     out_ioas_id: *mut u32,
 ) -> c_int {
@@ -122,7 +122,7 @@ unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
 ///
 /// As the contract at the top of this file says.
 #[export]
-unsafe extern "C" fn iommufd_vfio_compat_ioas_create(ictx: *mut bindings::iommufd_ctx) -> c_int {
+pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_create(ictx: *mut bindings::iommufd_ctx) -> c_int {
     from_result(|| {
         // SAFETY: By the requirements of this function.
         vfio_compat::create(unsafe { Context::from_ptr(ictx) })?;
@@ -138,7 +138,7 @@ unsafe extern "C" fn iommufd_vfio_compat_ioas_create(ictx: *mut bindings::iommuf
 ///
 /// As the contract at the top of this file says.
 #[export]
-unsafe extern "C" fn iommufd_vfio_compat_set_no_iommu(ictx: *mut bindings::iommufd_ctx) -> c_int {
+pub(crate) unsafe extern "C" fn iommufd_vfio_compat_set_no_iommu(ictx: *mut bindings::iommufd_ctx) -> c_int {
     from_result(|| {
         // SAFETY: By the requirements of this function.
         vfio_compat::set_no_iommu(unsafe { Context::from_ptr(ictx) })?;
