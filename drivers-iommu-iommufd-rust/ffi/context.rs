@@ -192,7 +192,9 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_from_file(
 ///
 /// None beyond being called in process context.
 #[export]
-pub(crate) unsafe extern "C" fn iommufd_ctx_from_fd(fd: kernel::ffi::c_int) -> *mut bindings::iommufd_ctx {
+pub(crate) unsafe extern "C" fn iommufd_ctx_from_fd(
+    fd: kernel::ffi::c_int,
+) -> *mut bindings::iommufd_ctx {
     // CAST: A negative descriptor becomes one that is not open.
     // SAFETY: No requirements.
     let Some(file) = NonNull::new(unsafe { bindings::fget(fd as kernel::ffi::c_uint) }) else {

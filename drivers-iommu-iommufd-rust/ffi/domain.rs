@@ -27,7 +27,6 @@ use kernel::{
     iommu::domain::{
         DirtyReader,
         Domain,
-        IotlbGather,
         OwnedDomain, //
     },
     prelude::*,

@@ -122,7 +122,9 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
 ///
 /// As the contract at the top of this file says.
 #[export]
-pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_create(ictx: *mut bindings::iommufd_ctx) -> c_int {
+pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_create(
+    ictx: *mut bindings::iommufd_ctx,
+) -> c_int {
     from_result(|| {
         // SAFETY: By the requirements of this function.
         vfio_compat::create(unsafe { Context::from_ptr(ictx) })?;
@@ -138,7 +140,9 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_create(ictx: *mut bindi
 ///
 /// As the contract at the top of this file says.
 #[export]
-pub(crate) unsafe extern "C" fn iommufd_vfio_compat_set_no_iommu(ictx: *mut bindings::iommufd_ctx) -> c_int {
+pub(crate) unsafe extern "C" fn iommufd_vfio_compat_set_no_iommu(
+    ictx: *mut bindings::iommufd_ctx,
+) -> c_int {
     from_result(|| {
         // SAFETY: By the requirements of this function.
         vfio_compat::set_no_iommu(unsafe { Context::from_ptr(ictx) })?;
