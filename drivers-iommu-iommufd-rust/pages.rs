@@ -43,9 +43,10 @@ pub(crate) use self::{
         RwFlags, //
     },
     account::Handover,
-    dmabuf::PhysRange,
     domain::Slot, //
 };
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
+pub(crate) use self::dmabuf::PhysRange;
 
 use self::{
     account::{

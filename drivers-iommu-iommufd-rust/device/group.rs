@@ -111,7 +111,7 @@ impl Group {
     }
 
     /// The pages of the MSI window that are in use.
-    #[cfg_attr(not(CONFIG_IRQ_MSI_IOMMU), expect(dead_code))]
+    #[cfg(CONFIG_IRQ_MSI_IOMMU)]
     pub(crate) fn required_sw_msi(&self) -> &SwMsiMaps {
         &self.required_sw_msi
     }

@@ -150,17 +150,26 @@ impl BoundDevice {
     pub(crate) fn pci_pasid_control(&self) -> Option<i32> {
         let pdev = self.pci()?;
 
+        #[cfg(CONFIG_PCI_PASID)]
         // SAFETY: The PCI device is valid.
-        Some(unsafe { bindings::pci_pasid_status(pdev.as_ptr()) })
+        return Some(unsafe { bindings::pci_pasid_status(pdev.as_ptr()) });
+        #[cfg(not(CONFIG_PCI_PASID))]
+        {
+            let _ = pdev;
+            Some(EINVAL.to_errno())
+        }
     }
 
     /// Whether the page requests of the device share their resources with those of its siblings: it
     /// is a virtual function on PCI, and the physical function supports page requests.
     pub(crate) fn shares_page_requests(&self) -> bool {
+        #[cfg(CONFIG_PCI_PRI)]
         // SAFETY: The PCI device is valid.
-        self.pci().is_some_and(|pdev| unsafe {
+        return self.pci().is_some_and(|pdev| unsafe {
             pdev.as_ref().is_virtfn() != 0 && bindings::pci_pri_supported(pdev.as_ptr())
-        })
+        });
+        #[cfg(not(CONFIG_PCI_PRI))]
+        false
     }
 
     /// Asks the IOMMU driver what it is. `kind` is the type of data that user space wants.

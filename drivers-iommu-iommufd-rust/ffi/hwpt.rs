@@ -264,7 +264,7 @@ impl SwMsiMaps {
     }
 
     /// How C sees the set.
-    #[cfg_attr(not(CONFIG_IRQ_MSI_IOMMU), expect(dead_code))]
+    #[cfg(CONFIG_IRQ_MSI_IOMMU)]
     pub(super) fn as_raw(&self) -> *mut bindings::iommufd_sw_msi_maps {
         self.0.get()
     }

@@ -249,7 +249,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
     pub(crate) fn data(&mut self) -> Pin<&mut T> {
         let object = NonNull::from(&*self.object).as_ptr();
         // SAFETY: The object is pinned, and `self` is its only owner.
-        unsafe { Pin::new_unchecked(&mut *(&raw mut (*object).data)) }
+        unsafe { Pin::new_unchecked(&mut (*object).data) }
     }
 
     /// The context that the object belongs to.
@@ -588,9 +588,9 @@ impl ObjectBox {
 macro_rules! kinds {
     ($($(#[$attr:meta])* $kind:ty = $name:ident;)*) => {
         $(
+            $(#[$attr])*
             // SAFETY: The arms of the matches below are distinct, so no two kinds have the same
             // type. Headers are made for `Object<T>` with `T::TYPE` only.
-            $(#[$attr])*
             unsafe impl Registered for $kind {
                 const TYPE: KindOfC = bindings::$name;
             }

@@ -32,8 +32,8 @@ unsafe impl<T: Uapi> AsBytes for Plain<T> {}
 macro_rules! uapi {
     ($($(#[$attr:meta])* $name:ident,)*) => {
         $(
-            // SAFETY: Integers only, and no padding.
             $(#[$attr])*
+            // SAFETY: Integers only, and no padding.
             unsafe impl Uapi for bindings::$name {}
         )*
     };

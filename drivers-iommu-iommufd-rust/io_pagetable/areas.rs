@@ -250,7 +250,7 @@ impl Areas {
         let area = self.0.remove_first(iova, iova);
 
         // The IOVA was occupied for the caller, and what belonged to it is the caller's.
-        kernel::warn_on!(!area.is_some_and(|area| area.value().live().is_none()));
+        kernel::warn_on!(area.is_none_or(|area| area.value().live().is_some()));
     }
 
     /// Replaces the live area that has `left` and `right` by two. `slot` is for the right one.

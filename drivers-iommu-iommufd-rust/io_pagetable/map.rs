@@ -87,7 +87,7 @@ impl Part {
         if prot.writable() && !self.pages.writable() {
             return Err(EPERM);
         }
-        if self.start_byte % PAGE_SIZE & (alignment - 1) != 0 {
+        if (self.start_byte % PAGE_SIZE) & (alignment - 1) != 0 {
             return Err(EINVAL);
         }
 
