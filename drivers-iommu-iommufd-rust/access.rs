@@ -262,7 +262,8 @@ impl Access {
     /// Whether pages can be pinned through this access. A driver that forgets about that is buggy.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn can_pin(&self) -> bool {
-        self.notifier.alignment() == kernel::page::PAGE_SIZE && (self.is_internal() || self.notifier.can_notify())
+        self.notifier.alignment() == kernel::page::PAGE_SIZE
+            && (self.is_internal() || self.notifier.can_notify())
     }
 }
 

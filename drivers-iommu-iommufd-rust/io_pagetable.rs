@@ -112,6 +112,7 @@ struct Domains {
 
 impl IoPagetable {
     /// Where C finds the semaphore of the space.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) const IOVA_LOCK_OFFSET: usize = core::mem::offset_of!(Self, iova);
 
     /// An empty space, with all IOVA that can be expressed, and without alignment.
@@ -148,6 +149,7 @@ impl IoPagetable {
     }
 
     /// The lock of the space, for C.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn iova_lock(&self) -> &RwSemaphore<IovaSpace> {
         &self.iova
     }
@@ -242,6 +244,7 @@ impl IovaSpace {
     }
 
     /// The first area that intersects `range`, for C.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn first_area_node(&self, range: IovaRange) -> Option<&Node<Area>> {
         self.areas.first_node(range)
     }

@@ -79,6 +79,7 @@ impl<'a, T: Uapi> Command<'a, T> {
     }
 
     /// The size that user space knows the structure by, in bytes.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn user_size(&self) -> u32 {
         self.user_size
     }

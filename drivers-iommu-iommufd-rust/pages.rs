@@ -37,6 +37,8 @@ pub(crate) mod run;
 mod source;
 mod tiers;
 
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
+pub(crate) use self::dmabuf::PhysRange;
 pub(crate) use self::{
     access::{
         RwBuf,
@@ -45,8 +47,6 @@ pub(crate) use self::{
     account::Handover,
     domain::Slot, //
 };
-#[cfg(CONFIG_DMA_SHARED_BUFFER)]
-pub(crate) use self::dmabuf::PhysRange;
 
 use self::{
     account::{
@@ -230,6 +230,7 @@ impl Pages {
     }
 
     /// Keeps the pages attached to a dma-buf for as long as they exist.
+    #[cfg(CONFIG_DMA_SHARED_BUFFER)]
     pub(crate) fn keep_attachment(&self, attachment: Attachment) {
         warn_on!(!self.attachment.populate(attachment));
     }

@@ -54,7 +54,6 @@ unsafe fn from_raw<'a>(iopt: *mut bindings::io_pagetable) -> &'a IoPagetable {
 ///
 /// `iopt` is as the contract at the top of this file says, and the calling task holds its
 /// `iova_rwsem` for reading.
-#[cfg(CONFIG_IOMMUFD_TEST)]
 #[export]
 pub(crate) unsafe extern "C" fn iopt_area_iter_first(
     iopt: *mut bindings::io_pagetable,
@@ -78,7 +77,6 @@ pub(crate) unsafe extern "C" fn iopt_area_iter_first(
 ///
 /// `iopt` is as the contract at the top of this file says, and the calling task holds its
 /// `iova_rwsem` for writing.
-#[cfg(CONFIG_IOMMUFD_TEST)]
 #[export]
 pub(crate) unsafe extern "C" fn iopt_reserve_iova(
     iopt: *mut bindings::io_pagetable,

@@ -142,6 +142,7 @@ pub(crate) struct Object<T> {
 
 impl<T> Object<T> {
     /// Where the `T` is.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) const DATA_OFFSET: usize = core::mem::offset_of!(Self, data);
 
     /// The id by which user space knows the object.
@@ -283,6 +284,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
     }
 
     /// Hands the object to C, to be taken back by [`Self::from_raw`].
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
         let Self { id, object, .. } = self;
         id.into_id();
@@ -294,6 +296,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// # Safety
     ///
     /// `ptr` must come from [`Self::into_raw`] of an object of kind `T` of `ctx`, once.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) unsafe fn from_raw(ctx: &'a Context, ptr: *mut bindings::iommufd_object) -> Self {
         // SAFETY: By the requirements of this function, `ptr` is not NULL and comes from a box.
         let object = unsafe { RcuBox::from_raw(NonNull::new_unchecked(ptr).cast::<Object<T>>()) };
@@ -367,6 +370,7 @@ impl<'a, T: Registered> Ref<'a, T> {
     }
 
     /// Hands the read side to C, to be taken back by [`Self::from_raw`].
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
         ManuallyDrop::new(self).object.as_ptr().cast()
     }
@@ -376,6 +380,7 @@ impl<'a, T: Registered> Ref<'a, T> {
     /// # Safety
     ///
     /// `ptr` must come from [`Self::into_raw`] of an object of `ctx` that is of kind `T`, once.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) unsafe fn from_raw(ctx: &'a Context, ptr: *mut bindings::iommufd_object) -> Self {
         Self {
             // SAFETY: By the requirements of this function.
@@ -387,6 +392,7 @@ impl<'a, T: Registered> Ref<'a, T> {
 
 impl<'a> Ref<'a, Any> {
     /// The kind of the object.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn kind(&self) -> KindOfC {
         self.header.kind()
     }

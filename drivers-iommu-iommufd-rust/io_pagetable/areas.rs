@@ -201,6 +201,7 @@ impl Areas {
     }
 
     /// The node of the first area that intersects `range`, for C.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(super) fn first_node(&self, range: IovaRange) -> Option<&Node<Area>> {
         self.0.first(range.start, range.last)
     }

@@ -38,7 +38,7 @@ use kernel::{
 };
 
 /// A piece of the physical address space.
-#[derive(Clone, Copy)]
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
 pub(crate) struct PhysRange {
     /// The first byte.
     pub(crate) start: u64,
@@ -54,8 +54,8 @@ struct Shown {
 
 /// The state of pages behind a dma-buf.
 pub(super) struct State {
-    /// Where the memory is, unless it was revoked (or is not known yet).
-    phys: Option<PhysRange>,
+    /// The physical address of the memory, unless it was revoked (or is not known yet).
+    phys: Option<u64>,
     /// All mappings that there are, or would be if the memory had not been revoked.
     shown: KVec<Shown>,
 }
@@ -108,7 +108,7 @@ impl Inner {
             let byte = start
                 .wrapping_add(mapping.pages.first.wrapping_mul(PAGE_SIZE))
                 .wrapping_add(mapping.page_offset);
-            let paddr = phys.start.wrapping_add(byte as u64);
+            let paddr = phys.wrapping_add(byte as u64);
 
             res = if should_fail() {
                 Err(ENOMEM)
@@ -145,6 +145,7 @@ impl Inner {
     }
 }
 
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
 impl Pages {
     /// Notes where the memory is. Called once, by whoever has attached these pages to the buffer
     /// and still holds its reservation lock.
@@ -166,7 +167,7 @@ impl Pages {
             return Err(EINVAL);
         }
         if let Some(state) = &mut self.lock().dmabuf {
-            state.phys = Some(phys);
+            state.phys = Some(phys.start);
         }
         Ok(())
     }
