@@ -39,15 +39,9 @@ mod fit;
 mod map;
 mod reserved;
 
-use crate::{
-    ffi::domain::PagingDomain,
-    range::IovaRange, //
-};
+use crate::ffi::domain::PagingDomain;
 use kernel::{
-    interval_tree::{
-        IntervalTree,
-        Node, //
-    },
+    interval_tree::IntervalTree,
     page::{
         PAGE_MASK,
         PAGE_SIZE, //
@@ -243,10 +237,10 @@ impl IovaSpace {
         self.areas.iter()
     }
 
-    /// The first area that intersects `range`, for C.
+    /// The tree of the areas, for C.
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) fn first_area_node(&self, range: IovaRange) -> Option<&Node<Area>> {
-        self.areas.first_node(range)
+    pub(crate) fn area_tree(&self) -> &IntervalTree<Area> {
+        self.areas.tree()
     }
 
     /// Whether all areas conform to a greater alignment.

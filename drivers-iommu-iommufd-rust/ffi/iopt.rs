@@ -64,7 +64,7 @@ pub(crate) unsafe extern "C" fn iopt_area_iter_first(
     let iopt = unsafe { from_raw(iopt) };
     // SAFETY: The task holds it for reading, and C releases it, not the guard.
     let space = ManuallyDrop::new(unsafe { ReadGuard::new(iopt.iova_lock()) });
-    let area = IovaRange::new(start, last).and_then(|range| space.first_area_node(range));
+    let area = space.area_tree().first(start, last);
 
     area.map_or(core::ptr::null_mut(), |node: &Node<Area>| {
         node.as_ptr().cast_mut().cast()

@@ -200,12 +200,6 @@ impl Areas {
         self.0.first(range.start, range.last).map(Node::value)
     }
 
-    /// The node of the first area that intersects `range`, for C.
-    #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(super) fn first_node(&self, range: IovaRange) -> Option<&Node<Area>> {
-        self.0.first(range.start, range.last)
-    }
-
     /// The first area that intersects `range`.
     pub(super) fn first_mut(&mut self, range: IovaRange) -> Option<&mut Area> {
         let entry = self.0.first_mut(range.start, range.last)?;

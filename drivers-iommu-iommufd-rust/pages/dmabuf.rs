@@ -19,8 +19,11 @@
 
 use super::{
     domain::map_in_all,
+    Inner, //
+};
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
+use super::{
     source::Source,
-    Inner,
     Pages, //
 };
 use crate::{
