@@ -41,6 +41,7 @@ mod reserved;
 
 use crate::ffi::domain::PagingDomain;
 use kernel::{
+    gap_tree::GapTree,
     interval_tree::IntervalTree,
     page::{
         PAGE_MASK,
@@ -91,7 +92,7 @@ pub(crate) struct IovaSpace {
     reserved: IntervalTree<Owner>,
     allowed: IntervalTree<()>,
     /// IOVA, length and page offset of each area are multiples of it: a power of two, at most
-    /// [`PAGE_SIZE`]. Pages are smaller than that only for domains that can map less, and accesses.
+    /// [`PAGE_SIZE`], and less only while all domains can map less and no access needs more.
     alignment: usize,
 }
 
@@ -239,7 +240,7 @@ impl IovaSpace {
 
     /// The tree of the areas, for C.
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) fn area_tree(&self) -> &IntervalTree<Area> {
+    pub(crate) fn area_tree(&self) -> &GapTree<Area> {
         self.areas.tree()
     }
 

@@ -11,7 +11,6 @@
 #ifndef __IOMMUFD_RUST_H
 #define __IOMMUFD_RUST_H
 
-#include <linux/interval_tree.h>
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
 #include <linux/iova_bitmap.h>
@@ -21,6 +20,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/rbtree.h>
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
 #include <linux/uaccess.h>
@@ -113,9 +113,11 @@ struct device *iommufd_global_device(void);
 #ifdef CONFIG_IOMMUFD_TEST
 #include "../iommufd/iommufd_test.h"
 
-/* An area of an IOAS: its place in the tree is what C knows of it */
+/* The start of kernel::gap_tree::Node, in the tree of the areas of an IOAS */
 struct iopt_area {
-	struct interval_tree_node node;
+	struct rb_node node;
+	unsigned long iova;
+	unsigned long last;
 };
 
 /* Rust, for selftest.c, which holds iova_rwsem: for writing to reserve */
@@ -128,15 +130,15 @@ static inline struct iopt_area *iopt_area_iter_next(struct iopt_area *area,
 						    unsigned long start,
 						    unsigned long last)
 {
-	struct interval_tree_node *node;
+	struct iopt_area *next = rb_entry_safe(rb_next(&area->node),
+					       struct iopt_area, node);
 
-	node = interval_tree_iter_next(&area->node, start, last);
-	return node ? container_of(node, struct iopt_area, node) : NULL;
+	return next && next->iova <= last ? next : NULL;
 }
 
 static inline unsigned long iopt_area_iova(struct iopt_area *area)
 {
-	return area->node.start;
+	return area->iova;
 }
 
 /* Rust, for selftest.c */

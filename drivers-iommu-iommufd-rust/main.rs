@@ -32,7 +32,6 @@ mod mapping;
 mod object;
 mod pages;
 mod range;
-mod span;
 mod vfio_compat;
 mod viommu;
 

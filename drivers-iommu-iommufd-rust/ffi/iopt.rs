@@ -23,7 +23,7 @@ use core::mem::{
 };
 use kernel::{
     bindings,
-    interval_tree::Node,
+    gap_tree::Node,
     prelude::*,
     sync::rwsem::{
         ReadGuard,

@@ -11,8 +11,7 @@
 //! In both transitions the area only keeps its IOVA occupied: one thread has what belongs to it,
 //! and comes back for the area by its IOVA, which no other area can have in the meantime.
 //!
-//! [`Areas`] hides which tree it is: areas do not overlap, so one that knows gaps could take its
-//! place.
+//! The tree knows the gaps between areas, for the choice of IOVA.
 //!
 //! Locks: the tree and the areas are protected by the `iova` lock. The counts of an area are raised
 //! and lowered with that lock held for reading, and relied upon with it held for writing.
@@ -27,8 +26,9 @@ use crate::{
     range::IovaRange, //
 };
 use kernel::{
-    interval_tree::{
-        IntervalTree,
+    gap_tree::{
+        self,
+        GapTree,
         Node,
         NodeReservation, //
     },
@@ -174,11 +174,11 @@ impl Blank {
 }
 
 /// The areas of an IO page table, none of which overlaps another.
-pub(super) struct Areas(IntervalTree<Area>);
+pub(super) struct Areas(GapTree<Area>);
 
 impl Areas {
     pub(super) fn new() -> Self {
-        Self(IntervalTree::new())
+        Self(GapTree::new())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -186,7 +186,7 @@ impl Areas {
     }
 
     /// The tree, for those who look for what is not in it.
-    pub(super) fn tree(&self) -> &IntervalTree<Area> {
+    pub(super) fn tree(&self) -> &GapTree<Area> {
         &self.0
     }
 
@@ -227,10 +227,15 @@ impl Areas {
         })
     }
 
-    /// Occupies IOVA on behalf of the caller, who is going to fill it. No area may be there.
+    /// Occupies IOVA on behalf of the caller, who is going to fill it.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if an area is there.
     pub(super) fn occupy(&mut self, blank: Blank, mapping: Mapping) -> Result {
-        self.0.insert(blank.fill(mapping, State::Filling)?);
-        Ok(())
+        let node = blank.fill(mapping, State::Filling)?;
+
+        self.0.insert(node).map_err(|_| EEXIST)
     }
 
     /// Makes use of an area that the caller has filled, and that starts at `iova`.
@@ -264,14 +269,13 @@ impl Areas {
         let pages = node.value().pages().cloned();
 
         node.value_mut().mapping = left;
-        // Neither can fail: ranges are in order. Both areas show the pages that the one did.
-        if node.set_interval(left.iova.start, left.iova.last).is_ok() {
-            self.0.insert(node);
-        }
-        if let Some(Ok(node)) =
-            pages.map(|pages| blank.fill(right, State::Live(Live::new(pages, slot))))
-        {
-            self.0.insert(node);
+        // Neither can fail: the ranges are in order, and there is room. Both show the same pages.
+        let _ = node.set_range(left.iova.start, left.iova.last);
+        let right = pages.map(|pages| blank.fill(right, State::Live(Live::new(pages, slot))));
+        for node in [Some(node), right.and_then(Result::ok)].into_iter().flatten() {
+            let node = self.0.insert(node);
+
+            kernel::warn_on!(node.is_err());
         }
     }
 
@@ -296,7 +300,7 @@ pub(super) struct Piece<'a> {
 /// The parts of a range, in order: at the first gap there is an error (`ENOENT`), then nothing
 /// more.
 pub(super) struct Contiguous<'a> {
-    areas: kernel::interval_tree::Iter<'a, Area>,
+    areas: gap_tree::Iter<'a, Area>,
     rest: Option<IovaRange>,
 }
 

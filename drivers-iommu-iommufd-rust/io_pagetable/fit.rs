@@ -15,14 +15,9 @@
 //! Pure: no locks. Whoever protects the trees keeps them unchanged meanwhile.
 #![forbid(unsafe_code)]
 
-use crate::{
-    range::IovaRange,
-    span::{
-        By,
-        DoubleSpans, //
-    }, //
-};
+use crate::range::IovaRange;
 use kernel::{
+    gap_tree::GapTree,
     interval_tree::{
         IntervalTree,
         Span, //
@@ -118,15 +113,14 @@ impl Request {
         &self,
         allowed: &IntervalTree<T>,
         reserved: &IntervalTree<U>,
-        used: &IntervalTree<V>,
+        used: &GapTree<V>,
     ) -> Result<usize> {
+        // There are few reserved ranges, but maybe many areas with gaps that are too small.
         let holes_of = |window: IovaRange| {
-            DoubleSpans::new(reserved, used, window.start, window.last)
-                .filter(|span| span.by == By::Hole)
-                .map(|span| IovaRange {
-                    start: span.start,
-                    last: span.last,
-                })
+            let gaps = used.gaps(window.start, window.last, self.len);
+
+            gaps.flat_map(|(start, last)| reserved.spans(start, last))
+                .filter_map(|Span { start, last, used }| (!used).then_some(IovaRange { start, last }))
         };
         let iova = if allowed.is_empty() {
             self.search(core::iter::once(WINDOW), holes_of)
@@ -146,7 +140,10 @@ impl Request {
 #[kunit_tests(iommufd_fit)]
 mod tests {
     use super::*;
-    use kernel::interval_tree::Node;
+    use kernel::{
+        gap_tree,
+        interval_tree::Node, //
+    };
 
     type Ranges<'a> = &'a [(usize, usize)];
 
@@ -159,13 +156,23 @@ mod tests {
         Ok(tree)
     }
 
+    fn gap_tree(ranges: Ranges<'_>) -> Result<GapTree<()>> {
+        let mut tree = GapTree::new();
+
+        for &(start, last) in ranges {
+            let node = gap_tree::Node::new(start, last, (), GFP_KERNEL)?;
+            tree.insert(node).map_err(|_| EEXIST)?;
+        }
+        Ok(tree)
+    }
+
     fn fit(
         (address, len): (usize, usize),
         allowed: Ranges<'_>,
         reserved: Ranges<'_>,
         used: Ranges<'_>,
     ) -> Result<usize> {
-        Request::new(address, len, 1)?.first_fit(&tree(allowed)?, &tree(reserved)?, &tree(used)?)
+        Request::new(address, len, 1)?.first_fit(&tree(allowed)?, &tree(reserved)?, &gap_tree(used)?)
     }
 
     #[test]
@@ -280,23 +287,40 @@ mod tests {
             let (taken, len) = (seed as usize, 1 + round % 5);
             let is_free = |page: usize| taken >> page & 1 == 0;
 
-            let mut tree = IntervalTree::new();
+            let end = (PAGES * PAGE_SIZE, usize::MAX);
+            let mut taken_ranges = KVec::new();
             for page in (0..PAGES).filter(|&page| !is_free(page)) {
                 let start = page * PAGE_SIZE;
-                tree.insert(Node::new(start, start + (PAGE_SIZE - 1), (), GFP_KERNEL)?);
+                taken_ranges.push((start, start + (PAGE_SIZE - 1)), GFP_KERNEL)?;
             }
-            tree.insert(Node::new(PAGES * PAGE_SIZE, usize::MAX, (), GFP_KERNEL)?);
+            taken_ranges.push(end, GFP_KERNEL)?;
 
             let step = len.next_power_of_two();
             let model = (1..PAGES)
                 .filter(|start| start % step == 0 && start + len <= PAGES)
                 .find(|&start| (start..start + len).all(is_free));
-            let empty = IntervalTree::<()>::new();
+            // Every other range is reserved, or all are, or none.
+            let split = [round % 2, 2, 3].map(|kind| {
+                let is_reserved = |n: usize| kind == 2 || n % 2 == kind;
+                let pick = |reserved: bool| {
+                    let mut ranges = KVec::new();
+                    for (n, range) in taken_ranges.iter().enumerate() {
+                        if is_reserved(n) == reserved {
+                            ranges.push(*range, GFP_KERNEL)?;
+                        }
+                    }
+                    Ok::<_, Error>(ranges)
+                };
+                Ok::<_, Error>((tree(&pick(true)?)?, gap_tree(&pick(false)?)?))
+            });
             let request = Request::new(0, len * PAGE_SIZE, 1)?;
-
             let expected = model.map(|page| page * PAGE_SIZE).ok_or(ENOSPC);
-            assert_eq!(request.first_fit(&empty, &tree, &empty), expected);
-            assert_eq!(request.first_fit(&empty, &empty, &tree), expected);
+
+            for case in split {
+                let (reserved, used) = case?;
+                let found = request.first_fit(&IntervalTree::<()>::new(), &reserved, &used);
+                assert_eq!(found, expected);
+            }
         }
         Ok(())
     }

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/rbtree_augmented.h>
+
+__rust_helper struct rb_node *rust_helper_rb_parent(const struct rb_node *node)
+{
+	return rb_parent(node);
+}
+
+__rust_helper void
+rust_helper_rb_erase_augmented(struct rb_node *node, struct rb_root *root,
+			       const struct rb_augment_callbacks *augment)
+{
+	rb_erase_augmented(node, root, augment);
+}
