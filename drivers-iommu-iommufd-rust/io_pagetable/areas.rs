@@ -272,7 +272,10 @@ impl Areas {
         // Neither can fail: the ranges are in order, and there is room. Both show the same pages.
         let _ = node.set_range(left.iova.start, left.iova.last);
         let right = pages.map(|pages| blank.fill(right, State::Live(Live::new(pages, slot))));
-        for node in [Some(node), right.and_then(Result::ok)].into_iter().flatten() {
+        for node in [Some(node), right.and_then(Result::ok)]
+            .into_iter()
+            .flatten()
+        {
             let node = self.0.insert(node);
 
             kernel::warn_on!(node.is_err());

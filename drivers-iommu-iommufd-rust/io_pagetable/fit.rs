@@ -120,7 +120,9 @@ impl Request {
             let gaps = used.gaps(window.start, window.last, self.len);
 
             gaps.flat_map(|(start, last)| reserved.spans(start, last))
-                .filter_map(|Span { start, last, used }| (!used).then_some(IovaRange { start, last }))
+                .filter_map(|Span { start, last, used }| {
+                    (!used).then_some(IovaRange { start, last })
+                })
         };
         let iova = if allowed.is_empty() {
             self.search(core::iter::once(WINDOW), holes_of)
@@ -172,7 +174,11 @@ mod tests {
         reserved: Ranges<'_>,
         used: Ranges<'_>,
     ) -> Result<usize> {
-        Request::new(address, len, 1)?.first_fit(&tree(allowed)?, &tree(reserved)?, &gap_tree(used)?)
+        Request::new(address, len, 1)?.first_fit(
+            &tree(allowed)?,
+            &tree(reserved)?,
+            &gap_tree(used)?,
+        )
     }
 
     #[test]
@@ -321,6 +327,43 @@ mod tests {
                 let found = request.first_fit(&IntervalTree::<()>::new(), &reserved, &used);
                 assert_eq!(found, expected);
             }
+        }
+        Ok(())
+    }
+
+    /// Single positions of the last 64 that there are come and go; each time, all gaps are compared.
+    #[test]
+    fn gaps_are_those_of_the_model() -> Result {
+        const BASE: usize = usize::MAX - 63;
+        let mut tree = GapTree::new();
+        let (mut taken, mut seed) = (0_u64, 0x853c_49e6_748f_ea9b_u64);
+
+        for _ in 0..600 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let (at, window, more) = (seed as usize % 64, seed >> 8, (seed >> 20) as usize % 4);
+
+            let iova = BASE + at;
+            if tree.remove_first(iova, iova).is_none() {
+                let node = gap_tree::Node::new(iova, iova, (), GFP_KERNEL)?;
+                assert!(tree.insert(node).is_ok());
+            }
+            taken ^= 1 << at;
+            assert_eq!(tree.first(iova, iova).is_some(), taken >> at & 1 == 1);
+
+            let (from, to) = (window as usize % 64, (window >> 6) as usize % 64);
+            let mut gaps = tree.gaps(BASE + from, BASE + to, more + 1);
+            let is_free = |n: &usize| taken >> n & 1 == 0;
+            let mut next = from;
+            while let Some(start) = (next..=to).find(is_free) {
+                let end = (start..=to).take_while(is_free).last().unwrap_or(start);
+                next = end + 1;
+                if end - start >= more {
+                    assert_eq!(gaps.next(), Some((BASE + start, BASE + end)));
+                }
+            }
+            assert_eq!(gaps.next(), None);
         }
         Ok(())
     }
