@@ -275,8 +275,8 @@ impl<T> Node<T> {
 
     /// Takes the value out of a node that is in no tree.
     #[inline]
-    pub fn into_value(self) -> T {
-        self.value
+    pub fn into_value(node: KBox<Self>) -> T {
+        KBox::into_inner(node).value
     }
 }
 
@@ -350,7 +350,7 @@ impl<T> NodeReservation<T> {
 /// assert_eq!(gaps.next(), None);
 ///
 /// let node = tree.remove_first(30, 30).ok_or(ENOENT)?;
-/// assert_eq!(node.into_value(), "thirty");
+/// assert_eq!(Node::into_value(node), "thirty");
 /// assert_eq!(tree.gaps(0, usize::MAX, 11).next(), Some((20, 31)));
 /// # Ok::<(), Error>(())
 /// ```

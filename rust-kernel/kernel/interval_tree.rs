@@ -115,8 +115,8 @@ impl<T> Node<T> {
 
     /// Takes the value out of a node that is in no tree.
     #[inline]
-    pub fn into_value(self) -> T {
-        self.value
+    pub fn into_value(node: KBox<Self>) -> T {
+        KBox::into_inner(node).value
     }
 }
 
