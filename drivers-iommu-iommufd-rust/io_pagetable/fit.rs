@@ -331,7 +331,8 @@ mod tests {
         Ok(())
     }
 
-    /// Single positions of the last 64 that there are come and go; each time, all gaps are compared.
+    /// Single positions of the last 64 that there are come and go; each time, all gaps are
+    /// compared.
     #[test]
     fn gaps_are_those_of_the_model() -> Result {
         const BASE: usize = usize::MAX - 63;

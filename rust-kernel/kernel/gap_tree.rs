@@ -7,8 +7,8 @@
 //! least some length in `O(log n)` too: each node knows the greatest gap in its subtree. Nothing in
 //! here is ever written as "one past the last": a range may end at [`usize::MAX`].
 //!
-//! The tree is intrusive and owns its nodes as boxes. Memory is needed to create a [`Node`], never to
-//! insert or to remove one.
+//! The tree is intrusive and owns its nodes as boxes. Memory is needed to create a [`Node`], never
+//! to insert or to remove one.
 //!
 //! It is an augmented red-black tree, see [`srctree/Documentation/core-api/rbtree.rst`].
 //!
@@ -136,8 +136,8 @@ impl Links {
 ///
 /// # Safety
 ///
-/// `rb` is null or in links that are in a tree, which nobody else uses; `stop` is null or one of its
-/// ancestors.
+/// `rb` is null or in links that are in a tree, which nobody else uses; `stop` is null or one of
+/// its ancestors.
 unsafe extern "C" fn propagate(mut rb: *mut bindings::rb_node, stop: *mut bindings::rb_node) {
     while !core::ptr::eq(rb, stop) {
         // SAFETY: By the safety requirements; null is an ancestor of the root.
@@ -235,8 +235,8 @@ impl<T> Node<T> {
 
     /// How C sees the node, and behind it the first and the last position as `unsigned long`.
     ///
-    /// It is valid as long as the node is borrowed. C may use it to read the node, and those that it
-    /// steps to from there as long as their tree is borrowed.
+    /// It is valid as long as the node is borrowed. C may use it to read the node, and those that
+    /// it steps to from there as long as their tree is borrowed.
     #[inline]
     pub fn as_ptr(&self) -> *const bindings::rb_node {
         from_ref(self).cast()
@@ -508,7 +508,8 @@ impl<T> GapTree<T> {
         self.find(start, last).map(|node| unsafe { node.as_ref() })
     }
 
-    /// Returns the first range that intersects `[start, last]`, to change its value or to remove it.
+    /// Returns the first range that intersects `[start, last]`, to change its value or to remove
+    /// it.
     #[inline]
     pub fn first_mut(&mut self, start: usize, last: usize) -> Option<Entry<'_, T>> {
         let node = self.find(start, last)?;
@@ -570,7 +571,8 @@ impl<T> GapTree<T> {
     /// Finds the first gap that begins at `from` or later, as it were if the position before `from`
     /// was taken, and has `more` positions behind its first one at least.
     ///
-    /// Returns the first position of the gap, and the last, or `None` for the last if no range follows.
+    /// Returns the first position of the gap, and the last, or `None` for the last if no range
+    /// follows.
     fn find_gap(&self, from: usize, more: usize) -> Option<(usize, Option<usize>)> {
         let Some(node) = self.lower_bound(from) else {
             return Some((from, None));
