@@ -41,7 +41,6 @@ mod reserved;
 
 use crate::ffi::domain::PagingDomain;
 use kernel::{
-    gap_tree::GapTree,
     interval_tree::IntervalTree,
     page::{
         PAGE_MASK,
@@ -240,7 +239,7 @@ impl IovaSpace {
 
     /// The tree of the areas, for C.
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) fn area_tree(&self) -> &GapTree<Area> {
+    pub(crate) fn area_tree(&self) -> &kernel::gap_tree::GapTree<Area> {
         self.areas.tree()
     }
 
