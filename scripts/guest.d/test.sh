@@ -16,4 +16,5 @@ suite_fail_nth || rc=1
 suite_race || rc=1
 suite leaks sh /guest/leaks || rc=1
 suite unload sh /guest/unload || rc=1
+[ ! -e /guest/files/iommufd-c.ko ] || suite_diff || rc=1
 exit $rc

@@ -36,3 +36,9 @@ suite_race()
 	suite iommufd_race $tests/iommufd_race || race_rc=1
 	return $race_rc
 }
+
+# After unload, and with the C module among the guest's files. CALLS is a kernel parameter: how many on each module.
+suite_diff()
+{
+	suite iommufd_diff sh /guest/diff -n "${CALLS:-55000}"
+}

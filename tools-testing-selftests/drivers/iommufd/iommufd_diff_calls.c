@@ -122,6 +122,8 @@ struct world {
 	/* Ask for nothing that is known to fail. */
 	bool good;
 	bool files_only;
+	/* What is pinned is on the account of a process that has ended. */
+	bool orphaned;
 	const char *index;
 	char number[16];
 	char note[384];
@@ -252,7 +254,7 @@ static long call_struct(struct world *w, enum command cmd, unsigned long nr,
 			void *arg, size_t size)
 {
 	u8 before[256], longer[256] = {};
-	unsigned int how = w->good ? 100 : below(w, 120);
+	unsigned int how = w->good ? 100 : below(w, 80);
 	long rc;
 
 	memcpy(before, arg, size);
@@ -324,12 +326,12 @@ static void forget(struct world *w, struct object *o)
 	*o = w->objects[--w->nr_objects];
 }
 
-static struct object *find(struct world *w, enum kind kind, u32 id)
+static struct object *find(struct world *w, enum kind which, u32 id)
 {
 	unsigned int i;
 
 	for (i = 0; i < w->nr_objects; i++)
-		if (w->objects[i].kind == kind && w->objects[i].id == id)
+		if (w->objects[i].kind == which && w->objects[i].id == id)
 			return &w->objects[i];
 	return NULL;
 }
@@ -377,6 +379,20 @@ static struct object *pick_with(struct world *w, enum kind kind,
 	for (i = 0; i < 8; i++) {
 		o = pick(w, kind);
 		if (!o || o->flags & flags)
+			break;
+	}
+	return o;
+}
+
+/* Of those made on PARENT, if there are such. */
+static struct object *pick_on(struct world *w, enum kind kind, u32 parent)
+{
+	struct object *o = NULL;
+	unsigned int i;
+
+	for (i = 0; i < 12; i++) {
+		o = pick(w, kind);
+		if (!o || o->parent == parent)
 			break;
 	}
 	return o;
@@ -765,9 +781,13 @@ static void do_map_file(struct world *w)
 	u64 uva = 0;
 
 	if (wrong(w, 5)) {
-		int others[] = { -1, 1000, w->fd, null_fd, 0 };
+		/*
+		 * Not /dev/iommu itself: C takes any file until there is a
+		 * page table to fill, and that one would hold itself for ever.
+		 */
+		int others[] = { -1, 1000, null_fd };
 
-		cmd.fd = others[below(w, 4)];
+		cmd.fd = others[below(w, ARRAY_SIZE(others))];
 		cmd.start = below(w, 4) * PAGE;
 	} else if (buf && !w->files_only && chance(w, 35)) {
 		cmd.fd = buf->id;
@@ -876,12 +896,17 @@ static void do_change_process(struct world *w)
 		.size = sizeof(cmd),
 		.__reserved = wrong(w, 5),
 	};
-	bool other = chance(w, 25);
-	pid_t pid = other ? fork() : 0;
+	bool other = chance(w, 15);
+	pid_t pid;
 
+	/* C warns when what a process has left behind is taken over. */
+	if (w->orphaned)
+		return;
+	pid = other ? fork() : 0;
 	if (pid) {
 		/* The other process takes it all, and ends. */
 		waitpid(pid, NULL, 0);
+		w->orphaned = true;
 		return;
 	}
 	note(w, "reserved=%u", cmd.__reserved);
@@ -1182,6 +1207,7 @@ static void do_vdevice_alloc(struct world *w)
 		return;
 	o = add(w, VDEVICE, cmd.out_vdevice_id);
 	o->parent = cmd.viommu_id;
+	o->pt = cmd.dev_id;
 	o->offset = cmd.virt_id;
 }
 
@@ -1382,7 +1408,7 @@ static void do_vfio_unmap(struct world *w)
 
 static void do_mmap(struct world *w)
 {
-	struct object *o = pick_with(w, VIOMMU, 0);
+	struct object *o = pick(w, VIOMMU);
 	u64 offset = o ? o->offset : 0;
 	u64 length = o && o->length ? o->length : 2 * PAGE;
 	int prot = PROT_READ | PROT_WRITE;
@@ -1398,6 +1424,8 @@ static void do_mmap(struct world *w)
 		put(w, "\n");
 		return;
 	}
+	if (!offset && chance(w, 70))
+		return;
 	if (wrong(w, 5))
 		offset += PAGE;
 	if (wrong(w, 5))
@@ -1475,7 +1503,7 @@ static void do_fault_write(struct world *w)
 	size_t i, n = 1 + below(w, 3), size;
 	long rc;
 
-	if (!o || o->fd < 0)
+	if (!o || o->fd < 0 || (!o->nr_cookies && chance(w, 80)))
 		return;
 	if (o->nr_cookies && n > o->nr_cookies)
 		n = o->nr_cookies;
@@ -1600,7 +1628,9 @@ static void do_mock_device(struct world *w)
 		cmd.mock_domain_flags.dev_flags |= MOCK_FLAGS_DEVICE_NO_DIRTY;
 	if (wrong(w, 3))
 		cmd.mock_domain_flags.dev_flags |= 2;
-	pt = pick_id(w, count(w, kind) ? kind : IOAS);
+	o = pick_with(w, count(w, kind) ? kind : IOAS,
+		      IOMMU_HWPT_ALLOC_PASID);
+	pt = id_of(w, o);
 	cmd.id = pt;
 	note(w, "pt=%u flags=%x", pt, cmd.mock_domain_flags.dev_flags);
 	if (call_test(w, CMD_MOCK_DEVICE, &cmd))
@@ -1608,6 +1638,7 @@ static void do_mock_device(struct world *w)
 	attached(w, pt, cmd.mock_domain_flags.out_hwpt_id);
 	add(w, IDEV, cmd.mock_domain_flags.out_idev_id);
 	o = add(w, STDEV, cmd.mock_domain_flags.out_stdev_id);
+	o->flags = cmd.mock_domain_flags.dev_flags;
 	o->parent = cmd.mock_domain_flags.out_idev_id;
 	o->pt = cmd.mock_domain_flags.out_hwpt_id;
 }
@@ -1629,8 +1660,20 @@ static void do_mock_replace(struct world *w)
 		.id = id_of(w, dev),
 	};
 	u32 pt = pick_pt(w), old;
+	struct object *o;
 	long rc;
 
+	/* Through a vIOMMU, only what has a vDEVICE there. */
+	o = chance(w, 40) ? pick(w, VDEVICE) : NULL;
+	if (o) {
+		dev = pick_on(w, STDEV, o->pt);
+		cmd.id = id_of(w, dev);
+		pt = id_of(w, pick_on(w, NESTED, o->parent));
+	} else if (chance(w, 40)) {
+		o = pick_with(w, chance(w, 50) ? PAGING : NESTED,
+			      IOMMU_HWPT_FAULT_ID_VALID);
+		pt = id_of(w, o);
+	}
 	cmd.mock_domain_replace.pt_id = pt;
 	note(w, "dev=%u pt=%u", cmd.id, pt);
 	rc = call_test(w, CMD_MOCK_REPLACE, &cmd);
@@ -1647,9 +1690,27 @@ static void do_mock_replace(struct world *w)
 		drop_automatic(w, old);
 }
 
+/* A device that can have PASIDs, on a page table that lets it. */
+static struct object *pick_for_pasid(struct world *w)
+{
+	struct object *dev = NULL, *hwpt;
+	unsigned int i;
+
+	for (i = 0; i < 8; i++) {
+		dev = pick(w, STDEV);
+		if (!dev)
+			break;
+		hwpt = find_any(w, dev->pt);
+		if (dev->flags & MOCK_FLAGS_DEVICE_PASID && hwpt &&
+		    hwpt->flags & IOMMU_HWPT_ALLOC_PASID)
+			break;
+	}
+	return dev;
+}
+
 static void do_pasid_attach(struct world *w)
 {
-	struct object *dev = pick(w, STDEV);
+	struct object *dev = pick_for_pasid(w);
 	u32 pasid = chance(w, 15) ? IOMMU_TEST_PASID_RESERVED :
 		wrong(w, 5) ? 1U << (20 + below(w, 12)) : 1 + below(w, 6);
 	struct object *hwpt = pick_with(w, chance(w, 70) ? PAGING : NESTED,
@@ -1694,7 +1755,8 @@ static struct object *pick_pasid_dev(struct world *w)
 
 	for (i = 0; i < 6; i++) {
 		dev = pick(w, STDEV);
-		if (!dev || dev->pasid[0] || dev->pasid[1])
+		if (!dev || dev->pasid[0] || dev->pasid[1] ||
+		    dev->pasid[2] || dev->pasid[3])
 			break;
 	}
 	return dev;
@@ -2000,6 +2062,9 @@ static void do_trigger_fault(struct world *w)
 		rc = read(fault->fd, f, sizeof(*f));
 		if (rc != sizeof(*f))
 			break;
+		note(w, "fault=%u", fault->id);
+		result(w, CMD_FAULT_READ, rc);
+		put(w, "\n");
 		write_fault(w, f);
 		add_cookie(fault, f->cookie);
 	}
@@ -2017,18 +2082,21 @@ static void do_trigger_fault(struct world *w)
 
 static void do_trigger_vevent(struct world *w)
 {
-	struct object *dev = NULL;
+	struct object *dev = NULL, *hwpt;
 	struct iommu_test_cmd cmd = {
 		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_TRIGGER_VEVENT,
 	};
 	unsigned int i;
 
-	for (i = 0; i < 6; i++) {
+	for (i = 0; i < 12; i++) {
 		dev = pick(w, STDEV);
-		if (!dev || find(w, NESTED, dev->pt))
+		hwpt = dev ? find(w, NESTED, dev->pt) : NULL;
+		if (!dev || (hwpt && find(w, VIOMMU, hwpt->parent)))
 			break;
 	}
+	if (i == 12 && chance(w, 70))
+		return;
 	cmd.trigger_vevent.dev_id = !dev || wrong(w, 5) ? wrong_id(w) :
 							  dev->parent;
 	note(w, "dev=%u", cmd.trigger_vevent.dev_id);
@@ -2206,14 +2274,14 @@ const struct command_row commands[CMD_NR] = {
 		  ENOMEM, EPERM } },
 	[CMD_UNMAP] = { "IOAS_UNMAP", 90, STRUCT,
 		{ ENOENT, EOVERFLOW, EBUSY } },
-	[CMD_CHANGE_PROCESS] = { "IOAS_CHANGE_PROCESS", 10, STRUCT,
-		{ EOPNOTSUPP } },
+	[CMD_CHANGE_PROCESS] = { "IOAS_CHANGE_PROCESS", 15, STRUCT,
+		{ EOPNOTSUPP, ENOMEM } },
 	[CMD_OPTION] = { "OPTION", 25, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EPERM, EBUSY } },
+		{ EOPNOTSUPP, ENOENT, EPERM, EBUSY, EADDRINUSE } },
 	[CMD_VFIO_IOAS] = { "VFIO_IOAS", 20, STRUCT,
 		{ EOPNOTSUPP, ENOENT, ENODEV } },
 	[CMD_HWPT_ALLOC] = { "HWPT_ALLOC", 60, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EADDRINUSE } },
+		{ EOPNOTSUPP, ENOENT, EADDRINUSE, ENOMEM } },
 	[CMD_SET_DIRTY] = { "HWPT_SET_DIRTY_TRACKING", 25, STRUCT,
 		{ EOPNOTSUPP, ENOENT } },
 	[CMD_GET_DIRTY] = { "HWPT_GET_DIRTY_BITMAP", 35, STRUCT,
@@ -2229,14 +2297,16 @@ const struct command_row commands[CMD_NR] = {
 	[CMD_VEVENTQ_ALLOC] = { "VEVENTQ_ALLOC", 20, STRUCT,
 		{ EOPNOTSUPP, ENOENT, EEXIST } },
 	[CMD_HW_QUEUE_ALLOC] = { "HW_QUEUE_ALLOC", 30, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EEXIST, EOVERFLOW, EIO } },
+		{ EOPNOTSUPP, ENOENT, EEXIST, EOVERFLOW, EIO, EPERM,
+		  EADDRINUSE } },
 	[CMD_NOIOMMU_PA] = { "IOAS_NOIOMMU_GET_PA", 3, STRUCT,
 		{ EOPNOTSUPP }, "CONFIG_IOMMUFD_NOIOMMU=n" },
 	[CMD_UNKNOWN] = { "unknown", 3, PLAIN, { ENOTTY, EFAULT },
 		"there is no such command" },
 	[CMD_VFIO_VERSION] = { "VFIO_GET_API_VERSION", 3 },
 	[CMD_VFIO_EXTENSION] = { "VFIO_CHECK_EXTENSION", 10, PLAIN, { ENODEV } },
-	[CMD_VFIO_SET_IOMMU] = { "VFIO_SET_IOMMU", 12, PLAIN, { EINVAL, ENODEV } },
+	[CMD_VFIO_SET_IOMMU] = { "VFIO_SET_IOMMU", 12, PLAIN,
+		{ EINVAL, ENODEV, EADDRINUSE } },
 	[CMD_VFIO_INFO] = { "VFIO_IOMMU_GET_INFO", 12, PLAIN,
 		{ EINVAL, ENODEV, EFAULT } },
 	[CMD_VFIO_MAP] = { "VFIO_IOMMU_MAP_DMA", 30, PLAIN,
@@ -2254,21 +2324,24 @@ const struct command_row commands[CMD_NR] = {
 		"it cannot be written" },
 	[CMD_POLL] = { "poll", 10 },
 	[CMD_CLOSE] = { "close", 15 },
-	[CMD_MOCK_DEVICE] = { "mock device", 25, STRUCT, { ENOENT } },
-	[CMD_MOCK_REPLACE] = { "mock replace", 40, STRUCT, { ENOENT } },
-	[CMD_PASID_ATTACH] = { "PASID attach", 30, STRUCT, { ENOENT } },
-	[CMD_PASID_REPLACE] = { "PASID replace", 15, STRUCT, { ENOENT } },
+	[CMD_MOCK_DEVICE] = { "mock device", 25, STRUCT,
+		{ ENOENT, EADDRINUSE, ENOMEM } },
+	[CMD_MOCK_REPLACE] = { "mock replace", 40, STRUCT,
+		{ ENOENT, EADDRINUSE, ENOMEM } },
+	[CMD_PASID_ATTACH] = { "PASID attach", 30, STRUCT, { ENOENT, EBUSY } },
+	[CMD_PASID_REPLACE] = { "PASID replace", 15, STRUCT,
+		{ ENOENT, ENOMEM, EADDRINUSE } },
 	[CMD_PASID_DETACH] = { "PASID detach", 10, STRUCT, { ENOENT } },
 	[CMD_PASID_CHECK] = { "PASID check", 10, STRUCT, { ENOENT } },
 	[CMD_ACCESS_CREATE] = { "access create", 20, STRUCT,
-		{ EOPNOTSUPP, ENOENT } },
+		{ EOPNOTSUPP, ENOENT, EADDRINUSE } },
 	[CMD_ACCESS_REPLACE] = { "access replace", 12, STRUCT,
-		{ ENOENT, EBADFD } },
+		{ ENOENT, EBADFD, EADDRINUSE } },
 	[CMD_ACCESS_PIN] = { "access pin", 50, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EBADFD, EPERM, ENOMEM } },
+		{ EOPNOTSUPP, ENOENT, EBADFD, EPERM, ENOMEM, EBADE } },
 	[CMD_ACCESS_UNPIN] = { "access unpin", 25, STRUCT, { ENOENT, EBADFD } },
 	[CMD_ACCESS_RW] = { "access rw", 60, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EBADFD, EPERM, ENOMEM } },
+		{ EOPNOTSUPP, ENOENT, EBADFD, EPERM, ENOMEM, EOVERFLOW } },
 	[CMD_RESERVE] = { "reserve", 5, STRUCT,
 		{ ENOENT, EADDRINUSE, EOVERFLOW } },
 	[CMD_DIRTY] = { "make dirty", 30, STRUCT, { ENOENT } },
@@ -2279,7 +2352,7 @@ const struct command_row commands[CMD_NR] = {
 	[CMD_DMABUF_REVOKE] = { "dma-buf revoke", 15, STRUCT },
 	[CMD_MEMORY_LIMIT] = { "memory limit", 5, STRUCT },
 	[CMD_CHECK_MAP] = { "check map", 60, STRUCT, { ENOENT } },
-	[CMD_CHECK_PINS] = { "check pins", 25 },
+	[CMD_CHECK_PINS] = { "check pins", 25, PLAIN, { EFAULT } },
 	[CMD_CHECK_IOTLB] = { "check IOTLB", 10, STRUCT, { ENOENT } },
 	[CMD_CHECK_CACHE] = { "check cache", 10, STRUCT, { ENOENT } },
 	[CMD_STATUS] = { "VmPin and VmLck", 10 },
@@ -2356,7 +2429,7 @@ static const enum command opening[] = {
 	CMD_FAULT_ALLOC, CMD_DMABUF_GET, CMD_HWPT_ALLOC, CMD_HWPT_ALLOC,
 	CMD_HWPT_ALLOC, CMD_VIOMMU_ALLOC, CMD_VDEVICE_ALLOC,
 	CMD_VEVENTQ_ALLOC, CMD_HWPT_ALLOC, CMD_HWPT_ALLOC, CMD_SET_DIRTY,
-	CMD_MOCK_REPLACE, CMD_MOCK_DEVICE,
+	CMD_MOCK_DEVICE, CMD_MOCK_REPLACE, CMD_MOCK_REPLACE, CMD_PASID_ATTACH,
 };
 
 static void *map_at(unsigned long at, size_t size, int prot, int flags, int fd)
@@ -2492,7 +2565,7 @@ void diff_run(const struct sequence *seq, struct diff_log *log,
 	mix(&rng);
 	for (i = 0; i < SMALL_SIZE / 8; i++)
 		((u64 *)SMALL)[i] = i * 0x0101010101010101UL;
-	memset((void *)HUGE, 0x55, HUGE_SIZE / 16);
+	memset((void *)HUGE, 0x55, HUGE_SIZE);
 	map_at(ANON, ANON_SIZE, PROT_READ | PROT_WRITE,
 	       MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	madvise((void *)ANON, ANON_SIZE, MADV_NOHUGEPAGE);
