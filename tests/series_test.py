@@ -296,8 +296,14 @@ class Paths(unittest.TestCase):
     def test_maintainers_patterns(self):
         self.assertTrue(series.covers("a/b/", "a/b/c/d"))
         self.assertFalse(series.covers("a/*.c", "a/b/c.c"))
-        self.assertFalse(series.entry_of("F:\trust/\nF:\ta/b/\n", "rust/kernel/a.rs"))
-        self.assertTrue(series.entry_of("F:\trust/kernel/a.rs\n", "rust/kernel/a.rs"))
+
+    def test_maintainers_of_a_directory_in_parts(self):
+        ours = ["a/Makefile", "a/b/x.rs", "a/b/y.rs", "a/c/x.rs", "ab/z.rs"]
+        self.assertEqual(series.named_so_far("a/", ours, {"a/Makefile", "a/b/x.rs", "a/c/x.rs"}),
+                         ["a/Makefile", "a/b/x.rs", "a/c/"])
+        self.assertEqual(series.named_so_far("a/", ours, set(ours)), ["a/"])
+        self.assertEqual(series.named_so_far("a/", ours, {"ab/z.rs"}), [])
+        self.assertEqual(series.named_so_far("none/", ours, set(ours)), ["none/"])
 
 
 if __name__ == "__main__":

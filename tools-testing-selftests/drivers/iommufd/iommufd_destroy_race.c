@@ -25,7 +25,7 @@
 
 #include <linux/iommufd.h>
 
-#include "../kselftest.h"
+#include "../../kselftest.h"
 
 #define READERS 4
 #define DEFAULT_SECONDS 10
