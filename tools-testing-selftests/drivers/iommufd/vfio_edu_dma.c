@@ -366,8 +366,8 @@ static int vfio_region(int device, u32 index,
 	return ioctl(device, VFIO_DEVICE_GET_REGION_INFO, info) ? -errno : 0;
 }
 
-/* Let the device start transactions of its own. */
-static int vfio_set_bus_master(int device)
+/* Let the device answer (PCI_COMMAND_MEMORY), and start, transactions. */
+static int vfio_set_command(int device, u16 set, u16 clear)
 {
 	struct vfio_region_info config;
 	u16 command;
@@ -379,11 +379,36 @@ static int vfio_set_bus_master(int device)
 	if (pread(device, &command, sizeof(command),
 		  config.offset + PCI_COMMAND) != sizeof(command))
 		return -errno;
-	command |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+	command = (command & ~clear) | set;
 	if (pwrite(device, &command, sizeof(command),
 		   config.offset + PCI_COMMAND) != sizeof(command))
 		return -errno;
 	return 0;
+}
+
+/* A dma-buf of the first @length bytes of BAR 0. */
+static int vfio_export_bar(int device, size_t length)
+{
+	struct {
+		struct vfio_device_feature header;
+		struct vfio_device_feature_dma_buf dma_buf;
+		struct vfio_region_dma_range range;
+	} cmd = {
+		.header = {
+			.argsz = sizeof(cmd),
+			.flags = VFIO_DEVICE_FEATURE_GET |
+				 VFIO_DEVICE_FEATURE_DMA_BUF,
+		},
+		.dma_buf = {
+			.region_index = VFIO_PCI_BAR0_REGION_INDEX,
+			.open_flags = O_RDWR | O_CLOEXEC,
+			.nr_ranges = 1,
+		},
+		.range = { .length = length },
+	};
+	int fd = ioctl(device, VFIO_DEVICE_FEATURE, &cmd);
+
+	return fd < 0 ? -errno : fd;
 }
 
 /* Deliver the device's MSI to @eventfd; -1 takes it away again. */
@@ -537,7 +562,8 @@ FIXTURE_SETUP(edu)
 	self->bar = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED,
 			 self->device, bar.offset);
 	ASSERT_NE(MAP_FAILED, self->bar);
-	ASSERT_EQ(0, vfio_set_bus_master(self->device));
+	ASSERT_EQ(0, vfio_set_command(self->device, PCI_COMMAND_MEMORY |
+				      PCI_COMMAND_MASTER, 0));
 
 	self->mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -797,6 +823,63 @@ TEST_F(edu, memfd)
 	ASSERT_EQ(0, edu_fetch(self->bar, LOW_IOVA + 10, 1000));
 	ASSERT_EQ(0, edu_store(self->bar, LOW_IOVA + 2 * page_size, 1000));
 	EXPECT_EQ(0, memcmp(view + page_size + 10, view + 3 * page_size, 1000));
+}
+
+/*
+ * The device reads and writes its own registers through the IOMMU, by a
+ * dma-buf that vfio-pci makes of them.
+ */
+TEST_F(edu, dma_buf)
+{
+	struct iommu_ioas_map_file cmd = {
+		.size = sizeof(cmd),
+		.flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA,
+		.ioas_id = self->ioas,
+		.length = page_size,
+		.iova = HIGH_IOVA,
+	};
+	u64 length = page_size;
+	u32 value = 0x3c5a1e0f;
+	u32 *mem = (u32 *)self->mem;
+
+	cmd.fd = vfio_export_bar(self->device, page_size);
+	if (cmd.fd == -ENOTTY)
+		SKIP(return, "no CONFIG_VFIO_PCI_DMABUF");
+	ASSERT_LE(0, cmd.fd);
+	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_IOAS_MAP_FILE, &cmd));
+	/* No memory of anybody. */
+	EXPECT_EQ(0, pinned_kib());
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, MEM_SIZE,
+			      LOW_IOVA));
+
+	ASSERT_EQ(0, edu_fetch(self->bar, HIGH_IOVA + EDU_ID, 4));
+	ASSERT_EQ(0, edu_store(self->bar, LOW_IOVA, 4));
+	EXPECT_EQ(EDU_ID_VALUE, mem[0]);
+
+	mem[1] = value;
+	ASSERT_EQ(0, edu_fetch(self->bar, LOW_IOVA + 4, 4));
+	ASSERT_EQ(0, edu_store(self->bar, HIGH_IOVA + EDU_LIVENESS, 4));
+	EXPECT_EQ(~value, readl(self->bar + EDU_LIVENESS));
+
+	/* A BAR that is switched off is nobody's to map, or to keep mapped. */
+	ASSERT_EQ(0, vfio_set_command(self->device, 0, PCI_COMMAND_MEMORY));
+	cmd.iova += page_size;
+	EXPECT_EQ(-1, ioctl(self->iommufd, IOMMU_IOAS_MAP_FILE, &cmd));
+	EXPECT_EQ(ENODEV, errno);
+	ASSERT_EQ(0, vfio_set_command(self->device, PCI_COMMAND_MEMORY, 0));
+
+	ASSERT_EQ(0, edu_fetch(self->bar, LOW_IOVA + 8, 4));
+	ASSERT_EQ(0, edu_store(self->bar, HIGH_IOVA + EDU_LIVENESS, 4));
+	EXPECT_EQ(~value, readl(self->bar + EDU_LIVENESS));
+
+	/* What was taken away stays away; a new mapping works. */
+	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_IOAS_MAP_FILE, &cmd));
+	ASSERT_EQ(0, edu_fetch(self->bar, cmd.iova + EDU_ID, 4));
+	ASSERT_EQ(0, edu_store(self->bar, LOW_IOVA + 12, 4));
+	EXPECT_EQ(EDU_ID_VALUE, mem[3]);
+	EXPECT_EQ(0, ioas_unmap(self->iommufd, self->ioas, HIGH_IOVA, &length));
+	EXPECT_EQ(page_size, length);
+	ASSERT_EQ(0, close(cmd.fd));
 }
 
 TEST_F(edu, never_mapped)
