@@ -13,6 +13,7 @@ prepare_iommufd || exit 1
 suite_vfio || rc=1
 suite_iommufd || rc=1
 suite_fail_nth || rc=1
+suite_vfio_selftests nvme || rc=1
 suite_race || rc=1
 suite leaks sh /guest/leaks || rc=1
 suite unload sh /guest/unload || rc=1

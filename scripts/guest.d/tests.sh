@@ -42,3 +42,82 @@ suite_diff()
 {
 	suite iommufd_diff sh /guest/diff -n "${CALLS:-55000}"
 }
+
+# Devices of scripts/guest, by the names that the suites below have for them.
+vfio_devices="edu nvme e1000e virtio_net igb"
+
+# bdf NAME: where it is.
+bdf()
+{
+	case $1 in
+	edu) bdf_id=0x1234:0x11e8 ;;
+	nvme) bdf_id=0x1b36:0x0010 ;;
+	e1000e) bdf_id=0x8086:0x10d3 ;;
+	virtio_net) bdf_id=0x1af4:0x1041 ;;
+	igb) bdf_id=0x8086:0x10c9 ;;
+	esac
+	for bdf_dir in /sys/bus/pci/devices/*; do
+		if [ "$(cat "$bdf_dir/vendor"):$(cat "$bdf_dir/device")" = "$bdf_id" ]; then
+			basename "$bdf_dir"
+			return 0
+		fi
+	done
+	return 1
+}
+
+# vfio_devices_to DRIVER: bind all of them ("" to unbind).
+vfio_devices_to()
+{
+	for vfio_device in $vfio_devices; do
+		vfio_bdf=$(bdf "$vfio_device") || continue
+		vfio_dir=/sys/bus/pci/devices/$vfio_bdf
+		[ ! -e "$vfio_dir/driver" ] || echo "$vfio_bdf" >"$vfio_dir/driver/unbind"
+		echo "$1" >"$vfio_dir/driver_override"
+		[ -z "$1" ] || echo "$vfio_bdf" >/sys/bus/pci/drivers_probe
+	done
+}
+
+# vfio_suite TEST DEVICE [ARG...]: one of the kernel's selftests of VFIO on one device. A device that is not there makes
+# the test fail by its own doing.
+vfio_suite()
+{
+	vfio_test=$1
+	vfio_device=$2
+	shift 2
+	suite "vfio_$vfio_test.$vfio_device" "$tests/vfio_${vfio_test}_test" "$@" "$(bdf "$vfio_device")"
+}
+
+# suite_vfio_selftests DEVICE...: the kernel's own selftests of VFIO; those that map memory, on these devices only. A page
+# of 1 GB costs ten seconds of clearing it for each test, and needs hugepagesz=1G hugepages=1 on the kernel's command line;
+# the test skips what it cannot have.
+suite_vfio_selftests()
+{
+	vfio_rc=0
+	vfio_all=
+	modprobe vfio-pci || return 1
+	vfio_devices_to vfio-pci
+	for vfio_name in $vfio_devices; do
+		vfio_suite iommufd_setup "$vfio_name" || vfio_rc=1
+		vfio_suite pci_device "$vfio_name" || vfio_rc=1
+		vfio_suite dma_mapping_mmio "$vfio_name" || vfio_rc=1
+		vfio_all="$vfio_all $(bdf "$vfio_name")"
+	done
+	# shellcheck disable=SC2086 # words
+	suite vfio_pci_device_init_perf.all $tests/vfio_pci_device_init_perf_test $vfio_all || vfio_rc=1
+	for vfio_name in "$@"; do
+		vfio_suite dma_mapping "$vfio_name" || vfio_rc=1
+	done
+	vfio_devices_to ""
+	return $vfio_rc
+}
+
+# suite_vfio_driver [ARG...]: DMA of a device that the selftests have a driver of their own for.
+suite_vfio_driver()
+{
+	modprobe vfio-pci || return 1
+	vfio_devices_to vfio-pci
+	vfio_suite pci_driver igb "$@"
+	vfio_rc=$?
+	vfio_devices_to ""
+	return $vfio_rc
+}
