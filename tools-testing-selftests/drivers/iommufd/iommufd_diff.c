@@ -289,9 +289,9 @@ static const char *kind_of(const char *text, const struct difference *d,
 	unsigned int i = 0;
 
 	/* Without the number of the call. */
-	line += strcspn(line, " \n");
+	line += strcspn(line, "\n ");
 	line += strspn(line, " ");
-	while (line[i] && !strchr(" \n", line[i]) && i + 1 < size) {
+	while (line[i] && !strchr("\n ", line[i]) && i + 1 < size) {
 		kind[i] = line[i];
 		i++;
 	}

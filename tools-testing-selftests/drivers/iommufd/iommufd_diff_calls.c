@@ -295,7 +295,7 @@ static long call_struct(struct world *w, enum command cmd, unsigned long nr,
 }
 
 #define CALL(w, cmd, nr, arg) \
-	call_struct(w, cmd, nr, arg, sizeof(__typeof__(*(arg))))
+	call_struct(w, cmd, nr, arg, sizeof(*(__typeof__(arg))0))
 
 static long call_test(struct world *w, enum command cmd,
 		      struct iommu_test_cmd *arg)
@@ -370,14 +370,14 @@ static struct object *pick(struct world *w, enum kind kind)
 }
 
 /* Of those that have one of FLAGS, if there are such. */
-static struct object *pick_with(struct world *w, enum kind kind,
+static struct object *pick_with(struct world *w, enum kind wanted,
 				u32 flags)
 {
 	struct object *o = NULL;
 	unsigned int i;
 
 	for (i = 0; i < 8; i++) {
-		o = pick(w, kind);
+		o = pick(w, wanted);
 		if (!o || o->flags & flags)
 			break;
 	}
@@ -385,13 +385,13 @@ static struct object *pick_with(struct world *w, enum kind kind,
 }
 
 /* Of those made on PARENT, if there are such. */
-static struct object *pick_on(struct world *w, enum kind kind, u32 parent)
+static struct object *pick_on(struct world *w, enum kind wanted, u32 parent)
 {
 	struct object *o = NULL;
 	unsigned int i;
 
 	for (i = 0; i < 12; i++) {
-		o = pick(w, kind);
+		o = pick(w, wanted);
 		if (!o || o->parent == parent)
 			break;
 	}
