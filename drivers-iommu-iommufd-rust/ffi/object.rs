@@ -631,6 +631,11 @@ macro_rules! kinds {
 
         impl Drop for ObjectBox {
             fn drop(&mut self) {
+                // A user that was never put would point to freed memory: rather leak the object.
+                // Whoever drops the table with objects in it has warned of that.
+                if self.header().users().as_atomic().load(Relaxed) != 0 {
+                    return;
+                }
                 match self.header().kind() {
                     $($(#[$attr])* bindings::$name => {
                         // SAFETY: By the type invariants. The box is not used after this.

@@ -112,6 +112,11 @@ pub unsafe trait RcuPointer: Sized {
 /// assert!(table.lock().bury(id).is_some());
 /// assert_eq!(table.load(id, &rcu::read_lock()), None);
 /// assert_eq!(table.reserve(1..=31, GFP_KERNEL)?.id(), 2);
+///
+/// // The table drops what is left in it.
+/// let slot = table.reserve(1..=31, GFP_KERNEL)?;
+/// slot.publish(Number(RcuBox::new(43, GFP_KERNEL)?));
+/// drop(table);
 /// # Ok::<(), Error>(())
 /// ```
 #[pin_data(PinnedDrop)]
@@ -130,8 +135,12 @@ unsafe impl<P: RcuPointer + Send> Sync for IdTable<P> {}
 #[pinned_drop]
 impl<P: RcuPointer> PinnedDrop for IdTable<P> {
     fn drop(self: Pin<&mut Self>) {
-        while let Some((id, _)) = self.lock().find(0) {
-            let object = self.lock().remove(id);
+        loop {
+            let mut table = self.lock();
+            let Some((id, _)) = table.find(0) else { break };
+            let object = table.remove(id);
+            // The destructor may sleep, and may use the table.
+            drop(table);
             drop(object);
         }
         // SAFETY: The xarray is initialised, and the remaining entries own nothing.
