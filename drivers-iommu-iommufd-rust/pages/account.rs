@@ -93,23 +93,20 @@ impl Owner {
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if that is more than the limit, `EINVAL` if the process has exited.
+    /// `ENOMEM` if that is more than the limit.
     fn charge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm>) -> Result {
         match mode {
             AccountMode::None => {}
             AccountMode::User => self
                 .user
                 .charge_locked_vm(pages, memlock_limit(&self.task))?,
-            AccountMode::Mm => match remote {
-                Some(remote) => {
+            AccountMode::Mm => {
+                if let Some(remote) = remote {
                     remote.unlock();
-                    remote.mm().charge_locked_vm(pages, &self.task)?;
                 }
-                None => {
-                    let mm = self.mm.mmget_not_zero().ok_or(EINVAL)?;
-                    mm.charge_locked_vm(pages, &self.task)?;
-                }
-            },
+                // Pages of a file can be pinned for a process that has exited, too.
+                self.mm.charge_locked_vm(pages, &self.task)?;
+            }
         }
         self.mm.add_pinned_vm(pages);
         Ok(())
@@ -120,18 +117,12 @@ impl Owner {
         match mode {
             AccountMode::None => {}
             AccountMode::User => self.user.uncharge_locked_vm(pages),
-            AccountMode::Mm => match remote {
-                Some(remote) => {
+            AccountMode::Mm => {
+                if let Some(remote) = remote {
                     remote.unlock();
-                    remote.mm().uncharge_locked_vm(pages, &self.task);
                 }
-                // If the process has exited, its account is gone and so is the charge.
-                None => {
-                    if let Some(mm) = self.mm.mmget_not_zero() {
-                        mm.uncharge_locked_vm(pages, &self.task);
-                    }
-                }
-            },
+                self.mm.uncharge_locked_vm(pages, &self.task);
+            }
         }
         self.mm.sub_pinned_vm(pages);
     }
@@ -188,8 +179,7 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if that is more than the limit, `EINVAL` if the process has exited. Then the caller
-    /// must unpin what it has pinned.
+    /// `ENOMEM` if that is more than the limit. Then the caller must unpin what it has pinned.
     #[inline]
     pub(super) fn settle(&mut self, remote: Option<&mut RemoteMm>) -> Result {
         if self.pinned > self.charged {

@@ -3,16 +3,13 @@
 //! Accounting of pinned memory.
 //!
 //! Pinned memory is charged against `RLIMIT_MEMLOCK`: either to the user ([`UserStruct`], which
-//! sums up over all processes, as io_uring does) or to the process ([`MmWithUser`], as VFIO does).
+//! sums up over all processes, as io_uring does) or to the process ([`Mm`], as VFIO does).
 //! Besides, each process shows how much of its memory is pinned (`VmPin` in `/proc/pid/status`).
 //!
 //! C headers: [`include/linux/sched/user.h`](srctree/include/linux/sched/user.h) and
 //! [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
-use super::{
-    Mm,
-    MmWithUser, //
-};
+use super::Mm;
 use crate::{
     bindings,
     error::to_result,
@@ -178,9 +175,9 @@ impl Mm {
     }
 }
 
-impl MmWithUser {
+impl Mm {
     fn account_locked_vm(&self, pages: usize, charge: bool, task: &Task) -> Result {
-        // SAFETY: The address space is valid.
+        // SAFETY: The address space is valid, though the process may have exited.
         unsafe { bindings::mmap_write_lock(self.as_raw()) };
         // SAFETY: As above, and its lock is held for writing; the task is valid.
         let ret = unsafe {
@@ -192,7 +189,8 @@ impl MmWithUser {
     }
 
     /// Charges `pages` pages to the process, unless the sum gets above the `RLIMIT_MEMLOCK` of
-    /// `task`. Takes the `mmap` lock for writing.
+    /// `task`. Takes the `mmap` lock for writing. The process may have exited: its counter is there
+    /// for as long as `self`.
     ///
     /// # Errors
     ///

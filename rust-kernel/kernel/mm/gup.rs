@@ -685,11 +685,6 @@ impl RemoteMm {
             self.locked = false;
         }
     }
-
-    /// The address space.
-    pub fn mm(&self) -> &MmWithUser {
-        &self.mm
-    }
 }
 
 impl Drop for RemoteMm {
