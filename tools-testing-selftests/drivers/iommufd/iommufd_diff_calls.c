@@ -1776,6 +1776,9 @@ static void do_pasid_replace(struct world *w)
 		.pasid_replace = { .pasid = pasid, .pt_id = id_of(w, hwpt) },
 	};
 
+	/* Mostly, there is something to replace. */
+	if ((!dev || !dev->pasid[i]) && chance(w, 70))
+		return;
 	note(w, "dev=%u pasid=%u pt=%u", cmd.id, pasid,
 	     cmd.pasid_replace.pt_id);
 	if (!call_test(w, CMD_PASID_REPLACE, &cmd) && dev &&
