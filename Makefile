@@ -27,7 +27,7 @@ run: build ## build the kernel with the series, boot it, do VFIO DMA and run the
 test: ## run all tests: series checks, KUnit, selftests, the DMA client
 	@scripts/test
 
-test-full: ## the same, building every patch of the series
+test-full: ## the same, building every patch of the series, and VFIO on two kinds of IOMMU
 	@FULL=1 scripts/test
 
 bench: ## measure C, Rust and vfio_iommu_type1 side by side (PROFILE=op: one operation by function)
