@@ -11,7 +11,7 @@ IMPL ?= rust
 
 export RUST_IOMMUFD_T0 := $(shell date +%s)
 
-.PHONY: help run test test-full bench shell build kernel series check-series fmt lint where clean distclean
+.PHONY: help run test test-full stress bench shell build kernel series check-series fmt lint where clean distclean
 
 help: ## this list
 	@echo "The Rust iommufd. From a bare machine:"
@@ -29,6 +29,9 @@ test: ## run all tests: series checks, KUnit, selftests, the DMA client
 
 test-full: ## the same, building every patch of the series, and VFIO on two kinds of IOMMU
 	@FULL=1 scripts/test
+
+stress: ## races, hostile input, faults, debug kernels: hours (PARTS="race fuzz": those; SCALE=10: a tenth of the time)
+	@scripts/stress $(if $(SCALE),--scale $(SCALE)) $(PARTS)
 
 bench: ## measure C, Rust and vfio_iommu_type1 side by side (PROFILE=op: one operation by function)
 	@scripts/bench $(if $(PROFILE),profile $(PROFILE))
