@@ -217,8 +217,8 @@ impl Areas {
         &mut self,
         mut f: impl FnMut(&Mapping, &mut Live) -> Result,
     ) -> Result {
-        self.0.try_for_each_mut(0, usize::MAX, |entry| {
-            let Area { mapping, state } = entry.value_mut();
+        self.0.try_for_each_mut(0, usize::MAX, |area| {
+            let Area { mapping, state } = area;
 
             match state {
                 State::Live(live) => f(mapping, live),

@@ -362,7 +362,7 @@ impl Inner {
 
         // A mapping is never backwards.
         warn_on!(node
-            .set_interval(mapping.pages.first, mapping.pages.last)
+            .set_range(mapping.pages.first, mapping.pages.last)
             .is_err());
         *node.value_mut() = Record {
             view: Some(View {
