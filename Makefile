@@ -11,7 +11,8 @@ IMPL ?= rust
 
 export RUST_IOMMUFD_T0 := $(shell date +%s)
 
-.PHONY: help run test test-full stress bench shell build kernel series check-series fmt lint where clean distclean
+.PHONY: help run test test-full stress bench shell build kernel series check-series fmt lint unsafe where clean
+.PHONY: distclean
 
 help: ## this list
 	@echo "The Rust iommufd. From a bare machine:"
@@ -58,6 +59,9 @@ fmt: ## format the Rust sources
 
 lint: ## rustfmt, clippy, sparse, shellcheck and checkpatch on what is ours
 	@scripts/lint check
+
+unsafe: ## every unsafe block, impl and function of the driver and the abstractions, with its reason
+	@scripts/unsafe
 
 where: ## name=path lines: source tree, build directories, toolbox, logs
 	@scripts/kernel where

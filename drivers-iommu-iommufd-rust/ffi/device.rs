@@ -284,9 +284,9 @@ pub(crate) fn install_msi_pages(
     while next != head {
         // SAFETY: As above; the entries of the list are of this type.
         let map = unsafe { kernel::container_of!(next, bindings::iommufd_sw_msi_map, sw_msi_item) };
-        // SAFETY: As above.
+        // SAFETY: The fields of an entry do not change.
         let (start, id) = unsafe { ((*map).sw_msi_start, (*map).id as usize) };
-        // SAFETY: As above.
+        // SAFETY: The lock is held, and entries stay as they are in the list.
         next = unsafe { (*next).next };
 
         let used = required
