@@ -160,16 +160,16 @@ impl Context {
         claim: impl FnOnce(&Header) -> bool,
     ) -> Result<Destroying<'_>> {
         let mut table = self.objects.lock();
-        if !claim(table.get(id).ok_or(ENOENT)?) {
+        let entry = table.entry(id).ok_or(ENOENT)?;
+        if !claim(entry.get()) {
             return Err(EBUSY);
         }
         self.vfio.object_gone(id);
-        let object = match then {
-            Id::Free => table.remove(id),
-            Id::Bury => table.bury(id),
-        };
         Ok(Destroying {
-            object: object.ok_or(ENOENT)?,
+            object: match then {
+                Id::Free => entry.remove(),
+                Id::Bury => entry.bury(),
+            },
             ctx: self,
         })
     }

@@ -8,8 +8,8 @@
 //! 1. [`IdTable::reserve`] allocates an id. Readers do not see it yet, and everything that may fail
 //!    is done while the id is only reserved.
 //! 2. [`Reservation::publish`] makes the object visible. It cannot fail.
-//! 3. [`Guard::remove`] takes the object out, [`Guard::bury`] does so but keeps the id from being
-//!    used again.
+//! 3. [`Guard::entry`] finds it again under the lock, where [`Entry::remove`] takes it out, and
+//!    [`Entry::bury`] does so but keeps the id from being used again.
 //!
 //! Readers ([`IdTable::load`]) take no lock and write nothing. They get a reference that is valid
 //! while the RCU read lock is held, which is long enough to take a reference count on the object,
@@ -32,7 +32,10 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem::ManuallyDrop,
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
     ops::RangeInclusive,
     ptr::{
         null_mut,
@@ -109,7 +112,8 @@ pub unsafe trait RcuPointer: Sized {
 /// assert_eq!(table.reserve(1..=31, GFP_KERNEL)?.id(), 2);
 ///
 /// // What is removed is gone for new readers, a buried id is not used again.
-/// assert!(table.lock().bury(id).is_some());
+/// table.lock().entry(id).ok_or(ENOENT)?.bury();
+/// assert!(table.lock().entry(id).is_none());
 /// assert_eq!(table.load(id, &rcu::read_lock()), None);
 /// assert_eq!(table.reserve(1..=31, GFP_KERNEL)?.id(), 2);
 ///
@@ -138,7 +142,7 @@ impl<P: RcuPointer> PinnedDrop for IdTable<P> {
         loop {
             let mut table = self.lock();
             let Some((id, _)) = table.find(0) else { break };
-            let object = table.remove(id);
+            let object = table.entry(id).map(Entry::remove);
             // The destructor may sleep, and may use the table.
             drop(table);
             drop(object);
@@ -191,12 +195,12 @@ impl<P: RcuPointer> IdTable<P> {
     /// The reference is good for as long as the RCU read lock is held. By then the object may have
     /// been removed from the table already.
     pub fn load<'rcu>(&'rcu self, id: u32, _rcu: &'rcu rcu::Guard) -> Option<&'rcu P::Target> {
-        // CAST: Ids are 32 bits wide, an index of the xarray is at least that.
-        // SAFETY: The xarray is initialised. It presents `XA_ZERO_ENTRY` as NULL.
-        let ptr = unsafe { bindings::xa_load(self.xa.get(), id as usize) };
+        let mut walk = Walk::new(self.xa.get(), id);
+        // SAFETY: The xarray is initialised, and `_rcu` is held.
+        let object = unsafe { walk.load() };
         // SAFETY: By the type invariants the pointer comes from `P::into_raw()`. If the table gave
         // it up since, it stays valid for a grace period, which cannot end while `_rcu` lives.
-        NonNull::new(ptr.cast()).map(|ptr| unsafe { ptr.as_ref() })
+        object.map(|object| unsafe { object.cast().as_ref() })
     }
 
     /// Locks the table for changes.
@@ -238,10 +242,11 @@ impl<'a, P: RcuPointer> Reservation<'a, P> {
         let this = ManuallyDrop::new(self);
         let ptr = object.into_raw().as_ptr().cast();
         let guard = this.table.lock();
+        let mut walk = Walk::new(guard.table.xa.get(), this.id);
         // INVARIANT: The table takes over the pointer.
         // SAFETY: The xarray is initialised and its lock is held. The entry exists, by the
         // invariant of `Reservation`, so that this neither allocates nor fails.
-        unsafe { bindings::__xa_store(guard.table.xa.get(), this.id as usize, ptr, 0) };
+        unsafe { bindings::xas_store(&mut walk.0, ptr) };
     }
 
     /// Gives up the reservation for a bare id, to be taken back by [`Self::from_id`].
@@ -295,10 +300,26 @@ impl<P: RcuPointer> Guard<'_, P> {
 
     /// Finds a published object.
     pub fn get(&self, id: u32) -> Option<&P::Target> {
-        // SAFETY: The xarray is initialised.
-        let ptr = unsafe { bindings::xa_load(self.table.xa.get(), id as usize) };
+        let mut walk = Walk::new(self.table.xa.get(), id);
+        // SAFETY: The xarray is initialised and locked.
+        let object = unsafe { walk.load() };
         // SAFETY: The pointer comes from `P::into_raw()`, and the table owns it while it is locked.
-        NonNull::new(ptr.cast()).map(|ptr| unsafe { ptr.as_ref() })
+        object.map(|object| unsafe { object.cast().as_ref() })
+    }
+
+    /// Finds a published object, to be taken out of the table.
+    ///
+    /// A reservation is not found: it stays with its holder.
+    pub fn entry(&mut self, id: u32) -> Option<Entry<'_, P>> {
+        let mut walk = Walk::new(self.table.xa.get(), id);
+        // SAFETY: The xarray is initialised and locked.
+        let object = unsafe { walk.load() }?.cast();
+        // INVARIANT: The pointer was just found, and the table stays locked and borrowed.
+        Some(Entry {
+            walk,
+            object,
+            _guard: PhantomData,
+        })
     }
 
     /// Finds the published object with the lowest id that is not below `from`.
@@ -318,26 +339,78 @@ impl<P: RcuPointer> Guard<'_, P> {
         // CAST: The search ended at `u32::MAX`.
         Some((index as u32, object))
     }
+}
 
-    /// Takes the object of `id` out of the table and frees the id.
-    ///
-    /// Does nothing if there is no published object: a reservation stays with its holder.
-    pub fn remove(&mut self, id: u32) -> Option<P> {
-        self.get(id)?;
-        // SAFETY: The xarray is initialised and its lock is held.
-        let ptr = unsafe { bindings::__xa_erase(self.table.xa.get(), id as usize) };
-        // SAFETY: `get()` found a pointer from `P::into_raw()` under the same lock, and the table
-        // has just forgotten it.
-        NonNull::new(ptr.cast()).map(|ptr| unsafe { P::from_raw(ptr) })
+/// A published object in a table that is locked.
+///
+/// # Invariants
+///
+/// The table is locked and used by nobody else for `'a`. `walk` has come to the entry of the table
+/// that is `object`, a pointer from [`RcuPointer::into_raw`].
+pub struct Entry<'a, P: RcuPointer> {
+    walk: Walk,
+    object: NonNull<P::Target>,
+    _guard: PhantomData<&'a mut P>,
+}
+
+impl<P: RcuPointer> Entry<'_, P> {
+    /// The object.
+    pub fn get(&self) -> &P::Target {
+        // SAFETY: By the type invariants, the table owns the object.
+        unsafe { self.object.as_ref() }
     }
 
-    /// Takes the object of `id` out of the table but keeps the id from being used again.
-    pub fn bury(&mut self, id: u32) -> Option<P> {
-        self.get(id)?;
-        // SAFETY: The xarray is initialised and its lock is held. The entry exists, so nothing is
-        // allocated. An xarray that tracks free entries stores `XA_ZERO_ENTRY` for NULL.
-        let ptr = unsafe { bindings::__xa_store(self.table.xa.get(), id as usize, null_mut(), 0) };
+    /// Takes the object out of the table and frees the id.
+    pub fn remove(mut self) -> P {
+        // SAFETY: By the type invariants, the lock of the xarray is held. To erase needs no memory.
+        unsafe { bindings::xas_store(&mut self.walk.0, null_mut()) };
+        // SAFETY: By the type invariants, and the table has just forgotten the pointer.
+        unsafe { P::from_raw(self.object) }
+    }
+
+    /// Takes the object out of the table but keeps the id from being used again.
+    pub fn bury(self) -> P {
+        let xas = self.walk.0;
+        // SAFETY: By the type invariants, the lock of the xarray is held. The entry exists, so
+        // nothing is allocated. An xarray that tracks free entries stores `XA_ZERO_ENTRY` for NULL.
+        unsafe { bindings::__xa_store(xas.xa, xas.xa_index, null_mut(), 0) };
         // SAFETY: As in `remove()`.
-        NonNull::new(ptr.cast()).map(|ptr| unsafe { P::from_raw(ptr) })
+        unsafe { P::from_raw(self.object) }
+    }
+}
+
+/// A walk to one entry of an xarray.
+struct Walk(bindings::xa_state);
+
+impl Walk {
+    #[inline]
+    fn new(xa: *mut bindings::xarray, id: u32) -> Self {
+        let mut xas = MaybeUninit::uninit();
+        // CAST: Ids are 32 bits wide, an index of the xarray is at least that.
+        // SAFETY: `xas` is valid for writes; `xa` is only stored.
+        unsafe { bindings::xas_init(xas.as_mut_ptr(), xa, id as usize) };
+        // SAFETY: It was just initialised.
+        Self(unsafe { xas.assume_init() })
+    }
+
+    /// Finds the entry, unless it is empty, reserved or buried.
+    ///
+    /// # Safety
+    ///
+    /// The xarray is initialised. Its lock, or the RCU read lock, is held since [`Self::new`].
+    #[inline]
+    unsafe fn load(&mut self) -> Option<NonNull<c_void>> {
+        loop {
+            // SAFETY: As required.
+            let entry = unsafe { bindings::xas_load(&mut self.0) };
+            // SAFETY: Looks at the pointer only.
+            if unsafe { bindings::xa_is_zero(entry) } {
+                return None;
+            }
+            // SAFETY: As required. A reader may see an entry that is being moved elsewhere.
+            if !unsafe { bindings::xas_retry(&mut self.0, entry) } {
+                return NonNull::new(entry);
+            }
+        }
     }
 }
