@@ -39,7 +39,10 @@ use kernel::{
     prelude::*,
     transmute::AsBytes,
     uaccess::{
-        copy_struct::copy_struct_from_user,
+        copy_struct::{
+            copy_struct_from_user,
+            struct_size, //
+        },
         UserPtr,
         UserSlice, //
     }, //
@@ -180,7 +183,7 @@ macro_rules! commands {
 
         /// Executes the command of number `nr`.
         fn dispatch(ctx: &Context, cmd: u32, nr: u32, user: UserPtr) -> Result<isize> {
-            let user_size = UserSlice::new(user, size_of::<u32>()).reader().read::<u32>()?;
+            let user_size = struct_size(user)?;
             // The direction and size bits are not in use: they must be zero.
             if cmd != _IO(u32::from(bindings::IOMMUFD_TYPE), nr) {
                 return Err(ENOIOCTLCMD);

@@ -13,6 +13,21 @@ use crate::{
 };
 use core::mem::MaybeUninit;
 
+/// Reads the first field of a structure in user space, which is its size in bytes.
+///
+/// # Errors
+///
+/// [`EFAULT`] if the memory cannot be read.
+///
+/// Context: process context; may sleep.
+#[inline]
+pub fn struct_size(src: UserPtr) -> Result<u32> {
+    let mut size = 0;
+    // SAFETY: `size` is valid for writes. User space may pass any address.
+    to_result(unsafe { bindings::get_user_u32(&mut size, src.as_const_ptr().cast()) })?;
+    Ok(size)
+}
+
 /// Copies a structure from user space whose size there may be another than here.
 ///
 /// User space passes the size that it was compiled with. If it is smaller than `T`, the rest of the
