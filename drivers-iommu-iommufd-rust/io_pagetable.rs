@@ -119,10 +119,14 @@ impl IoPagetable {
 
     /// Empties the space, which nobody uses any more. Needs no memory.
     pub(crate) fn destroy(&self) {
-        let (_, unmapped) = self.unmap_all();
-        kernel::warn_on!(unmapped.is_err_and(|error| error != ENOENT));
+        let (mut domains, mut space) = (self.domains.read(), self.iova.write());
+        if !space.areas.is_empty() {
+            drop((space, domains));
+            let (_, unmapped) = self.unmap_all();
+            kernel::warn_on!(unmapped.is_err_and(|error| error != ENOENT));
+            (domains, space) = (self.domains.read(), self.iova.write());
+        }
 
-        let (domains, mut space) = (self.domains.read(), self.iova.write());
         if cfg!(CONFIG_IOMMUFD_TEST) {
             space.unreserve(Owner::Test);
         }

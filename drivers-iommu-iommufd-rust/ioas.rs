@@ -11,7 +11,10 @@
 
 use crate::{
     context::Context,
-    ffi,
+    ffi::{
+        self,
+        uapi::Plain, //
+    },
     io_pagetable::{
         IoPagetable,
         Iova,
@@ -161,8 +164,10 @@ pub(crate) fn iova_ranges(cmd: &mut Command<'_, bindings::iommu_ioas_iova_ranges
     let space = ioas.iopt.read();
     for range in space.usable() {
         if count < room {
-            out.write(&(range.start as u64))?;
-            out.write(&(range.last as u64))?;
+            out.write(&Plain(bindings::iommu_iova_range {
+                start: range.start as u64,
+                last: range.last as u64,
+            }))?;
         }
         count = count.saturating_add(1);
     }
@@ -182,11 +187,9 @@ fn read_ranges(user: UserPtr, count: u32) -> Result<IntervalTree<()>> {
     let mut ranges = IntervalTree::new();
 
     for _ in 0..count {
+        let Plain(range) = reader.read::<Plain<bindings::iommu_iova_range>>()?;
         // CAST: IOVA has the size of `usize`.
-        let (start, last) = (
-            reader.read::<u64>()? as usize,
-            reader.read::<u64>()? as usize,
-        );
+        let (start, last) = (range.start as usize, range.last as usize);
 
         if start >= last || ranges.first(start, last).is_some() {
             return Err(EINVAL);

@@ -39,7 +39,8 @@ macro_rules! uapi {
     };
 }
 
-// One line for each structure of the table of commands, which does not compile without it.
+// One line for each structure of the table of commands, which does not compile without it, and for
+// each that one of them points to.
 uapi! {
     iommu_destroy,
     iommu_fault_alloc,
@@ -62,6 +63,7 @@ uapi! {
     iommu_viommu_alloc,
     iommu_ioas_noiommu_get_pa,
     iommu_ioas_unmap,
+    iommu_iova_range,
     iommu_option,
     #[cfg(CONFIG_IOMMUFD_TEST)]
     iommu_test_cmd,
