@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * iommufd_bench: memory of every kind, and how much of it the kernel uses.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "iommufd_bench.h"
+#include "iommufd_bench_access.h"
+
+static void touch(char *base, size_t size)
+{
+	size_t i;
+
+	for (i = 0; i < size; i += SZ_4K)
+		base[i] = 1;
+}
+
+/* Address space that starts at a multiple of 2 MiB. */
+static void *reserve(size_t size, int flags, int fd)
+{
+	size_t room = size + SZ_2M;
+	char *base, *aligned;
+
+	base = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (base == MAP_FAILED)
+		fail("no address space");
+	aligned = (char *)(((uintptr_t)base + SZ_2M - 1) & ~(SZ_2M - 1));
+	munmap(base, room);
+	aligned = mmap(aligned, size, PROT_READ | PROT_WRITE, MAP_FIXED | flags,
+		       fd, 0);
+	return aligned == MAP_FAILED ? NULL : aligned;
+}
+
+static void *reserve_anon(size_t size, int advice)
+{
+	void *base = reserve(size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	if (base)
+		madvise(base, size, advice);
+	return base;
+}
+
+/* Split huge pages into pages of their own; they stay where they are. */
+static bool split(char *base, size_t size)
+{
+	int fd = open("/sys/kernel/debug/split_huge_pages", O_WRONLY);
+	char range[64];
+	bool ok;
+
+	if (fd < 0)
+		return false;
+	snprintf(range, sizeof(range), "%d,0x%lx,0x%lx", getpid(),
+		 (unsigned long)base, (unsigned long)base + size);
+	ok = write(fd, range, strlen(range)) > 0;
+	close(fd);
+	return ok;
+}
+
+static bool get_anon4k(struct memory *mem)
+{
+	mem->base = reserve_anon(mem->size, MADV_HUGEPAGE);
+	if (!mem->base)
+		return false;
+	touch(mem->base, mem->size);
+	if (split(mem->base, mem->size)) {
+		madvise(mem->base, mem->size, MADV_NOHUGEPAGE);
+		return true;
+	}
+	munmap(mem->base, mem->size);
+	mem->base = reserve_anon(mem->size, MADV_NOHUGEPAGE);
+	if (!mem->base)
+		return false;
+	touch(mem->base, mem->size);
+	return true;
+}
+
+/* Every other page goes elsewhere, so that no two are neighbours. */
+static bool get_frag4k(struct memory *mem)
+{
+	size_t i;
+
+	mem->base = reserve_anon(mem->size, MADV_NOHUGEPAGE);
+	mem->extra = reserve_anon(mem->size, MADV_NOHUGEPAGE);
+	if (!mem->base || !mem->extra)
+		return false;
+	for (i = 0; i < mem->size; i += SZ_4K) {
+		mem->base[i] = 1;
+		((char *)mem->extra)[i] = 1;
+	}
+	return true;
+}
+
+static bool get_thp(struct memory *mem)
+{
+	mem->base = reserve_anon(mem->size, MADV_HUGEPAGE);
+	if (!mem->base)
+		return false;
+	touch(mem->base, mem->size);
+	return true;
+}
+
+static bool get_file(struct memory *mem, unsigned int flags)
+{
+	mem->fd = memfd_create("iommufd_bench", flags | MFD_CLOEXEC);
+	if (mem->fd < 0 || ftruncate(mem->fd, mem->size))
+		return false;
+	mem->base = reserve(mem->size, MAP_SHARED | MAP_POPULATE, mem->fd);
+	return mem->base;
+}
+
+void put_memory(struct memory *mem)
+{
+	if (mem->base)
+		munmap(mem->base, mem->size);
+	if (mem->extra)
+		munmap(mem->extra, mem->size);
+	if (mem->fd >= 0)
+		close(mem->fd);
+}
+
+bool get_memory(struct memory *mem, const char *kind, size_t size)
+{
+	bool ok;
+
+	*mem = (struct memory){ .kind = kind, .size = size, .fd = -1 };
+	if (!strcmp(kind, "anon4k"))
+		ok = get_anon4k(mem);
+	else if (!strcmp(kind, "frag4k"))
+		ok = get_frag4k(mem);
+	else if (!strcmp(kind, "thp"))
+		ok = get_thp(mem);
+	else if (!strcmp(kind, "memfd"))
+		ok = get_file(mem, 0);
+	else
+		ok = get_file(mem, MFD_HUGETLB);
+	if (!ok) {
+		fprintf(stderr, "iommufd_bench: no %zu MiB of %s\n",
+			size / 1024 / 1024, kind);
+		put_memory(mem);
+	}
+	return ok;
+}
+
+void *get_cold_memory(const char *kind, size_t size)
+{
+	if (!strcmp(kind, "hugetlb"))
+		return reserve(size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB,
+			       -1);
+	return reserve_anon(size, strcmp(kind, "thp") ? MADV_NOHUGEPAGE :
+							MADV_HUGEPAGE);
+}
+
+/* What the kernel uses */
+
+static void write_one(const char *path)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		fail("%s", path);
+	close(fd);
+}
+
+/* The number after the first @name of a file of "name number" lines. */
+static u64 number_in(const char *text, const char *name)
+{
+	size_t len = strlen(name);
+	const char *line;
+
+	for (line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (!strncmp(line, name, len) &&
+		    (line[len] == ' ' || line[len] == ':'))
+			return strtoull(line + len + 1, NULL, 10);
+	}
+	return 0;
+}
+
+static void read_text(const char *path, char *text, size_t size)
+{
+	ssize_t len;
+	int fd = open(path, O_RDONLY);
+
+	if (fd < 0)
+		fail("%s", path);
+	len = read(fd, text, size - 1);
+	if (len < 0)
+		fail("%s", path);
+	text[len] = 0;
+	close(fd);
+}
+
+static int usage_fd = -1;
+
+void begin_usage(void)
+{
+	usage_fd = open("/dev/" IOMMUFD_BENCH_ACCESS, O_RDWR | O_CLOEXEC);
+}
+
+void end_usage(void)
+{
+	if (usage_fd >= 0)
+		close(usage_fd);
+}
+
+struct usage quick_usage(void)
+{
+	struct iommufd_bench_usage pages;
+	struct usage usage;
+	char text[16384];
+
+	if (usage_fd < 0 ||
+	    ioctl(usage_fd, IOMMUFD_BENCH_ACCESS_USAGE, &pages)) {
+		read_text("/proc/vmstat", text, sizeof(text));
+		pages.slab_pages = number_in(text, "nr_slab_reclaimable") +
+				   number_in(text, "nr_slab_unreclaimable");
+		pages.table_pages = number_in(text, "nr_iommu_pages");
+	}
+	usage.objects = pages.slab_pages * SZ_4K;
+	usage.tables = pages.table_pages * SZ_4K;
+	read_text("/proc/meminfo", text, sizeof(text));
+	usage.objects += number_in(text, "VmallocUsed") * 1024;
+	return usage;
+}
+
+/*
+ * Objects in use instead of the pages that they are in, where there are
+ * objects: allocations of more than a few pages are in no slab.
+ */
+struct usage exact_usage(void)
+{
+	unsigned long active, objects, size, per_slab, pages, slabs;
+	u64 in_use = 0, in_slabs = 0;
+	struct usage usage;
+	char line[512];
+	glob_t caches;
+	FILE *file;
+	size_t i;
+
+	/* What was freed before is given back some grace periods later. */
+	usleep(300000);
+	if (!glob("/sys/kernel/slab/*/shrink", 0, NULL, &caches)) {
+		for (i = 0; i < caches.gl_pathc; i++)
+			write_one(caches.gl_pathv[i]);
+		globfree(&caches);
+	}
+	usage = quick_usage();
+	file = fopen("/proc/slabinfo", "r");
+	if (!file)
+		fail("/proc/slabinfo");
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line,
+			   "%*s %lu %lu %lu %lu %lu : tunables %*u %*u %*u : slabdata %*u %lu",
+			   &active, &objects, &size, &per_slab, &pages,
+			   &slabs) != 6)
+			continue;
+		in_use += (u64)active * size;
+		in_slabs += (u64)slabs * pages * SZ_4K;
+	}
+	fclose(file);
+	usage.objects = usage.objects + in_use - in_slabs;
+	return usage;
+}
