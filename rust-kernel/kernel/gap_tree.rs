@@ -109,6 +109,13 @@ unsafe impl range_tree::Links for Links {
     }
 
     #[inline]
+    fn set_range(&mut self, start: usize, last: usize) {
+        // The other fields are written when the node is linked.
+        self.start = start;
+        self.last = last;
+    }
+
+    #[inline]
     fn is_empty(root: &bindings::rb_root) -> bool {
         root.rb_node.is_null()
     }

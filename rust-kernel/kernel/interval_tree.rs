@@ -64,6 +64,13 @@ unsafe impl range_tree::Links for bindings::interval_tree_node {
     }
 
     #[inline]
+    fn set_range(&mut self, start: usize, last: usize) {
+        // The other fields are written when the node is linked.
+        self.start = start;
+        self.last = last;
+    }
+
+    #[inline]
     fn is_empty(root: &bindings::rb_root_cached) -> bool {
         root.rb_root.rb_node.is_null()
     }

@@ -58,6 +58,9 @@ pub unsafe trait Links: Sized {
     /// The first and the last position of the range.
     fn range(&self) -> (usize, usize);
 
+    /// Changes the range of links that are in no tree.
+    fn set_range(&mut self, start: usize, last: usize);
+
     /// Returns whether a tree has no nodes.
     fn is_empty(root: &Self::Root) -> bool;
 
@@ -157,7 +160,7 @@ impl<L: Links, T> Node<L, T> {
         }
 
         // INVARIANT: Checked above.
-        self.links = L::new(start, last);
+        self.links.set_range(start, last);
         Ok(())
     }
 
@@ -206,6 +209,9 @@ impl<L: Links, T> NodeReservation<L, T> {
     }
 }
 
+/// A node that a tree has refused to link, and why.
+pub(crate) type Refused<L, T> = (KBox<Node<L, T>>, <L as Links>::Refusal);
+
 /// A tree of closed ranges that owns its nodes.
 ///
 /// # Invariants
@@ -253,10 +259,7 @@ impl<L: Links, T> Tree<L, T> {
 
     /// Makes a node part of the tree. It comes back with the reason if the tree refuses it.
     #[inline]
-    pub(crate) fn link(
-        &mut self,
-        node: KBox<Node<L, T>>,
-    ) -> Result<(), (KBox<Node<L, T>>, L::Refusal)> {
+    pub(crate) fn link(&mut self, node: KBox<Node<L, T>>) -> Result<(), Refused<L, T>> {
         let node = NonNull::from(KBox::leak(node));
 
         // INVARIANT: It was a box, which the tree owns from here on unless it refuses.
