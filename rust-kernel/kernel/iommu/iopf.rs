@@ -14,16 +14,16 @@
 
 use crate::{
     bindings,
+    interop::list::clist_create,
     types::Opaque, //
 };
 use core::{
-    marker::PhantomData,
-    mem::{
-        offset_of,
-        ManuallyDrop, //
-    },
+    mem::ManuallyDrop,
     ops::Deref,
-    ptr::NonNull, //
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
 };
 
 /// The answer to a group of page requests.
@@ -89,15 +89,19 @@ impl Pending {
 
     /// The requests, the last one at the end.
     pub fn requests(&self) -> impl Iterator<Item = PageRequest> + '_ {
-        // SAFETY: By the type invariants: the head is part of the group.
-        let head = unsafe { &raw mut (*self.0.get()).faults };
-        // SAFETY: As above.
-        let first = unsafe { (*head).next };
-        Requests {
-            head,
-            next: first,
-            _group: PhantomData,
-        }
+        // SAFETY: By the type invariants the list is initialised and does not change. Its entries
+        // are faults of the group.
+        let faults = unsafe {
+            let head = &raw mut (*self.0.get()).faults;
+            clist_create!(head, Fault, bindings::iopf_fault, list)
+        };
+        faults.iter().map(Fault::request)
+    }
+
+    /// The number that the handler has given the group, by [`Group::claim`].
+    pub fn tag(&self) -> u32 {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.0.get()).cookie }
     }
 
     /// The attach handle under which the device faulted.
@@ -110,36 +114,22 @@ impl Pending {
     }
 }
 
-struct Requests<'a> {
-    head: *mut bindings::list_head,
-    next: *mut bindings::list_head,
-    _group: PhantomData<&'a Pending>,
-}
+/// A request as the IOMMU core keeps it.
+#[repr(transparent)]
+struct Fault(Opaque<bindings::iopf_fault>);
 
-impl Iterator for Requests<'_> {
-    type Item = PageRequest;
-
-    fn next(&mut self) -> Option<PageRequest> {
-        if self.next == self.head {
-            return None;
+impl Fault {
+    fn request(&self) -> PageRequest {
+        // SAFETY: A fault in the list of a group was filled in before the group was handed over,
+        // and does not change.
+        let prm = unsafe { (*self.0.get()).fault.prm };
+        PageRequest {
+            flags: prm.flags,
+            pasid: prm.pasid,
+            grpid: prm.grpid,
+            perm: prm.perm,
+            addr: prm.addr,
         }
-        // SAFETY: An entry of the list of requests is the `list` field of an `iopf_fault`, which
-        // the group owns while it is borrowed.
-        let fault = unsafe {
-            let fault = self
-                .next
-                .byte_sub(offset_of!(bindings::iopf_fault, list))
-                .cast::<bindings::iopf_fault>();
-            self.next = (*self.next).next;
-            &(*fault).fault.prm
-        };
-        Some(PageRequest {
-            flags: fault.flags,
-            pasid: fault.pasid,
-            grpid: fault.grpid,
-            perm: fault.perm,
-            addr: fault.addr,
-        })
     }
 }
 
@@ -160,7 +150,7 @@ unsafe impl Sync for Group {}
 
 impl Group {
     /// Takes over a group from the IOMMU core, and off the list of its device, from which the core
-    /// would answer it in the handler's place.
+    /// would answer it in the handler's place. `tag` is for the handler, see [`Pending::tag`].
     ///
     /// # Safety
     ///
@@ -168,9 +158,13 @@ impl Group {
     /// may be called once for it.
     ///
     /// Context: process context; may sleep.
-    pub unsafe fn claim(group: NonNull<bindings::iopf_group>) -> Self {
-        // SAFETY: The group is valid by the requirements of this function.
-        unsafe { bindings::iopf_group_dequeue(group.as_ptr()) };
+    pub unsafe fn claim(group: NonNull<bindings::iopf_group>, tag: u32) -> Self {
+        // SAFETY: The group is valid by the requirements of this function, and the cookie is for
+        // its handler to use.
+        unsafe {
+            bindings::iopf_group_dequeue(group.as_ptr());
+            (*group.as_ptr()).cookie = tag;
+        }
         // INVARIANT: A handler that returns 0 owns the group.
         Self(group.cast())
     }
@@ -231,8 +225,8 @@ impl Queue {
     /// An empty queue.
     pub const fn new() -> Self {
         Self {
-            first: core::ptr::null_mut(),
-            last: core::ptr::null_mut(),
+            first: null_mut(),
+            last: null_mut(),
         }
     }
 
@@ -247,7 +241,7 @@ impl Queue {
         // SAFETY: The queue owns the new group, and the last one if there is one. The link is for
         // the owner of the group to use.
         unsafe {
-            (*new).node.next = core::ptr::null_mut();
+            (*new).node.next = null_mut();
             if self.last.is_null() {
                 self.first = new;
             } else {
@@ -274,7 +268,7 @@ impl Queue {
         // SAFETY: The queue owns the group.
         self.first = unsafe { (*first.as_ptr()).node.next.cast() };
         if self.first.is_null() {
-            self.last = core::ptr::null_mut();
+            self.last = null_mut();
         }
         // INVARIANT: The queue gives up the group.
         Some(Group(first.cast()))

@@ -4,14 +4,15 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
-use core::marker::PhantomData;
-
 use crate::{
     bindings,
-    container_of,
     device::{
         Bound,
         Device, //
+    },
+    interop::list::{
+        clist_create,
+        CListHead, //
     },
     io::PhysAddr,
     prelude::*,
@@ -49,7 +50,7 @@ pub struct ResvRegion {
 pub struct ResvRegions<'a> {
     dev: &'a Device<Bound>,
     #[pin]
-    list: Opaque<bindings::list_head>,
+    list: CListHead,
 }
 
 impl<'a> ResvRegions<'a> {
@@ -59,28 +60,33 @@ impl<'a> ResvRegions<'a> {
     pub fn new(dev: &'a Device<Bound>) -> impl PinInit<Self> + 'a {
         pin_init!(Self {
             dev,
-            list <- Opaque::ffi_init(|list: *mut bindings::list_head| {
-                // SAFETY: This initialises the pinned list head.
-                unsafe { bindings::INIT_LIST_HEAD(list) };
-                // SAFETY: `dev` is valid; `iommu` does not change while it is bound.
-                if unsafe { !(*dev.as_raw()).iommu.is_null() } {
+            list <- CListHead::new(),
+            _: {
+                let dev = dev.as_raw();
+                // Firmware may describe an IOMMU for which there is no driver, and the C function
+                // does not ask.
+                // SAFETY: `dev` is valid, and keeps its IOMMU, or none, while it is bound.
+                let has_iommu = unsafe {
+                    let iommu = (*dev).iommu;
+                    !iommu.is_null() && !(*iommu).iommu_dev.is_null()
+                };
+                if has_iommu {
                     // SAFETY: `dev` has an IOMMU driver, the list is empty and initialised.
-                    unsafe { bindings::iommu_get_resv_regions(dev.as_raw(), list) };
+                    unsafe { bindings::iommu_get_resv_regions(dev, list.as_raw()) };
                 }
-            }),
+            },
         })
     }
 
     /// The regions, in the driver's order. They may overlap.
-    pub fn iter(self: Pin<&Self>) -> Iter<'_> {
-        let head = self.get_ref().list.get();
+    pub fn iter(self: Pin<&Self>) -> impl Iterator<Item = ResvRegion> + '_ {
+        let list = &self.get_ref().list;
+        // SAFETY: The head was initialised by `new()`, and the list does not change until it is
+        // dropped. Its entries are regions.
+        let list =
+            unsafe { clist_create!(list.as_raw(), RawRegion, bindings::iommu_resv_region, list) };
 
-        Iter {
-            // SAFETY: The list head was initialised by `new()`.
-            next: unsafe { (*head).next },
-            head,
-            _list: PhantomData,
-        }
+        list.iter().map(RawRegion::describe)
     }
 }
 
@@ -88,41 +94,24 @@ impl<'a> ResvRegions<'a> {
 impl PinnedDrop for ResvRegions<'_> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: The list came from `iommu_get_resv_regions()` for the same device, or is empty.
-        unsafe { bindings::iommu_put_resv_regions(self.dev.as_raw(), self.list.get()) };
+        unsafe { bindings::iommu_put_resv_regions(self.dev.as_raw(), self.list.as_raw()) };
     }
 }
 
-/// Iterator over [`ResvRegions`].
-///
-/// # Invariants
-///
-/// `next` is `head` or the list node of a `struct iommu_resv_region` of that list, which does not
-/// change while this exists.
-pub struct Iter<'l> {
-    head: *mut bindings::list_head,
-    next: *mut bindings::list_head,
-    _list: PhantomData<&'l ()>,
-}
+/// A region as the IOMMU driver describes it.
+#[repr(transparent)]
+struct RawRegion(Opaque<bindings::iommu_resv_region>);
 
-impl Iterator for Iter<'_> {
-    type Item = ResvRegion;
+impl RawRegion {
+    fn describe(&self) -> ResvRegion {
+        let region = self.0.get();
+        // SAFETY: The fields of a region in a list from `iommu_get_resv_regions()` are constant.
+        let (start, length, kind) = unsafe { ((*region).start, (*region).length, (*region).type_) };
 
-    fn next(&mut self) -> Option<ResvRegion> {
-        if core::ptr::eq(self.next, self.head) {
-            return None;
-        }
-        // SAFETY: By the type invariant this is the node of a region.
-        let region = unsafe { container_of!(self.next, bindings::iommu_resv_region, list) };
-        // INVARIANT: The successor of a node is a node or the head.
-        // SAFETY: The region is valid and constant for as long as the list is.
-        self.next = unsafe { (*region).list.next };
-        // SAFETY: As above.
-        let region = unsafe { &*region };
-
-        Some(ResvRegion {
-            start: region.start,
-            length: region.length,
-            kind: match region.type_ {
+        ResvRegion {
+            start,
+            length,
+            kind: match kind {
                 bindings::iommu_resv_type_IOMMU_RESV_DIRECT => ResvType::Direct,
                 bindings::iommu_resv_type_IOMMU_RESV_DIRECT_RELAXABLE => ResvType::DirectRelaxable,
                 bindings::iommu_resv_type_IOMMU_RESV_MSI => ResvType::Msi,
@@ -130,6 +119,6 @@ impl Iterator for Iter<'_> {
                 // A kind we do not know is best left alone.
                 _ => ResvType::Reserved,
             },
-        })
+        }
     }
 }
