@@ -132,6 +132,11 @@ impl Access {
         self.ctx.is_none()
     }
 
+    /// The way to the driver.
+    pub(crate) fn notifier(&self) -> &Notifier {
+        &self.notifier
+    }
+
     /// The context that the access holds.
     pub(crate) fn ctx(&self) -> Option<&Context> {
         self.ctx.as_deref()
@@ -160,7 +165,7 @@ impl Access {
             state.leaving = Some(old);
             if self.notifier.can_notify() {
                 drop(state);
-                self.notifier.unmap_all();
+                self.unmap_all();
                 state = self.state.lock();
             }
             if let Some(old) = state.leaving.take() {

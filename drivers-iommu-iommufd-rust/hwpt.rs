@@ -34,9 +34,9 @@ use crate::{
             self as ffi,
             DomainPtr,
             Hwpt,
-            NestedDomain,
-            SwMsiMaps, //
-        }, //
+            NestedDomain, //
+        },
+        sw_msi::SwMsiMaps, //
     },
     ioas::Ioas,
     ioctl::Command,
@@ -377,6 +377,14 @@ impl<'a> NewPaging<'a> {
     }
 }
 
+/// Checks what a nested HWPT is asked for, and returns the flags that are for the IOMMU driver.
+fn nested_flags(flags: u32, data: &bindings::iommu_user_data) -> Result<u32> {
+    if flags & !(FAULT_ID_VALID | ALLOC_PASID) != 0 || data.len == 0 {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(flags & !FAULT_ID_VALID)
+}
+
 /// Makes a nested HWPT on top of a parent.
 fn new_nested<'a>(
     ctx: &'a Context,
@@ -386,17 +394,14 @@ fn new_nested<'a>(
     data: &bindings::iommu_user_data,
 ) -> Result<Reserved<'a, HwptNested>> {
     let ops = device.ops().ok_or(ENODEV)?;
-    if flags & !(FAULT_ID_VALID | ALLOC_PASID) != 0
-        || data.len == 0
-        || ops.domain_alloc_nested.is_none()
-    {
+    let for_driver = nested_flags(flags, data)?;
+    if ops.domain_alloc_nested.is_none() {
         return Err(EOPNOTSUPP);
     }
     if parent.auto || !parent.nest_parent || !parent.paging.is_owned_by(ops) {
         return Err(EINVAL);
     }
-    let flags_of_driver = flags & !FAULT_ID_VALID;
-    let domain = NestedDomain::new(ops, device.dev(), &parent.paging, flags_of_driver, data)?;
+    let domain = NestedDomain::new(ops, device.dev(), &parent.paging, for_driver, data)?;
 
     reserve_nested(ctx, domain, parent, flags, None)
 }
@@ -409,14 +414,11 @@ fn new_nested_of_viommu<'a>(
     flags: u32,
     data: &bindings::iommu_user_data,
 ) -> Result<Reserved<'a, HwptNested>> {
-    let iommu = device.iommu_device().ok_or(EINVAL)?;
-    if !viommu.is_on(iommu) {
+    if !device.iommu().is_some_and(|iommu| viommu.is_on(iommu)) {
         return Err(EINVAL);
     }
-    if flags & !(FAULT_ID_VALID | ALLOC_PASID) != 0 || data.len == 0 {
-        return Err(EOPNOTSUPP);
-    }
-    let domain = NestedDomain::of_viommu(&viommu, flags & !FAULT_ID_VALID, data)?;
+    let for_driver = nested_flags(flags, data)?;
+    let domain = NestedDomain::of_viommu(&viommu, for_driver, data)?;
     let parent = viommu.hwpt().another();
 
     reserve_nested(ctx, domain, parent, flags, Some(viommu))
@@ -492,9 +494,7 @@ fn finish<T: Hwpt>(
     hwpt: &Reserved<'_, T>,
 ) -> Result {
     if cmd.flags & FAULT_ID_VALID != 0 {
-        let fault = cmd.ctx().get::<Fault>(cmd.fault_id)?.user()?;
-        hwpt.fault_slot().populate(fault);
-        ffi::route_faults(hwpt);
+        ffi::route_faults(hwpt, cmd.ctx().get::<Fault>(cmd.fault_id)?.user()?);
     }
     cmd.out_hwpt_id = hwpt.id();
     cmd.respond()

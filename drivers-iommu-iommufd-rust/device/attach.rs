@@ -27,9 +27,9 @@ use super::{
 };
 use crate::{
     context::Context,
-    ffi::{
-        attach::Attached,
-        device::install_msi_pages, //
+    ffi::attach::{
+        install_msi_pages,
+        Attached, //
     },
     hwpt::{
         self,

@@ -15,7 +15,7 @@
 use super::attach::Attachment;
 use crate::ffi::{
     device::BoundDevice,
-    hwpt::SwMsiMaps, //
+    sw_msi::SwMsiMaps, //
 };
 use kernel::{
     io::PhysAddr,

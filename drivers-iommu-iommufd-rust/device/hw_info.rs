@@ -39,18 +39,16 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result {
     }
 
     let described = device.dev().ops().is_some_and(|ops| ops.hw_info.is_some());
-    let info = device.dev().hw_info(kind)?;
+    let (kind, data) = device.dev().hw_info(kind)?;
     // A driver that describes its IOMMU must say in which layout.
-    if kernel::warn_on!(
-        described && info.kind == bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE
-    ) {
+    if kernel::warn_on!(described && kind == bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE) {
         return Err(EOPNOTSUPP);
     }
-    cmd.__bindgen_anon_1.out_data_type = info.kind;
+    cmd.__bindgen_anon_1.out_data_type = kind;
 
-    write(cmd, info.data())?;
+    write(cmd, &data)?;
     // The length that this kernel knows, which can be more than user space has room for.
-    cmd.data_len = info.data().len().try_into().unwrap_or(u32::MAX);
+    cmd.data_len = data.len().try_into().unwrap_or(u32::MAX);
     cmd.out_capabilities = capabilities(&device);
     // Of a number that is no power of two, only the PASIDs below the next smaller one count.
     cmd.out_max_pasid_log2 = match device.dev().max_pasids() {

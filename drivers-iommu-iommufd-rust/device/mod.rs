@@ -26,7 +26,8 @@ use crate::{
     ffi::device::{
         self as ffi,
         BoundDevice,
-        ForC, //
+        ForC,
+        Iommu, //
     },
     object::{
         Kind,
@@ -43,8 +44,7 @@ use core::{
     ops::{
         Deref,
         DerefMut, //
-    },
-    ptr::NonNull, //
+    }, //
 };
 use group::{
     Group,
@@ -111,11 +111,11 @@ impl Device {
     }
 
     /// The IOMMU that translates for the device.
-    pub(crate) fn iommu_device(&self) -> Option<NonNull<bindings::iommu_device>> {
+    pub(crate) fn iommu(&self) -> Option<Iommu> {
         if self.is_noiommu() {
             return None;
         }
-        let iommu = self.dev.iommu_device();
+        let iommu = self.dev.iommu();
         kernel::warn_on!(iommu.is_none());
         iommu
     }

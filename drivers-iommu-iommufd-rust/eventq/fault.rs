@@ -26,7 +26,6 @@ use super::{
 use crate::{
     context::ContextRef,
     ffi::eventq::{
-        device_id,
         PageFault,
         PageResponse, //
     },
@@ -144,7 +143,8 @@ impl Fault {
                     return (done, Err(err));
                 }
             };
-            let (dev_id, cookie) = (device_id(&group), vacancy.cookie());
+            // The handler tags groups with the device.
+            let (dev_id, cookie) = (group.tag(), vacancy.cookie());
             let result = group
                 .requests()
                 .try_for_each(|request| out.write(&PageFault::new(&request, dev_id, cookie)));

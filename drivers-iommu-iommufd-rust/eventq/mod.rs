@@ -36,7 +36,7 @@ mod fault;
 mod veventq;
 
 pub(crate) use self::fault::Fault;
-pub(crate) use crate::ffi::eventq::Veventq;
+pub(crate) use crate::ffi::veventq::Veventq;
 
 /// IOMMU_FAULT_QUEUE_ALLOC.
 pub(crate) use self::fault::alloc as fault_alloc;

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     context::ContextRef,
-    ffi::eventq::VeventHeader,
+    ffi::veventq::{
+        VeventHeader,
+        Veventqs, //
+    },
     ioctl::Command,
     object::User,
     viommu::Viommu, //
@@ -114,7 +117,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_veventq_alloc>) -> Res
 
     let ctx = cmd.ctx();
     let viommu = ctx.get::<Viommu>(cmd.viommu_id)?;
-    let mut veventqs = viommu.veventqs();
+    let mut veventqs = Veventqs::lock(&viommu);
     if veventqs.contains(cmd.type_) {
         return Err(EEXIST);
     }

@@ -57,19 +57,28 @@ use kernel::{
 #[derive(Clone, Copy)]
 pub(crate) struct OpsPtr(*const bindings::iommufd_access_ops);
 
-// SAFETY: The operations do not change, see the contract at the top of this file.
+// SAFETY: Only C follows the pointer, to operations that are constant.
 unsafe impl Send for OpsPtr {}
-// SAFETY: As above.
+// SAFETY: Only C follows the pointer, to operations that are constant.
 unsafe impl Sync for OpsPtr {}
+
+/// What a driver wants to be told of: `iommufd_access_ops::unmap`.
+type Unmap = unsafe extern "C" fn(*mut c_void, c_ulong, c_ulong);
 
 /// The way to the driver of an access.
 ///
 /// An IO page table lists it and may find it after the access is gone: then it does nothing. Nobody
 /// waits for the lock while holding one that an `unmap` could need: [`Notify::unmap`] only tries
 /// it, and [`Self::close`] is called under the contract of `iommufd_access_destroy()`.
+///
+/// # Invariants
+///
+/// `unmap` may be called with `data` while the access that was created with this lives. That is at
+/// least as long as `open` says so.
 #[pin_data]
 pub(crate) struct Notifier {
     ops: OpsPtr,
+    unmap: Option<Unmap>,
     data: *mut c_void,
     alignment: usize,
     /// Whether the driver may be called. Read side: it is being called.
@@ -79,18 +88,20 @@ pub(crate) struct Notifier {
 
 // SAFETY: `data` is for the driver, which is prepared for calls on any thread.
 unsafe impl Send for Notifier {}
-// SAFETY: As above.
+// SAFETY: The driver is prepared for calls by several threads at once.
 unsafe impl Sync for Notifier {}
 
 impl Notifier {
     fn new(
         ops: *const bindings::iommufd_access_ops,
+        unmap: Option<Unmap>,
         data: *mut c_void,
         alignment: usize,
     ) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 ops: OpsPtr(ops),
+                unmap,
                 data,
                 alignment,
                 open <- new_rwsem!(true, "iommufd_access::notifier"),
@@ -99,13 +110,29 @@ impl Notifier {
         )
     }
 
+    /// The notifier of an access that a driver creates.
+    ///
+    /// # Safety
+    ///
+    /// `ops` and `data` are as the contract at the top of this file says, until the access that is
+    /// created with the result is destroyed.
+    unsafe fn of_driver(
+        ops: *const bindings::iommufd_access_ops,
+        data: *mut c_void,
+    ) -> Result<Arc<Self>> {
+        // SAFETY: By the requirements of this function.
+        let (unmap, pins) = unsafe { ((*ops).unmap, (*ops).needs_pin_pages() != 0) };
+
+        Self::new(ops, unmap, data, if pins { PAGE_SIZE } else { 1 })
+    }
+
     /// The notifier of an internal access: it notifies nobody.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
     pub(crate) fn internal() -> Result<Arc<Self>> {
-        Self::new(ptr::null(), ptr::null_mut(), PAGE_SIZE)
+        Self::new(ptr::null(), None, ptr::null_mut(), PAGE_SIZE)
     }
 
     /// The operations, for C.
@@ -118,25 +145,9 @@ impl Notifier {
         self.alignment
     }
 
-    /// The driver's function, if it has one.
-    fn callback(&self) -> Option<unsafe extern "C" fn(*mut c_void, c_ulong, c_ulong)> {
-        // SAFETY: The operations are NULL or valid while the access lives, which callers see to.
-        unsafe { self.ops.0.as_ref() }?.unmap
-    }
-
-    /// Whether there is a driver that wants to know. To be used while the access lives.
+    /// Whether there is a driver that wants to know.
     pub(crate) fn can_notify(&self) -> bool {
-        self.callback().is_some()
-    }
-
-    /// Makes the driver unpin everything. To be used while the access lives.
-    ///
-    /// Context: may sleep; the caller holds no lock of an access, an IOAS or an IO page table.
-    pub(crate) fn unmap_all(&self) {
-        if let Some(unmap) = self.callback() {
-            // SAFETY: The access lives.
-            unsafe { unmap(self.data, 0, usize::MAX) };
-        }
+        self.unmap.is_some()
     }
 
     /// Waits until nobody is in [`Notify::unmap`], and turns it off.
@@ -154,11 +165,25 @@ impl Notify for Notifier {
         if !*open {
             return;
         }
-        if let Some(unmap) = self.callback() {
+        if let Some(unmap) = self.unmap {
             // The whole space has one byte more than the length can say, as in `unmap_all()`.
             let len = range.len().unwrap_or(usize::MAX);
-            // SAFETY: The access lives as long as the read side is held; `close()` waits for it.
+            // SAFETY: By the type invariants, as it is open; `close()` waits for the read side.
             unsafe { unmap(self.data, range.start, len) };
+        }
+    }
+}
+
+impl Access {
+    /// Makes the driver unpin everything.
+    ///
+    /// Context: may sleep; the caller holds no lock of an access, an IOAS or an IO page table.
+    pub(crate) fn unmap_all(&self) {
+        let notifier = self.notifier();
+
+        if let Some(unmap) = notifier.unmap {
+            // SAFETY: By the type invariants: the notifier is that of `self`, which lives.
+            unsafe { unmap(notifier.data, 0, usize::MAX) };
         }
     }
 }
@@ -207,12 +232,9 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
     id: *mut u32,
 ) -> *mut bindings::iommufd_access {
     // SAFETY: By the requirements of this function.
-    let (ctx, pins) = unsafe { (Context::from_ptr(ictx), (*ops).needs_pin_pages() != 0) };
-    let alignment = if pins { PAGE_SIZE } else { 1 };
-    let access = Notifier::new(ops, data, alignment)
-        .and_then(|notifier| Access::create(ctx, notifier, true));
+    let (ctx, notifier) = unsafe { (Context::from_ptr(ictx), Notifier::of_driver(ops, data)) };
 
-    match access {
+    match notifier.and_then(|notifier| Access::create(ctx, notifier, true)) {
         Ok(access) => {
             // SAFETY: By the requirements of this function.
             unsafe { *id = access.id() };

@@ -19,9 +19,19 @@
 //!   then.
 
 use crate::{
-    device::Device,
-    hwpt::HwptRef,
-    object::User, //
+    context::Context,
+    device::{
+        group::Group,
+        Device, //
+    },
+    hwpt::{
+        HwptPaging,
+        HwptRef, //
+    },
+    object::{
+        Object,
+        User, //
+    }, //
 };
 use core::ptr::addr_of_mut;
 use kernel::{
@@ -34,9 +44,9 @@ use kernel::{
 /// `struct iommufd_attach_handle`.
 struct Handle(KBox<Opaque<bindings::iommufd_attach_handle>>);
 
-// SAFETY: The core reads the handle under its own locks.
+// SAFETY: The handle is memory, which belongs to no thread.
 unsafe impl Send for Handle {}
-// SAFETY: As above.
+// SAFETY: What changes of it while it is shared is written as a whole, see `set_leader()`.
 unsafe impl Sync for Handle {}
 
 impl Handle {
@@ -49,7 +59,8 @@ impl Handle {
     fn set_leader(&self, leader: &User<Device>) {
         let handle = self.0.get();
 
-        // SAFETY: The handle is valid. Readers see the old or the new value, both valid.
+        // SAFETY: The handle is ours. Readers in C may run at the same time: they see the old or the
+        // new leader, and by the contract at the top of this file both are there for as long.
         unsafe {
             addr_of_mut!((*handle).idev).write_volatile(leader.as_ptr().cast());
             addr_of_mut!((*handle).dev_id).write_volatile(leader.id());
@@ -57,7 +68,7 @@ impl Handle {
     }
 
     fn as_raw(&self) -> *mut bindings::iommu_attach_handle {
-        // SAFETY: The handle is valid.
+        // SAFETY: The handle is ours; this only computes an address in it.
         unsafe { addr_of_mut!((*self.0.get()).handle) }
     }
 }
@@ -129,7 +140,8 @@ impl Attached {
             let handle = Handle::new(&leader)?;
             let domain = hwpt.domain().as_raw();
 
-            // SAFETY: As in `new()`.
+            // SAFETY: Domain, group and device are valid, and kept by `hwpt` and `leader` until the
+            // attachment is dropped.
             to_result(unsafe {
                 match self.pasid {
                     bindings::IOMMU_NO_PASID => bindings::iommu_replace_group_handle(
@@ -189,7 +201,7 @@ impl Drop for Attached {
             (bindings::IOMMU_NO_PASID, Some(group)) => unsafe {
                 bindings::iommu_detach_group_handle(domain, group.as_raw());
             },
-            // SAFETY: As above.
+            // SAFETY: By the type invariants the domain is attached like this.
             (pasid, _) => unsafe {
                 bindings::iommu_detach_device_pasid(domain, self.leader.dev().as_raw(), pasid);
             },
@@ -206,3 +218,64 @@ fn answer_faults(hwpt: &HwptRef, handle: Option<Handle>) {
 }
 
 const _: () = assert!(core::mem::offset_of!(bindings::iommufd_attach_handle, handle) == 0);
+
+/// A page of the MSI window: `struct iommufd_sw_msi_map`.
+#[cfg(CONFIG_IRQ_MSI_IOMMU)]
+#[repr(transparent)]
+struct SwMsiMap(Opaque<bindings::iommufd_sw_msi_map>);
+
+/// Maps the pages of the MSI window that a group uses into a domain that it is to be attached to.
+///
+/// # Errors
+///
+/// What the IOMMU driver says.
+///
+/// Context: takes `sw_msi_lock`.
+#[cfg(CONFIG_IRQ_MSI_IOMMU)]
+pub(crate) fn install_msi_pages(ctx: &Context, group: &Group, hwpt: &Object<HwptPaging>) -> Result {
+    let c = ctx.as_ptr();
+    // SAFETY: The mutex is initialised and lives as long as the context.
+    let lock = unsafe { kernel::sync::Mutex::<()>::from_raw(&raw mut (*c).sw_msi_lock) };
+    let _guard = lock.lock();
+    // SAFETY: The list and the set are initialised, and do not change while the lock is held, that
+    // is, to the end of this function. The list has entries of this type only.
+    let (pages, used) = unsafe {
+        let head = &raw mut (*c).sw_msi_list;
+        (
+            kernel::interop::list::clist_create!(
+                head,
+                SwMsiMap,
+                bindings::iommufd_sw_msi_map,
+                sw_msi_item
+            ),
+            (*group.required_sw_msi().as_raw()).bitmap,
+        )
+    };
+
+    for page in pages.iter() {
+        let page = page.0.get();
+        // SAFETY: What is listed does not change.
+        let (start, id) = unsafe { ((*page).sw_msi_start, (*page).id as usize) };
+        let (word, bit) = (id / usize::BITS as usize, id % usize::BITS as usize);
+
+        if start == group.sw_msi_start() && used.get(word).is_some_and(|bits| bits >> bit & 1 != 0)
+        {
+            // SAFETY: The context, the HWPT and the page are valid, and the lock is held. The IOVA
+            // lies in the MSI window, which is reserved: nobody else maps there.
+            kernel::error::to_result(unsafe {
+                bindings::iommufd_sw_msi_install(c, hwpt.as_ptr().cast(), page)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// No interrupt of this architecture goes through a window that the kernel maps.
+#[cfg(not(CONFIG_IRQ_MSI_IOMMU))]
+pub(crate) fn install_msi_pages(
+    _ctx: &Context,
+    _group: &Group,
+    _hwpt: &Object<HwptPaging>,
+) -> Result {
+    Ok(())
+}

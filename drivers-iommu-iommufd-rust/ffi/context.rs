@@ -14,6 +14,8 @@ use core::{
 };
 use kernel::{
     bindings,
+    container_of,
+    interop::list::CListHead,
     prelude::*,
     types::Opaque, //
 };
@@ -28,9 +30,10 @@ pub(crate) struct CFields {
     c: Opaque<bindings::iommufd_ctx>,
 }
 
-// SAFETY: C serialises access to the fields with the locks that are among them.
+// SAFETY: What the pointers among the fields lead to belongs to the context, and to no thread.
 unsafe impl Send for CFields {}
-// SAFETY: As above.
+// SAFETY: C serialises access to the fields with the locks that are among them. `file` is set once,
+// before the context is shared.
 unsafe impl Sync for CFields {}
 
 impl CFields {
@@ -47,23 +50,19 @@ impl CFields {
 #[pinned_drop]
 impl PinnedDrop for CFields {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: Nobody else uses the context any more.
-        unsafe { bindings::iommufd_ctx_fini(self.c.get()) };
-        // SAFETY: As above; the list was initialised by `iommufd_ctx_init()`.
-        let head = unsafe { core::ptr::addr_of_mut!((*self.c.get()).sw_msi_list) };
-        loop {
-            // SAFETY: A list that is not empty has a first entry, which `driver.c` allocated with
-            // kzalloc() and which is part of no other list.
-            let entry = unsafe {
-                let first = (*head).next;
-                if first == head {
-                    break;
-                }
-                (*head).next = (*first).next;
-                kernel::container_of!(first, bindings::iommufd_sw_msi_map, sw_msi_item)
-            };
-            // SAFETY: The entry was just taken off the list.
-            unsafe { bindings::kfree(entry.cast_const().cast()) };
+        let c = self.c.get();
+        // SAFETY: The fields were initialised by `iommufd_ctx_init()`, and nobody else uses the
+        // context any more. What is in the list was allocated by `driver.c` with kzalloc(), and is
+        // freed here alone.
+        unsafe {
+            let pages = CListHead::from_raw(&raw mut (*c).sw_msi_list);
+            while pages.is_linked() {
+                let page = pages.next();
+                page.del_init();
+                let page = container_of!(page.as_raw(), bindings::iommufd_sw_msi_map, sw_msi_item);
+                bindings::kfree(page.cast_const().cast());
+            }
+            bindings::iommufd_ctx_fini(c);
         }
     }
 }
@@ -103,7 +102,7 @@ pub(crate) struct ContextRef(NonNull<Context>);
 
 // SAFETY: A reference to a file can be put on any thread, and `Context` is `Sync`.
 unsafe impl Send for ContextRef {}
-// SAFETY: As above.
+// SAFETY: What a shared reference gives is a `&Context`, and that is `Sync`.
 unsafe impl Sync for ContextRef {}
 
 impl From<&Context> for ContextRef {
@@ -136,14 +135,15 @@ impl Deref for ContextRef {
     type Target = Context;
 
     fn deref(&self) -> &Context {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants there is a reference to the file, which has the context
+        // until it is released.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl Drop for ContextRef {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the reference is ours, and `self` is not used after this.
         unsafe { bindings::fput(self.file()) };
     }
 }

@@ -6,12 +6,17 @@
 //! Contracts with C:
 //!
 //! - The driver of the device passes a device that it is bound to, and stays bound until
-//!   `iommufd_device_unbind()` has returned. Until then the device has the same IOMMU driver and
-//!   group as when it was passed.
+//!   `iommufd_device_unbind()` has returned.
 //! - `struct iommufd_device *` comes from a successful `iommufd_device_bind()`; it is a [`User`] of
 //!   the device that the caller holds until it calls `iommufd_device_unbind()`, when it calls no
 //!   other function with it at the same time.
-//! - The memory that an IOMMU driver returns from `hw_info` comes from kmalloc().
+//! - A device that is bound to a driver keeps its `struct dev_iommu`, its IOMMU and its group. The
+//!   core takes them away when the device is removed from its bus, which unbinds it first. What is
+//!   read of them here does not change while it is bound; other fields may.
+//! - An IOMMU and its operations live as long as a device has it. Who keeps an IOMMU for longer, as
+//!   a vIOMMU does, relies on its driver: one whose IOMMUs can go holds those that are in use.
+//! - What an IOMMU driver returns from `hw_info` is memory from kmalloc() of the length that it
+//!   says.
 
 use crate::{
     context::Context,
@@ -30,10 +35,14 @@ use crate::{
     }, //
 };
 use core::{
-    mem::ManuallyDrop,
+    mem::{
+        offset_of,
+        ManuallyDrop, //
+    },
     ops::Deref,
     ptr::{
         self,
+        from_ref,
         NonNull, //
     }, //
 };
@@ -49,66 +58,78 @@ use kernel::{
         Capability,
         DmaOwner, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::aref::ARef, //
 };
 
-/// A device that stays bound to its driver for as long as this exists.
+/// A device that stays bound to its driver for as long as this exists. C sees a pointer.
 ///
 /// # Invariants
 ///
-/// Owns a reference to a device that is bound, see the contract at the top of this file.
+/// The device is bound.
 #[repr(transparent)]
-pub(crate) struct BoundDevice(NonNull<bindings::device>);
-
-// SAFETY: References to devices can be used and put on any thread.
-unsafe impl Send for BoundDevice {}
-// SAFETY: As above.
-unsafe impl Sync for BoundDevice {}
+pub(crate) struct BoundDevice(ARef<kernel::device::Device>);
 
 impl BoundDevice {
     /// The device behind a pointer that its driver passes in.
     ///
     /// # Safety
     ///
-    /// `dev` must be as the contract at the top of this file says, until this is dropped.
-    unsafe fn new(dev: NonNull<bindings::device>) -> Self {
-        // SAFETY: By the requirements of this function.
-        unsafe { bindings::get_device(dev.as_ptr()) };
-        // INVARIANT: The reference was just taken.
-        Self(dev)
+    /// `dev` must be valid, and bound to a driver until the result is dropped.
+    unsafe fn new(dev: *mut bindings::device) -> Self {
+        // INVARIANT: By the requirements of this function.
+        // SAFETY: By the requirements of this function: a device that is bound is referenced.
+        Self(unsafe { kernel::device::Device::get_device(dev) })
     }
 
     /// How C sees the device.
     pub(crate) fn as_raw(&self) -> *mut bindings::device {
-        self.0.as_ptr()
+        from_ref(&*self.0).cast_mut().cast()
+    }
+
+    /// What the IOMMU core knows of the device.
+    fn dev_iommu(&self) -> Option<NonNull<bindings::dev_iommu>> {
+        // SAFETY: The device is valid, and by the type invariants bound, so that the field does not
+        // change.
+        NonNull::new(unsafe { (*self.as_raw()).iommu })
     }
 
     /// The IOMMU that translates for the device.
-    pub(crate) fn iommu_device(&self) -> Option<NonNull<bindings::iommu_device>> {
-        // SAFETY: The device is valid; the IOMMU of a bound device does not change.
-        let iommu = unsafe { (*self.as_raw()).iommu.as_ref() }?;
+    pub(crate) fn iommu(&self) -> Option<Iommu> {
+        let dev_iommu = self.dev_iommu()?.as_ptr();
 
-        NonNull::new(iommu.iommu_dev)
+        // INVARIANT: It is that of a bound device.
+        // SAFETY: By the type invariants the device is bound, so that it keeps the structure, and
+        // the field does not change.
+        NonNull::new(unsafe { (*dev_iommu).iommu_dev }).map(Iommu)
     }
 
     /// The operations of the IOMMU driver.
     pub(crate) fn ops(&self) -> Option<&bindings::iommu_ops> {
-        let iommu = self.iommu_device()?;
+        let iommu = self.iommu()?;
 
-        // SAFETY: The IOMMU of a bound device and its driver live.
-        unsafe { iommu.as_ref().ops.as_ref() }
+        // SAFETY: By the contract at the top of this file they live as long as the device is bound,
+        // and so for longer than `self`.
+        Some(unsafe { &*from_ref(iommu.ops()) })
     }
 
     /// Whether an IOMMU driver manages the device. It is not enough that it has a group: VFIO makes
     /// one for a device without an IOMMU.
     pub(crate) fn has_iommu(&self) -> bool {
-        // SAFETY: The device is valid.
-        unsafe { !(*self.as_raw()).iommu.is_null() }
+        self.dev_iommu().is_some()
+    }
+
+    /// How many PASIDs the device can use; zero if PASID is not enabled.
+    pub(crate) fn max_pasids(&self) -> u32 {
+        self.dev_iommu().map_or(0, |dev_iommu| {
+            // SAFETY: As in `iommu()`.
+            unsafe { (*dev_iommu.as_ptr()).max_pasids }
+        })
     }
 
     /// Whether it is a device of the selftests.
     pub(crate) fn is_mock(&self) -> bool {
-        // SAFETY: The device lives.
+        // SAFETY: The device is valid.
         unsafe { super::test::is_mock_dev(self.as_raw()) }
     }
 
@@ -123,15 +144,9 @@ impl BoundDevice {
     ///
     /// [`EPERM`] if another has it, [`EBUSY`] if a driver uses it, or what the IOMMU driver says.
     pub(crate) fn claim_dma(&self, ctx: &Context) -> Result<DmaOwner> {
-        // SAFETY: By the type invariants the device stays bound; the claim ends before the device
-        // object does, and with it the promise of the driver.
+        // SAFETY: The driver of the device stays bound until `iommufd_device_unbind()` has returned,
+        // which ends the device object, and the claim with it.
         unsafe { DmaOwner::claim(self, NonNull::from(ctx).cast()) }
-    }
-
-    /// How many PASIDs the device can use; zero if PASID is not enabled.
-    pub(crate) fn max_pasids(&self) -> u32 {
-        // SAFETY: The device is valid; the field does not change while it is bound.
-        unsafe { (*self.as_raw()).iommu.as_ref() }.map_or(0, |iommu| iommu.max_pasids)
     }
 
     fn pci(&self) -> Option<NonNull<bindings::pci_dev>> {
@@ -164,35 +179,39 @@ impl BoundDevice {
     /// is a virtual function on PCI, and the physical function supports page requests.
     pub(crate) fn shares_page_requests(&self) -> bool {
         #[cfg(CONFIG_PCI_PRI)]
-        // SAFETY: The PCI device is valid.
+        // SAFETY: The PCI device is valid; what kind of function it is does not change.
         return self.pci().is_some_and(|pdev| unsafe {
-            pdev.as_ref().is_virtfn() != 0 && bindings::pci_pri_supported(pdev.as_ptr())
+            bindings::pci_dev::is_virtfn_raw(pdev.as_ptr()) != 0
+                && bindings::pci_pri_supported(pdev.as_ptr())
         });
         #[cfg(not(CONFIG_PCI_PRI))]
         false
     }
 
-    /// Asks the IOMMU driver what it is. `kind` is the type of data that user space wants.
+    /// Asks the IOMMU driver what it is. `kind` is the type of data that user space wants. Returns
+    /// the type that it gets, and the data in the layout of that type.
     ///
     /// # Errors
     ///
     /// What the IOMMU driver says.
-    pub(crate) fn hw_info(&self, kind: u32) -> Result<HwInfo> {
-        let mut info = HwInfo {
-            kind,
-            data: ptr::null_mut(),
-            len: 0,
-        };
+    pub(crate) fn hw_info(&self, mut kind: u32) -> Result<(u32, KVec<u8>)> {
         let Some(ops) = self.ops().filter(|ops| ops.hw_info.is_some()) else {
-            info.kind = bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE;
-            return Ok(info);
+            let none = bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE;
+            return Ok((none, KVec::new()));
         };
+        let mut len = 0;
         // SAFETY: The operations are those of the device's IOMMU driver, and have this one.
-        let data = unsafe {
-            bindings::iommufd_shim_hw_info(ops, self.as_raw(), &mut info.len, &mut info.kind)
-        };
-        info.data = from_err_ptr(data)?.cast();
-        Ok(info)
+        let data =
+            unsafe { bindings::iommufd_shim_hw_info(ops, self.as_raw(), &mut len, &mut kind) };
+        let data = from_err_ptr(data)?;
+        if data.is_null() {
+            return Ok((kind, KVec::new()));
+        }
+        // CAST: `usize` has at least 32 bits.
+        let len = len as usize;
+        // SAFETY: By the contract at the top of this file the memory comes from kmalloc(), has
+        // `len` bytes, and is ours.
+        Ok((kind, unsafe { KVec::from_raw_parts(data.cast(), len, len) }))
     }
 }
 
@@ -201,40 +220,30 @@ impl Deref for BoundDevice {
 
     fn deref(&self) -> &Self::Target {
         // SAFETY: By the type invariants.
-        unsafe { kernel::device::Device::from_raw(self.as_raw()) }
+        unsafe { self.0.as_bound() }
     }
 }
 
-impl Drop for BoundDevice {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants the reference is ours.
-        unsafe { bindings::put_device(self.as_raw()) };
-    }
-}
+/// An IOMMU. C sees a pointer.
+///
+/// # Invariants
+///
+/// The pointer is valid, as the contract at the top of this file says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Iommu(NonNull<bindings::iommu_device>);
 
-/// What an IOMMU driver says about itself: `data` in the layout that `kind` stands for.
-pub(crate) struct HwInfo {
-    pub(crate) kind: u32,
-    data: *mut u8,
-    len: u32,
-}
+// SAFETY: An IOMMU belongs to no thread.
+unsafe impl Send for Iommu {}
+// SAFETY: What is read of it does not change.
+unsafe impl Sync for Iommu {}
 
-impl HwInfo {
-    /// The data.
-    pub(crate) fn data(&self) -> &[u8] {
-        if self.data.is_null() {
-            return &[];
-        }
-        // CAST: `usize` has at least 32 bits.
-        // SAFETY: The IOMMU driver returned so many bytes.
-        unsafe { core::slice::from_raw_parts(self.data, self.len as usize) }
-    }
-}
-
-impl Drop for HwInfo {
-    fn drop(&mut self) {
-        // SAFETY: See the contract at the top of this file; NULL is fine.
-        unsafe { bindings::kfree(self.data.cast()) };
+impl Iommu {
+    /// The operations of the IOMMU driver.
+    pub(crate) fn ops(&self) -> &bindings::iommu_ops {
+        // SAFETY: By the type invariants the IOMMU is valid. Its driver registered it with its
+        // operations, which are constant and live as long.
+        unsafe { &*(*self.0.as_ptr()).ops }
     }
 }
 
@@ -255,62 +264,8 @@ pub(crate) fn noiommu_ops() -> Option<&'static bindings::iommu_ops> {
 
 /// Whether the administrator accepts devices whose interrupts cannot be isolated.
 pub(crate) fn allow_unsafe_interrupts() -> bool {
-    // SAFETY: A flag that may change at any time; either value is fine.
+    // SAFETY: A `bool` that C writes as a whole, at any time; either value is fine.
     unsafe { (&raw const bindings::iommufd_allow_unsafe_interrupts).read_volatile() }
-}
-
-/// Maps the pages of the MSI window that a group uses into a domain that it is to be attached to.
-///
-/// # Errors
-///
-/// What the IOMMU driver says.
-#[cfg(CONFIG_IRQ_MSI_IOMMU)]
-pub(crate) fn install_msi_pages(
-    ctx: &Context,
-    group: &Group,
-    hwpt: &crate::object::Object<crate::hwpt::HwptPaging>,
-) -> Result {
-    let c = ctx.as_ptr();
-    // SAFETY: The mutex is initialised and lives as long as the context.
-    let lock = unsafe { kernel::sync::Mutex::<()>::from_raw(&raw mut (*c).sw_msi_lock) };
-    let guard = lock.lock();
-    // SAFETY: The lock is held.
-    let required = unsafe { (*group.required_sw_msi().as_raw()).bitmap };
-    // SAFETY: The list is initialised, and does not change while the lock is held.
-    let head = unsafe { &raw mut (*c).sw_msi_list };
-    // SAFETY: As above.
-    let mut next = unsafe { (*head).next };
-
-    while next != head {
-        // SAFETY: As above; the entries of the list are of this type.
-        let map = unsafe { kernel::container_of!(next, bindings::iommufd_sw_msi_map, sw_msi_item) };
-        // SAFETY: The fields of an entry do not change.
-        let (start, id) = unsafe { ((*map).sw_msi_start, (*map).id as usize) };
-        // SAFETY: The lock is held, and entries stay as they are in the list.
-        next = unsafe { (*next).next };
-
-        let used = required
-            .get(id / usize::BITS as usize)
-            .is_some_and(|word| word & (1 << (id % usize::BITS as usize)) != 0);
-        if used && start == group.sw_msi_start() {
-            // SAFETY: The lock is held, and all are valid.
-            kernel::error::to_result(unsafe {
-                bindings::iommufd_sw_msi_install(c, hwpt.as_ptr().cast(), map)
-            })?;
-        }
-    }
-    drop(guard);
-    Ok(())
-}
-
-/// No interrupt of this architecture goes through a window that the kernel maps.
-#[cfg(not(CONFIG_IRQ_MSI_IOMMU))]
-pub(crate) fn install_msi_pages(
-    _ctx: &Context,
-    _group: &Group,
-    _hwpt: &crate::object::Object<crate::hwpt::HwptPaging>,
-) -> Result {
-    Ok(())
 }
 
 /// A pointer for C, which this driver never follows.
@@ -319,7 +274,7 @@ pub(crate) struct ForC<T>(*const T);
 
 // SAFETY: The pointer is not followed.
 unsafe impl<T> Send for ForC<T> {}
-// SAFETY: As above.
+// SAFETY: The pointer is not followed.
 unsafe impl<T> Sync for ForC<T> {}
 
 impl<T> From<&T> for ForC<T> {
@@ -329,34 +284,32 @@ impl<T> From<&T> for ForC<T> {
 }
 
 const _: () = {
-    use core::mem::offset_of;
     const HEADER: usize = size_of::<bindings::iommufd_object>();
 
     assert!(Device::ICTX + HEADER == offset_of!(bindings::iommufd_device, ictx));
     assert!(Device::IGROUP + HEADER == offset_of!(bindings::iommufd_device, igroup));
     assert!(Device::DEV + HEADER == offset_of!(bindings::iommufd_device, dev));
+    assert!(size_of::<BoundDevice>() == size_of::<*mut bindings::device>());
     assert!(Group::SW_MSI_START == offset_of!(bindings::iommufd_group, sw_msi_start));
     assert!(Group::REQUIRED_SW_MSI == offset_of!(bindings::iommufd_group, required_sw_msi));
 };
 
-/// The device object that a driver got from `iommufd_device_bind()`, lent.
+/// The device object that a driver got from `iommufd_device_bind()`, lent, and its context.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says, for as long as the result exists.
-unsafe fn borrow(idev: *mut bindings::iommufd_device) -> ManuallyDrop<User<Device>> {
-    // SAFETY: By the requirements of this function; the count stays with the driver.
-    ManuallyDrop::new(unsafe { User::from_raw(idev.cast()) })
-}
-
-/// The context of a device.
-///
-/// # Safety
-///
-/// As for [`borrow`].
-unsafe fn context_of<'a>(idev: *mut bindings::iommufd_device) -> &'a Context {
-    // SAFETY: By the requirements of this function; the context outlives its objects.
-    unsafe { Context::from_ptr((*idev).ictx) }
+/// As the contract at the top of this file says, for `'a` and for as long as the result exists.
+unsafe fn borrow<'a>(
+    idev: *mut bindings::iommufd_device,
+) -> (&'a Context, ManuallyDrop<User<Device>>) {
+    // SAFETY: By the requirements of this function: the count stays with the driver, and keeps the
+    // object, which the context outlives.
+    unsafe {
+        (
+            Context::from_ptr((*idev).ictx),
+            ManuallyDrop::new(User::from_raw(idev.cast())),
+        )
+    }
 }
 
 /// Binds a device to a context, see `include/linux/iommufd.h`.
@@ -374,12 +327,8 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
     id: *mut u32,
 ) -> *mut bindings::iommufd_device {
     // SAFETY: By the requirements of this function.
-    let (ctx, dev) = unsafe {
-        (
-            Context::from_ptr(ictx),
-            BoundDevice::new(NonNull::new_unchecked(dev)),
-        )
-    };
+    let (ctx, dev) = unsafe { (Context::from_ptr(ictx), BoundDevice::new(dev)) };
+
     match device::bind(ctx, dev) {
         Ok(user) => {
             // SAFETY: By the requirements of this function.
@@ -398,9 +347,9 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommufd_device) {
     // SAFETY: By the requirements of this function.
-    let (ctx, user) = unsafe { (context_of(idev), User::<Device>::from_raw(idev.cast())) };
+    let (ctx, device) = unsafe { borrow(idev) };
 
-    user.destroy(ctx, Id::Free);
+    ManuallyDrop::into_inner(device).destroy(ctx, Id::Free);
 }
 
 /// Attaches a device, or a PASID of it, to a HWPT or an IOAS, see `include/linux/iommufd.h`.
@@ -443,7 +392,7 @@ unsafe fn change(
     op: Op,
 ) -> c_int {
     // SAFETY: By the requirements of this function.
-    let (ctx, device, id) = unsafe { (context_of(idev), borrow(idev), &mut *pt_id) };
+    let ((ctx, device), id) = unsafe { (borrow(idev), &mut *pt_id) };
 
     from_result(|| attach::change(ctx, &device, pasid, id, op).map(|()| 0))
 }
@@ -459,7 +408,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_detach(
     pasid: bindings::ioasid_t,
 ) {
     // SAFETY: By the requirements of this function.
-    let (ctx, device) = unsafe { (context_of(idev), borrow(idev)) };
+    let (ctx, device) = unsafe { borrow(idev) };
 
     if let Some(hwpt) = attach::detach(&device, pasid) {
         hwpt.put(ctx);
@@ -476,7 +425,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
     idev: *mut bindings::iommufd_device,
 ) -> *mut bindings::iommufd_ctx {
     // SAFETY: By the requirements of this function.
-    unsafe { (*idev).ictx }
+    unsafe { borrow(idev) }.0.as_ptr()
 }
 
 /// The id that user space knows the device by.
@@ -487,7 +436,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_to_id(idev: *mut bindings::iommufd_device) -> u32 {
     // SAFETY: By the requirements of this function.
-    unsafe { borrow(idev) }.id()
+    unsafe { borrow(idev) }.1.id()
 }
 
 /// Whether a device of the IOMMU group is bound to the context.

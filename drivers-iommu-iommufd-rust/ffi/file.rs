@@ -39,6 +39,17 @@ impl FileRef {
     }
 }
 
+/// The context of a file that is known to be one of ours.
+///
+/// # Safety
+///
+/// `file` must have been opened by [`iommufd_fops_open`], and not be released for `'a`.
+pub(super) unsafe fn private_data<'a>(file: *mut bindings::file) -> &'a Context {
+    // SAFETY: By the requirements of this function: `private_data` is the context from `open` to
+    // `release`.
+    unsafe { &*(*file).private_data.cast::<Context>() }
+}
+
 /// The context of a file.
 ///
 /// # Errors
@@ -54,15 +65,17 @@ pub(super) unsafe fn context_of<'a>(file: *mut bindings::file) -> Result<&'a Con
     if fops != &raw const bindings::iommufd_fops {
         return Err(EBADFD);
     }
-    // SAFETY: `private_data` is the context until the file is released.
-    Ok(unsafe { &*(*file).private_data.cast::<Context>() })
+    // SAFETY: A file with these operations was opened by ours, and a file that somebody has a
+    // reference to is not released.
+    Ok(unsafe { private_data(file) })
 }
 
 /// Opens `/dev/iommu` or `/dev/vfio/vfio`.
 ///
 /// # Safety
 ///
-/// To be called by the VFS. The misc device has put its own address into `private_data`.
+/// To be called by the VFS, once for a file, by way of `misc_open()`: that has put the address of
+/// the misc device into `private_data`.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_open(
     _inode: *mut bindings::inode,
@@ -87,11 +100,11 @@ pub(crate) unsafe extern "C" fn iommufd_fops_open(
     })
 }
 
-/// Releases the last reference to a context.
+/// Ends a context, with the last reference to its file.
 ///
 /// # Safety
 ///
-/// To be called by the VFS.
+/// To be called by the VFS, once for a file that [`iommufd_fops_open`] has opened.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_release(
     _inode: *mut bindings::inode,
@@ -108,15 +121,16 @@ pub(crate) unsafe extern "C" fn iommufd_fops_release(
 ///
 /// # Safety
 ///
-/// To be called by the VFS.
+/// To be called by the VFS, for a file that [`iommufd_fops_open`] has opened.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_ioctl(
     file: *mut bindings::file,
     cmd: c_uint,
     arg: c_ulong,
 ) -> c_long {
-    // SAFETY: `private_data` is the context until `release`, which does not run during this call.
-    let ctx = unsafe { &*(*file).private_data.cast::<Context>() };
+    // SAFETY: By the requirements of this function; `release` does not run during this call.
+    let ctx = unsafe { private_data(file) };
+
     match ioctl::ioctl(ctx, cmd, arg) {
         Ok(value) => value,
         Err(err) => err.to_errno() as c_long,

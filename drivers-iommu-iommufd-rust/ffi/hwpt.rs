@@ -9,6 +9,10 @@
 //! Contract with C: the operations in `struct iommu_ops` of a device's IOMMU driver do not change
 //! while the device is bound, and the pointers to user memory in `struct iommu_user_data` are
 //! checked by who reads through them. An IOMMU driver that returns a domain gives it away.
+//!
+//! Contract with the IOMMU core: it calls the handler of a domain's faults with a group whose attach
+//! handle is one of `super::attach`. Handle, domain, HWPT and fault queue live until the handler
+//! returns: whoever detaches the device waits for that.
 
 use super::{
     device::BoundDevice,
@@ -23,6 +27,7 @@ use crate::{
     object::{
         Object,
         Registered,
+        Reserved,
         User, //
     },
     viommu::Viommu, //
@@ -37,9 +42,12 @@ use core::{
 use kernel::{
     bindings,
     error::from_err_ptr,
-    iommu::domain::{
-        Domain,
-        OwnedDomain, //
+    iommu::{
+        domain::{
+            Domain,
+            OwnedDomain, //
+        },
+        iopf::Group, //
     },
     prelude::*,
     sync::SetOnce, //
@@ -172,9 +180,9 @@ unsafe fn owned(domain: *mut bindings::iommu_domain) -> Result<OwnedDomain> {
 #[repr(transparent)]
 pub(crate) struct DomainPtr(NonNull<bindings::iommu_domain>);
 
-// SAFETY: Only C follows the pointer, under the contract at the top of this file.
+// SAFETY: Only C follows the pointer, while a device is attached to the domain.
 unsafe impl Send for DomainPtr {}
-// SAFETY: As above.
+// SAFETY: The pointer does not change, and only C follows it.
 unsafe impl Sync for DomainPtr {}
 
 impl From<&Domain> for DomainPtr {
@@ -192,26 +200,50 @@ pub(crate) trait Hwpt: Registered {
     fn fault_slot(&self) -> &SetOnce<User<Fault>>;
 }
 
-/// Makes the domain of a HWPT point back to it. Called once, before the HWPT is published.
-pub(crate) fn link<T: Hwpt>(hwpt: &Object<T>) {
+/// Makes the domain of a new HWPT point back to it.
+pub(crate) fn link<T: Hwpt>(hwpt: &Reserved<'_, T>) {
     let domain = hwpt.domain().as_raw();
 
-    // SAFETY: The domain was made for this HWPT, which nobody else sees yet, and lives as long as
-    // it is attached: nobody follows the pointer after that.
+    // SAFETY: The domain was made for this HWPT, which nobody else sees yet. Who follows the pointer
+    // does so while the domain is attached, and an attachment keeps the HWPT.
     unsafe {
         (*domain).__bindgen_anon_1.iommufd_hwpt = hwpt.as_ptr().cast();
         (*domain).cookie_type = bindings::iommu_domain_cookie_type_IOMMU_COOKIE_IOMMUFD;
     }
 }
 
-/// Makes the IOMMU driver hand page faults of the domain to the fault queue of its HWPT.
-///
-/// Called at most once, before the HWPT is published and after it has its queue.
-pub(crate) fn route_faults<T: Hwpt>(hwpt: &Object<T>) {
+/// Makes the IOMMU core hand page faults of the domain of a new HWPT to `fault`.
+pub(crate) fn route_faults<T: Hwpt>(hwpt: &Reserved<'_, T>, fault: User<Fault>) {
     let domain = hwpt.domain().as_raw();
 
-    // SAFETY: Nothing is attached to the domain yet, so nobody reads the field.
-    unsafe { (*domain).iopf_handler = Some(super::eventq::iommufd_fault_iopf_handler) };
+    hwpt.fault_slot().populate(fault);
+    // SAFETY: The HWPT is new, and nothing is attached to its domain yet: nobody reads the field.
+    unsafe { (*domain).iopf_handler = Some(iommufd_fault_iopf_handler) };
+}
+
+/// The `iopf_handler` of HWPTs that have a fault queue.
+///
+/// # Safety
+///
+/// To be called by the IOMMU core, as the contract at the top of this file says.
+unsafe extern "C" fn iommufd_fault_iopf_handler(group: *mut bindings::iopf_group) -> c_int {
+    // SAFETY: By the requirements of this function. The attach handle of the core is the first
+    // field of a `struct iommufd_attach_handle`.
+    let (fault, dev_id) = unsafe {
+        let handle = (*group).attach_handle;
+
+        (
+            fault_of((*handle).domain),
+            (*handle.cast::<bindings::iommufd_attach_handle>()).dev_id,
+        )
+    };
+    let (Some(fault), Some(group)) = (fault, NonNull::new(group)) else {
+        // Not a HWPT with a fault queue: the core keeps the group.
+        return ENODEV.to_errno();
+    };
+    // SAFETY: This is the handler, and it returns 0.
+    fault.deliver(unsafe { Group::claim(group, dev_id) });
+    0
 }
 
 /// The fault queue of the HWPT that a domain belongs to.
@@ -220,9 +252,7 @@ pub(crate) fn route_faults<T: Hwpt>(hwpt: &Object<T>) {
 ///
 /// `domain` must have been passed to [`link`], through its HWPT, and a device must be attached to
 /// it or be in the course of being detached, for `'a`.
-pub(crate) unsafe fn fault_of<'a>(
-    domain: *mut bindings::iommu_domain,
-) -> Option<&'a Object<Fault>> {
+unsafe fn fault_of<'a>(domain: *mut bindings::iommu_domain) -> Option<&'a Object<Fault>> {
     // SAFETY: By the requirements of this function; the attachment keeps the HWPT.
     let hwpt = unsafe {
         (*domain)
@@ -231,7 +261,7 @@ pub(crate) unsafe fn fault_of<'a>(
             .cast::<bindings::iommufd_object>()
     };
 
-    // SAFETY: As above. The types are those that `link()` was called for.
+    // SAFETY: It is the start of an `Object` of its type, as those that `link()` is called with are.
     let user = unsafe {
         match (*hwpt).type_ {
             bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING => {
@@ -244,30 +274,6 @@ pub(crate) unsafe fn fault_of<'a>(
         }
     };
     user.map(|user| &**user)
-}
-
-/// The pages of the MSI window that a domain maps or a group uses: `struct iommufd_sw_msi_maps`.
-///
-/// Changed by `driver.c`, under `sw_msi_lock` of the context.
-#[repr(transparent)]
-pub(crate) struct SwMsiMaps(kernel::types::Opaque<bindings::iommufd_sw_msi_maps>);
-
-// SAFETY: Accessed under `sw_msi_lock` only.
-unsafe impl Send for SwMsiMaps {}
-// SAFETY: As above.
-unsafe impl Sync for SwMsiMaps {}
-
-impl SwMsiMaps {
-    /// No pages.
-    pub(crate) fn new() -> Self {
-        Self(kernel::types::Opaque::zeroed())
-    }
-
-    /// How C sees the set.
-    #[cfg(CONFIG_IRQ_MSI_IOMMU)]
-    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_sw_msi_maps {
-        self.0.get()
-    }
 }
 
 const _: () = {

@@ -105,9 +105,9 @@ fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
         return Err(ENXIO);
     }
 
-    // SAFETY: As above. The region is MMIO of the owner that its driver offers to user space, and
-    // stays while the VMA depends on the owner. If this fails the core of mm takes back what it did
-    // and does not call the operations.
+    // SAFETY: The VMA is being set up, by us alone. The region is MMIO of the owner that its driver
+    // offers to user space, and stays while the VMA depends on the owner. If this fails the core of
+    // mm takes back what it did and does not call the operations.
     to_result(unsafe {
         (*vma).vm_pgoff = 0;
         (*vma).vm_ops = &VM_OPS;
@@ -120,7 +120,7 @@ fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
             (*vma).vm_page_prot,
         )
     })?;
-    // SAFETY: As above.
+    // SAFETY: The VMA is being set up, by us alone. Its operations take the dependency over.
     unsafe { (*vma).vm_private_data = found.owner.into_raw().cast() };
     Ok(())
 }
@@ -154,19 +154,14 @@ unsafe extern "C" fn vma_close(vma: *mut bindings::vm_area_struct) {
 ///
 /// # Safety
 ///
-/// To be called by the VFS, for a file whose `private_data` is a context.
+/// To be called by the VFS, for a file of ours, and a VMA that is being set up.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_mmap(
     file: *mut bindings::file,
     vma: *mut bindings::vm_area_struct,
 ) -> c_int {
-    // SAFETY: By the requirements of this function: `private_data` is the context until the file is
-    // released, and the VMA is undergoing setup.
-    let (ctx, vma) = unsafe {
-        (
-            &*(*file).private_data.cast::<Context>(),
-            VmaNew::from_raw(vma),
-        )
-    };
+    // SAFETY: By the requirements of this function; the VMA is undergoing setup, and holds the file.
+    let (ctx, vma) = unsafe { (super::file::private_data(file), VmaNew::from_raw(vma)) };
+
     from_result(|| mmap(ctx, vma).map(|()| 0))
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     access::Internal,
-    ffi::viommu::PageList,
+    ffi::hw_queue::PageList,
     ioctl::Command, //
 };
 use kernel::{

@@ -35,10 +35,10 @@ pub(crate) mod hw_queue;
 pub(crate) mod vdevice;
 
 pub(crate) use self::vdevice::Seat;
-pub(crate) use crate::ffi::viommu::{
-    HwQueue,
-    Vdevice,
-    Viommu, //
+pub(crate) use crate::ffi::{
+    hw_queue::HwQueue,
+    vdevice::Vdevice,
+    viommu::Viommu, //
 };
 
 /// IOMMU_VIOMMU_ALLOC.

@@ -64,10 +64,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_vdevice_alloc>) -> Res
     let ctx = cmd.ctx();
     let viommu = ctx.get::<Viommu>(cmd.viommu_id)?;
     let device = ctx.get::<Device>(cmd.dev_id)?;
-    if !device
-        .iommu_device()
-        .is_some_and(|iommu_dev| viommu.is_on(iommu_dev))
-    {
+    if !device.iommu().is_some_and(|iommu| viommu.is_on(iommu)) {
         return Err(EINVAL);
     }
 

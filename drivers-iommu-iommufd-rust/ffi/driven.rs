@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Objects that IOMMU drivers extend, on their way from allocation to publication.
+//!
+//! `include/linux/iommufd.h` lays out a structure for each kind. A driver embeds it at the start of
+//! its own and tells the size of the whole; the memory behind the part of the core is zero until
+//! the driver's init function runs. The Rust types *are* those structures, less the object header,
+//! which is why they have no field that C does not have.
+//!
+//! The steps, as types: a [`Draft`] has room for the driver's part, a [`Ready`] object has it
+//! initialised, and publishing that leaves the end of the driver's part to [`Kind::destroy`].
+//!
+//! Contract with the drivers: their operations and destroy functions may be called with an object
+//! from the start of its init function on. A destroy function is called once, if the init function
+//! has set it, whether the init function succeeded or not. What the init function sets does not
+//! change afterwards.
+//!
+//! [`Kind::destroy`]: crate::object::Kind::destroy
+
+use crate::object::{
+    Object,
+    Registered,
+    Reserved, //
+};
+use core::{
+    cell::UnsafeCell,
+    mem::ManuallyDrop,
+    ops::Deref, //
+};
+use kernel::prelude::*;
+
+/// A function that a driver undoes its init function with.
+pub(super) type Destroy<C> = unsafe extern "C" fn(*mut C);
+
+/// Where the init function of a driver leaves a [`Destroy`] function for the object.
+#[repr(transparent)]
+pub(super) struct DestroySlot<C>(UnsafeCell<Option<Destroy<C>>>);
+
+// SAFETY: A pointer to a function belongs to no thread.
+unsafe impl<C> Send for DestroySlot<C> {}
+// SAFETY: Only the init function writes to it, before the object is shared.
+unsafe impl<C> Sync for DestroySlot<C> {}
+
+impl<C> DestroySlot<C> {
+    /// Nothing to call.
+    pub(super) const fn new() -> Self {
+        Self(UnsafeCell::new(None))
+    }
+
+    /// What the init function has left there.
+    pub(super) fn get(&self) -> Option<Destroy<C>> {
+        // SAFETY: Only the init function writes to it, by the thread that calls that, before the
+        // object is shared.
+        unsafe { *self.0.get() }
+    }
+}
+
+/// A kind of object that has a part which belongs to the IOMMU driver.
+pub(crate) trait Driven: Registered {
+    /// How C calls the object.
+    type Raw;
+
+    /// The function that undoes what the driver's init function did.
+    fn destroy_fn(this: &Object<Self>) -> Option<unsafe extern "C" fn(*mut Self::Raw)>;
+}
+
+/// Has the driver undo what its init function did.
+///
+/// # Safety
+///
+/// To be called once for an object, after its init function.
+pub(super) unsafe fn end<T: Driven>(this: &Object<T>) {
+    if let Some(destroy) = T::destroy_fn(this) {
+        // SAFETY: By the requirements of this function, and the contract at the top of this file.
+        unsafe { destroy(this.as_ptr().cast()) };
+    }
+}
+
+/// An object that the driver has not seen yet, with room for the driver's part.
+#[must_use = "dropping a draft destroys the object"]
+pub(crate) struct Draft<'a, T: Driven>(Reserved<'a, T>);
+
+impl<'a, T: Driven> Draft<'a, T> {
+    /// An object that was just allocated.
+    pub(super) fn new(object: Reserved<'a, T>) -> Self {
+        Self(object)
+    }
+
+    /// Exclusive access to the part of the core.
+    pub(super) fn data(&mut self) -> Pin<&mut T> {
+        self.0.data()
+    }
+
+    /// Has the driver initialise its part.
+    ///
+    /// # Safety
+    ///
+    /// `init` must call the driver's init function, or nothing if there is none, and the object
+    /// must be as large as the driver asked for.
+    pub(super) unsafe fn init(
+        self,
+        init: impl FnOnce(&Object<T>) -> Result,
+    ) -> Result<Ready<'a, T>> {
+        // Also to be undone if the driver fails: it may have got half way.
+        let ready = Ready(ManuallyDrop::new(self.0));
+        init(&ready)?;
+        Ok(ready)
+    }
+}
+
+impl<T: Driven> Deref for Draft<'_, T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        &self.0
+    }
+}
+
+/// An object that is complete, with its driver's part, but that nobody sees yet.
+///
+/// Dropping it undoes both, first the driver's part.
+///
+/// # Invariants
+///
+/// The init function of the driver has been called, and the destroy function has not.
+#[must_use = "dropping the object destroys it"]
+pub(crate) struct Ready<'a, T: Driven>(ManuallyDrop<Reserved<'a, T>>);
+
+impl<T: Driven> Ready<'_, T> {
+    /// Lets user space find the object. Cannot fail.
+    pub(crate) fn publish(self) {
+        let mut this = ManuallyDrop::new(self);
+        // The end of the driver's part is up to `Kind::destroy` now.
+        // SAFETY: `this` is not used or dropped after this.
+        unsafe { ManuallyDrop::take(&mut this.0) }.publish();
+    }
+}
+
+impl<T: Driven> Deref for Ready<'_, T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        &self.0
+    }
+}
+
+impl<T: Driven> Drop for Ready<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, and the object was not published.
+        unsafe { end(&**self) };
+        // SAFETY: `self` is being dropped, and does not use it again.
+        unsafe { ManuallyDrop::drop(&mut self.0) };
+    }
+}

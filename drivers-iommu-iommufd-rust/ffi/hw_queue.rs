@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! HW queues, and the list of pages by which their memory is found to be contiguous.
+//!
+//! See [`driven`](super::driven) and [`viommu`](super::viommu) for the contracts with the drivers. The
+//! driver may use the memory of a queue from the init function to the end of the destroy function:
+//! the access that has it pinned is given up after that.
+
+use super::{
+    driven::{
+        end,
+        Destroy,
+        DestroySlot,
+        Draft,
+        Driven,
+        Ready, //
+    },
+    layout::same_layout,
+    pin::PagePtr, //
+};
+use crate::{
+    access::{
+        Access,
+        Internal, //
+    },
+    context::Context,
+    object::{
+        Kind,
+        Object,
+        Ref,
+        User, //
+    },
+    viommu::Viommu, //
+};
+use kernel::{
+    alloc::flags::__GFP_NOWARN,
+    bindings,
+    error::to_result,
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+
+/// A HW queue: `struct iommufd_hw_queue`, less the object header.
+#[repr(C)]
+pub(crate) struct HwQueue {
+    viommu: User<Viommu>,
+    /// An internal access that has the memory of the queue pinned.
+    access: Option<User<Access>>,
+    base_addr: u64,
+    length: usize,
+    type_: bindings::iommu_hw_queue_type,
+    destroy: DestroySlot<bindings::iommufd_hw_queue>,
+}
+
+same_layout!(HwQueue, iommufd_hw_queue: viommu access base_addr length type_ destroy);
+
+impl Driven for HwQueue {
+    type Raw = bindings::iommufd_hw_queue;
+
+    fn destroy_fn(this: &Object<Self>) -> Option<Destroy<bindings::iommufd_hw_queue>> {
+        this.destroy.get()
+    }
+}
+
+impl Kind for HwQueue {
+    fn destroy(this: &Object<Self>, _ctx: &Context) {
+        // SAFETY: The object was published after its init function, and is destroyed once.
+        unsafe { end(this) };
+    }
+}
+
+impl HwQueue {
+    /// Allocates a queue of `viommu`, without memory.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the driver has no queues of this type; [`ENOENT`] if the vIOMMU is being
+    /// destroyed; those of [`Context::reserve`].
+    pub(crate) fn reserve<'a>(
+        viommu: &'a Ref<'_, Viommu>,
+        type_: bindings::iommu_hw_queue_type,
+    ) -> Result<Draft<'a, Self>> {
+        let ops = viommu.ops().ok_or(EOPNOTSUPP)?;
+        if ops.get_hw_queue_size.is_none() || ops.hw_queue_init_phys.is_none() {
+            return Err(EOPNOTSUPP);
+        }
+        // SAFETY: The vIOMMU lives during the call, and has the operation.
+        let size = unsafe { bindings::iommufd_shim_hw_queue_size(viommu.as_ptr().cast(), type_) };
+        if size == 0 || kernel::warn_on!(size < size_of::<Object<Self>>()) {
+            return Err(EOPNOTSUPP);
+        }
+
+        let this = Self {
+            viommu: viommu.user()?,
+            access: None,
+            base_addr: 0,
+            length: 0,
+            type_,
+            destroy: DestroySlot::new(),
+        };
+        let queue = viommu.ctx().reserve_sized(size, Ok::<_, Error>(this))?;
+        Ok(Draft::new(queue))
+    }
+
+    /// Where the queue is: address and length, in bytes of the guest's physical address space.
+    pub(crate) fn place(&self) -> (u64, usize) {
+        (self.base_addr, self.length)
+    }
+}
+
+impl<'a> Draft<'a, HwQueue> {
+    /// Gives the queue its memory and has the driver initialise its part.
+    ///
+    /// `memory` has pinned `length` bytes from `base_addr` in the guest's physical address space,
+    /// which are physically contiguous from `base_pa`. `index` is for the driver.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub(crate) fn start(
+        mut self,
+        memory: Internal<'_>,
+        base_addr: u64,
+        length: usize,
+        base_pa: bindings::phys_addr_t,
+        index: u32,
+    ) -> Result<Ready<'a, HwQueue>> {
+        let queue = self.data().get_mut();
+        queue.access = memory.into_user();
+        queue.base_addr = base_addr;
+        queue.length = length;
+        let init = self
+            .viommu
+            .ops()
+            .and_then(|ops| ops.hw_queue_init_phys)
+            .ok_or(EOPNOTSUPP)?;
+        // SAFETY: `HwQueue::reserve()` asked for the size; the closure calls the init function.
+        unsafe { self.init(|queue| to_result(init(queue.as_ptr().cast(), index, base_pa))) }
+    }
+}
+
+impl Drop for HwQueue {
+    fn drop(&mut self) {
+        if let Some(access) = self.access.take() {
+            let memory = Internal::from_user(access, self.viommu.ctx());
+            crate::viommu::hw_queue::unpin(memory, self.place());
+        }
+    }
+}
+
+/// Room for the pages of a HW queue.
+pub(crate) struct PageList {
+    pages: KVVec<PagePtr>,
+    count: usize,
+}
+
+impl PageList {
+    /// Makes room for `count` pages.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new(count: usize) -> Result<Self> {
+        // User space chooses the size: that it is too large is no reason to warn.
+        let pages = KVVec::with_capacity(count, GFP_KERNEL | __GFP_NOWARN)?;
+        Ok(Self { pages, count })
+    }
+
+    /// Pins the pages from `iova` on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Internal::pin`].
+    pub(crate) fn pin(&mut self, memory: &Internal<'_>, iova: usize) -> Result {
+        self.pages.clear();
+        let out = &mut self.pages.spare_capacity_mut()[..self.count];
+        memory.pin(iova, self.count << PAGE_SHIFT, out)?;
+        // SAFETY: There is room for `count` pages, and `pin()` has written them all.
+        unsafe { self.pages.inc_len(self.count) };
+        Ok(())
+    }
+
+    /// The first page frame of the pages, if each one follows on the one before.
+    pub(crate) fn contiguous(&self) -> Option<usize> {
+        let first = self.pages.first()?.pfn();
+        self.pages
+            .iter()
+            .enumerate()
+            .all(|(i, page)| page.pfn().wrapping_sub(first) == i)
+            .then_some(first)
+    }
+}

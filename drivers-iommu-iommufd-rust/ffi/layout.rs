@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! That Rust types lie in memory as C expects.
+
+use kernel::bindings;
+
+/// Where the data of an [`Object`](super::object::Object) begins: behind the header, aligned.
+pub(super) const fn data_offset<T>() -> usize {
+    size_of::<bindings::iommufd_object>().next_multiple_of(align_of::<T>())
+}
+
+/// Asserts that a field of the data of an object is where C has it.
+macro_rules! same_offset {
+    ($rust:ty, $field:ident, $c:ident, $($cfield:tt)+) => {
+        const _: () = assert!(
+            $crate::ffi::layout::data_offset::<$rust>() + core::mem::offset_of!($rust, $field)
+                == core::mem::offset_of!(kernel::bindings::$c, $($cfield)+)
+        );
+    };
+}
+pub(super) use same_offset;
+
+/// Asserts that an object is laid out as in C, and no larger: drivers embed it.
+macro_rules! same_layout {
+    ($rust:ty, $c:ident: $($field:ident)+) => {
+        $($crate::ffi::layout::same_offset!($rust, $field, $c, $field);)+
+        const _: () = assert!(
+            size_of::<$crate::object::Object<$rust>>() == size_of::<kernel::bindings::$c>()
+        );
+    };
+}
+pub(super) use same_layout;

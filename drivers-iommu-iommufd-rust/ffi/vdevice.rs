@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! vDEVICEs, and how the drivers of IOMMUs find them.
+//!
+//! See [`driven`](super::driven) and [`viommu`](super::viommu) for the contracts with the drivers. A
+//! vDEVICE is among those of its vIOMMU from when it is published until it is destroyed, and its
+//! device is there all that time, so that what drivers find under the lock of `vdevs` is complete.
+
+use super::{
+    driven::{
+        end,
+        Destroy,
+        DestroySlot,
+        Draft,
+        Driven,
+        Ready, //
+    },
+    layout::same_layout, //
+};
+use crate::{
+    context::Context,
+    device::Device,
+    object::{
+        Kind,
+        Object,
+        Ref,
+        RevocableRef,
+        User, //
+    },
+    viommu::Viommu, //
+};
+use core::{
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// The vDEVICEs of a vIOMMU, by the ids that the guest knows them by: a `struct xarray`.
+///
+/// # Invariants
+///
+/// The xarray is initialised. Its entries are pointers to vDEVICEs that are published and not
+/// destroyed, or reserved.
+#[repr(transparent)]
+#[pin_data(PinnedDrop)]
+pub(super) struct Vdevs {
+    #[pin]
+    xa: Opaque<bindings::xarray>,
+}
+
+// SAFETY: An xarray belongs to no thread, and vDEVICEs are `Send` and `Sync`.
+unsafe impl Send for Vdevs {}
+// SAFETY: An xarray has a lock of its own, which each change takes.
+unsafe impl Sync for Vdevs {}
+
+impl Vdevs {
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: `slot` is valid for writes and stays where it is.
+            xa <- Opaque::ffi_init(|slot| unsafe { bindings::xa_init_flags(slot, 0) }),
+        })
+    }
+
+    /// Reserves the place of a vDEVICE that drivers do not see yet.
+    ///
+    /// # Errors
+    ///
+    /// [`EEXIST`] if there is a vDEVICE of this id; [`ENOMEM`].
+    fn reserve(&self, virt_id: usize) -> Result<Slot<'_>> {
+        let xa = self.xa.get();
+        // SAFETY: By the type invariants. `__xa_insert()` wants the lock, and may drop it to
+        // allocate. Without an entry, it reserves the index.
+        let ret = unsafe {
+            bindings::xa_lock(xa);
+            let ret = bindings::__xa_insert(xa, virt_id, null_mut(), bindings::GFP_KERNEL);
+            bindings::xa_unlock(xa);
+            ret
+        };
+        to_result(ret).map_err(|err| if err == EBUSY { EEXIST } else { err })?;
+        // INVARIANT: The index was just reserved.
+        Ok(Slot {
+            vdevs: self,
+            virt_id,
+        })
+    }
+
+    /// Lets drivers not find the vDEVICE of this id any more.
+    fn remove(&self, virt_id: usize) {
+        // SAFETY: By the type invariants. This waits for drivers that have the lock.
+        unsafe { bindings::xa_erase(self.xa.get(), virt_id) };
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Vdevs {
+    fn drop(self: Pin<&mut Self>) {
+        // The vDEVICEs depend on the vIOMMU, so that there are none.
+        // SAFETY: By the type invariants, and nobody uses the xarray any more.
+        unsafe { bindings::xa_destroy(self.xa.get()) };
+    }
+}
+
+/// A place that is taken. Dropping it frees it.
+///
+/// # Invariants
+///
+/// The index `virt_id` of `vdevs` is reserved, by this.
+struct Slot<'a> {
+    vdevs: &'a Vdevs,
+    virt_id: usize,
+}
+
+impl Slot<'_> {
+    /// Lets drivers find a vDEVICE. Cannot fail.
+    ///
+    /// # Safety
+    ///
+    /// The vDEVICE must be complete, and be removed before it is destroyed.
+    unsafe fn fill(self, vdevice: &Object<Vdevice>) {
+        let this = ManuallyDrop::new(self);
+        // INVARIANT: By the requirements of this function.
+        // SAFETY: By the type invariants the xarray is initialised, and the index reserved: nothing
+        // is allocated, so that it does not fail. An object is aligned as an entry has to be.
+        unsafe {
+            bindings::xa_store(
+                this.vdevs.xa.get(),
+                this.virt_id,
+                vdevice.as_ptr().cast(),
+                bindings::GFP_KERNEL,
+            )
+        };
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.vdevs.remove(self.virt_id);
+    }
+}
+
+/// A vDEVICE that is complete, and its place, but that nobody sees yet.
+///
+/// The fields are dropped in order: the driver is done before the place is free.
+#[must_use = "dropping the vDEVICE destroys it"]
+pub(crate) struct ReadyVdevice<'a> {
+    vdevice: Ready<'a, Vdevice>,
+    slot: Slot<'a>,
+}
+
+impl ReadyVdevice<'_> {
+    /// Lets drivers find the vDEVICE, and user space too. Cannot fail.
+    pub(crate) fn publish(self) {
+        let Self { vdevice, slot } = self;
+        // SAFETY: It is complete, and as it is published right after, `Kind::destroy` removes it.
+        unsafe { slot.fill(&vdevice) };
+        vdevice.publish();
+    }
+}
+
+impl Deref for ReadyVdevice<'_> {
+    type Target = Object<Vdevice>;
+
+    fn deref(&self) -> &Object<Vdevice> {
+        &self.vdevice
+    }
+}
+
+/// A vDEVICE: `struct iommufd_vdevice`, less the object header.
+///
+/// # Invariants
+///
+/// `idev` is from [`RevocableRef::into_raw`] of a device of the context of `viommu`.
+#[repr(C)]
+pub(crate) struct Vdevice {
+    viommu: User<Viommu>,
+    idev: NonNull<Object<Device>>,
+    virt_id: u64,
+    destroy: DestroySlot<bindings::iommufd_vdevice>,
+}
+
+same_layout!(Vdevice, iommufd_vdevice: viommu idev virt_id destroy);
+
+// SAFETY: `idev` stands for a `RevocableRef`, which is `Send`, as the other fields are.
+unsafe impl Send for Vdevice {}
+// SAFETY: `idev` stands for a `RevocableRef`, which is `Sync`, as the other fields are.
+unsafe impl Sync for Vdevice {}
+
+impl Driven for Vdevice {
+    type Raw = bindings::iommufd_vdevice;
+
+    fn destroy_fn(this: &Object<Self>) -> Option<Destroy<bindings::iommufd_vdevice>> {
+        this.destroy.get()
+    }
+}
+
+impl Kind for Vdevice {
+    fn destroy(this: &Object<Self>, _ctx: &Context) {
+        let mut seat = this.device().seat();
+        // SAFETY: The object was published after its init function, and is destroyed once.
+        unsafe { end(this) };
+        // CAST: It was a `usize`.
+        this.viommu.vdevs.remove(this.virt_id as usize);
+        seat.leave();
+    }
+}
+
+impl Vdevice {
+    /// Makes a vDEVICE of `viommu`, with the driver's part, and reserves its place. It keeps the
+    /// device until it is revoked.
+    ///
+    /// # Errors
+    ///
+    /// - [`EEXIST`] if the vIOMMU has a vDEVICE of this id;
+    /// - [`ENOENT`] if the vIOMMU is being destroyed;
+    /// - [`EOPNOTSUPP`] if the driver contradicts itself, which is a bug;
+    /// - what the driver says, and those of [`Context::reserve`].
+    pub(crate) fn create<'a>(
+        viommu: &'a Ref<'_, Viommu>,
+        device: RevocableRef<Device>,
+        virt_id: usize,
+    ) -> Result<ReadyVdevice<'a>> {
+        let (size, init) = viommu
+            .ops()
+            .map_or((0, None), |ops| (ops.vdevice_size, ops.vdevice_init));
+        if size != 0 && kernel::warn_on!(size < size_of::<Object<Self>>() || init.is_none()) {
+            return Err(EOPNOTSUPP);
+        }
+
+        // INVARIANT: The device belongs to the context of the vIOMMU, as both were looked up there.
+        let this = Self {
+            viommu: viommu.user()?,
+            // SAFETY: The pointer of a reference is not null.
+            idev: unsafe { NonNull::new_unchecked(device.into_raw().cast()) },
+            // CAST: `usize` has at most 64 bits.
+            virt_id: virt_id as u64,
+            destroy: DestroySlot::new(),
+        };
+        let draft = Draft::new(viommu.ctx().reserve_sized(size, Ok::<_, Error>(this))?);
+        let slot = viommu.vdevs.reserve(virt_id)?;
+        // SAFETY: The driver asked for the size; the closure calls its init function.
+        let vdevice = unsafe {
+            draft.init(|vdevice| match init {
+                Some(init) => to_result(init(vdevice.as_ptr().cast())),
+                None => Ok(()),
+            })
+        }?;
+        Ok(ReadyVdevice { vdevice, slot })
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> &Object<Device> {
+        // SAFETY: By the type invariants it stands for a reference, which keeps the device.
+        unsafe { self.idev.as_ref() }
+    }
+}
+
+impl Drop for Vdevice {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, and it is not used after this.
+        drop(unsafe {
+            RevocableRef::<Device>::from_raw(self.viommu.ctx(), self.idev.as_ptr().cast())
+        });
+    }
+}

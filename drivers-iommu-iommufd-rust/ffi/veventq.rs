@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Queues of events of a vIOMMU, to which `driver.c` appends.
+//!
+//! The structures are those of `iommufd_rust_eventq.h`. Contract: `driver.c` finds a queue in
+//! `iommufd_viommu::veventqs` and uses it under a read lock of `veventqs_rwsem`; it touches what
+//! comes after `common.lock` under that lock only; an event is in one list at most, allocated with
+//! `kmalloc()`, and belongs to the queue from when it is appended. Reading takes events off the
+//! list; that is done here.
+
+use super::layout::same_offset;
+use crate::{
+    context::Context,
+    object::{
+        Kind,
+        Object,
+        Reserved,
+        User, //
+    },
+    viommu::Viommu, //
+};
+use core::{
+    marker::PhantomPinned,
+    mem::offset_of,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    fs::anon_inode::{
+        new_poll_head,
+        PollHead, //
+    },
+    interop::list::{
+        CList,
+        CListHead, //
+    },
+    new_spinlock,
+    prelude::*,
+    sync::{
+        rwsem::WriteGuard,
+        SpinLock, //
+    },
+    transmute::AsBytes,
+    types::Opaque, //
+};
+
+/// The part of `struct iommufd_veventq` that its lock protects.
+///
+/// # Invariants
+///
+/// The list has events that `driver.c` appended, and `lost.node` at most once.
+#[repr(C)]
+struct Events {
+    deliver: bindings::list_head,
+    num_events: u32,
+    sequence: u32,
+    lost: bindings::iommufd_vevent,
+}
+
+/// The events of one type of a vIOMMU: `struct iommufd_veventq`, less the object header, and with
+/// the Rust part at the end.
+#[repr(C)]
+#[pin_data(PinnedDrop)]
+pub(crate) struct Veventq {
+    /// In the list of the vIOMMU, and under its lock.
+    #[pin]
+    node: CListHead,
+    type_: bindings::iommu_veventq_type,
+    depth: u32,
+    #[pin]
+    pollers: PollHead,
+    #[pin]
+    events: SpinLock<Opaque<Events>>,
+    viommu: User<Viommu>,
+    #[pin]
+    _pin: PhantomPinned,
+}
+
+same_offset!(Veventq, node, iommufd_veventq, node);
+same_offset!(Veventq, type_, iommufd_veventq, type_);
+same_offset!(Veventq, depth, iommufd_veventq, depth);
+same_offset!(Veventq, pollers, iommufd_veventq, wait_queue);
+same_offset!(Veventq, events, iommufd_veventq, common);
+// What a lock protects follows it directly, aligned.
+const _: () = {
+    use bindings::iommufd_veventq as C;
+    let events = offset_of!(C, common)
+        + size_of::<bindings::spinlock_t>().next_multiple_of(align_of::<Events>());
+
+    assert!(events + offset_of!(Events, deliver) == offset_of!(C, deliver));
+    assert!(events + offset_of!(Events, num_events) == offset_of!(C, num_events));
+    assert!(events + offset_of!(Events, sequence) == offset_of!(C, sequence));
+    assert!(events + offset_of!(Events, lost) == offset_of!(C, lost_events_header));
+};
+
+// SAFETY: What the pointers in `events` lead to belongs to the queue, and to no thread.
+unsafe impl Send for Veventq {}
+// SAFETY: The events are used under their lock, and the other fields are `Sync`.
+unsafe impl Sync for Veventq {}
+
+impl Kind for Veventq {
+    fn destroy(this: &Object<Self>, _ctx: &Context) {
+        Veventqs::lock(&this.viommu).remove(this);
+    }
+}
+
+impl Veventq {
+    /// A queue that is in no list yet.
+    pub(crate) fn new(
+        type_: bindings::iommu_veventq_type,
+        depth: u32,
+        viommu: User<Viommu>,
+    ) -> impl PinInit<Self, Error> {
+        let events = Opaque::ffi_init(|slot: *mut Events| {
+            // INVARIANT: The list is empty.
+            // SAFETY: `slot` is valid for writes and stays where it is.
+            unsafe {
+                slot.write_bytes(0, 1);
+                bindings::INIT_LIST_HEAD(&raw mut (*slot).deliver);
+                bindings::INIT_LIST_HEAD(&raw mut (*slot).lost.node);
+                (*slot).lost.header.flags =
+                    bindings::iommu_veventq_flag_IOMMU_VEVENTQ_FLAG_LOST_EVENTS;
+            }
+        });
+        try_pin_init!(Self {
+            node <- CListHead::new(),
+            type_,
+            depth,
+            pollers <- new_poll_head!("iommufd_veventq::pollers"),
+            events <- new_spinlock!(events, "iommufd_veventq::events"),
+            viommu,
+            _pin: PhantomPinned,
+        }? Error)
+    }
+
+    /// The queue that `driver.c` notifies when it has appended an event.
+    pub(crate) fn pollers(&self) -> &PollHead {
+        &self.pollers
+    }
+
+    /// Calls `f` with the events and the head of their list.
+    fn with_events<R>(&self, f: impl FnOnce(*mut Events, &CListHead) -> R) -> R {
+        let events = self.events.lock();
+        let events = events.get();
+        // SAFETY: The events are initialised, and their lock is held until `f` has returned: nobody
+        // else changes the list.
+        let list = unsafe { CListHead::from_raw(&raw mut (*events).deliver) };
+
+        f(events, list)
+    }
+
+    /// Whether there is nothing to read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.with_events(|_, list| !list.is_linked())
+    }
+
+    /// Takes out the first event, or a note that some were lost.
+    pub(crate) fn fetch(&self) -> Option<Vevent> {
+        self.with_events(|events, list| {
+            if !list.is_linked() {
+                return None;
+            }
+            let first = list.next();
+            // SAFETY: The lock is held. By the invariants of `Events` the entry is either the note,
+            // which stays, or in an event, whose only owner is the queue.
+            unsafe {
+                first.del_init();
+                let lost = &raw mut (*events).lost;
+                if first.as_raw() == &raw mut (*lost).node {
+                    return Some(Vevent::Lost((*lost).header));
+                }
+                let event = kernel::container_of!(first.as_raw(), bindings::iommufd_vevent, node);
+                // INVARIANT: It belongs to the queue, which has just forgotten it.
+                Some(Vevent::Event(OwnedVevent(NonNull::new_unchecked(event))))
+            }
+        })
+    }
+
+    /// Puts back what [`Self::fetch`] took out.
+    pub(crate) fn restore(&self, event: Vevent) {
+        self.with_events(|events, list| {
+            // SAFETY: The lock is held. The note is in no list, as it was taken out and only comes
+            // back to an empty one; an event that has an owner is in none, and is the queue's now.
+            unsafe {
+                let node = match event {
+                    // The events behind it tell by their numbers that some were lost.
+                    Vevent::Lost(_) if list.is_linked() => return,
+                    Vevent::Lost(_) => &raw mut (*events).lost.node,
+                    Vevent::Event(event) => &raw mut (*event.into_raw().as_ptr()).node,
+                };
+                list.add(CListHead::from_raw(node));
+            }
+        });
+    }
+
+    /// An event that was fetched has been read: makes room for another one.
+    pub(crate) fn consume(&self, event: Vevent) {
+        if let Vevent::Event(_) = &event {
+            self.with_events(|events, _| {
+                // SAFETY: The events are initialised, and their lock is held.
+                unsafe { (*events).num_events = (*events).num_events.wrapping_sub(1) };
+            });
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Veventq {
+    fn drop(self: Pin<&mut Self>) {
+        // A queue that is being dropped is in no list, so that there are no new events.
+        while let Some(event) = self.fetch() {
+            drop(event);
+        }
+    }
+}
+
+/// The event queues of a vIOMMU, locked for a change.
+pub(crate) struct Veventqs<'a> {
+    viommu: &'a Viommu,
+    _lock: WriteGuard<'a, ()>,
+}
+
+impl<'a> Veventqs<'a> {
+    /// Locks the event queues of a vIOMMU.
+    pub(crate) fn lock(viommu: &'a Viommu) -> Self {
+        Self {
+            viommu,
+            _lock: viommu.veventqs_rwsem.write(),
+        }
+    }
+
+    /// Whether there is a queue for events of this type.
+    pub(crate) fn contains(&self, type_: bindings::iommu_veventq_type) -> bool {
+        const NODE: usize = offset_of!(Veventq, node);
+
+        // SAFETY: The list is initialised, and does not change while it is locked. Its entries are
+        // the nodes of queues, which leave the list before they go.
+        let queues = unsafe { CList::<Veventq, NODE>::from_raw(self.viommu.veventqs.as_raw()) };
+
+        queues.iter().any(|queue| queue.type_ == type_)
+    }
+
+    /// Lets user space find a queue, and IOMMU drivers queue events. Cannot fail.
+    ///
+    /// A queue of another vIOMMU than this would get no events.
+    pub(crate) fn publish(&mut self, veventq: Reserved<'_, Veventq>) -> User<Veventq> {
+        let user = veventq.publish_with_user();
+        if self.has(&user) {
+            // SAFETY: The list is locked. The node is in no list, and leaves this one when the
+            // object, which is published now, is destroyed.
+            unsafe { self.viommu.veventqs.add_tail(&user.node) };
+        }
+        user
+    }
+
+    /// Lets IOMMU drivers not find a queue any more.
+    fn remove(&mut self, veventq: &Object<Veventq>) {
+        if self.has(veventq) {
+            // SAFETY: The list is locked, and the node is in there.
+            unsafe { veventq.node.del_init() };
+        }
+    }
+
+    fn has(&self, veventq: &Veventq) -> bool {
+        core::ptr::eq(&raw const **veventq.viommu, self.viommu)
+    }
+}
+
+/// What `read()` finds in a [`Veventq`].
+pub(crate) enum Vevent {
+    /// Events were lost.
+    Lost(bindings::iommufd_vevent_header),
+    /// An event with its data.
+    Event(OwnedVevent),
+}
+
+impl Vevent {
+    /// The data behind the header.
+    pub(crate) fn data(&self) -> &[u8] {
+        match self {
+            Vevent::Lost(_) => &[],
+            Vevent::Event(event) => event.data(),
+        }
+    }
+
+    /// The header as user space gets it.
+    pub(crate) fn header(&self) -> VeventHeader {
+        match self {
+            Vevent::Lost(header) => VeventHeader(*header),
+            Vevent::Event(event) => event.header(),
+        }
+    }
+}
+
+/// The header of an event: `struct iommufd_vevent_header`.
+#[repr(transparent)]
+pub(crate) struct VeventHeader(bindings::iommufd_vevent_header);
+
+// SAFETY: Two integers without padding.
+unsafe impl AsBytes for VeventHeader {}
+const _: () = assert!(size_of::<VeventHeader>() == size_of::<[u32; 2]>());
+
+/// An event that is in no list.
+///
+/// # Invariants
+///
+/// Points to an event from `driver.c` that this owns: `data_len` bytes of data follow the
+/// structure, in one `kmalloc()` allocation.
+pub(crate) struct OwnedVevent(NonNull<bindings::iommufd_vevent>);
+
+// SAFETY: An event is memory, which belongs to no thread.
+unsafe impl Send for OwnedVevent {}
+
+impl OwnedVevent {
+    fn header(&self) -> VeventHeader {
+        // SAFETY: By the type invariants.
+        VeventHeader(unsafe { self.0.as_ref() }.header)
+    }
+
+    fn data(&self) -> &[u8] {
+        let event = self.0.as_ptr();
+        // SAFETY: By the type invariants, as many bytes as the length says follow the structure.
+        unsafe {
+            let data = event
+                .cast::<u8>()
+                .add(offset_of!(bindings::iommufd_vevent, event_data));
+            // CAST: The length comes from a `size_t` that an allocation was made with.
+            core::slice::from_raw_parts(data, (*event).data_len as usize)
+        }
+    }
+
+    fn into_raw(self) -> NonNull<bindings::iommufd_vevent> {
+        core::mem::ManuallyDrop::new(self).0
+    }
+}
+
+impl Drop for OwnedVevent {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants it is ours, from kmalloc(), and not used after this.
+        unsafe { bindings::kfree(self.0.as_ptr().cast()) };
+    }
+}
