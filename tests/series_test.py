@@ -103,6 +103,16 @@ class Item(unittest.TestCase):
             }
             """))
 
+    def test_last_item_of_a_block(self):
+        self.assertEqual(without("a.rs", """
+            impl A for B {
+                /// C.
+                fn c() {}
+            }
+            """, "fn c"), text("""
+            impl A for B {}
+            """))
+
     def test_end_of_a_vertical_list(self):
         self.assertEqual(without("a.rs", """
             use crate::{
