@@ -8,7 +8,7 @@
 //! [`HwptRef`] is a user of either.
 //!
 //! A paging HWPT is in the list of its IOAS, and its domain in the IO page table, from the moment
-//! it is complete ([`NewPaging`]) until it is destroyed. Both change under the mutex of the IOAS,
+//! it is complete ([`ListedPaging`]) until it is destroyed. Both change under the mutex of the IOAS,
 //! so that whoever looks for a HWPT to attach to finds none that is half made, and two of them do
 //! not make the same one twice. A HWPT that the kernel made for a device that was attached to an
 //! IOAS is
@@ -23,10 +23,7 @@
 
 use crate::{
     context::Context,
-    device::{
-        attach,
-        Device, //
-    },
+    device::Device,
     eventq::Fault,
     ffi::{
         domain::PagingDomain,
@@ -150,7 +147,8 @@ pub(crate) struct HwptNested {
     parent: User<HwptPaging>,
     pasid_compatible: bool,
     fault: SetOnce<User<Fault>>,
-    _viommu: Option<User<Viommu>>,
+    /// The vIOMMU that it was made for.
+    viommu: Option<User<Viommu>>,
 }
 
 impl HwptNested {
@@ -237,48 +235,18 @@ impl HwptRef {
     }
 }
 
-/// A paging HWPT that is complete, but not published. Dropping it undoes everything.
-///
-/// The fields are dropped in order: it leaves the IOAS before it is freed.
-pub(crate) struct NewPaging<'a> {
-    listed: Listed<'a>,
-    hwpt: Reserved<'a, HwptPaging>,
-}
-
-/// The id of a new HWPT is in the list of its IOAS, and its domain in the IO page table.
-struct Listed<'a> {
-    hwpts: &'a mut KVec<u32>,
-    id: u32,
-    ioas: User<Ioas>,
-    domain: Arc<PagingDomain>,
-    armed: bool,
-}
-
-impl Drop for Listed<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            unlist(self.hwpts, self.id);
-            self.ioas.iopt.remove_domain(&self.domain);
-        }
-    }
-}
+/// A paging HWPT that is in no IOAS yet. Dropping it frees it.
+pub(crate) struct NewPaging<'a>(Reserved<'a, HwptPaging>);
 
 impl<'a> NewPaging<'a> {
-    /// Makes an automatic HWPT for a device, and attaches it (and its PASID) if there is one.
-    ///
-    /// `hwpts` is the list of the IOAS: its mutex is held until the HWPT is published.
+    /// Makes an automatic HWPT for a device.
     ///
     /// # Errors
     ///
-    /// As [`attach::attach`], or what the IOMMU driver says.
-    pub(crate) fn auto(
-        ctx: &'a Context,
-        ioas: User<Ioas>,
-        hwpts: &'a mut KVec<u32>,
-        device: &Device,
-        attach: Option<(&User<Device>, u32)>,
-    ) -> Result<Self> {
-        Self::new(ctx, ioas, hwpts, device, 0, None, true, attach)
+    /// - [`ENODEV`] if the device has lost its IOMMU;
+    /// - [`ENOMEM`], or what the IOMMU driver says.
+    pub(crate) fn auto(ctx: &'a Context, ioas: User<Ioas>, device: &Device) -> Result<Self> {
+        Self::new(ctx, ioas, device, 0, None, true)
     }
 
     /// Makes a HWPT.
@@ -287,18 +255,14 @@ impl<'a> NewPaging<'a> {
     ///
     /// - [`ENODEV`] if the device has lost its IOMMU;
     /// - [`EOPNOTSUPP`] for what the IOMMU or this kernel cannot do;
-    /// - [`EADDRINUSE`] if the IOAS maps what the domain cannot translate;
     /// - [`ENOMEM`], or what the IOMMU driver says.
-    #[expect(clippy::too_many_arguments)]
     fn new(
         ctx: &'a Context,
         ioas: User<Ioas>,
-        hwpts: &'a mut KVec<u32>,
         device: &Device,
         flags: u32,
         data: Option<&bindings::iommu_user_data>,
         auto: bool,
-        attach: Option<(&User<Device>, u32)>,
     ) -> Result<Self> {
         let ops = device.ops().ok_or(ENODEV)?;
         if (flags != 0 || data.is_some()) && ops.domain_alloc_paging_flags.is_none() {
@@ -339,28 +303,45 @@ impl<'a> NewPaging<'a> {
             ioas,
         }? Error))?;
         ffi::link(&hwpt);
-        hwpts.reserve(1, GFP_KERNEL_ACCOUNT)?;
-
-        if let Some((device, pasid)) = attach {
-            attach::attach(ctx, device, pasid, HwptRef::Paging(hwpt.user()))?;
-        }
-        if let Err(err) = hwpt.ioas.iopt.add_domain(&hwpt.paging) {
-            if let Some((device, pasid)) = attach {
-                drop(attach::detach(device, pasid));
-            }
-            return Err(err);
-        }
-        let listed = Listed {
-            id: hwpt.id(),
-            hwpts,
-            ioas: hwpt.ioas.another(),
-            domain: hwpt.paging.clone(),
-            armed: true,
-        };
-        listed.hwpts.push(listed.id, GFP_KERNEL_ACCOUNT)?;
-        Ok(Self { hwpt, listed })
+        Ok(Self(hwpt))
     }
 
+    /// A user of the HWPT, which must be put before an unpublished HWPT is dropped.
+    pub(crate) fn user(&self) -> HwptRef {
+        HwptRef::Paging(self.0.user())
+    }
+
+    /// Enters the HWPT in the list of its IOAS, and maps there what the IOAS maps.
+    ///
+    /// The mutex of the IOAS, which `hwpts` stands for, is held until the HWPT is published.
+    ///
+    /// # Errors
+    ///
+    /// [`EADDRINUSE`] if the IOAS maps what the domain cannot translate, or [`ENOMEM`]; with the
+    /// HWPT, as it was.
+    pub(crate) fn list<'h>(
+        self,
+        hwpts: &'h mut KVec<u32>,
+    ) -> Result<ListedPaging<'a, 'h>, (Self, Error)> {
+        match Listed::new(&self.0, hwpts) {
+            Ok(listed) => Ok(ListedPaging {
+                listed,
+                hwpt: self.0,
+            }),
+            Err(err) => Err((self, err)),
+        }
+    }
+}
+
+/// A paging HWPT that is complete, but not published. Dropping it undoes everything.
+///
+/// The fields are dropped in order: it leaves the IOAS before it is freed.
+pub(crate) struct ListedPaging<'a, 'h> {
+    listed: Listed<'h>,
+    hwpt: Reserved<'a, HwptPaging>,
+}
+
+impl ListedPaging<'_, '_> {
     /// A user of the HWPT, which must be put before an unpublished HWPT is dropped.
     pub(crate) fn user(&self) -> HwptRef {
         HwptRef::Paging(self.hwpt.user())
@@ -374,6 +355,40 @@ impl<'a> NewPaging<'a> {
         listed.armed = false;
         hwpt.publish();
         id
+    }
+}
+
+/// The id of a new HWPT is in the list of its IOAS, and its domain in the IO page table.
+struct Listed<'h> {
+    hwpts: &'h mut KVec<u32>,
+    id: u32,
+    ioas: User<Ioas>,
+    domain: Arc<PagingDomain>,
+    armed: bool,
+}
+
+impl<'h> Listed<'h> {
+    fn new(hwpt: &Reserved<'_, HwptPaging>, hwpts: &'h mut KVec<u32>) -> Result<Self> {
+        hwpts.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        hwpt.ioas.iopt.add_domain(&hwpt.paging)?;
+        let listed = Self {
+            id: hwpt.id(),
+            hwpts,
+            ioas: hwpt.ioas.another(),
+            domain: hwpt.paging.clone(),
+            armed: true,
+        };
+        listed.hwpts.push(listed.id, GFP_KERNEL_ACCOUNT)?;
+        Ok(listed)
+    }
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            unlist(self.hwpts, self.id);
+            self.ioas.iopt.remove_domain(&self.domain);
+        }
     }
 }
 
@@ -403,7 +418,7 @@ fn new_nested<'a>(
     }
     let domain = NestedDomain::new(ops, device.dev(), &parent.paging, for_driver, data)?;
 
-    reserve_nested(ctx, domain, parent, flags, None)
+    reserve_nested(ctx, domain, parent, flags)
 }
 
 /// Makes a nested HWPT for a vIOMMU.
@@ -421,7 +436,9 @@ fn new_nested_of_viommu<'a>(
     let domain = NestedDomain::of_viommu(&viommu, for_driver, data)?;
     let parent = viommu.hwpt().another();
 
-    reserve_nested(ctx, domain, parent, flags, Some(viommu))
+    let mut hwpt = reserve_nested(ctx, domain, parent, flags)?;
+    hwpt.data().get_mut().viommu = Some(viommu);
+    Ok(hwpt)
 }
 
 fn reserve_nested<'a>(
@@ -429,14 +446,13 @@ fn reserve_nested<'a>(
     domain: NestedDomain,
     parent: User<HwptPaging>,
     flags: u32,
-    viommu: Option<User<Viommu>>,
 ) -> Result<Reserved<'a, HwptNested>> {
     let hwpt = ctx.reserve(try_init!(HwptNested {
         domain,
         parent,
         pasid_compatible: flags & ALLOC_PASID != 0,
         fault: SetOnce::new(),
-        _viommu: viommu,
+        viommu: None,
     }? Error))?;
     ffi::link(&hwpt);
     Ok(hwpt)
@@ -467,9 +483,8 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
         Ok(ioas) => {
             let mut hwpts = ioas.hwpts.lock();
             let data = (data.len != 0).then_some(&data);
-            let user = ioas.user()?;
-            let hwpt =
-                NewPaging::new(ctx, user, &mut hwpts, &device, cmd.flags, data, false, None)?;
+            let hwpt = NewPaging::new(ctx, ioas.user()?, &device, cmd.flags, data, false)?;
+            let hwpt = hwpt.list(&mut hwpts).map_err(|(_, err)| err)?;
             finish(cmd, &hwpt.hwpt)?;
             hwpt.publish();
             return Ok(());

@@ -32,10 +32,10 @@ use crate::{
         Attached, //
     },
     hwpt::{
-        self,
         HwptNested,
         HwptPaging,
-        HwptRef, //
+        HwptRef,
+        NewPaging, //
     },
     ioas::Ioas,
     object::{
@@ -400,9 +400,22 @@ fn attach_to_ioas(
         }
     }
 
-    // Some IOMMU drivers cannot make a domain without attaching it.
-    let attach = (op == Op::Attach).then_some((device, pasid));
-    let new = hwpt::NewPaging::auto(ctx, ioas.user()?, &mut hwpts, device, attach)?;
+    let new = NewPaging::auto(ctx, ioas.user()?, device)?;
+    // Some IOMMU drivers complete a domain when it is attached: that comes before it is filled.
+    if op == Op::Attach {
+        attach(ctx, device, pasid, new.user())?;
+    }
+    let new = match new.list(&mut hwpts) {
+        Ok(new) => new,
+        Err((new, err)) => {
+            if op == Op::Attach {
+                drop(detach(device, pasid));
+            }
+            // Nobody uses it any more.
+            drop(new);
+            return Err(err);
+        }
+    };
     let old = match op {
         Op::Attach => None,
         Op::Replace => replace(ctx, device, pasid, new.user())?,
