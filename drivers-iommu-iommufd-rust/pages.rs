@@ -68,6 +68,7 @@ use crate::{
     },
 };
 use kernel::{
+    mm::folio::is_memory_file,
     new_mutex,
     page::{
         PAGE_MASK,
@@ -188,8 +189,9 @@ impl Pages {
     /// # Errors
     ///
     /// `EINVAL` if `len` is zero or a dma-buf has fewer bytes, `EOVERFLOW` if no file can have so
-    /// many, `EBADF` if there is no file, `ENOMEM`, and what the exporter of a dma-buf says.
-    /// Whether it is a memory file and has so many bytes will be seen when it is pinned.
+    /// many, `EBADF` if there is no file, `EINVAL` if it is of another kind, `ENOMEM`, and what the
+    /// exporter of a dma-buf says. Whether a memory file has so many bytes will be seen when it is
+    /// pinned.
     pub(crate) fn from_fd(
         fd: i32,
         start: usize,
@@ -219,8 +221,13 @@ impl Pages {
                 pages
             }
             Err(_) => {
+                let file = pin::file(fd)?;
+                // Another kind could not be pinned, but keep the context alive: by being its file.
+                if !is_memory_file(&file) {
+                    return Err(EINVAL);
+                }
                 let source = Source::File {
-                    file: pin::file(fd)?,
+                    file,
                     start: start & PAGE_MASK,
                 };
                 Self::new(source, start_byte, len, writable, mode, Owner::current()?)?

@@ -209,6 +209,10 @@ fn map_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
     if (map.argsz as usize) < size_of::<DmaMap>() || map.flags & !FLAGS != 0 {
         return Err(EINVAL);
     }
+    // An IOMMU has no page that may be neither read nor written.
+    if map.flags == 0 {
+        return Err(EINVAL);
+    }
     let mut prot = bindings::IOMMU_CACHE;
     if map.flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
         prot |= bindings::IOMMU_READ;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
+#include <linux/shmem_fs.h>
 
 __rust_helper unsigned long rust_helper_page_to_pfn(const struct page *page)
 {
@@ -32,4 +34,14 @@ __rust_helper struct folio *rust_helper_page_folio(struct page *page)
 __rust_helper bool rust_helper_folio_test_hugetlb(const struct folio *folio)
 {
 	return folio_test_hugetlb(folio);
+}
+
+__rust_helper bool rust_helper_shmem_file(struct file *file)
+{
+	return shmem_file(file);
+}
+
+__rust_helper bool rust_helper_is_file_hugepages(const struct file *file)
+{
+	return is_file_hugepages(file);
 }

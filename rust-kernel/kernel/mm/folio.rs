@@ -24,6 +24,13 @@ use crate::{
     prelude::*, //
 };
 
+/// Whether a file is one of memory, of shmem or hugetlbfs: others cannot be pinned.
+#[inline]
+pub fn is_memory_file(file: &File) -> bool {
+    // SAFETY: The file exists.
+    unsafe { bindings::shmem_file(file.as_ptr()) || bindings::is_file_hugepages(file.as_ptr()) }
+}
+
 /// A queue of pinned folios, filled from a memory file, drained as runs of pages.
 ///
 /// A small queue needs no memory but that on the stack. Folios that are still in it when it is

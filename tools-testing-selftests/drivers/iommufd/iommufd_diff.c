@@ -44,32 +44,6 @@
 /* A sequence that takes longer hangs. */
 #define SECONDS 60
 
-/*
- * Where the two differ on purpose, since C is wrong: the command, and what is
- * in the line of each, be it of that command or one that tells of its effect.
- * What a sequence does after such a difference is not compared.
- */
-struct deliberate {
-	const char *name;
-	const char *reason;
-	const char *command;
-	const char *c, *rust;
-};
-
-static const struct deliberate deliberate[] = {
-	{
-		"cookie 0",
-		"A response with the cookie 0, which is none, makes C's table hand out 0 as a cookie.",
-		"read", " cookie=0 ", " cookie=",
-	}, {
-		"pinned pages of a privileged process",
-		"CHANGE_PROCESS moves VmPin only of pages that count against a limit, and takes it from the new process all the same when they are unpinned.",
-		"VmPin", "VmPin=", "VmPin=",
-	},
-};
-
-static unsigned int deliberate_seen[ARRAY_SIZE(deliberate)];
-
 struct options {
 	/* The modules: first the one that is right, then the one in doubt. */
 	const char *module[2];
@@ -299,35 +273,9 @@ static const char *kind_of(const char *text, const struct difference *d,
 	return kind;
 }
 
-static bool is_deliberate(const char *text, const struct difference *d)
-{
-	char kind[64];
-	unsigned int i;
-
-	kind_of(text, d, kind, sizeof(kind));
-	for (i = 0; i < ARRAY_SIZE(deliberate); i++) {
-		const struct deliberate *want = &deliberate[i];
-
-		if (!strcmp(kind, want->command) &&
-		    memmem(d->line[0], d->length[0], want->c,
-			   strlen(want->c)) &&
-		    memmem(d->line[1], d->length[1], want->rust,
-			   strlen(want->rust))) {
-			deliberate_seen[i]++;
-			return true;
-		}
-	}
-	return false;
-}
-
-/*
- * The first line where two texts differ. After a difference that is
- * deliberate, what lives differs too: nothing after it counts.
- */
+/* The first line where two texts differ. */
 static bool differ(const char *a, const char *b, struct difference *d)
 {
-	const char *text = a;
-
 	for (d->number = 1; *a || *b; d->number++) {
 		int an = line_length(a), bn = line_length(b);
 
@@ -336,7 +284,7 @@ static bool differ(const char *a, const char *b, struct difference *d)
 			d->line[1] = b;
 			d->length[0] = an;
 			d->length[1] = bn;
-			return !is_deliberate(text, d);
+			return true;
 		}
 		a += an + !!a[an];
 		b += bn + !!b[bn];
@@ -579,7 +527,6 @@ static void compare(const struct options *options,
 		    const struct sequence *seqs, unsigned int n)
 {
 	struct run runs[2] = {};
-	unsigned int seen[ARRAY_SIZE(deliberate)];
 	char shown[SHOWN_MAX][64];
 	unsigned int i, j, found = 0, nr_shown = 0;
 	struct difference d;
@@ -587,7 +534,7 @@ static void compare(const struct options *options,
 	char kind[64];
 
 	ksft_print_header();
-	ksft_set_plan(1 + ARRAY_SIZE(deliberate) + CMD_NR);
+	ksft_set_plan(1 + CMD_NR);
 	for (i = 0; i < 2; i++) {
 		start = now();
 		runs[i].stats = shared(sizeof(struct stats));
@@ -597,10 +544,6 @@ static void compare(const struct options *options,
 			       now() - start);
 		keep(options, i, &runs[i], seqs, n);
 	}
-	memset(deliberate_seen, 0, sizeof(deliberate_seen));
-	for (i = 0; i < n; i++)
-		differ(runs[0].texts[i], runs[1].texts[i], &d);
-	memcpy(seen, deliberate_seen, sizeof(seen));
 	for (i = 0; i < n; i++) {
 		if (!differ(runs[0].texts[i], runs[1].texts[i], &d))
 			continue;
@@ -621,13 +564,6 @@ static void compare(const struct options *options,
 	}
 	ksft_print_msg("%u of %u sequences differ\n", found, n);
 	ksft_test_result(!found, "results agree\n");
-	for (i = 0; i < ARRAY_SIZE(deliberate); i++) {
-		ksft_print_msg("%s\n", deliberate[i].reason);
-		ksft_print_msg("seen in %u sequences\n", seen[i]);
-		ksft_test_result(seen[i] ||
-				 options->calls < CALLS_FOR_ERRNOS,
-				 "deliberate: %s\n", deliberate[i].name);
-	}
 	for (i = 0; i < CMD_NR; i++)
 		report_command(options, i, runs[0].stats);
 	ksft_finished();

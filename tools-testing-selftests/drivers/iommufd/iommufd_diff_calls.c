@@ -781,11 +781,8 @@ static void do_map_file(struct world *w)
 	u64 uva = 0;
 
 	if (wrong(w, 5)) {
-		/*
-		 * Not /dev/iommu itself: C takes any file until there is a
-		 * page table to fill, and that one would hold itself for ever.
-		 */
-		int others[] = { -1, 1000, null_fd };
+		/* A context that is mapped into itself must not stay. */
+		int others[] = { -1, 1000, null_fd, w->fd };
 
 		cmd.fd = others[below(w, ARRAY_SIZE(others))];
 		cmd.start = below(w, 4) * PAGE;
@@ -1367,8 +1364,7 @@ static void do_vfio_map(struct world *w)
 	u64 length = pick_length(w);
 
 	map->argsz = wrong(w, 3) ? below(w, sizeof(*map)) : sizeof(*map);
-	/* With neither, C maps in vain, and a page table warns. */
-	map->flags = wrong(w, 5) ? below(w, 16) | 1 :
+	map->flags = wrong(w, 5) ? below(w, 16) :
 		VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
 	map->vaddr = pick_memory(w, length);
 	map->iova = pick_iova(w, map->vaddr, length);
