@@ -28,7 +28,7 @@ run: build ## build the kernel with the series, boot it, do VFIO DMA and run the
 test: ## run all tests: series checks, KUnit, selftests, the DMA client
 	@scripts/test
 
-test-full: ## the same, building every patch of the series, and VFIO on two kinds of IOMMU
+test-full: ## the same, building every patch and every configuration of config/matrix, and VFIO on more IOMMUs
 	@FULL=1 scripts/test
 
 stress: ## races, hostile input, faults, debug kernels: hours (PARTS="race fuzz": those; SCALE=10: a tenth of the time)
