@@ -17,5 +17,8 @@ suite_vfio_selftests nvme || rc=1
 suite_race || rc=1
 suite leaks sh /guest/leaks || rc=1
 suite unload sh /guest/unload || rc=1
-[ ! -e /guest/files/iommufd-c.ko ] || suite_diff || rc=1
+if [ -e /guest/files/iommufd-c.ko ]; then
+	suite_diff || rc=1
+	suite_fail_count || rc=1
+fi
 exit $rc

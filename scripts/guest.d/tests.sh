@@ -16,7 +16,10 @@ prepare_iommufd()
 suite_vfio()
 {
 	modprobe vfio-pci || return 1
-	suite vfio_edu_dma $tests/vfio_edu_dma
+	vfio_rc=0
+	suite vfio_edu_dma $tests/vfio_edu_dma || vfio_rc=1
+	suite vfio_edu_group $tests/vfio_edu_group || vfio_rc=1
+	return $vfio_rc
 }
 
 suite_iommufd()
@@ -41,6 +44,12 @@ suite_race()
 suite_diff()
 {
 	suite iommufd_diff sh /guest/diff -n "${CALLS:-55000}"
+}
+
+# The same.
+suite_fail_count()
+{
+	suite iommufd_fail_count sh /guest/fail_count
 }
 
 # Devices of scripts/guest, by the names that the suites below have for them.

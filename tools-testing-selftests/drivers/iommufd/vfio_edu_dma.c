@@ -8,475 +8,20 @@
  * IOMMU, and the memory tells whether it was. Each test starts from a freshly
  * opened device and ends with everything released.
  *
- * Run QEMU with an IOMMU and "-device edu,dma_mask=0xffffffffffffffff": the
- * default mask of 28 bits cuts off higher IOVAs. A transfer takes 100 ms, by
- * the device's own timer.
+ * Run QEMU with an IOMMU, and see vfio_edu.h.
  */
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include <linux/io.h>
-#include <linux/iommufd.h>
-#include <linux/pci_regs.h>
-#include <linux/types.h>
-#include <linux/vfio.h>
+#include "vfio_edu.h"
 
-#include "kselftest_harness.h"
-
-#define EDU_VENDOR 0x1234
-#define EDU_DEVICE 0x11e8
-
-/* Registers in BAR 0. Those of the DMA engine are 64 bits wide. */
-#define EDU_ID 0x00
-#define EDU_ID_VALUE 0x010000ed
-#define EDU_LIVENESS 0x04
-#define EDU_IRQ_STATUS 0x24
-#define EDU_IRQ_ACK 0x64
-#define EDU_DMA_SRC 0x80
-#define EDU_DMA_DST 0x88
-#define EDU_DMA_COUNT 0x90
-#define EDU_DMA_CMD 0x98
-#define EDU_DMA_RUN 0x1
-#define EDU_DMA_TO_MEMORY 0x2
-#define EDU_DMA_IRQ 0x4
-#define EDU_DMA_IRQ_STATUS 0x100
-
-/* The device's buffer, as the DMA engine addresses it. */
-#define EDU_BUF 0x40000
-#define EDU_BUF_SIZE 4096
-
-#define MEM_SIZE (16UL * page_size)
-#define LOW_IOVA 0x10000000UL
-#define HIGH_IOVA 0x1234500000UL
-
-#define MAP_RW (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
-
-static char bdf[32];
-static char cdev_path[PATH_MAX];
-static unsigned long page_size;
-
-/* Sysfs */
-
-static bool read_text(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY);
-	ssize_t n;
-
-	if (fd < 0)
-		return false;
-	n = read(fd, buf, size - 1);
-	close(fd);
-	if (n < 0)
-		return false;
-	buf[n] = 0;
-	return true;
-}
-
-static bool write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	ssize_t n;
-
-	if (fd < 0)
-		return false;
-	n = write(fd, text, strlen(text));
-	close(fd);
-	return n == (ssize_t)strlen(text);
-}
-
-static bool device_has_id(const char *name)
-{
-	static const char *const files[] = { "vendor", "device" };
-	static const long ids[] = { EDU_VENDOR, EDU_DEVICE };
-	char path[PATH_MAX], text[16];
-	int i;
-
-	for (i = 0; i < 2; i++) {
-		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", name,
-			 files[i]);
-		if (!read_text(path, text, sizeof(text)) ||
-		    strtol(text, NULL, 16) != ids[i])
-			return false;
-	}
-	return true;
-}
-
-/* The first entry of @path for which @match says yes, in @name. */
-static bool find_entry(const char *path, bool (*match)(const char *name),
-		       char *name, size_t size)
-{
-	struct dirent *entry;
-	bool found = false;
-	DIR *dir;
-
-	dir = opendir(path);
-	if (!dir)
-		return false;
-	while (!found && (entry = readdir(dir))) {
-		if (entry->d_name[0] == '.' || !match(entry->d_name))
-			continue;
-		snprintf(name, size, "%s", entry->d_name);
-		found = true;
-	}
-	closedir(dir);
-	return found;
-}
-
-static bool is_vfio_cdev(const char *name)
-{
-	return !strncmp(name, "vfio", 4);
-}
+static struct edu edu;
 
 static bool is_vtd(const char *name)
 {
 	return !strncmp(name, "dmar", 4);
-}
-
-static bool driver_is_vfio_pci(void)
-{
-	char path[PATH_MAX], link[PATH_MAX];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", bdf);
-	n = readlink(path, link, sizeof(link) - 1);
-	if (n < 0)
-		return false;
-	link[n] = 0;
-	return !strcmp(strrchr(link, '/') + 1, "vfio-pci");
-}
-
-static void unbind_driver(void)
-{
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver/unbind",
-		 bdf);
-	write_text(path, bdf);
-}
-
-static void set_driver_override(const char *driver)
-{
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver_override",
-		 bdf);
-	write_text(path, driver);
-}
-
-static void give_back_device(void)
-{
-	unbind_driver();
-	set_driver_override("\n");
-	write_text("/sys/bus/pci/drivers_probe", bdf);
-}
-
-static void take_device(void)
-{
-	char path[PATH_MAX], name[NAME_MAX + 1];
-
-	if (!find_entry("/sys/bus/pci/devices", device_has_id, bdf,
-			sizeof(bdf)))
-		ksft_exit_skip("no edu device (QEMU: -device edu)\n");
-	if (access("/sys/bus/pci/drivers/vfio-pci", F_OK))
-		ksft_exit_skip("no vfio-pci driver (modprobe vfio-pci)\n");
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group",
-		 bdf);
-	if (access(path, F_OK))
-		ksft_exit_skip("no IOMMU behind %s\n", bdf);
-
-	if (!driver_is_vfio_pci()) {
-		unbind_driver();
-		set_driver_override("vfio-pci");
-		write_text("/sys/bus/pci/drivers_probe", bdf);
-		if (!driver_is_vfio_pci())
-			ksft_exit_fail_msg("vfio-pci refuses %s\n", bdf);
-		atexit(give_back_device);
-	}
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev", bdf);
-	if (!find_entry(path, is_vfio_cdev, name, sizeof(name)))
-		ksft_exit_fail_msg("%s has no VFIO cdev\n", bdf);
-	snprintf(cdev_path, sizeof(cdev_path), "/dev/vfio/devices/%s", name);
-}
-
-/* Memory of this process that is pinned, in KiB. */
-static long pinned_kib(void)
-{
-	char line[128];
-	long kib = -1;
-	FILE *f;
-
-	f = fopen("/proc/self/status", "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "VmPin: %ld", &kib) == 1)
-			break;
-	}
-	fclose(f);
-	return kib;
-}
-
-/* iommufd */
-
-static int iommufd_destroy(int iommufd, u32 id)
-{
-	struct iommu_destroy cmd = { .size = sizeof(cmd), .id = id };
-
-	return ioctl(iommufd, IOMMU_DESTROY, &cmd) ? -errno : 0;
-}
-
-static int ioas_alloc(int iommufd, u32 *id)
-{
-	struct iommu_ioas_alloc cmd = { .size = sizeof(cmd) };
-
-	if (ioctl(iommufd, IOMMU_IOAS_ALLOC, &cmd))
-		return -errno;
-	*id = cmd.out_ioas_id;
-	return 0;
-}
-
-static int ioas_map_flags(int iommufd, u32 ioas, void *va, size_t length,
-			  u64 *iova, u32 flags)
-{
-	struct iommu_ioas_map cmd = {
-		.size = sizeof(cmd),
-		.flags = flags,
-		.ioas_id = ioas,
-		.user_va = (uintptr_t)va,
-		.length = length,
-		.iova = *iova,
-	};
-
-	if (ioctl(iommufd, IOMMU_IOAS_MAP, &cmd))
-		return -errno;
-	*iova = cmd.iova;
-	return 0;
-}
-
-static int ioas_map(int iommufd, u32 ioas, void *va, size_t length,
-		    u64 iova)
-{
-	return ioas_map_flags(iommufd, ioas, va, length, &iova,
-			      MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA);
-}
-
-static int ioas_unmap(int iommufd, u32 ioas, u64 iova,
-		      u64 *length)
-{
-	struct iommu_ioas_unmap cmd = {
-		.size = sizeof(cmd),
-		.ioas_id = ioas,
-		.iova = iova,
-		.length = *length,
-	};
-
-	if (ioctl(iommufd, IOMMU_IOAS_UNMAP, &cmd))
-		return -errno;
-	*length = cmd.length;
-	return 0;
-}
-
-static int ioas_last_iova(int iommufd, u32 ioas, u64 *last)
-{
-	struct iommu_iova_range ranges[32];
-	struct iommu_ioas_iova_ranges cmd = {
-		.size = sizeof(cmd),
-		.ioas_id = ioas,
-		.num_iovas = 32,
-		.allowed_iovas = (uintptr_t)ranges,
-	};
-
-	if (ioctl(iommufd, IOMMU_IOAS_IOVA_RANGES, &cmd))
-		return -errno;
-	*last = ranges[cmd.num_iovas - 1].last;
-	return 0;
-}
-
-static int hwpt_alloc(int iommufd, u32 device, u32 ioas, u32 *id)
-{
-	struct iommu_hwpt_alloc cmd = {
-		.size = sizeof(cmd),
-		.dev_id = device,
-		.pt_id = ioas,
-	};
-
-	if (ioctl(iommufd, IOMMU_HWPT_ALLOC, &cmd))
-		return -errno;
-	*id = cmd.out_hwpt_id;
-	return 0;
-}
-
-/* VFIO */
-
-static int vfio_bind(int device, int iommufd, u32 *id)
-{
-	struct vfio_device_bind_iommufd cmd = {
-		.argsz = sizeof(cmd),
-		.iommufd = iommufd,
-	};
-
-	if (ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, &cmd))
-		return -errno;
-	*id = cmd.out_devid;
-	return 0;
-}
-
-/* Attaching a device that is attached already replaces its page table. */
-static int vfio_attach(int device, u32 pt_id)
-{
-	struct vfio_device_attach_iommufd_pt cmd = {
-		.argsz = sizeof(cmd),
-		.pt_id = pt_id,
-	};
-
-	return ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &cmd) ? -errno : 0;
-}
-
-static int vfio_detach(int device)
-{
-	struct vfio_device_detach_iommufd_pt cmd = { .argsz = sizeof(cmd) };
-
-	return ioctl(device, VFIO_DEVICE_DETACH_IOMMUFD_PT, &cmd) ? -errno : 0;
-}
-
-static int vfio_region(int device, u32 index,
-		       struct vfio_region_info *info)
-{
-	*info = (struct vfio_region_info){
-		.argsz = sizeof(*info),
-		.index = index,
-	};
-	return ioctl(device, VFIO_DEVICE_GET_REGION_INFO, info) ? -errno : 0;
-}
-
-/* Let the device answer (PCI_COMMAND_MEMORY), and start, transactions. */
-static int vfio_set_command(int device, u16 set, u16 clear)
-{
-	struct vfio_region_info config;
-	u16 command;
-	int rc;
-
-	rc = vfio_region(device, VFIO_PCI_CONFIG_REGION_INDEX, &config);
-	if (rc)
-		return rc;
-	if (pread(device, &command, sizeof(command),
-		  config.offset + PCI_COMMAND) != sizeof(command))
-		return -errno;
-	command = (command & ~clear) | set;
-	if (pwrite(device, &command, sizeof(command),
-		   config.offset + PCI_COMMAND) != sizeof(command))
-		return -errno;
-	return 0;
-}
-
-/* A dma-buf of the first @length bytes of BAR 0. */
-static int vfio_export_bar(int device, size_t length)
-{
-	struct {
-		struct vfio_device_feature header;
-		struct vfio_device_feature_dma_buf dma_buf;
-		struct vfio_region_dma_range range;
-	} cmd = {
-		.header = {
-			.argsz = sizeof(cmd),
-			.flags = VFIO_DEVICE_FEATURE_GET |
-				 VFIO_DEVICE_FEATURE_DMA_BUF,
-		},
-		.dma_buf = {
-			.region_index = VFIO_PCI_BAR0_REGION_INDEX,
-			.open_flags = O_RDWR | O_CLOEXEC,
-			.nr_ranges = 1,
-		},
-		.range = { .length = length },
-	};
-	int fd = ioctl(device, VFIO_DEVICE_FEATURE, &cmd);
-
-	return fd < 0 ? -errno : fd;
-}
-
-/* Deliver the device's MSI to @eventfd; -1 takes it away again. */
-static int vfio_set_msi(int device, int eventfd)
-{
-	char buf[sizeof(struct vfio_irq_set) + sizeof(eventfd)]
-		__aligned(__alignof__(struct vfio_irq_set));
-	struct vfio_irq_set *cmd = (struct vfio_irq_set *)buf;
-
-	*cmd = (struct vfio_irq_set){
-		.argsz = sizeof(buf),
-		.flags = VFIO_IRQ_SET_ACTION_TRIGGER |
-			 VFIO_IRQ_SET_DATA_EVENTFD,
-		.index = VFIO_PCI_MSI_IRQ_INDEX,
-		.count = 1,
-	};
-	memcpy(cmd->data, &eventfd, sizeof(eventfd));
-	return ioctl(device, VFIO_DEVICE_SET_IRQS, cmd) ? -errno : 0;
-}
-
-/* The device */
-
-static void sleep_ms(long ms)
-{
-	struct timespec time = { .tv_nsec = ms * 1000000 };
-
-	nanosleep(&time, NULL);
-}
-
-static int edu_dma(void *bar, u64 src, u64 dst, u64 count,
-		   u64 cmd)
-{
-	int i;
-
-	writeq(src, bar + EDU_DMA_SRC);
-	writeq(dst, bar + EDU_DMA_DST);
-	writeq(count, bar + EDU_DMA_COUNT);
-	writeq(cmd | EDU_DMA_RUN, bar + EDU_DMA_CMD);
-	for (i = 0; i < 2000; i++) {
-		if (!(readq(bar + EDU_DMA_CMD) & EDU_DMA_RUN))
-			return 0;
-		sleep_ms(5);
-	}
-	return -ETIMEDOUT;
-}
-
-/* The device reads @count bytes at @iova into its buffer. */
-static int edu_fetch(void *bar, u64 iova, size_t count)
-{
-	return edu_dma(bar, iova, EDU_BUF, count, 0);
-}
-
-/* The device writes @count bytes of its buffer to @iova. */
-static int edu_store(void *bar, u64 iova, size_t count)
-{
-	return edu_dma(bar, EDU_BUF, iova, count, EDU_DMA_TO_MEMORY);
-}
-
-/* Bytes that differ from one page, and from one @seed, to the next. */
-static void fill(u8 *buf, size_t count, unsigned int seed)
-{
-	u32 x = seed * 2654435761u + 1;
-	size_t i;
-
-	for (i = 0; i < count; i++) {
-		x = x * 1664525 + 1013904223;
-		buf[i] = x >> 24;
-	}
 }
 
 /* The kernel's log, for the faults that the IOMMU reports. */
@@ -502,7 +47,7 @@ static bool kmsg_has_fault(int fd, const char *direction, u64 iova)
 
 	snprintf(access, sizeof(access), "[DMA %s ", direction);
 	/* With or without the segment in front of it. */
-	snprintf(source, sizeof(source), "%s]", strchr(bdf, ':') + 1);
+	snprintf(source, sizeof(source), "%s]", strchr(edu.bdf, ':') + 1);
 	snprintf(addr, sizeof(addr), "fault addr 0x%llx ",
 		 (unsigned long long)(iova & ~(page_size - 1)));
 	while (tries) {
@@ -550,7 +95,7 @@ FIXTURE_SETUP(edu)
 
 	self->iommufd = open("/dev/iommu", O_RDWR);
 	ASSERT_LE(0, self->iommufd);
-	self->device = open(cdev_path, O_RDWR);
+	self->device = open(edu.cdev, O_RDWR);
 	ASSERT_LE(0, self->device);
 	ASSERT_EQ(0, vfio_bind(self->device, self->iommufd, &self->device_id));
 	ASSERT_EQ(0, ioas_alloc(self->iommufd, &self->ioas));
@@ -1030,6 +575,48 @@ TEST_F(edu, hwpt)
 		   self->mem + 2 * page_size, self->mem, 64);
 }
 
+TEST_F(edu, failed_replace)
+{
+	struct iommu_fault_alloc queue = { .size = sizeof(queue) };
+	struct iommu_hwpt_alloc hwpt = {
+		.size = sizeof(hwpt),
+		.flags = IOMMU_HWPT_FAULT_ID_VALID,
+		.dev_id = self->device_id,
+		.pt_id = self->ioas,
+	};
+	struct iommu_iova_range before[32] = {}, after[32] = {};
+	u32 n = 32, again = 32, fault_hwpt;
+	char name[NAME_MAX + 1];
+
+	if (!find_entry("/sys/class/iommu", is_vtd, name, sizeof(name)))
+		SKIP(return, "not a VT-d");
+	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas, before, &n));
+	/* There is a hole where the device has its interrupts. */
+	ASSERT_LT(1, n);
+	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_FAULT_QUEUE_ALLOC, &queue));
+	hwpt.fault_id = queue.out_fault_id;
+	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_HWPT_ALLOC, &hwpt));
+
+	/* The device has no page requests, and stays with what it has. */
+	ASSERT_EQ(-ENODEV, vfio_attach(self->device, hwpt.out_hwpt_id));
+	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas, after,
+				      &again));
+	EXPECT_EQ(n, again);
+	EXPECT_EQ(0, memcmp(before, after, sizeof(before)));
+	/* What VT-d has undone is done again by a replace that succeeds. */
+	hwpt.flags = 0;
+	hwpt.fault_id = 0;
+	fault_hwpt = hwpt.out_hwpt_id;
+	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_HWPT_ALLOC, &hwpt));
+	ASSERT_EQ(0, vfio_attach(self->device, hwpt.out_hwpt_id));
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, MEM_SIZE,
+			      LOW_IOVA));
+	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
+		   self->mem + page_size, 64);
+	EXPECT_EQ(0, iommufd_destroy(self->iommufd, fault_hwpt));
+	close(queue.out_fault_fd);
+}
+
 TEST_F(edu, detach)
 {
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
@@ -1116,7 +703,7 @@ TEST_F(edu, second_bind)
 
 	/* One owner at a time. */
 	EXPECT_EQ(-EINVAL, vfio_bind(self->device, self->iommufd, &id));
-	other = open(cdev_path, O_RDWR);
+	other = open(edu.cdev, O_RDWR);
 	if (other >= 0) {
 		EXPECT_GT(0, vfio_bind(other, self->iommufd, &id));
 		close(other);
@@ -1175,7 +762,7 @@ TEST_F(edu, killed)
 	ASSERT_LE(0, child);
 	if (!child) {
 		int iommufd = open("/dev/iommu", O_RDWR);
-		int device = open(cdev_path, O_RDWR);
+		int device = open(edu.cdev, O_RDWR);
 
 		if (vfio_bind(device, iommufd, &id) ||
 		    ioas_alloc(iommufd, &ioas) || vfio_attach(device, ioas) ||
@@ -1195,16 +782,25 @@ TEST_F(edu, killed)
 
 	/* The device is free for the next one. */
 	self->iommufd = open("/dev/iommu", O_RDWR);
-	self->device = open(cdev_path, O_RDWR);
+	self->device = open(edu.cdev, O_RDWR);
 	ASSERT_EQ(0, vfio_bind(self->device, self->iommufd, &id));
 	ASSERT_EQ(0, ioas_alloc(self->iommufd, &ioas));
 	ASSERT_EQ(0, vfio_attach(self->device, ioas));
 	ASSERT_EQ(0, ioas_map(self->iommufd, ioas, mem, MEM_SIZE, LOW_IOVA));
 }
 
+static void give_back(void)
+{
+	edu_give_back(&edu);
+}
+
 int main(int argc, char **argv)
 {
 	page_size = sysconf(_SC_PAGESIZE);
-	take_device();
+	if (!find_entry("/sys/bus/pci/devices", is_alone, edu.bdf,
+			sizeof(edu.bdf)))
+		ksft_exit_skip("no edu device (QEMU: -device edu) with an IOMMU\n");
+	atexit(give_back);
+	edu_take(&edu);
 	return test_harness_run(argc, argv);
 }

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Two PCI devices that the IOMMU cannot tell apart, being behind a bridge that
+ * speaks for both: they are attached, moved and detached as a group, though
+ * user space names them one by one.
+ *
+ * Run QEMU with an IOMMU, "-device pcie-pci-bridge,id=shared" and two of
+ * "-device edu,bus=shared", and see vfio_edu.h.
+ */
+#include "vfio_edu.h"
+
+static struct edu edus[2];
+
+/* Both bound to one iommufd, which has two IOASes that map different memory. */
+FIXTURE(group)
+{
+	int iommufd;
+	int device[2];
+	u32 id[2];
+	u32 ioas[2];
+	void *bar[2];
+	size_t bar_size;
+	u8 *mem;
+};
+
+FIXTURE_SETUP(group)
+{
+	struct vfio_region_info bar;
+	int i;
+
+	ASSERT_EQ(0, pinned_kib());
+	self->iommufd = open("/dev/iommu", O_RDWR);
+	ASSERT_LE(0, self->iommufd);
+	self->mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->mem);
+	fill(self->mem, MEM_SIZE, 1);
+	for (i = 0; i < 2; i++) {
+		self->device[i] = open(edus[i].cdev, O_RDWR);
+		ASSERT_LE(0, self->device[i]);
+		ASSERT_EQ(0, vfio_bind(self->device[i], self->iommufd,
+				       &self->id[i]));
+		ASSERT_EQ(0, vfio_region(self->device[i],
+					 VFIO_PCI_BAR0_REGION_INDEX, &bar));
+		self->bar_size = bar.size;
+		self->bar[i] = mmap(NULL, bar.size, PROT_READ | PROT_WRITE,
+				    MAP_SHARED, self->device[i], bar.offset);
+		ASSERT_NE(MAP_FAILED, self->bar[i]);
+		ASSERT_EQ(0, vfio_set_command(self->device[i],
+					      PCI_COMMAND_MEMORY |
+					      PCI_COMMAND_MASTER, 0));
+		ASSERT_EQ(0, ioas_alloc(self->iommufd, &self->ioas[i]));
+	}
+	/* The first IOAS shows two pages low, the second two others high. */
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas[0], self->mem,
+			      2 * page_size, LOW_IOVA));
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas[1],
+			      self->mem + 4 * page_size, 2 * page_size,
+			      HIGH_IOVA));
+}
+
+static void close_device(struct _test_data_group *self, int i)
+{
+	if (self->device[i] < 0)
+		return;
+	munmap(self->bar[i], self->bar_size);
+	close(self->device[i]);
+	self->device[i] = -1;
+}
+
+FIXTURE_TEARDOWN(group)
+{
+	close_device(self, 0);
+	close_device(self, 1);
+	close(self->iommufd);
+	EXPECT_EQ(0, pinned_kib());
+}
+
+/* Device @i carries bytes from the first page at @iova to the second? */
+static bool carries(struct _test_data_group *self, int i, u64 iova, u8 *mem)
+{
+	static unsigned int seed = 100;
+
+	fill(mem, 64, ++seed);
+	memset(mem + page_size, 0, 64);
+	return !edu_fetch(self->bar[i], iova, 64) &&
+	       !edu_store(self->bar[i], iova + page_size, 64) &&
+	       !memcmp(mem, mem + page_size, 64);
+}
+
+static bool sees_first(struct _test_data_group *self, int i)
+{
+	return carries(self, i, LOW_IOVA, self->mem);
+}
+
+static bool sees_second(struct _test_data_group *self, int i)
+{
+	return carries(self, i, HIGH_IOVA, self->mem + 4 * page_size);
+}
+
+TEST_F(group, attach_each)
+{
+	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
+	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
+	EXPECT_TRUE(sees_first(self, 0));
+	/* All of a group or none: the other is where the first one is. */
+	EXPECT_EQ(-EINVAL, vfio_attach(self->device[1], self->ioas[1]));
+	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
+	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
+	EXPECT_TRUE(sees_first(self, 1));
+	EXPECT_TRUE(sees_first(self, 0));
+	EXPECT_FALSE(sees_second(self, 1));
+}
+
+TEST_F(group, replace_moves_all)
+{
+	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
+	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
+	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[1]));
+	EXPECT_TRUE(sees_second(self, 0));
+	EXPECT_TRUE(sees_second(self, 1));
+	EXPECT_FALSE(sees_first(self, 1));
+	/* Nobody is left in the first. */
+	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->ioas[1]));
+	EXPECT_EQ(0, iommufd_destroy(self->iommufd, self->ioas[0]));
+	/* It is there already. */
+	EXPECT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
+	EXPECT_TRUE(sees_second(self, 1));
+}
+
+TEST_F(group, first_leaves)
+{
+	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
+	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
+	ASSERT_EQ(0, vfio_detach(self->device[0]));
+	EXPECT_TRUE(sees_first(self, 1));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->ioas[0]));
+	EXPECT_EQ(-EINVAL, vfio_attach(self->device[0], self->ioas[1]));
+	/* The one that is attached may move. */
+	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
+	EXPECT_TRUE(sees_second(self, 1));
+	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[1]));
+	EXPECT_TRUE(sees_second(self, 0));
+}
+
+TEST_F(group, last_leaves)
+{
+	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
+	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
+	ASSERT_EQ(0, vfio_detach(self->device[1]));
+	EXPECT_TRUE(sees_first(self, 0));
+	ASSERT_EQ(0, vfio_detach(self->device[0]));
+	EXPECT_EQ(0, pinned_kib());
+	EXPECT_FALSE(sees_first(self, 0));
+	EXPECT_FALSE(sees_first(self, 1));
+	/* Free to go elsewhere. */
+	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
+	EXPECT_TRUE(sees_second(self, 1));
+	EXPECT_EQ(0, iommufd_destroy(self->iommufd, self->ioas[0]));
+}
+
+TEST_F(group, first_closed)
+{
+	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
+	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
+	/* Unbound, too: the group was attached in its name. */
+	close_device(self, 0);
+	EXPECT_TRUE(sees_first(self, 1));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->id[1]));
+	EXPECT_EQ(-ENOENT, iommufd_destroy(self->iommufd, self->id[0]));
+	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
+	EXPECT_TRUE(sees_second(self, 1));
+}
+
+TEST_F(group, reserved_regions)
+{
+	struct iommu_iova_range free[32] = {}, used[32] = {}, now[32] = {};
+	u32 n_free = 32, n_used = 32, n = 32;
+
+	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas[0], free,
+				      &n_free));
+	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
+	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
+	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas[0], used,
+				      &n_used));
+	EXPECT_LT(n_free, n_used);
+	/* Each has its own, and the last takes them away. */
+	ASSERT_EQ(0, vfio_detach(self->device[0]));
+	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas[0], now, &n));
+	EXPECT_EQ(n_used, n);
+	EXPECT_EQ(0, memcmp(used, now, sizeof(now)));
+	ASSERT_EQ(0, vfio_detach(self->device[1]));
+	n = 32;
+	memset(now, 0, sizeof(now));
+	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas[0], now, &n));
+	EXPECT_EQ(n_free, n);
+	EXPECT_EQ(0, memcmp(free, now, sizeof(now)));
+}
+
+TEST_F(group, other_owner)
+{
+	int other;
+	u32 id;
+
+	/* Memory of one context must not be had by devices of two. */
+	close_device(self, 1);
+	other = open("/dev/iommu", O_RDWR);
+	ASSERT_LE(0, other);
+	self->device[1] = open(edus[1].cdev, O_RDWR);
+	ASSERT_LE(0, self->device[1]);
+	EXPECT_EQ(-EPERM, vfio_bind(self->device[1], other, &id));
+	close(self->device[1]);
+	self->device[1] = -1;
+	close(other);
+}
+
+static void give_back(void)
+{
+	edu_give_back(&edus[0]);
+	edu_give_back(&edus[1]);
+}
+
+static bool is_the_other(const char *name)
+{
+	return is_in_company(name) && strcmp(name, edus[0].bdf);
+}
+
+int main(int argc, char **argv)
+{
+	page_size = sysconf(_SC_PAGESIZE);
+	if (!find_entry("/sys/bus/pci/devices", is_in_company, edus[0].bdf,
+			sizeof(edus[0].bdf)) ||
+	    !find_entry("/sys/bus/pci/devices", is_the_other, edus[1].bdf,
+			sizeof(edus[1].bdf)))
+		ksft_exit_skip("no two edu devices in one IOMMU group\n");
+	atexit(give_back);
+	edu_take(&edus[0]);
+	edu_take(&edus[1]);
+	return test_harness_run(argc, argv);
+}
