@@ -3,8 +3,9 @@
  * A QEMU TCG plugin that counts the guest instructions between two markers.
  *
  * The markers are NOPs that real code does not contain (see iommufd_bench.c).
- * A processor counts for itself, everything it executes: user space, kernel,
- * and interrupts, should one come. The instruction after the second marker
+ * A processor counts for itself, everything it executes in user space and in
+ * the kernel, but interrupts: from one that comes in between until the processor
+ * is back where it was, nothing counts. The instruction after the second marker
  * loads a variable of the guest; once it has, that variable holds the count.
  *
  *     -plugin insns.so[,profile=FILE]
@@ -47,6 +48,7 @@ typedef struct {
 enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
 enum qemu_plugin_mem_rw { QEMU_PLUGIN_MEM_R = 1 };
 enum qemu_plugin_cond { QEMU_PLUGIN_COND_NE = 3 };
+enum qemu_plugin_discon_type { QEMU_PLUGIN_DISCON_INTERRUPT = 1 };
 enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
 
 typedef void (*vcpu_cb)(unsigned int vcpu, void *data);
@@ -71,6 +73,11 @@ void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn, mem_cb cb,
 				      enum qemu_plugin_cb_flags flags,
 				      enum qemu_plugin_mem_rw rw, void *data);
+/* Not in versions before 5 */
+void __attribute__((weak))
+qemu_plugin_register_vcpu_discon_cb(qemu_plugin_id_t id,
+				    enum qemu_plugin_discon_type type, void *cb,
+				    void *data);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb,
@@ -98,7 +105,13 @@ struct vcpu {
 	uint64_t insns;
 	uint64_t at_start;
 	uint64_t result;
+	/* Between the markers, and not in an interrupt */
 	uint64_t active;
+	/* In an interrupt that came between the markers */
+	uint64_t interrupted;
+	uint64_t at_interrupt;
+	uint64_t resumes_at;
+	uint64_t skipped;
 };
 
 /* A translation block, for the profile */
@@ -110,7 +123,7 @@ struct block {
 };
 
 static struct qemu_plugin_scoreboard *vcpus;
-static qemu_plugin_u64 insns, active;
+static qemu_plugin_u64 insns, active, interrupted;
 static const char *profile;
 static struct block *blocks;
 static uint64_t pairs;
@@ -120,6 +133,8 @@ static void on_start(unsigned int index, void *data)
 	struct vcpu *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
 
 	vcpu->at_start = vcpu->insns;
+	vcpu->skipped = 0;
+	vcpu->interrupted = 0;
 	vcpu->active = 1;
 }
 
@@ -127,8 +142,9 @@ static void on_stop(unsigned int index, void *data)
 {
 	struct vcpu *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
 
-	vcpu->result = vcpu->insns - vcpu->at_start;
+	vcpu->result = vcpu->insns - vcpu->at_start - vcpu->skipped;
 	vcpu->active = 0;
+	vcpu->interrupted = 0;
 	/* Less is not even a system call: the benchmark calibrates itself. */
 	if (vcpu->result > 100)
 		__atomic_add_fetch(&pairs, 1, __ATOMIC_RELAXED);
@@ -153,11 +169,45 @@ static void on_block(unsigned int index, void *data)
 	__atomic_add_fetch(&block->times, 1, __ATOMIC_RELAXED);
 }
 
+/*
+ * Versions before 7 passed the plugin's id first and no data: five words in
+ * both, and data of ours tells them apart.
+ */
+static void on_interrupt(uintptr_t first, uintptr_t second, uintptr_t third,
+			 uintptr_t fourth, uintptr_t fifth)
+{
+	bool has_data = fifth == (uintptr_t)&vcpus;
+	struct vcpu *vcpu = qemu_plugin_scoreboard_find(
+		vcpus, has_data ? first : second);
+
+	if (!vcpu->active)
+		return;
+	vcpu->active = 0;
+	vcpu->interrupted = 1;
+	vcpu->at_interrupt = vcpu->insns;
+	vcpu->resumes_at = has_data ? third : fourth;
+}
+
+/* A block starts in an interrupt: or is this where it came? */
+static void on_resume(unsigned int index, void *data)
+{
+	struct vcpu *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
+
+	if ((uintptr_t)data != vcpu->resumes_at)
+		return;
+	vcpu->active = 1;
+	vcpu->interrupted = 0;
+	vcpu->skipped += vcpu->insns - vcpu->at_interrupt;
+}
+
 static void translate(struct qemu_plugin_tb *tb)
 {
 	size_t i, n = qemu_plugin_tb_n_insns(tb);
 	bool stopped = false;
 
+	qemu_plugin_register_vcpu_tb_exec_cond_cb(
+		tb, on_resume, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_COND_NE,
+		interrupted, 0, (void *)(uintptr_t)qemu_plugin_tb_vaddr(tb));
 	if (profile) {
 		/* Blocks are few, and translated again only when flushed. */
 		struct block *block = calloc(1, sizeof(*block));
@@ -247,6 +297,11 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
 	vcpus = qemu_plugin_scoreboard_new(sizeof(struct vcpu));
 	insns = (qemu_plugin_u64){ vcpus, offsetof(struct vcpu, insns) };
 	active = (qemu_plugin_u64){ vcpus, offsetof(struct vcpu, active) };
+	interrupted = (qemu_plugin_u64){ vcpus,
+					 offsetof(struct vcpu, interrupted) };
 	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation, &vcpus);
+	if (qemu_plugin_register_vcpu_discon_cb)
+		qemu_plugin_register_vcpu_discon_cb(
+			id, QEMU_PLUGIN_DISCON_INTERRUPT, on_interrupt, &vcpus);
 	return 0;
 }

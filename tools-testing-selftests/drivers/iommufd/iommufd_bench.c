@@ -4,7 +4,7 @@
  *
  * Usage: iommufd_bench [-h] [options], see usage() below
  *
- * Each line of output is one row:
+ * Output is "large <size>", for the size of the large mappings, and rows:
  *
  *     bench <implementation> <operation> <memory> <size> <cost> <unit>
  *
@@ -65,21 +65,6 @@ void fail(const char *format, ...)
 	exit(1);
 }
 
-static void calibrate(void)
-{
-	struct sample sample = NEW_SAMPLE;
-	int i;
-
-	for (i = 0; i < 100; i++) {
-		start(&sample);
-		stop(&sample);
-	}
-	if (counted)
-		overhead_insns = sample.best;
-	else
-		overhead_ns = sample.best;
-}
-
 bool wanted(const char *ops)
 {
 	char name[32];
@@ -93,6 +78,30 @@ bool wanted(const char *ops)
 		ops += len;
 	}
 	return false;
+}
+
+struct sample sample_of(const char *op)
+{
+	return (struct sample){
+		.op = op,
+		.muted = !wanted(op),
+		.best = UINT64_MAX,
+	};
+}
+
+static void calibrate(void)
+{
+	struct sample sample = { .best = UINT64_MAX };
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		start(&sample);
+		stop(&sample);
+	}
+	if (counted)
+		overhead_insns = sample.best;
+	else
+		overhead_ns = sample.best;
 }
 
 bool wanted_size(size_t size)
@@ -110,28 +119,34 @@ int rounds_of(size_t size)
 	return size < 16 * SZ_2M ? repeats : (repeats + 1) / 2;
 }
 
-void report_value(const char *op, const char *memory, size_t size, u64 value,
-		  const char *unit)
+static const char *size_text(size_t size)
 {
-	static const char units[] = "BKMG";
+	static char text[32];
 	int at = 0;
 
-	if (!wanted(op))
-		return;
 	while (size && size % 1024 == 0 && at < 3) {
 		size /= 1024;
 		at++;
 	}
-	printf("bench %s %s %s %zu%c %llu %s\n", implementation, op, memory,
-	       size, units[at], (unsigned long long)value, unit);
+	snprintf(text, sizeof(text), "%zu%c", size, "BKMG"[at]);
+	return text;
+}
+
+void report_value(const char *op, const char *memory, size_t size, u64 value,
+		  const char *unit)
+{
+	if (!wanted(op))
+		return;
+	printf("bench %s %s %s %s %llu %s\n", implementation, op, memory,
+	       size_text(size), (unsigned long long)value, unit);
 	fflush(stdout);
 }
 
-void report(const char *op, const char *memory, size_t size,
-	    const struct sample *sample, unsigned int count)
+void report(const struct sample *sample, const char *memory, size_t size,
+	    unsigned int count)
 {
 	if (sample->best != UINT64_MAX)
-		report_value(op, memory, size, sample->best / count,
+		report_value(sample->op, memory, size, sample->best / count,
 			     counted ? "insns" : "ns");
 }
 
@@ -160,7 +175,8 @@ static void enter(const char *name)
 /* What no driver can change */
 static void bench_controls(void)
 {
-	struct sample getpid_cost = NEW_SAMPLE, enotty = NEW_SAMPLE;
+	struct sample getpid_cost = sample_of("getpid");
+	struct sample enotty = sample_of("enotty");
 	int i, fd = open("/dev/null", O_RDWR);
 
 	for (i = 0; i < 10 * repeats; i++) {
@@ -172,8 +188,8 @@ static void bench_controls(void)
 		stop(&enotty);
 	}
 	close(fd);
-	report("getpid", "-", 0, &getpid_cost, 1);
-	report("enotty", "-", 0, &enotty, 1);
+	report(&getpid_cost, "-", 0, 1);
+	report(&enotty, "-", 0, 1);
 }
 
 /* What needs no memory in particular */
@@ -207,6 +223,7 @@ static void bench_memory(const struct backend *backend,
 	const size_t sizes[] = { SZ_4K, SZ_64K, SZ_2M, large };
 	const size_t dirty_sizes[] = { SZ_128M, SZ_1G };
 	bool anon4k = !strcmp(mem->kind, "anon4k");
+	bool frag4k = !strcmp(mem->kind, "frag4k");
 	bool thp = !strcmp(mem->kind, "thp");
 	bool is_iommufd = backend == &iommufd_backend;
 	unsigned int i;
@@ -231,7 +248,7 @@ static void bench_memory(const struct backend *backend,
 		if (size <= SZ_2M && (anon4k || (thp && size > SZ_4K)))
 			bench_access(mem, size);
 	}
-	for (i = 0; i < 2 && is_iommufd && (anon4k || thp); i++) {
+	for (i = 0; i < 2 && is_iommufd && (frag4k || thp); i++) {
 		if (wanted_size(dirty_sizes[i]))
 			bench_dirty(mem, dirty_sizes[i]);
 	}
@@ -346,6 +363,7 @@ int main(int argc, char **argv)
 	    large % SZ_2M)
 		usage(2);
 
+	printf("large %s\n", size_text(large));
 	calibrate();
 	for (i = 0; kinds[i]; i++) {
 		bool none = !strcmp(kinds[i], "none");

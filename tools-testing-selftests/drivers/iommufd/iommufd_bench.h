@@ -42,18 +42,22 @@ bool wanted_size(size_t size);
 int rounds_of(size_t size);
 
 /**
- * struct sample - The clock of one kind of operation
+ * struct sample - The clock of one operation
+ * @op: its name; where it is not asked for, nothing is measured
+ * @muted: it is not asked for
  * @best: least cost so far, UINT64_MAX if there is none
  * @insns: where the emulator leaves the count of instructions, else zero
  * @start: wall time of the start
  */
 struct sample {
+	const char *op;
+	bool muted;
 	u64 best;
 	u64 insns;
 	struct timespec start;
 };
 
-#define NEW_SAMPLE { .best = UINT64_MAX }
+struct sample sample_of(const char *op);
 
 /* What measuring nothing costs */
 extern u64 overhead_insns, overhead_ns;
@@ -62,6 +66,8 @@ extern bool counted;
 
 static __always_inline void start(struct sample *sample)
 {
+	if (sample->muted)
+		return;
 	sample->insns = 0;
 	clock_gettime(CLOCK_MONOTONIC, &sample->start);
 #ifdef __x86_64__
@@ -72,16 +78,18 @@ static __always_inline void start(struct sample *sample)
 static __always_inline void stop(struct sample *sample)
 {
 	struct timespec now;
-	u64 cost, ns;
+	u64 cost, ns, scratch;
 
+	if (sample->muted)
+		return;
 #ifdef __x86_64__
-	u64 scratch;
-
 	/* In one translation block, so that the plugin sees them together. */
 	asm volatile(".balign 32\n\t"
 		     "nopl 0x494f5302(%%rax,%%rax,1)\n\t"
 		     "mov %1, %0"
 		     : "=&r"(scratch) : "m"(sample->insns) : "memory");
+#else
+	(void)scratch;
 #endif
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	ns = (now.tv_sec - sample->start.tv_sec) * 1000000000ULL +
@@ -96,15 +104,14 @@ static __always_inline void stop(struct sample *sample)
 }
 
 /**
- * report - Print one row, if it is asked for and was measured
- * @op: name of the operation
+ * report - Print one row, if it was measured
+ * @sample: the operation and its cost
  * @memory: kind of memory, or "-"
  * @size: bytes of one operation, or 0
- * @sample: its cost
  * @count: how many operations one sample was of
  */
-void report(const char *op, const char *memory, size_t size,
-	    const struct sample *sample, unsigned int count);
+void report(const struct sample *sample, const char *memory, size_t size,
+	    unsigned int count);
 
 /* The same for what is not a cost of time */
 void report_value(const char *op, const char *memory, size_t size, u64 value,

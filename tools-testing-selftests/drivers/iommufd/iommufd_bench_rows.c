@@ -37,10 +37,14 @@ static void timed_ioctl(struct sample *sample, int fd, unsigned long request,
 /* Objects, and calls that do little but find one */
 void bench_small(void)
 {
-	struct sample alloc = NEW_SAMPLE, free = NEW_SAMPLE;
-	struct sample ranges = NEW_SAMPLE, option = NEW_SAMPLE;
-	struct sample allow = NEW_SAMPLE, info = NEW_SAMPLE;
-	struct sample hwpt_new = NEW_SAMPLE, hwpt_free = NEW_SAMPLE;
+	struct sample alloc = sample_of("ioas-alloc");
+	struct sample free = sample_of("ioas-destroy");
+	struct sample ranges = sample_of("iova-ranges");
+	struct sample option = sample_of("option");
+	struct sample allow = sample_of("allow-iovas");
+	struct sample info = sample_of("hw-info");
+	struct sample hwpt_new = sample_of("hwpt-alloc");
+	struct sample hwpt_free = sample_of("hwpt-destroy");
 	struct iommu_iova_range iovas[8];
 	u32 id, hwpt;
 	int i;
@@ -94,20 +98,21 @@ void bench_small(void)
 		timed_ioctl(&info, iommufd, IOMMU_GET_HW_INFO, &info_cmd,
 			    "IOMMU_GET_HW_INFO");
 	}
-	report("ioas-alloc", "-", 0, &alloc, 1);
-	report("ioas-destroy", "-", 0, &free, 1);
-	report("iova-ranges", "-", 0, &ranges, 1);
-	report("allow-iovas", "-", 0, &allow, 1);
-	report("option", "-", 0, &option, 1);
-	report("hw-info", "-", 0, &info, 1);
-	report("hwpt-alloc", "-", 0, &hwpt_new, 1);
-	report("hwpt-destroy", "-", 0, &hwpt_free, 1);
+	report(&alloc, "-", 0, 1);
+	report(&free, "-", 0, 1);
+	report(&ranges, "-", 0, 1);
+	report(&allow, "-", 0, 1);
+	report(&option, "-", 0, 1);
+	report(&info, "-", 0, 1);
+	report(&hwpt_new, "-", 0, 1);
+	report(&hwpt_free, "-", 0, 1);
 }
 
 /* The same for a VFIO container, or what imitates it */
 void bench_compat_small(int fd)
 {
-	struct sample extension = NEW_SAMPLE, info = NEW_SAMPLE;
+	struct sample extension = sample_of("vfio-extension");
+	struct sample info = sample_of("vfio-info");
 	int i;
 
 	if (!wanted("vfio-extension vfio-info"))
@@ -125,44 +130,43 @@ void bench_compat_small(int fd)
 		timed_ioctl(&info, fd, VFIO_IOMMU_GET_INFO, &reply,
 			    "VFIO_IOMMU_GET_INFO");
 	}
-	report("vfio-extension", "-", 0, &extension, 1);
-	report("vfio-info", "-", 0, &info, 1);
+	report(&extension, "-", 0, 1);
+	report(&info, "-", 0, 1);
 }
 
 void bench_map(const struct backend *backend, const char *prefix,
 	       const struct memory *mem, size_t size)
 {
-	struct sample map = NEW_SAMPLE, unmap = NEW_SAMPLE;
 	char map_name[32], unmap_name[32];
+	struct sample map, unmap;
 	int i;
 
 	snprintf(map_name, sizeof(map_name), "%smap", prefix);
 	snprintf(unmap_name, sizeof(unmap_name), "%sunmap", prefix);
-	if (!wanted(map_name) && !wanted(unmap_name))
+	map = sample_of(map_name);
+	unmap = sample_of(unmap_name);
+	if (map.muted && unmap.muted)
 		return;
-	/* The first round fills caches and allocates page tables. */
-	for (i = 0; i <= rounds_of(size); i++) {
-		/* The profile is of what is asked for. */
-		if (i && wanted(map_name))
-			start(&map);
+	/* Once to fill caches and allocate page tables */
+	backend->map(mem, size, IOVA);
+	backend->unmap(IOVA, size);
+	for (i = 0; i < rounds_of(size); i++) {
+		start(&map);
 		backend->map(mem, size, IOVA);
-		if (i && wanted(map_name))
-			stop(&map);
-		if (i && wanted(unmap_name))
-			start(&unmap);
+		stop(&map);
+		start(&unmap);
 		backend->unmap(IOVA, size);
-		if (i && wanted(unmap_name))
-			stop(&unmap);
+		stop(&unmap);
 	}
-	report(map_name, mem->kind, size, &map, 1);
-	report(unmap_name, mem->kind, size, &unmap, 1);
+	report(&map, mem->kind, size, 1);
+	report(&unmap, mem->kind, size, 1);
 }
 
 /* Memory that nobody has touched: most of the cost is the kernel's. */
 void bench_cold(const struct backend *backend, const char *kind, size_t size)
 {
 	struct memory mem = { .kind = kind, .size = size, .fd = -1 };
-	struct sample map = NEW_SAMPLE;
+	struct sample map = sample_of("cold-map");
 	int i;
 
 	if (!wanted("cold-map"))
@@ -177,14 +181,14 @@ void bench_cold(const struct backend *backend, const char *kind, size_t size)
 		backend->unmap(IOVA, size);
 		munmap(mem.base, size);
 	}
-	report("cold-map", kind, size, &map, 1);
+	report(&map, kind, size, 1);
 }
 
 /* One call that unmaps many areas of @size; the cost is for each of them. */
 void bench_unmap_range(const struct backend *backend, const struct memory *mem,
 		       size_t size, unsigned int areas)
 {
-	struct sample sample = NEW_SAMPLE;
+	struct sample sample = sample_of("unmap-range");
 	unsigned int area;
 	int i;
 
@@ -197,20 +201,21 @@ void bench_unmap_range(const struct backend *backend, const struct memory *mem,
 		backend->unmap(IOVA, areas * 2 * size);
 		stop(&sample);
 	}
-	report("unmap-range", mem->kind, size, &sample, areas);
+	report(&sample, mem->kind, size, areas);
 }
 
 /* The kernel has to look behind @areas neighbours for a free address. */
 void bench_alloc_iova(const struct memory *mem, unsigned int areas)
 {
-	struct sample sample = NEW_SAMPLE;
+	struct sample sample;
 	char op[32];
 	unsigned int area;
 	u64 iova;
 	int i;
 
 	snprintf(op, sizeof(op), "map-any@%u", areas);
-	if (!wanted(op))
+	sample = sample_of(op);
+	if (sample.muted)
 		return;
 	for (area = 0; area < areas; area++)
 		ioas_map(ioas, mem->base, SZ_4K, area * SZ_4K,
@@ -221,7 +226,7 @@ void bench_alloc_iova(const struct memory *mem, unsigned int areas)
 		stop(&sample);
 		ioas_unmap(ioas, iova, SZ_4K);
 	}
-	report(op, mem->kind, SZ_4K, &sample, 1);
+	report(&sample, mem->kind, SZ_4K, 1);
 	if (areas)
 		ioas_unmap(ioas, 0, areas * SZ_4K);
 }
@@ -232,9 +237,12 @@ void bench_alloc_iova(const struct memory *mem, unsigned int areas)
  */
 void bench_second(const struct memory *mem, size_t size)
 {
-	struct sample fill = NEW_SAMPLE, drain = NEW_SAMPLE;
-	struct sample fill2 = NEW_SAMPLE, drain2 = NEW_SAMPLE;
-	struct sample copy = NEW_SAMPLE, unmap = NEW_SAMPLE;
+	struct sample fill = sample_of("fill");
+	struct sample drain = sample_of("drain");
+	struct sample fill2 = sample_of("second-fill");
+	struct sample drain2 = sample_of("second-drain");
+	struct sample copy = sample_of("copy");
+	struct sample unmap = sample_of("copy-unmap");
 	u32 src, dst, hwpt, hwpt2;
 	int i;
 
@@ -259,12 +267,10 @@ void bench_second(const struct memory *mem, size_t size)
 	}
 	hwpt = hwpt_alloc(src, 0);
 	hwpt2 = hwpt_alloc(dst, 0);
-	for (i = 0; i <= rounds_of(size); i++) {
-		if (i)
-			start(&copy);
+	for (i = 0; i < rounds_of(size); i++) {
+		start(&copy);
 		ioas_copy(src, dst, size);
-		if (i)
-			stop(&copy);
+		stop(&copy);
 		start(&unmap);
 		ioas_unmap(dst, IOVA, size);
 		stop(&unmap);
@@ -273,18 +279,19 @@ void bench_second(const struct memory *mem, size_t size)
 	destroy(hwpt);
 	destroy(dst);
 	destroy(src);
-	report("fill", mem->kind, size, &fill, 1);
-	report("drain", mem->kind, size, &drain, 1);
-	report("second-fill", mem->kind, size, &fill2, 1);
-	report("second-drain", mem->kind, size, &drain2, 1);
-	report("copy", mem->kind, size, &copy, 1);
-	report("copy-unmap", mem->kind, size, &unmap, 1);
+	report(&fill, mem->kind, size, 1);
+	report(&drain, mem->kind, size, 1);
+	report(&fill2, mem->kind, size, 1);
+	report(&drain2, mem->kind, size, 1);
+	report(&copy, mem->kind, size, 1);
+	report(&unmap, mem->kind, size, 1);
 }
 
 /* Reading the dirty bits of a page table in which none is set */
 void bench_dirty(const struct memory *mem, size_t size)
 {
-	struct sample on = NEW_SAMPLE, read = NEW_SAMPLE;
+	struct sample on = sample_of("dirty-start");
+	struct sample read = sample_of("dirty-read");
 	struct iommu_hwpt_set_dirty_tracking set = { .size = sizeof(set) };
 	struct iommu_hwpt_get_dirty_bitmap get = {
 		.size = sizeof(get),
@@ -326,8 +333,8 @@ void bench_dirty(const struct memory *mem, size_t size)
 	destroy(hwpt);
 	destroy(id);
 	free(bitmap);
-	report("dirty-start", mem->kind, size, &on, 1);
-	report("dirty-read", mem->kind, size, &read, 1);
+	report(&on, mem->kind, size, 1);
+	report(&read, mem->kind, size, 1);
 }
 
 static void bench_one_access(const char *prefix, u32 id,
@@ -340,17 +347,18 @@ static void bench_one_access(const char *prefix, u32 id,
 		.iova = IOVA,
 		.length = size,
 	};
-	struct sample samples[4] = {
-		NEW_SAMPLE, NEW_SAMPLE, NEW_SAMPLE, NEW_SAMPLE
-	};
+	struct sample samples[4];
 	int i, fd = open("/dev/" IOMMUFD_BENCH_ACCESS, O_RDWR | O_CLOEXEC);
-	char name[32];
+	char ops[4][32];
 
 	if (fd < 0)
 		return;
+	for (i = 0; i < 4; i++) {
+		snprintf(ops[i], sizeof(ops[i]), "%s%s", prefix, names[i]);
+		samples[i] = sample_of(ops[i]);
+	}
 	timed_ioctl(NULL, fd, IOMMUFD_BENCH_ACCESS_ATTACH, &op, "attach");
-	/* Copying is few instructions, but takes as long as a timer tick. */
-	for (i = 0; i < (size < SZ_2M ? 2 : 12) * repeats; i++) {
+	for (i = 0; i <= repeats; i++) {
 		timed_ioctl(&samples[0], fd, IOMMUFD_BENCH_ACCESS_PIN, &op,
 			    "pin");
 		timed_ioctl(&samples[1], fd, IOMMUFD_BENCH_ACCESS_UNPIN, &op,
@@ -363,10 +371,8 @@ static void bench_one_access(const char *prefix, u32 id,
 			    "read");
 	}
 	close(fd);
-	for (i = 0; i < 4; i++) {
-		snprintf(name, sizeof(name), "%s%s", prefix, names[i]);
-		report(name, mem->kind, size, &samples[i], 1);
-	}
+	for (i = 0; i < 4; i++)
+		report(&samples[i], mem->kind, size, 1);
 }
 
 /* An in-kernel user of memory that no device, and that a device can reach */
@@ -486,7 +492,8 @@ static void vm_type1(const struct memory *mem, const char **names, int n,
 
 void bench_vm(const struct backend *backend, const struct memory *mem)
 {
-	struct sample up = NEW_SAMPLE, down = NEW_SAMPLE;
+	struct sample up = sample_of("vm-start");
+	struct sample down = sample_of("vm-stop");
 	const char *names[VM_DEVICES];
 	int i, n;
 
@@ -499,6 +506,6 @@ void bench_vm(const struct backend *backend, const struct memory *mem)
 		else
 			vm_iommufd(mem, names, n, &up, &down);
 	}
-	report("vm-start", mem->kind, mem->size, &up, 1);
-	report("vm-stop", mem->kind, mem->size, &down, 1);
+	report(&up, mem->kind, mem->size, 1);
+	report(&down, mem->kind, mem->size, 1);
 }

@@ -19,6 +19,10 @@
 #define MAX_THREADS 4
 #define LOOKUPS 2000
 
+/* In place of an id: what shares nothing, and what shares only the file */
+#define GETPID 0
+#define ENOTTY_IOCTL UINT32_MAX
+
 static void pin_to(int cpu)
 {
 	cpu_set_t set;
@@ -33,7 +37,7 @@ static void pin_to(int cpu)
 struct worker {
 	pthread_t thread;
 	int cpu;
-	/* Looked up by an option's ioctl; 0 for the control, getpid */
+	/* Looked up by an option's ioctl, or a control */
 	u32 id;
 	u64 from, to;
 };
@@ -63,8 +67,10 @@ static void *worker_main(void *arg)
 	pthread_barrier_wait(&line);
 	worker->from = now_ns();
 	for (i = 0; i < LOOKUPS; i++) {
-		if (!worker->id)
+		if (worker->id == GETPID)
 			syscall(SYS_getpid);
+		else if (worker->id == ENOTTY_IOCTL)
+			ioctl(iommufd, _IO(IOMMUFD_TYPE, 0xff), NULL);
 		else if (ioctl(iommufd, IOMMU_OPTION, &cmd))
 			fail("IOMMU_OPTION");
 	}
@@ -100,27 +106,31 @@ static u64 throughput(const u32 *ids, int threads)
 
 /*
  * Wall time, so of interest is only how the rows of one kind relate: each with
- * @1, and both with the control.
+ * @1, and all with the controls.
  */
 void bench_lookups(void)
 {
 	static const char * const names[] = {
-		"threads-getpid", "threads-same", "threads-own"
+		"threads-getpid", "threads-enotty", "threads-same",
+		"threads-own"
 	};
-	u32 ids[3][MAX_THREADS] = {};
-	u64 best[3][MAX_THREADS + 1] = {};
+	u32 ids[4][MAX_THREADS];
+	u64 best[4][MAX_THREADS + 1] = {};
 	int i, kind, threads, cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	char op[32];
 
-	if (!wanted("threads-getpid@1 threads-same@1 threads-own@1"))
+	if (!wanted("threads-getpid@1 threads-enotty@1 threads-same@1") &&
+	    !wanted("threads-own@1"))
 		return;
 	for (i = 0; i < MAX_THREADS; i++) {
-		ids[1][i] = ioas;
-		ids[2][i] = ioas_alloc();
+		ids[0][i] = GETPID;
+		ids[1][i] = ENOTTY_IOCTL;
+		ids[2][i] = ioas;
+		ids[3][i] = ioas_alloc();
 	}
 	/* Interleaved, as other load comes and goes. */
 	for (i = 0; i < 2 * repeats; i++) {
-		for (kind = 0; kind < 3; kind++) {
+		for (kind = 0; kind < 4; kind++) {
 			for (threads = 1; threads <= MAX_THREADS; threads *= 2) {
 				u64 now;
 
@@ -133,8 +143,8 @@ void bench_lookups(void)
 		}
 	}
 	for (i = 0; i < MAX_THREADS; i++)
-		destroy(ids[2][i]);
-	for (kind = 0; kind < 3; kind++) {
+		destroy(ids[3][i]);
+	for (kind = 0; kind < 4; kind++) {
 		for (threads = 1; threads <= MAX_THREADS; threads *= 2) {
 			snprintf(op, sizeof(op), "%s@%d", names[kind], threads);
 			if (best[kind][threads])
