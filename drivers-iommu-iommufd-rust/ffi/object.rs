@@ -351,12 +351,11 @@ impl<'a, T: Registered> Ref<'a, T> {
     ///
     /// [`ENOENT`] if the object is being destroyed: a destroyer claimed it after it was looked up.
     pub(crate) fn user(&self) -> Result<User<T>> {
+        if !self.header.users().inc_not_zero() {
+            return Err(ENOENT);
+        }
         // INVARIANT: The count was just taken.
-        self.header
-            .users()
-            .inc_not_zero()
-            .then_some(User(self.object))
-            .ok_or(ENOENT)
+        Ok(User(self.object))
     }
 
     /// Makes a read side that another object can keep.
