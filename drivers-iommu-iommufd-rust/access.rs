@@ -356,7 +356,7 @@ impl<'a> Internal<'a> {
 impl Drop for Internal<'_> {
     fn drop(&mut self) {
         if let Some(access) = self.access.take() {
-            access.destroy(self.ctx, crate::object::Id::Free);
+            access.destroy(self.ctx);
         }
     }
 }

@@ -66,7 +66,7 @@ const IDS: core::ops::RangeInclusive<u32> = 1..=i32::MAX as u32;
 
 /// What becomes of the id of a destroyed object.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Id {
+enum Id {
     /// It can be used again.
     Free,
     /// It stays unused until the context is closed, so that user space does not mistake a new
@@ -151,6 +151,21 @@ impl Context {
         Ok(())
     }
 
+    /// Destroys the object of this id on behalf of the object that it belongs to, if it is the one
+    /// that `is` knows, nobody depends on it and nobody else destroys it. Its id stays unused.
+    ///
+    /// Whoever destroys it by its id meanwhile comes first or sees [`ENOENT`].
+    ///
+    /// Context: may sleep, until the operations that use the object have ended.
+    pub(crate) fn revoke<T: Registered>(&self, id: u32, is: impl FnOnce(&Object<T>) -> bool) {
+        let claimed = self.claim(id, Id::Bury, |header| {
+            header.downcast().is_some_and(is) && header.claim(1)
+        });
+        if let Ok(object) = claimed {
+            object.finish();
+        }
+    }
+
     /// Takes the object out of the table if `claim` succeeds, which runs under the lock of the
     /// table.
     fn claim(
@@ -217,8 +232,8 @@ impl<T: Registered> User<T> {
     /// Destroys the object on behalf of a driver that created it and holds this, the last user.
     ///
     /// Context: may sleep, until the operations that use the object have ended.
-    pub(crate) fn destroy(self, ctx: &Context, then: Id) {
-        match ctx.claim(self.id(), then, |header| header.claim(2)) {
+    pub(crate) fn destroy(self, ctx: &Context) {
+        match ctx.claim(self.id(), Id::Free, |header| header.claim(2)) {
             Ok(object) => {
                 // Both users ended with the claim.
                 core::mem::forget(self);

@@ -22,7 +22,6 @@ use crate::{
     context::Context,
     io_pagetable::Notify,
     object::{
-        Id,
         User, //
     },
     pages::{
@@ -259,7 +258,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::io
     };
 
     match ctx {
-        Some(ctx) => access.destroy(ctx, Id::Free),
+        Some(ctx) => access.destroy(ctx),
         // An internal access never gets to a driver.
         None => core::mem::forget(access),
     }

@@ -30,7 +30,6 @@ use crate::{
         Device, //
     },
     object::{
-        Id,
         User, //
     }, //
 };
@@ -349,7 +348,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommu
     // SAFETY: By the requirements of this function.
     let (ctx, device) = unsafe { borrow(idev) };
 
-    ManuallyDrop::into_inner(device).destroy(ctx, Id::Free);
+    ManuallyDrop::into_inner(device).destroy(ctx);
 }
 
 /// Attaches a device, or a PASID of it, to a HWPT or an IOAS, see `include/linux/iommufd.h`.

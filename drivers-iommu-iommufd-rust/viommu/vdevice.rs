@@ -24,10 +24,7 @@ use crate::{
     context::Context,
     device::Device,
     ioctl::Command,
-    object::{
-        Id,
-        Object, //
-    }, //
+    object::Object, //
 };
 use core::ptr;
 use kernel::{
@@ -92,15 +89,5 @@ pub(crate) fn revoke(device: &Object<Device>, ctx: &Context) {
         return;
     };
     // If somebody else is destroying the vDEVICE, it is not there any more, or another object is.
-    let Some(vdevice) = ctx.find::<Vdevice>(id) else {
-        return;
-    };
-    if !ptr::eq(vdevice.device(), device) {
-        return;
-    }
-    let Ok(user) = vdevice.user() else {
-        return;
-    };
-    drop(vdevice);
-    user.destroy(ctx, Id::Bury);
+    ctx.revoke::<Vdevice>(id, |vdevice| ptr::eq(vdevice.device(), device));
 }
