@@ -180,7 +180,7 @@ pub(crate) fn iova_ranges(cmd: &mut Command<'_, bindings::iommu_ioas_iova_ranges
     Ok(())
 }
 
-/// Reads ranges, which must not overlap.
+/// Reads ranges, which must not overlap. User space may have a great many.
 fn read_ranges(user: UserPtr, count: u32) -> Result<IntervalTree<()>> {
     let len = size_of::<bindings::iommu_iova_range>() * count as usize;
     let mut reader = UserSlice::new(user, len).reader();
@@ -193,6 +193,9 @@ fn read_ranges(user: UserPtr, count: u32) -> Result<IntervalTree<()>> {
 
         if start >= last || ranges.first(start, last).is_some() {
             return Err(EINVAL);
+        }
+        if ffi::task::is_being_killed() {
+            return Err(EINTR);
         }
         ranges.insert(Node::new(start, last, (), GFP_KERNEL_ACCOUNT)?);
     }

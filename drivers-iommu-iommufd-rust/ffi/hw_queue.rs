@@ -155,6 +155,9 @@ pub(crate) struct PageList {
 }
 
 impl PageList {
+    /// No allocation is larger.
+    pub(crate) const MAX: usize = i32::MAX as usize / size_of::<PagePtr>();
+
     /// Makes room for `count` pages.
     ///
     /// # Errors

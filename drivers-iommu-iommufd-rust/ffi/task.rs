@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the current task may do.
+//! What the current task may do, and whether it should go on.
 
-#[cfg(CONFIG_MULTIUSER)]
-use kernel::bindings;
+use kernel::{
+    bindings,
+    current, //
+};
 
 /// Whether the current task has the capability `cap` (`CAP_*`).
 pub(crate) fn capable(cap: u32) -> bool {
@@ -17,4 +19,17 @@ pub(crate) fn capable(cap: u32) -> bool {
         let _ = cap;
         true
     }
+}
+
+/// Whether the current task is being killed: what takes long should give up. It never returns to
+/// user space, so nobody sees the error.
+///
+/// As `fatal_signal_pending()`.
+pub(crate) fn is_being_killed() -> bool {
+    const KILL: kernel::ffi::c_ulong = 1 << (bindings::SIGKILL - 1);
+    let task = current!();
+
+    // SAFETY: The task is valid. Others set bits of the word meanwhile, and any value will do.
+    let pending = || unsafe { (&raw const (*task.as_ptr()).pending.signal.sig[0]).read_volatile() };
+    task.signal_pending() && pending() & KILL != 0
 }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     ffi::{
         pin,
+        task::is_being_killed,
         test::{
             memory_limit,
             should_fail, //
@@ -203,6 +204,10 @@ impl FileFeed<'_> {
             return Err(EFAULT);
         }
 
+        // The file may have no pages yet. Pinning user memory asks this itself.
+        if is_being_killed() {
+            return Err(EINTR);
+        }
         let first = self.first_page.checked_add(index).ok_or(EINVAL)?;
         self.queue.pin(self.file, first, pages)
     }

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     access::Internal,
     ffi::hw_queue::PageList,
-    ioctl::Command, //
+    ioctl::Command,
+    range::IovaRange, //
 };
 use kernel::{
     bindings,
@@ -52,13 +53,19 @@ fn pages_of(base: u64, length: u64) -> Result<(usize, usize)> {
 ///
 /// - [`ERANGE`] or [`ENOMEM`] if it is too large;
 /// - [`EFAULT`] if it is not contiguous;
-/// - those of an access.
+/// - [`ENOENT`] if something of it is not mapped, and the other errors of an access.
 fn pin(viommu: &Viommu, base: u64, length: u64) -> Result<(Internal<'_>, PhysAddr)> {
     let (first, count) = pages_of(base, length)?;
-    let mut pages = PageList::new(count)?;
-
+    if count > PageList::MAX {
+        return Err(ENOMEM);
+    }
+    let ioas = viommu.hwpt().ioas();
     let memory = Internal::new(viommu.ctx())?;
-    memory.attach(viommu.hwpt().ioas())?;
+    memory.attach(ioas)?;
+    // User space chooses the length: no list of more than it has mapped, which is accounted.
+    ioas.iopt
+        .check_pin(IovaRange::from_len(first, count << PAGE_SHIFT)?)?;
+    let mut pages = PageList::new(count)?;
     pages.pin(&memory, first)?;
 
     match pages.contiguous() {
