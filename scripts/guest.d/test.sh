@@ -14,9 +14,11 @@ suite_vfio || rc=1
 suite_iommufd || rc=1
 suite_fail_nth || rc=1
 suite_vfio_selftests nvme || rc=1
-suite_race || rc=1
+suite_memlock 300 6 || rc=1
+suite_fuzz 20000 1 || rc=1
 suite leaks sh /guest/leaks || rc=1
 suite unload sh /guest/unload || rc=1
+suite_race "" 0.6 || rc=1
 if [ -e /guest/files/iommufd-c.ko ]; then
 	suite_diff || rc=1
 	suite_fail_count || rc=1

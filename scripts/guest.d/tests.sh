@@ -32,12 +32,37 @@ suite_fail_nth()
 	suite iommufd_fail_nth $tests/iommufd_fail_nth
 }
 
+# What comes after this is for a kernel with the Rust module; with C, the races would say what it does otherwise.
+rust_module=/lib/modules/$(uname -r)/kernel/drivers/iommu/iommufd-rust/iommufd.ko
+
+# suite_race SUFFIX SECONDS [ARG...]: nobody may have iommufd loaded. Each case loads the module and unloads it right
+# after.
 suite_race()
 {
-	race_rc=0
-	suite iommufd_destroy_race $tests/iommufd_destroy_race 5 || race_rc=1
-	suite iommufd_race $tests/iommufd_race || race_rc=1
-	return $race_rc
+	race_name=iommufd_race$1
+	race_seconds=$2
+	shift 2
+	[ -e "$rust_module" ] || return 0
+	no_kunit
+	suite "$race_name" $tests/iommufd_race -t "$race_seconds" -s "${SEED:-1}" -m "$rust_module" "$@"
+}
+
+# suite_fuzz CALLS ROUNDS
+suite_fuzz()
+{
+	suite iommufd_fuzz $tests/iommufd_fuzz -n "$1" -k "$2" -s "${SEED:-1}"
+}
+
+# suite_memlock CALLS ROUNDS
+suite_memlock()
+{
+	suite iommufd_memlock $tests/iommufd_memlock -n "$1" -k "$2" -s "${SEED:-1}"
+}
+
+# KUnit runs its suites whenever a module with some is loaded. Once is enough.
+no_kunit()
+{
+	[ ! -w /sys/module/kunit/parameters/filter_glob ] || echo none >/sys/module/kunit/parameters/filter_glob
 }
 
 # After unload, and with the C module among the guest's files. CALLS is a kernel parameter: how many on each module.

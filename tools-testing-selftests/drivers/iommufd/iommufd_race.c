@@ -1,221 +1,565 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * An IOAS that is destroyed while other threads change it, or destroy it too.
- * Needs no device.
+ * Threads on one context, each doing what is allowed at any time: whatever the
+ * interleaving, nothing is lost, nobody waits for long, and an answer that no
+ * order of the calls explains does not come.
  *
- * Whatever the interleaving: a user finds the object or ENOENT, the destroyer
- * is done soon after the last user has let go, and of several destroyers one
- * has it.
+ * A case (iommufd_race_cases.c) has workers that take turns at random. It runs
+ * in sessions of some milliseconds, each on a context of its own. Half of them
+ * end in order; in the other half the fd is replaced by one of /dev/null while
+ * the workers run, so that one of their calls is the last to hold the context.
+ * After each session nobody holds the module, and after each case no page is
+ * left pinned, no mock device is left, and RLIMIT_MEMLOCK has room for what it
+ * had before.
+ *
+ * With modules to load, each case runs on each of them in turn, and unloads it
+ * as soon as the last session has ended. One that is only there for comparison
+ * (-r) is measured and not judged.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
-#include <linux/iommufd.h>
-#include <linux/types.h>
+#include "iommufd_race.h"
+#include "kselftest.h"
 
-#include "kselftest_harness.h"
+/* Nothing here is worth waiting longer for, on however slow a machine. */
+#define DESTROY_LIMIT_NS (1 * 1000000000ULL)
+#define CLOSE_LIMIT_NS (2 * 1000000000ULL)
+#define UNLOAD_LIMIT_MS 15000
+/* A case that takes so much longer than it should hangs. */
+#define PATIENCE_SECONDS 200
+#define MEM_SIZE (64 * PAGE)
+#define LIMIT_PAGES 512
+#define MODULES_MAX 4
 
-#define THREADS 4
-#define SECONDS 5
-/* For one destroy. A lost wakeup costs a minute; a busy machine much less. */
-#define LIMIT 10.0
-
-struct race {
-	int iommufd;
-	/* What the users use now; 0: nothing. */
-	u32 ioas;
-	bool stop;
-	/* The first errno that none of them should have seen. */
-	int unexpected;
-	unsigned long uses;
-	void *mem;
-	/* One use of @ioas by user number @user; 0 or -errno. */
-	int (*use)(struct race *race, u32 ioas, unsigned long user);
+static const char *const op_names[OP_NR] = {
+	[OP_LOOKUP] = "lookup",	  [OP_ALLOC] = "alloc",
+	[OP_ABORT] = "abort",	  [OP_DESTROY] = "destroy",
+	[OP_MAP] = "map",	  [OP_UNMAP] = "unmap",
+	[OP_COPY] = "copy",	  [OP_CHECK] = "check",
+	[OP_HWPT] = "hwpt",	  [OP_REPLACE] = "replace",
+	[OP_PIN] = "pin",	  [OP_UNPIN] = "unpin",
+	[OP_RW] = "rw",		  [OP_REVOKE] = "revoke",
+	[OP_TRIGGER] = "trigger", [OP_READ] = "read",
+	[OP_WRITE] = "write",	  [OP_POLL] = "poll",
+	[OP_MMAP] = "mmap",	  [OP_FORK] = "fork",
+	[OP_CHANGE] = "change",
 };
 
-struct user {
-	pthread_t thread;
-	struct race *race;
-	unsigned long number;
+struct module {
+	const char *path;
+	const char *name;
+	bool judged;
 };
 
-static double now(void)
+struct options {
+	struct module modules[MODULES_MAX];
+	unsigned int nr_modules;
+	const char *only;
+	double seconds;
+	u64 seed;
+	bool verbose;
+};
+
+/* What a case came to on one module. */
+struct outcome {
+	struct op_stats stats[OP_NR];
+	u64 sessions, worst_close_ns;
+	enum op odd_op;
+	int odd_errno;
+	/* Left over: pages pinned, holders of the module, devices, room. */
+	long long pinned;
+	int holders, devices;
+	bool no_room;
+	int setup, unload;
+	u64 unload_ns;
+};
+
+int done(struct worker *w, enum op which, int rc, ...)
 {
-	struct timespec time;
+	struct op_stats *stats = &w->stats[which];
+	u64 took = now_ns() - w->start;
+	bool excused = false;
+	va_list list;
+	int e;
 
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec / 1e9;
+	/* Of /dev/null; what came before it is not affected. */
+	if (get(&w->s->closed) &&
+	    (rc == -ENOTTY || rc == -ENODEV || rc == -EBADF))
+		return rc;
+	stats->calls++;
+	if (took > stats->worst_ns)
+		stats->worst_ns = took;
+	if (rc >= 0) {
+		stats->good++;
+		return rc;
+	}
+	if (rc > -ERRNOS)
+		stats->errnos[-rc]++;
+	va_start(list, rc);
+	while ((e = va_arg(list, int)))
+		excused |= e == -rc;
+	va_end(list);
+	if (!excused && !w->odd_errno) {
+		w->odd_op = which;
+		w->odd_errno = -rc;
+	}
+	return rc;
 }
 
-static int ioas_alloc(int iommufd, u32 *id)
-{
-	struct iommu_ioas_alloc cmd = { .size = sizeof(cmd) };
+/* ---- sessions ------------------------------------------------------------ */
 
-	if (ioctl(iommufd, IOMMU_IOAS_ALLOC, &cmd))
+struct crew {
+	const struct race_case *what;
+	struct session *s;
+	struct worker workers[WORKERS_MAX];
+	pthread_t threads[WORKERS_MAX];
+	pthread_barrier_t start, end;
+	bool quit;
+};
+
+static struct crew *crew;
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+
+	for (;;) {
+		pthread_barrier_wait(&crew->start);
+		if (crew->quit)
+			return NULL;
+		while (!get(&w->s->stop))
+			crew->what->turn(w->s, w);
+		if (crew->what->leave)
+			crew->what->leave(w->s, w);
+		pthread_barrier_wait(&crew->end);
+	}
+}
+
+static void *shared(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		ksft_exit_fail_msg("out of memory\n");
+	return p;
+}
+
+static void hire(const struct race_case *what, u64 seed)
+{
+	unsigned int i;
+
+	crew = shared(sizeof(*crew));
+	crew->what = what;
+	crew->s = shared(sizeof(*crew->s));
+	crew->s->what = what;
+	crew->s->workers = crew->workers;
+	crew->s->rng = seed;
+	pthread_barrier_init(&crew->start, NULL, what->threads + 1);
+	pthread_barrier_init(&crew->end, NULL, what->threads + 1);
+	for (i = 0; i < what->threads; i++) {
+		struct worker *w = &crew->workers[i];
+
+		w->s = crew->s;
+		w->number = i;
+		w->rng = seed * 1000 + i;
+		/* Of this process alone: memory to pin must not be shared. */
+		w->mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		w->buffer = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (w->mem == MAP_FAILED || w->buffer == MAP_FAILED ||
+		    pthread_create(&crew->threads[i], NULL, work, w))
+			ksft_exit_fail_msg("cannot make a thread\n");
+	}
+}
+
+static void fire(void)
+{
+	unsigned int i;
+
+	crew->quit = true;
+	pthread_barrier_wait(&crew->start);
+	for (i = 0; i < crew->what->threads; i++) {
+		pthread_join(crew->threads[i], NULL);
+		munmap(crew->workers[i].mem, MEM_SIZE);
+		munmap(crew->workers[i].buffer, MEM_SIZE);
+	}
+}
+
+/* One context; -errno if it cannot be set up. */
+static int run_session(struct outcome *outcome, unsigned int number)
+{
+	struct session *s = crew->s;
+	bool abrupt = number % 2;
+	u64 start, took;
+	int null, rc;
+
+	memset(s->slot, 0, sizeof(s->slot));
+	s->number = number;
+	s->closed = false;
+	s->stop = false;
+	s->child = 0;
+	s->memfd = -1;
+	s->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (s->fd < 0)
 		return -errno;
-	*id = cmd.out_ioas_id;
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	rc = crew->what->setup ? crew->what->setup(s) : 0;
+	if (rc)
+		return rc;
+
+	pthread_barrier_wait(&crew->start);
+	usleep(2000 + below(&s->rng, 40000));
+	start = now_ns();
+	if (abrupt) {
+		/* From here on the context is its users' alone. */
+		set(&s->closed, true);
+		dup2(null, s->fd);
+	}
+	usleep(1000);
+	set(&s->stop, true);
+	pthread_barrier_wait(&crew->end);
+	if (!abrupt)
+		start = now_ns();
+	if (crew->what->cleanup)
+		crew->what->cleanup(s);
+	close(s->fd);
+	took = now_ns() - start;
+	if (took > outcome->worst_close_ns)
+		outcome->worst_close_ns = took;
+	if (s->memfd >= 0)
+		close(s->memfd);
+	close(null);
 	return 0;
 }
 
-static int destroy(int iommufd, u32 id)
-{
-	struct iommu_destroy cmd = { .size = sizeof(cmd), .id = id };
+/* ---- leftovers ----------------------------------------------------------- */
 
-	return ioctl(iommufd, IOMMU_DESTROY, &cmd) ? -errno : 0;
+/* How many more than BEFORE hold the module; they may be just leaving. */
+static int holders_left(int before)
+{
+	unsigned int i;
+	int now = module_holders();
+
+	for (i = 0; i < 200 && now > before; i++) {
+		usleep(5000);
+		now = module_holders();
+	}
+	return now - before;
 }
 
-static int use_by_map(struct race *race, u32 ioas, unsigned long user)
+static int mock_devices(void)
 {
-	unsigned long page_size = sysconf(_SC_PAGESIZE);
-	struct iommu_ioas_map map = {
-		.size = sizeof(map),
-		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
-			 IOMMU_IOAS_MAP_WRITEABLE,
-		.ioas_id = ioas,
-		.user_va = (uintptr_t)race->mem,
-		.length = page_size,
-		.iova = 0x100000000 + user * page_size,
-	};
-	struct iommu_ioas_unmap unmap = {
-		.size = sizeof(unmap),
-		.ioas_id = ioas,
-		.iova = map.iova,
-		.length = map.length,
-	};
+	DIR *dir = opendir("/sys/bus/iommufd_mock/devices");
+	struct dirent *entry;
+	int n = 0;
 
-	if (ioctl(race->iommufd, IOMMU_IOAS_MAP, &map))
-		return -errno;
-	return ioctl(race->iommufd, IOMMU_IOAS_UNMAP, &unmap) ? -errno : 0;
+	while (dir && (entry = readdir(dir)))
+		n += entry->d_name[0] != '.';
+	if (dir)
+		closedir(dir);
+	return n;
 }
 
-static int use_by_destroy(struct race *race, u32 ioas, unsigned long user)
+/* Whether as much can be pinned as RLIMIT_MEMLOCK allows, and no more. */
+static bool has_room(void)
 {
-	int rc = destroy(race->iommufd, ioas);
-
-	/* Another user is just passing by. */
-	return rc == -EBUSY ? -ENOENT : rc;
-}
-
-static void *use_it(void *arg)
-{
-	struct user *user = arg;
-	struct race *race = user->race;
+	struct rlimit limit = { LIMIT_PAGES * PAGE, RLIM_INFINITY };
+	struct rlimit old;
+	struct mock mock;
+	bool room;
+	void *mem;
 	u32 ioas;
-	int rc;
+	int fd;
 
-	while (!__atomic_load_n(&race->stop, __ATOMIC_RELAXED)) {
-		ioas = __atomic_load_n(&race->ioas, __ATOMIC_RELAXED);
-		if (!ioas)
+	getrlimit(RLIMIT_MEMLOCK, &old);
+	setrlimit(RLIMIT_MEMLOCK, &limit);
+	mem = mmap(NULL, (LIMIT_PAGES + 1) * PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	room = fd >= 0 && !do_ioas_alloc(fd, &ioas) &&
+	       !do_mock_device(fd, ioas, &mock) &&
+	       do_map(fd, ioas, mem, (LIMIT_PAGES + 1) * PAGE,
+		      MOCK_APERTURE_START) == -ENOMEM &&
+	       !do_map(fd, ioas, mem, LIMIT_PAGES * PAGE, MOCK_APERTURE_START);
+	close(fd);
+	munmap(mem, (LIMIT_PAGES + 1) * PAGE);
+	setrlimit(RLIMIT_MEMLOCK, &old);
+	return room;
+}
+
+/* ---- cases --------------------------------------------------------------- */
+
+static void add_stats(struct op_stats *sum, const struct op_stats *stats)
+{
+	unsigned int i;
+
+	sum->calls += stats->calls;
+	sum->good += stats->good;
+	if (stats->worst_ns > sum->worst_ns)
+		sum->worst_ns = stats->worst_ns;
+	for (i = 0; i < ERRNOS; i++)
+		sum->errnos[i] += stats->errnos[i];
+}
+
+/*
+ * In a process of its own, so that what it leaves behind is a leak and not a
+ * thread's; the watch over it is the alarm.
+ */
+static void run_case(const struct options *options,
+		     const struct race_case *what, struct outcome *outcome)
+{
+	u64 end = now_ns() + options->seconds * 1e9;
+	int holders = module_holders();
+	unsigned int number = 0, i, j;
+	struct rlimit limit = { 4096 * PAGE, RLIM_INFINITY };
+
+	alarm(options->seconds + PATIENCE_SECONDS);
+	setrlimit(RLIMIT_MEMLOCK, &limit);
+	drop_ipc_lock();
+	hire(what, options->seed);
+	do {
+		outcome->setup = run_session(outcome, number++);
+		if (outcome->setup)
+			_exit(1);
+		outcome->holders = holders < 0 ? 0 : holders_left(holders);
+	} while (now_ns() < end && !outcome->holders);
+	fire();
+	outcome->sessions = number;
+	for (i = 0; i < what->threads; i++) {
+		struct worker *w = &crew->workers[i];
+
+		for (j = 0; j < OP_NR; j++)
+			add_stats(&outcome->stats[j], &w->stats[j]);
+		if (w->odd_errno && !outcome->odd_errno) {
+			outcome->odd_op = w->odd_op;
+			outcome->odd_errno = w->odd_errno;
+		}
+	}
+	outcome->devices = mock_devices();
+	outcome->no_room = !has_room();
+}
+
+static bool enough(const struct race_case *what, const struct op_stats *stats,
+		   enum op which)
+{
+	unsigned int least = what->least, i;
+
+	for (i = 0; i < ARRAY_SIZE(what->rare); i++)
+		if (what->rare[i].least && what->rare[i].op == which)
+			least = what->rare[i].least;
+	return !stats->calls || stats->good * 100 >= stats->calls * least;
+}
+
+static void print_op(const struct op_stats *stats, enum op which)
+{
+	char text[256];
+	size_t used;
+	int e;
+
+	used = snprintf(text, sizeof(text),
+			"    %-8s %8lu calls, %3lu%% good, worst %lu ms;",
+			op_names[which], stats->calls,
+			stats->good * 100 / stats->calls,
+			stats->worst_ns / 1000000);
+	for (e = 1; e < ERRNOS; e++)
+		if (stats->errnos[e] && used < sizeof(text))
+			used += snprintf(text + used, sizeof(text) - used,
+					 " %s %u", strerrorname_np(e) ?: "?",
+					 stats->errnos[e]);
+	ksft_print_msg("%s\n", text);
+}
+
+static void report(const struct options *options,
+		   const struct race_case *what, const struct module *module,
+		   const struct outcome *o, int status)
+{
+	const struct op_stats *destroys = &o->stats[OP_DESTROY];
+	u64 calls = 0, good = 0, worst = 0;
+	bool ok = !status;
+	unsigned int i;
+
+	for (i = 0; i < OP_NR; i++) {
+		calls += o->stats[i].calls;
+		good += o->stats[i].good;
+		if (o->stats[i].worst_ns > worst)
+			worst = o->stats[i].worst_ns;
+	}
+	ksft_print_msg("%s on %s: %lu sessions, %lu calls, %lu%% succeeded\n",
+		       what->name, module->name, o->sessions, calls,
+		       calls ? good * 100 / calls : 0);
+	ksft_print_msg("  worst DESTROY %.3f s (EBUSY %u), close %.3f s, any %.3f s; unload %.1f\n",
+		       destroys->worst_ns / 1e9, destroys->errnos[EBUSY],
+		       o->worst_close_ns / 1e9, worst / 1e9,
+		       o->unload_ns / 1e9);
+	if (status)
+		ksft_print_msg("  the process ended with status %x\n", status);
+	if (o->setup)
+		ksft_print_msg("  cannot be set up: %s\n",
+			       strerror(-o->setup));
+	for (i = 0; i < OP_NR; i++) {
+		if (!o->stats[i].calls)
 			continue;
-		rc = race->use(race, ioas, user->number);
-		if (rc && rc != -ENOENT)
-			__atomic_store_n(&race->unexpected, -rc,
-					 __ATOMIC_RELAXED);
-		if (!rc)
-			__atomic_fetch_add(&race->uses, 1, __ATOMIC_RELAXED);
+		if (!enough(what, &o->stats[i], i)) {
+			ksft_print_msg("  too few succeed: %s\n", op_names[i]);
+			ok = false;
+			print_op(&o->stats[i], i);
+		} else if (options->verbose) {
+			print_op(&o->stats[i], i);
+		}
 	}
-	return NULL;
-}
-
-FIXTURE(race)
-{
-	struct race race;
-	struct user users[THREADS];
-};
-
-FIXTURE_VARIANT(race)
-{
-	int (*use)(struct race *race, u32 ioas, unsigned long user);
-	bool destroys;
-};
-
-FIXTURE_VARIANT_ADD(race, amid_maps)
-{
-	.use = use_by_map,
-};
-
-FIXTURE_VARIANT_ADD(race, amid_destroys)
-{
-	.use = use_by_destroy,
-	.destroys = true,
-};
-
-FIXTURE_SETUP(race)
-{
-	unsigned long i;
-
-	self->race.use = variant->use;
-	self->race.iommufd = open("/dev/iommu", O_RDWR);
-	if (self->race.iommufd < 0)
-		SKIP(return, "no /dev/iommu (modprobe iommufd)");
-	self->race.mem = mmap(NULL, sysconf(_SC_PAGESIZE),
-			      PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, self->race.mem);
-	for (i = 0; i < THREADS; i++) {
-		self->users[i].race = &self->race;
-		self->users[i].number = i;
-		ASSERT_EQ(0, pthread_create(&self->users[i].thread, NULL,
-					    use_it, &self->users[i]));
+	if (o->odd_errno) {
+		ksft_print_msg("  nothing explains %s of %s\n",
+			       strerrorname_np(o->odd_errno) ?: "?",
+			       op_names[o->odd_op]);
+		ok = false;
 	}
-}
-
-FIXTURE_TEARDOWN(race)
-{
-	EXPECT_EQ(0, close(self->race.iommufd));
-}
-
-TEST_F_TIMEOUT(race, destroy, 120)
-{
-	double end = now() + SECONDS, start, took, worst = 0;
-	unsigned long i, busy = 0, destroyed = 0, rounds = 0;
-	int rc;
-
-	while (now() < end && worst < LIMIT) {
-		u32 ioas = 0;
-
-		ASSERT_EQ(0, ioas_alloc(self->race.iommufd, &ioas));
-		__atomic_store_n(&self->race.ioas, ioas, __ATOMIC_RELAXED);
-		/* Let some of them in. */
-		usleep(rounds % 300);
-		do {
-			start = now();
-			rc = destroy(self->race.iommufd, ioas);
-			took = now() - start;
-			if (took > worst)
-				worst = took;
-			/* A passing user may count as one who depends on it. */
-			if (rc == -EBUSY)
-				busy++;
-		} while (rc == -EBUSY);
-		if (!rc)
-			destroyed++;
-		else
-			ASSERT_EQ(-ENOENT, rc);
-		ASSERT_EQ(-ENOENT, destroy(self->race.iommufd, ioas));
-		rounds++;
+	if (destroys->worst_ns > DESTROY_LIMIT_NS ||
+	    o->worst_close_ns > CLOSE_LIMIT_NS) {
+		ksft_print_msg("  somebody waits too long\n");
+		ok = false;
 	}
-	__atomic_store_n(&self->race.stop, true, __ATOMIC_RELAXED);
-	for (i = 0; i < THREADS; i++)
-		ASSERT_EQ(0, pthread_join(self->users[i].thread, NULL));
-
-	TH_LOG("%lu destroyed amid %lu uses, %lu times EBUSY, the slowest in %.3f s",
-	       rounds, self->race.uses, busy, worst);
-	EXPECT_EQ(0, self->race.unexpected);
-	EXPECT_LT(0, self->race.uses);
-	if (variant->destroys)
-		destroyed += self->race.uses;
-	EXPECT_EQ(rounds, destroyed);
-	ASSERT_GT(LIMIT, worst);
+	if (o->pinned || o->holders || o->devices || o->no_room || o->unload) {
+		ksft_print_msg("  left over: %lld pages pinned, %d holders, %d devices%s\n",
+			       o->pinned, o->holders, o->devices,
+			       o->no_room ? ", pages on the user's account" :
+					    "");
+		ksft_print_msg("  unload: %s\n", strerror(-o->unload));
+		ok = false;
+	}
+	if (module->judged)
+		ksft_test_result(ok && calls, "%s\n", what->name);
 }
 
-TEST_HARNESS_MAIN
+/* Pages that were pinned before the case. */
+static long long pinned_before;
+
+static void run_on(const struct options *options,
+		   const struct race_case *what, const struct module *module)
+{
+	struct outcome *outcome = shared(sizeof(*outcome));
+	int status = 0, rc;
+	u64 start;
+	pid_t pid;
+
+	if (module->path) {
+		rc = module_load(module->path);
+		if (rc)
+			ksft_exit_fail_msg("load %s: %s\n", module->path,
+					   strerror(-rc));
+	}
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		run_case(options, what, outcome);
+		_exit(0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		ksft_exit_fail_msg("cannot start a case\n");
+	if (module->path) {
+		start = now_ns();
+		outcome->unload = module_unload(UNLOAD_LIMIT_MS);
+		outcome->unload_ns = now_ns() - start;
+	}
+	outcome->pinned = pages_left_pinned(pinned_before);
+	pinned_before += outcome->pinned;
+	report(options, what, module, outcome, status);
+	if (outcome->unload)
+		ksft_exit_fail_msg("%s does not go away\n", module->path);
+	munmap(outcome, sizeof(*outcome));
+}
+
+/* ---- main ---------------------------------------------------------------- */
+
+static const char usage[] =
+"usage: iommufd_race [options] [CASE]\n"
+"\n"
+"  -t SECONDS  for each case (2)\n"
+"  -s SEED     of what the threads do (1)\n"
+"  -m MODULE   load this iommufd.ko for each case, and unload it after\n"
+"  -r MODULE   the same, for comparison: what it does is shown, not judged\n"
+"  -v          what came of each kind of call\n"
+"  -l          list the cases\n";
+
+static void add_module(struct options *options, const char *path, bool judged)
+{
+	struct module *module = &options->modules[options->nr_modules++];
+
+	if (options->nr_modules > MODULES_MAX)
+		ksft_exit_fail_msg("too many modules\n");
+	module->path = path;
+	module->judged = judged;
+	module->name = "iommufd";
+	if (path)
+		module->name = strrchr(path, '/') ? strrchr(path, '/') + 1 :
+						    path;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { .seconds = 2, .seed = 1 };
+	unsigned int i, j, judged = 0, n = 0;
+	int option, fd;
+
+	while ((option = getopt(argc, argv, "t:s:m:r:vlh")) != -1) {
+		switch (option) {
+		case 't':
+			options.seconds = strtod(optarg, NULL);
+			break;
+		case 's':
+			options.seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'm':
+		case 'r':
+			add_module(&options, optarg, option == 'm');
+			break;
+		case 'v':
+			options.verbose = true;
+			break;
+		case 'l':
+			for (i = 0; i < nr_race_cases; i++)
+				printf("%-14s %s\n", race_cases[i].name,
+				       race_cases[i].about);
+			return 0;
+		default:
+			fputs(usage, option == 'h' ? stdout : stderr);
+			return option == 'h' ? 0 : 2;
+		}
+	}
+	options.only = argv[optind];
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGPIPE, SIG_IGN);
+	ksft_print_header();
+	if (!options.nr_modules) {
+		fd = open("/dev/iommu", O_RDWR);
+		if (fd < 0)
+			ksft_exit_skip("no /dev/iommu (modprobe iommufd)\n");
+		close(fd);
+		add_module(&options, NULL, true);
+	}
+	for (i = 0; i < options.nr_modules; i++)
+		judged += options.modules[i].judged;
+	for (i = 0; i < nr_race_cases; i++)
+		n += !options.only || !strcmp(race_cases[i].name, options.only);
+	if (!n)
+		ksft_exit_fail_msg("no such case: see -l\n");
+	ksft_set_plan(n * judged);
+	pinned_before = pages_pinned_at_rest();
+	ksft_print_msg("seed %lu, %.1f s each\n", options.seed,
+		       options.seconds);
+	for (i = 0; i < nr_race_cases; i++)
+		for (j = 0; j < options.nr_modules; j++)
+			if (!options.only ||
+			    !strcmp(race_cases[i].name, options.only))
+				run_on(&options, &race_cases[i],
+				       &options.modules[j]);
+	ksft_finished();
+}

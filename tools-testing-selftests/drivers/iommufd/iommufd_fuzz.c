@@ -1,0 +1,590 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Hostile user space: calls that nobody in his senses makes.
+ *
+ * Processes come and go. Each has a context, and threads that call whatever
+ * there is to call, at random: every ioctl with arguments that are half right
+ * (a table tells what each field is), others with garbage; sizes that are
+ * wrong; reads, writes, polls and mmaps of every descriptor at hand, of which
+ * half are of another kind. Arguments lie where they should not: across pages,
+ * in none, in pages that cannot be written, and in pages that another thread
+ * changes, unmaps and protects meanwhile. One process in four is killed in the
+ * midst of it.
+ *
+ * Nothing may come of it: each call returns, the kernel says nothing, no page
+ * stays pinned, and no memory is lost.
+ *
+ * The second half asks for too much with one call, and sends SIGKILL: the
+ * process has to be gone soon.
+ */
+#define _GNU_SOURCE
+#include <getopt.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <linux/vfio.h>
+
+#include "iommufd_fuzz.h"
+#include "kselftest.h"
+
+/* No call takes this long, on however slow a machine. */
+#define HANG_NS (30 * 1000000000ULL)
+/* From SIGKILL until the process is gone. */
+#define KILL_NS (2 * 1000000000ULL)
+#define CALLS_FOR_SUCCESS 400000
+/* Memory that may be gone at the end: caches of the kernel's own. */
+#define DRIFT_KB 16384
+
+struct board *board;
+const char *excluded[8];
+unsigned int nr_excluded;
+
+/* ---- the watch ----------------------------------------------------------- */
+
+struct options {
+	u64 seed;
+	u64 calls;
+	unsigned int processes;
+	bool verbose;
+};
+
+struct memory {
+	long long free_kb, slab_kb, pinned;
+};
+
+static void settle(void)
+{
+	FILE *file = fopen("/proc/sys/vm/drop_caches", "w");
+
+	sleep(1);
+	if (file) {
+		fputs("3", file);
+		fclose(file);
+	}
+	sleep(1);
+}
+
+static void measure(struct memory *m)
+{
+	settle();
+	m->free_kb = read_counter("/proc/meminfo", "MemFree");
+	m->slab_kb = read_counter("/proc/meminfo", "SUnreclaim");
+	m->pinned = pages_pinned_at_rest();
+}
+
+/* What the kernel has said since: all but that there is a new device. */
+static unsigned int read_log(int log, bool show)
+{
+	unsigned int lines = 0;
+	char line[1024];
+	ssize_t n;
+
+	while ((n = read(log, line, sizeof(line) - 1)) > 0) {
+		line[n] = 0;
+		if (strstr(line, "Adding to iommu group") ||
+		    strstr(line, "providing /dev/vfio/vfio") ||
+		    line[0] == ' ' || strstr(line, "guest:"))
+			continue;
+		lines++;
+		if (show && lines <= 20)
+			ksft_print_msg("the kernel says: %.*s\n",
+				       (int)strcspn(line, "\n"), line);
+	}
+	return lines;
+}
+
+static const char *hanging(void)
+{
+	unsigned int i, j;
+
+	for (i = 0; i < PROCESSES; i++)
+		for (j = 0; j < THREADS; j++) {
+			struct gauge *g = &board->gauges[i][j];
+			u64 since = __atomic_load_n(&g->since, __ATOMIC_ACQUIRE);
+
+			if (since && now_ns() > since + HANG_NS)
+				return g->what;
+		}
+	return NULL;
+}
+
+static u64 sum_calls(u64 *good)
+{
+	u64 calls = 0;
+	unsigned int i, j;
+
+	*good = 0;
+	for (i = 0; i < PROCESSES; i++)
+		for (j = 0; j < THREADS; j++) {
+			calls += board->gauges[i][j].calls;
+			*good += board->gauges[i][j].good;
+		}
+	return calls;
+}
+
+static pid_t start_life(unsigned int which, u64 seed)
+{
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		live(which, seed);
+	return pid;
+}
+
+/* Other modules may need it. */
+static int holders_before;
+
+/* How many hold the module; who has just ended may do so for a moment. */
+static int holders(void)
+{
+	unsigned int i;
+	int n = 0;
+
+	for (i = 0; i < 200; i++) {
+		n = module_holders() - holders_before;
+		if (n <= 0)
+			return 0;
+		usleep(10000);
+	}
+	return n;
+}
+
+static void run_fuzz(const struct options *options)
+{
+	u64 seed = options->seed * 1000000, killed = 0, crashed = 0, lives = 0;
+	u64 rng = options->seed, calls, good, begin = now_ns();
+	struct memory before, after;
+	long long left;
+	const char *hang = NULL;
+	pid_t pids[PROCESSES];
+	u64 doom[PROCESSES];
+	unsigned int i, j, lines;
+	int status, log;
+
+	/* One life for what is made once and kept. */
+	pids[0] = start_life(0, seed++);
+	waitpid(pids[0], &status, 0);
+	measure(&before);
+	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	read_log(log, false);
+	lseek(log, 0, SEEK_END);
+	memset(board, 0, sizeof(*board));
+
+	for (i = 0; i < PROCESSES; i++)
+		pids[i] = 0;
+	do {
+		for (i = 0; i < options->processes; i++) {
+			if (pids[i] && waitpid(pids[i], &status, WNOHANG) ==
+				       pids[i]) {
+				/* Memory went under its feet: SIGSEGV. */
+				if (WIFSIGNALED(status) &&
+				    WTERMSIG(status) != SIGKILL)
+					crashed++;
+				for (j = 0; j < THREADS; j++)
+					board->gauges[i][j].since = 0;
+				pids[i] = 0;
+				/* With one process: whose fault it is. */
+				if (options->processes == 1 && holders())
+					ksft_exit_fail_msg("seed %lu holds the module\n",
+							   seed - 1);
+			}
+			if (!pids[i]) {
+				pids[i] = start_life(i, seed++);
+				doom[i] = mix(&rng) % 4 ? 0 :
+					  now_ns() + mix(&rng) % 1000000000;
+				lives++;
+			} else if (doom[i] && now_ns() > doom[i]) {
+				kill(pids[i], SIGKILL);
+				doom[i] = 0;
+				killed++;
+			}
+		}
+		usleep(5000);
+		calls = sum_calls(&good);
+		hang = hanging();
+	} while (calls < options->calls && !hang);
+
+	for (i = 0; i < options->processes; i++)
+		kill(pids[i], SIGKILL);
+	begin = now_ns() - begin;
+	if (hang) {
+		ksft_print_msg("%s does not return\n", hang);
+		ksft_exit_fail_msg("there is no going on after that\n");
+	}
+	for (i = 0; i < options->processes; i++)
+		waitpid(pids[i], &status, 0);
+	calls = sum_calls(&good);
+	left = pages_left_pinned(before.pinned);
+	lines = read_log(log, true);
+	measure(&after);
+
+	ksft_print_msg("%lu calls in %lu s, %lu%% succeeded\n", calls,
+		       begin / 1000000000, good * 100 / calls);
+	ksft_print_msg("%lu processes, %lu were killed, %lu crashed\n", lives,
+		       killed, crashed);
+	ksft_print_msg("free memory %lld -> %lld kB, slab %lld -> %lld kB\n",
+		       before.free_kb, after.free_kb, before.slab_kb,
+		       after.slab_kb);
+	good = 0;
+	for (i = 0; i < nr_commands; i++) {
+		const char *never = commands[i].nr == IOMMU_IOAS_NOIOMMU_GET_PA ||
+				    commands[i].nr == VFIO_IOMMU_DIRTY_PAGES ?
+				    "never succeeds here" : NULL;
+
+		if (!board->good[i] && !never)
+			good++;
+		if (options->verbose || (!board->good[i] && !never))
+			ksft_print_msg("%-36s %8lu calls, %7lu succeeded\n",
+				       commands[i].name, board->calls[i],
+				       board->good[i]);
+	}
+	/* A short run cannot do all of it. */
+	ksft_test_result(!good || options->calls < CALLS_FOR_SUCCESS,
+			 "every command succeeds now and then\n");
+	ksft_test_result(!lines, "the kernel says nothing\n");
+	ksft_test_result(!left && !holders(),
+			 "no page stays pinned, nobody holds the module\n");
+	ksft_test_result(before.free_kb - after.free_kb < DRIFT_KB &&
+			 after.slab_kb - before.slab_kb < DRIFT_KB / 2,
+			 "memory is flat\n");
+	close(log);
+}
+
+/* ---- too much at once ---------------------------------------------------- */
+
+static void *reserve(size_t size)
+{
+	return mmap(NULL, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+struct scene {
+	int fd;
+	u32 ioas, hwpt, nested;
+	struct mock mock;
+};
+
+static int set_scene(struct scene *s)
+{
+	struct iommu_hwpt_selftest data = {};
+	struct iommu_hwpt_alloc nested = {
+		.size = sizeof(nested),
+		.data_type = IOMMU_HWPT_DATA_SELFTEST,
+		.data_len = sizeof(data),
+		.data_uptr = (uintptr_t)&data,
+	};
+	int rc;
+
+	s->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (s->fd < 0)
+		return -errno;
+	rc = do_ioas_alloc(s->fd, &s->ioas) ?:
+	     do_mock_device(s->fd, s->ioas, &s->mock) ?:
+	     do_hwpt_alloc(s->fd, s->mock.idev, s->ioas,
+			   IOMMU_HWPT_ALLOC_NEST_PARENT |
+			   IOMMU_HWPT_ALLOC_DIRTY_TRACKING, 0, &s->hwpt);
+	nested.dev_id = s->mock.idev;
+	nested.pt_id = s->hwpt;
+	rc = rc ?: call(s->fd, IOMMU_HWPT_ALLOC, &nested);
+	s->nested = nested.out_hwpt_id;
+	return rc;
+}
+
+static void much_invalidate(struct scene *s)
+{
+	struct iommu_hwpt_invalidate cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = s->nested,
+		.data_type = IOMMU_HWPT_INVALIDATE_DATA_SELFTEST,
+		.entry_len = PAGE,
+		.entry_num = 1 << 19,
+	};
+
+	/* Zeroes, which cost no memory. */
+	cmd.data_uptr = (uintptr_t)reserve((size_t)cmd.entry_len *
+					   cmd.entry_num);
+	call(s->fd, IOMMU_HWPT_INVALIDATE, &cmd);
+}
+
+/* It is refused: nobody can say how long it would take. */
+static void too_much_invalidate(struct scene *s)
+{
+	struct iommu_hwpt_invalidate cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = s->nested,
+		.data_type = IOMMU_HWPT_INVALIDATE_DATA_SELFTEST,
+		.entry_len = 8,
+		.entry_num = UINT32_MAX,
+	};
+
+	cmd.data_uptr = (uintptr_t)reserve(8UL * cmd.entry_num);
+	if (call(s->fd, IOMMU_HWPT_INVALIDATE, &cmd) != -EINVAL)
+		_exit(3);
+}
+
+static void much_map(struct scene *s)
+{
+	size_t size = 1UL << 30;
+
+	do_map(s->fd, s->ioas, reserve(size), size, MOCK_APERTURE_START);
+}
+
+static void much_map_file(struct scene *s)
+{
+	size_t size = 1UL << 30;
+	int fd = memfd_create("much", MFD_CLOEXEC);
+
+	if (ftruncate(fd, size))
+		return;
+	do_map_file(s->fd, s->ioas, fd, 0, size, MOCK_APERTURE_START);
+}
+
+static void much_allow(struct scene *s)
+{
+	u32 n = 8 << 20;
+	struct iommu_iova_range *ranges = reserve(n * sizeof(*ranges));
+	struct iommu_ioas_allow_iovas cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = s->ioas,
+		.num_iovas = n,
+		.allowed_iovas = (uintptr_t)ranges,
+	};
+	u32 i;
+
+	for (i = 0; i < n; i++) {
+		ranges[i].start = i * 2 * PAGE;
+		ranges[i].last = ranges[i].start + 1;
+	}
+	do_ioas_alloc(s->fd, &cmd.ioas_id);
+	call(s->fd, IOMMU_IOAS_ALLOW_IOVAS, &cmd);
+}
+
+static void much_ranges(struct scene *s)
+{
+	struct iommu_ioas_iova_ranges cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = s->ioas,
+		.num_iovas = UINT32_MAX,
+		.allowed_iovas = (uintptr_t)reserve(1UL << 36),
+	};
+
+	call(s->fd, IOMMU_IOAS_IOVA_RANGES, &cmd);
+}
+
+static void much_dirty(struct scene *s)
+{
+	size_t size = 64UL << 20;
+	struct iommu_hwpt_set_dirty_tracking track = {
+		.size = sizeof(track),
+		.flags = IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
+		.hwpt_id = s->hwpt,
+	};
+	struct iommu_hwpt_get_dirty_bitmap cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = s->hwpt,
+		.iova = MOCK_APERTURE_START,
+		.length = size,
+		.page_size = MOCK_PAGE_SIZE,
+		.data = (uintptr_t)reserve(1UL << 36),
+	};
+
+	do_map(s->fd, s->ioas, reserve(size), size, MOCK_APERTURE_START);
+	call(s->fd, IOMMU_HWPT_SET_DIRTY_TRACKING, &track);
+	call(s->fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &cmd);
+}
+
+static void much_hw_queue(struct scene *s)
+{
+	u32 viommu, id;
+
+	if (!do_viommu_alloc(s->fd, s->mock.idev, s->hwpt, NULL, &viommu))
+		do_hw_queue_alloc(s->fd, viommu, 0, MOCK_APERTURE_START,
+				  1UL << 39, &id);
+}
+
+static void much_copy(struct scene *s)
+{
+	u64 iova = MOCK_APERTURE_START;
+	u32 to;
+
+	do_ioas_alloc(s->fd, &to);
+	do_map(s->fd, s->ioas, reserve(PAGE), PAGE, iova);
+	/* As many areas as there is time for; closing ends them all. */
+	while (!do_copy(s->fd, to, iova, s->ioas, MOCK_APERTURE_START, PAGE))
+		iova += PAGE;
+}
+
+static const struct {
+	const char *name;
+	void (*call)(struct scene *s);
+} demands[] = {
+	{ "HWPT_INVALIDATE of 2^19 entries", much_invalidate },
+	{ "HWPT_INVALIDATE of 2^32 entries", too_much_invalidate },
+	{ "MAP of 1 GiB", much_map },
+	{ "MAP_FILE of 1 GiB", much_map_file },
+	{ "ALLOW_IOVAS of 2^23 ranges", much_allow },
+	{ "IOVA_RANGES with room for 2^32", much_ranges },
+	{ "GET_DIRTY_BITMAP of 64 MiB", much_dirty },
+	{ "HW_QUEUE_ALLOC of 512 GiB", much_hw_queue },
+	{ "COPY without end", much_copy },
+};
+
+/*
+ * Files that are no memory, and hold the context that maps them: kept by an
+ * IOAS, the context would hold itself.
+ */
+static bool refuses_itself(void)
+{
+	struct scene s = {};
+	int files[5] = {}, veventq;
+	u32 fault, viommu, id;
+	unsigned int i;
+	bool ok = true;
+
+	if (set_scene(&s) ||
+	    do_ioas_alloc(s.fd, &id) ||
+	    do_fault_alloc(s.fd, &fault, &files[1]) ||
+	    do_access_create(s.fd, s.ioas, 0, &files[2]) ||
+	    do_viommu_alloc(s.fd, s.mock.idev, s.hwpt, NULL, &viommu) ||
+	    do_veventq_alloc(s.fd, viommu, &fault, &veventq))
+		return false;
+	files[0] = s.fd;
+	files[3] = veventq;
+	files[4] = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (i = 0; i < ARRAY_SIZE(files); i++)
+		if (do_map_file(s.fd, id, files[i], 0, PAGE,
+				MOCK_APERTURE_START + i * PAGE) != -EINVAL) {
+			ksft_print_msg("file %u is mapped\n", i);
+			ok = false;
+		}
+	for (i = 0; i < ARRAY_SIZE(files); i++)
+		close(files[i]);
+	return ok && !holders();
+}
+
+/* Kill it AFTER_MS after the call began; how long until it is gone. */
+static u64 kill_one(unsigned int which, unsigned int after_ms, bool *ended)
+{
+	struct gauge *g = &board->gauges[0][0];
+	struct scene scene = {};
+	u64 start;
+	pid_t pid;
+	int status;
+
+	g->since = 0;
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		if (set_scene(&scene))
+			_exit(2);
+		g->since = now_ns();
+		demands[which].call(&scene);
+		_exit(0);
+	}
+	while (!__atomic_load_n(&g->since, __ATOMIC_ACQUIRE) &&
+	       waitpid(pid, &status, WNOHANG) != pid)
+		usleep(1000);
+	usleep(after_ms * 1000);
+	start = now_ns();
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	*ended = WIFEXITED(status);
+	/* It could not be set up, or was not refused. */
+	if (WIFEXITED(status) && WEXITSTATUS(status))
+		return UINT64_MAX;
+	return now_ns() - start;
+}
+
+static void run_demands(const struct options *options, unsigned int rounds)
+{
+	long long pinned = pages_pinned_at_rest();
+	u64 rng = options->seed, took, worst;
+	unsigned int i, j, in_time;
+	bool ended;
+
+	for (i = 0; i < ARRAY_SIZE(demands); i++) {
+		in_time = 0;
+		for (worst = 0, j = 0; j < rounds; j++) {
+			/* In the midst of it, at different places. */
+			took = kill_one(i, 20 + below(&rng, 800), &ended);
+			in_time += ended;
+			if (took > worst)
+				worst = took;
+		}
+		ksft_print_msg("%s: gone %lu ms after SIGKILL at worst, %u of %u before it\n",
+			       demands[i].name, worst / 1000000, in_time,
+			       rounds);
+		ksft_test_result(worst < KILL_NS, "SIGKILL ends %s\n",
+				 demands[i].name);
+	}
+	ksft_test_result(!pages_left_pinned(pinned) && !holders(),
+			 "the killed leave no page pinned\n");
+	ksft_test_result(refuses_itself(), "a context does not hold itself\n");
+}
+
+/* ---- main ---------------------------------------------------------------- */
+
+static const char usage[] =
+"usage: iommufd_fuzz [options]\n"
+"\n"
+"  -n CALLS   random calls (40000)\n"
+"  -s SEED    (1)\n"
+"  -k ROUNDS  of calls that ask for too much, and are killed (1)\n"
+"  -1         one process at a time, to see which leaves something behind\n"
+"  -x NAME    without the commands that have NAME in theirs (up to 8 times)\n"
+"  -v         how often each command succeeded\n";
+
+int main(int argc, char **argv)
+{
+	struct options options = {
+		.seed = 1, .calls = 40000, .processes = PROCESSES,
+	};
+	unsigned int rounds = 1;
+	int option, fd;
+
+	while ((option = getopt(argc, argv, "n:s:k:x:1vh")) != -1) {
+		switch (option) {
+		case 'n':
+			options.calls = strtoull(optarg, NULL, 0);
+			break;
+		case 's':
+			options.seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'k':
+			rounds = strtoul(optarg, NULL, 0);
+			break;
+		case '1':
+			options.processes = 1;
+			break;
+		case 'x':
+			excluded[nr_excluded++ % 8] = optarg;
+			break;
+		case 'v':
+			options.verbose = true;
+			break;
+		default:
+			fputs(usage, option == 'h' ? stdout : stderr);
+			return option == 'h' ? 0 : 2;
+		}
+	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	ksft_print_header();
+	fd = open("/dev/iommu", O_RDWR);
+	if (fd < 0)
+		ksft_exit_skip("no /dev/iommu (modprobe iommufd)\n");
+	close(fd);
+	usleep(100000);
+	holders_before = module_holders();
+	ksft_set_plan((options.calls ? 4 : 0) +
+		      (rounds ? ARRAY_SIZE(demands) + 2 : 0));
+	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ksft_print_msg("seed %lu\n", options.seed);
+	if (options.calls)
+		run_fuzz(&options);
+	if (rounds)
+		run_demands(&options, rounds);
+	ksft_finished();
+}

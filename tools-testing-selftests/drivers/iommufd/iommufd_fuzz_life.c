@@ -1,0 +1,600 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A process of iommufd_fuzz: a context, threads that call, and one that spoils
+ * the memory they use.
+ *
+ * What calls hand out is remembered, by kind, so that most of the next ones are
+ * about something that exists.
+ */
+#define _GNU_SOURCE
+#include <poll.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+#include "iommufd_fuzz.h"
+#include "kselftest.h"
+
+/* Calls of a thread before its process ends. */
+#define CALLS_OF_A_LIFE 1500
+#define MEM_PAGES 1024UL
+#define ARENA_PAGES 32UL
+#define RING 64
+
+struct life {
+	u64 seed;
+	int fd;
+	/* Ids and descriptors seen last, by kind; anybody may write them. */
+	u32 ids[FD_KINDS][RING];
+	unsigned int nr[FD_KINDS];
+	u64 offsets[8];
+	unsigned int nr_offsets;
+	unsigned char *mem, *arena;
+	bool over;
+};
+
+struct fuzzer {
+	struct life *life;
+	struct gauge *gauge;
+	u64 rng;
+	pthread_t thread;
+};
+
+static bool chance(u64 *rng, unsigned int percent)
+{
+	return below(rng, 100) < percent;
+}
+
+static void add(struct life *l, enum type kind, u32 id)
+{
+	unsigned int i = __atomic_fetch_add(&l->nr[kind], 1, __ATOMIC_RELAXED);
+
+	l->ids[kind][i % RING] = id;
+}
+
+static u32 some(struct life *l, u64 *rng, enum type kind)
+{
+	unsigned int n = __atomic_load_n(&l->nr[kind], __ATOMIC_RELAXED);
+
+	return n ? l->ids[kind][below(rng, n < RING ? n : RING)] : 0;
+}
+
+/* All descriptors are in one list too, from which they are closed. */
+static void add_fd(struct life *l, enum type kind, int fd)
+{
+	unsigned int n = __atomic_load_n(&l->nr[FD], __ATOMIC_RELAXED);
+
+	if (n >= RING) {
+		u32 old = l->ids[FD][n % RING];
+
+		if (old > 2 && (int)old != l->fd)
+			close(old);
+	}
+	add(l, FD, fd);
+	if (kind != FD)
+		add(l, kind, fd);
+}
+
+static u64 edge(u64 *rng)
+{
+	static const u64 edges[] = {
+		0, 1, PAGE - 1, PAGE, PAGE + 1, 0x7fffffff, 0x80000000,
+		0xffffffff, 0x100000000, 0x7fffffffffffffff,
+		0x8000000000000000, 0xfffffffffffff000, 0xffffffffffffffff,
+	};
+
+	return edges[below(rng, ARRAY_SIZE(edges))];
+}
+
+static void *somewhere(struct fuzzer *f, size_t size)
+{
+	struct life *l = f->life;
+
+	switch (below(&f->rng, 40)) {
+	case 0:
+		return NULL;
+	case 1:
+		return (void *)(uintptr_t)edge(&f->rng);
+	case 2:
+		return (void *)(uintptr_t)mix(&f->rng);
+	case 3:
+		/* The end of the arena: nothing follows. */
+		return l->arena + ARENA_PAGES * PAGE - below(&f->rng, size + 8);
+	case 4:
+		return l->mem + below(&f->rng, MEM_PAGES * PAGE);
+	default:
+		return l->arena + below(&f->rng, (ARENA_PAGES - 2) * PAGE);
+	}
+}
+
+static u64 value(struct fuzzer *f, const struct field *field,
+		 unsigned int size)
+{
+	static const u32 magics[] = {
+		IOMMU_HWPT_DATA_SELFTEST, IOMMU_VIOMMU_TYPE_SELFTEST,
+		IOMMU_VEVENTQ_TYPE_SELFTEST, IOMMU_HW_INFO_TYPE_SELFTEST, 0,
+		IOMMU_HWPT_INVALIDATE_DATA_SELFTEST_INVALID, 1,
+	};
+	struct life *l = f->life;
+	enum type type = field->type;
+	u64 *rng = &f->rng;
+
+	if (chance(rng, 2))
+		return edge(rng);
+	if (type > ID && type < KINDS)
+		/* A thing of its kind, or of another. */
+		return some(l, rng, chance(rng, 90) ? type :
+				    ID + below(rng, KINDS - ID));
+	if (type >= FD && type < FD_KINDS)
+		return some(l, rng, chance(rng, 90) ? type : FD);
+	if (type < ID && type > ZERO && chance(rng, 70))
+		return field->usual;
+	if (type == MAGIC && chance(rng, 80))
+		return field->usual;
+	switch (type) {
+	case SIZE:
+		return size;
+	case ZERO:
+		return chance(rng, 1) ? mix(rng) : 0;
+	case FLAGS:
+		return below(rng, 16);
+	case FEW:
+		return below(rng, below(rng, 2) ? 4 : 24);
+	case ID:
+		return chance(rng, 50) ? some(l, rng, ID + below(rng, KINDS - ID)) :
+					 below(rng, 64);
+	case IOVA:
+		return MOCK_APERTURE_START + below(rng, 64) * PAGE +
+		       (chance(rng, 5) ? below(rng, PAGE) : 0);
+	case LENGTH:
+		return (1 + below(rng, chance(rng, 70) ? 4 : 256)) * PAGE -
+		       (chance(rng, 5) ? below(rng, PAGE) : 0);
+	case MEMORY:
+		return (uintptr_t)l->mem + below(rng, MEM_PAGES) * PAGE +
+		       (chance(rng, 10) ? below(rng, PAGE) : 0);
+	case BUFFER:
+		return (uintptr_t)somewhere(f, 64);
+	case BUFFER_LENGTH:
+		return below(rng, 64);
+	case MAGIC:
+		return magics[below(rng, ARRAY_SIZE(magics))];
+	case PAGE_SIZES:
+		return chance(rng, 50) ? PAGE : 1ULL << below(rng, 64);
+	case OFFSET:
+		return below(rng, 64) * PAGE;
+	default:
+		return mix(rng);
+	}
+}
+
+/* Fields that mean something together only. */
+static void make_sense(struct fuzzer *f, const struct command *c, void *cmd)
+{
+	static const struct iommu_hwpt_selftest nested;
+	struct iommu_hwpt_get_dirty_bitmap *dirty = cmd;
+	struct iommu_viommu_alloc *viommu = cmd;
+	struct iommu_hwpt_alloc *hwpt = cmd;
+	struct iommu_test_cmd *test = cmd;
+
+	switch (c->nr) {
+	case IOMMU_HWPT_ALLOC:
+		hwpt->data_type = 0;
+		hwpt->data_len = 0;
+		hwpt->flags &= IOMMU_HWPT_ALLOC_NEST_PARENT |
+			       IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+		if (chance(&f->rng, 50)) {
+			hwpt->flags = chance(&f->rng, 50) ?
+				IOMMU_HWPT_FAULT_ID_VALID : 0;
+			hwpt->pt_id = some(f->life, &f->rng,
+					   chance(&f->rng, 50) ? HWPT :
+								 VIOMMU);
+			hwpt->data_type = IOMMU_HWPT_DATA_SELFTEST;
+			hwpt->data_len = sizeof(nested);
+			hwpt->data_uptr = (uintptr_t)&nested;
+		}
+		break;
+	case IOMMU_VIOMMU_ALLOC:
+		viommu->data_len = 0;
+		break;
+	case IOMMU_HWPT_GET_DIRTY_BITMAP:
+		dirty->page_size = PAGE;
+		break;
+	case IOMMU_TEST_CMD:
+		/* What the mock driver cannot take: it is not the point. */
+		if (c->test_op == IOMMU_TEST_OP_ACCESS_PAGES)
+			test->access_pages.flags &= MOCK_FLAGS_ACCESS_WRITE;
+	}
+}
+
+static void note(struct fuzzer *f, const char *what)
+{
+	f->gauge->what = what;
+	__atomic_store_n(&f->gauge->since, now_ns(), __ATOMIC_RELEASE);
+}
+
+static long count(struct fuzzer *f, long rc)
+{
+	__atomic_store_n(&f->gauge->since, 0, __ATOMIC_RELEASE);
+	f->gauge->calls++;
+	f->gauge->good += rc >= 0;
+	return rc;
+}
+
+static void random_ioctl(struct fuzzer *f)
+{
+	static unsigned int total;
+	u64 words[32] = {};
+	unsigned char *cmd = (unsigned char *)words;
+	const struct command *c;
+	const struct field *field;
+	unsigned int i, n;
+	u32 size, id;
+	void *arg;
+	long rc;
+
+	if (!total)
+		for (i = 0; i < nr_commands; i++)
+			total += commands[i].weight;
+	n = below(&f->rng, total);
+	for (c = commands; n >= c->weight; c++)
+		n -= c->weight;
+	for (i = 0; i < nr_excluded && i < 8; i++)
+		if (strstr(c->name, excluded[i]))
+			return;
+
+	for (field = c->fields; field->width; field++) {
+		u64 v = value(f, field, c->size);
+
+		memcpy(cmd + field->offset, &v, field->width);
+	}
+	if (chance(&f->rng, 70))
+		make_sense(f, c, cmd);
+	size = c->size;
+	if (chance(&f->rng, 3))
+		size = chance(&f->rng, 50) ? below(&f->rng, 256) :
+					     edge(&f->rng);
+	if (chance(&f->rng, 3))
+		cmd[8 + below(&f->rng, c->size)] ^= 1 << below(&f->rng, 8);
+	memcpy(cmd, &size, sizeof(size));
+	if (c->test_op)
+		memcpy(cmd + 4, &c->test_op, sizeof(c->test_op));
+
+	arg = chance(&f->rng, 70) ? cmd : somewhere(f, c->size);
+	/* It may not be writable, or vanish: have the kernel find out. */
+	if (arg != cmd) {
+		int pipefd[2];
+
+		if (pipe(pipefd))
+			return;
+		if (write(pipefd[1], cmd, sizeof(words)) == sizeof(words))
+			n = read(pipefd[0], arg, c->size);
+		close(pipefd[0]);
+		close(pipefd[1]);
+	}
+	note(f, c->name);
+	rc = ioctl(f->life->fd, c->nr, arg);
+	count(f, rc);
+	i = c - commands;
+	__atomic_fetch_add(&board->calls[i], 1, __ATOMIC_RELAXED);
+	if (rc)
+		return;
+	__atomic_fetch_add(&board->good[i], 1, __ATOMIC_RELAXED);
+	if (arg != cmd)
+		return;
+	if (c->out_id) {
+		memcpy(&id, cmd + c->out_id, sizeof(id));
+		add(f->life, c->id_kind, id);
+		if (c->id_kind == IOAS || c->id_kind == HWPT)
+			add(f->life, PT, id);
+	}
+	if (c->out_id2) {
+		memcpy(&id, cmd + c->out_id2, sizeof(id));
+		add(f->life, c->id2_kind, id);
+	}
+	if (c->out_fd) {
+		memcpy(&id, cmd + c->out_fd, sizeof(id));
+		add_fd(f->life, c->fd_kind, id);
+	}
+}
+
+static void random_garbage(struct fuzzer *f)
+{
+	u64 *arg = somewhere(f, 64);
+	unsigned int nr = below(&f->rng, 256);
+
+	/* The mock driver has commands that are not for everybody. */
+	if (nr == (IOMMU_TEST_CMD & 0xff))
+		return;
+	note(f, "garbage");
+	count(f, ioctl(f->life->fd, (IOMMUFD_TYPE << 8) | nr,
+		       chance(&f->rng, 90) ? (uintptr_t)arg :
+					     mix(&f->rng)));
+}
+
+static void random_file_call(struct fuzzer *f)
+{
+	int fd = some(f->life, &f->rng, FD);
+	size_t size = chance(&f->rng, 95) ? below(&f->rng, 200) :
+					    edge(&f->rng) & 0xffffff;
+	void *buffer = somewhere(f, 64);
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN | POLLOUT };
+	int flags;
+
+	switch (below(&f->rng, 8)) {
+	case 0:
+	case 1:
+	case 2:
+		flags = fcntl(fd, F_GETFL);
+		if (flags < 0)
+			return;
+		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+		note(f, "read");
+		count(f, read(fd, buffer, size));
+		break;
+	case 3:
+	case 4:
+		flags = fcntl(fd, F_GETFL);
+		if (flags < 0)
+			return;
+		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+		note(f, "write");
+		count(f, write(fd, buffer, size));
+		break;
+	case 5:
+		note(f, "poll");
+		count(f, poll(&pollfd, 1, 0));
+		break;
+	case 6:
+		note(f, "lseek");
+		count(f, lseek(fd, edge(&f->rng), below(&f->rng, 4)));
+		break;
+	default:
+		note(f, "ioctl of another file");
+		count(f, ioctl(fd, commands[below(&f->rng, 20)].nr, buffer));
+	}
+}
+
+/* A device behind a vIOMMU, which takes too many steps to come about. */
+static void virtual_device(struct fuzzer *f)
+{
+	static const struct iommu_hwpt_selftest nested;
+	struct life *l = f->life;
+	struct iommu_hwpt_alloc hwpt = {
+		.size = sizeof(hwpt),
+		.data_type = IOMMU_HWPT_DATA_SELFTEST,
+		.data_len = sizeof(nested),
+		.data_uptr = (uintptr_t)&nested,
+	};
+	struct mock mock;
+	u32 parent, id;
+
+	note(f, "virtual device");
+	if (count(f, do_mock_device(l->fd, some(l, &f->rng, IOAS), &mock)) ||
+	    count(f, do_hwpt_alloc(l->fd, mock.idev, some(l, &f->rng, IOAS),
+				   IOMMU_HWPT_ALLOC_NEST_PARENT, 0, &parent)) ||
+	    count(f, do_viommu_alloc(l->fd, mock.idev, parent, NULL, &id)))
+		return;
+	hwpt.dev_id = mock.idev;
+	hwpt.pt_id = id;
+	add(l, DEV, mock.idev);
+	add(l, STDEV, mock.stdev);
+	add(l, HWPT, parent);
+	add(l, VIOMMU, id);
+	if (count(f, do_vdevice_alloc(l->fd, id, mock.idev, 7, &id)) ||
+	    count(f, call(l->fd, IOMMU_HWPT_ALLOC, &hwpt)) ||
+	    count(f, do_replace(l->fd, mock.stdev, hwpt.out_hwpt_id)))
+		return;
+	add(l, HWPT, hwpt.out_hwpt_id);
+	add(l, PT, hwpt.out_hwpt_id);
+}
+
+static void random_mmap(struct fuzzer *f)
+{
+	struct life *l = f->life;
+	struct iommu_viommu_selftest data = { .in_data = 1 };
+	u32 viommu;
+	u64 offset;
+	size_t size;
+	void *p;
+
+	if (chance(&f->rng, 20)) {
+		note(f, "vIOMMU with a region");
+		if (!count(f, do_viommu_alloc(l->fd,
+					      some(l, &f->rng, DEV),
+					      some(l, &f->rng, HWPT),
+					      &data, &viommu))) {
+			add(l, VIOMMU, viommu);
+			l->offsets[l->nr_offsets++ % 8] =
+				data.out_mmap_offset;
+		}
+		return;
+	}
+	offset = chance(&f->rng, 70) ? l->offsets[below(&f->rng, 8)] :
+				       edge(&f->rng) & ~(PAGE - 1);
+	size = chance(&f->rng, 80) ? 2 * PAGE : PAGE * below(&f->rng, 16);
+	note(f, "mmap");
+	p = mmap(NULL, size, below(&f->rng, 8),
+		 chance(&f->rng, 90) ? MAP_SHARED : MAP_PRIVATE, l->fd,
+		 offset);
+	count(f, p == MAP_FAILED ? -1 : 0);
+	if (p == MAP_FAILED)
+		return;
+	if (chance(&f->rng, 50))
+		madvise(p, PAGE, below(&f->rng, 20));
+	if (chance(&f->rng, 50)) {
+		mprotect(p, PAGE, below(&f->rng, 8));
+		mremap(p, size, size, MREMAP_MAYMOVE);
+	}
+	munmap(p, PAGE);
+	if (size > PAGE)
+		munmap(p + PAGE, size - PAGE);
+}
+
+static void random_file(struct fuzzer *f)
+{
+	struct life *l = f->life;
+	int fds[2];
+
+	switch (below(&f->rng, 8)) {
+	case 0:
+		add_fd(l, FD, open("/dev/iommu", O_RDWR | O_CLOEXEC));
+		break;
+	case 1:
+		add_fd(l, FD, open("/dev/null", O_RDWR | O_CLOEXEC));
+		break;
+	case 2:
+		add_fd(l, FD, eventfd(0, EFD_NONBLOCK));
+		break;
+	case 3:
+		add_fd(l, FD, epoll_create1(0));
+		break;
+	case 4:
+		fds[0] = memfd_create("fuzz", 0);
+		if (fds[0] >= 0 && ftruncate(fds[0], 64 * PAGE))
+			break;
+		add_fd(l, MEMORY_FD, fds[0]);
+		break;
+	case 5:
+		note(f, "dma-buf");
+		fds[0] = count(f, do_dmabuf_get(l->fd, PAGE * 8));
+		if (fds[0] >= 0) {
+			add_fd(l, MEMORY_FD, fds[0]);
+			add(l, DMABUF, fds[0]);
+		}
+		break;
+	case 6:
+		if (!pipe(fds)) {
+			add_fd(l, FD, fds[0]);
+			add_fd(l, FD, fds[1]);
+		}
+		break;
+	default:
+		add_fd(l, FD, -1);
+	}
+}
+
+static void *fuzz(void *arg)
+{
+	struct fuzzer *f = arg;
+	unsigned int i;
+
+	for (i = 0; i < CALLS_OF_A_LIFE; i++) {
+		switch (below(&f->rng, 20)) {
+		case 0:
+			random_garbage(f);
+			break;
+		case 1:
+		case 2:
+			random_file_call(f);
+			break;
+		case 3:
+			random_mmap(f);
+			break;
+		case 4:
+			if (chance(&f->rng, 30))
+				random_file(f);
+			else if (chance(&f->rng, 4))
+				virtual_device(f);
+			break;
+		default:
+			random_ioctl(f);
+		}
+	}
+	return NULL;
+}
+
+/* Changes memory that calls are using. */
+static void *disturb(void *arg)
+{
+	struct life *l = arg;
+	u64 rng = l->seed ^ 0x5555;
+	unsigned char *p;
+
+	while (!__atomic_load_n(&l->over, __ATOMIC_ACQUIRE)) {
+		p = l->arena + below(&rng, ARENA_PAGES) * PAGE;
+		switch (below(&rng, 6)) {
+		case 0:
+			mprotect(p, PAGE, PROT_READ);
+			break;
+		case 1:
+			mprotect(p, PAGE, PROT_NONE);
+			break;
+		case 2:
+			munmap(p, PAGE);
+			break;
+		case 3:
+			p = l->mem + below(&rng, MEM_PAGES - 16) * PAGE;
+			madvise(p, 16 * PAGE, MADV_DONTNEED);
+			break;
+		default:
+			if (mmap(p, PAGE, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+				 0) == p) {
+				u64 *word = (u64 *)(p + 8 * below(&rng, 500));
+
+				*word = below(&rng, 2) ? mix(&rng) :
+							 below(&rng, 64);
+			}
+		}
+		usleep(below(&rng, 300));
+	}
+	return NULL;
+}
+
+void live(unsigned int which, u64 seed)
+{
+	struct fuzzer fuzzers[THREADS] = {};
+	struct life *l = calloc(1, sizeof(*l));
+	struct rlimit limit = { .rlim_max = RLIM_INFINITY };
+	pthread_t disturber;
+	struct mock mock;
+	u64 rng = seed;
+	unsigned int i;
+	int memory;
+	u32 id = 0;
+
+	l->seed = seed;
+	l->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	l->mem = mmap(NULL, MEM_PAGES * PAGE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	l->arena = mmap(NULL, (ARENA_PAGES + 1) * PAGE, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (l->fd < 0 || l->mem == MAP_FAILED || l->arena == MAP_FAILED)
+		_exit(2);
+	munmap(l->arena + ARENA_PAGES * PAGE, PAGE);
+	add_fd(l, FD, l->fd);
+	memory = memfd_create("fuzz", MFD_CLOEXEC);
+	if (ftruncate(memory, 256 * PAGE))
+		_exit(2);
+	add_fd(l, MEMORY_FD, memory);
+
+	if (mix(&rng) % 2)
+		drop_ipc_lock();
+	limit.rlim_cur = PAGE * (64 << mix(&rng) % 6);
+	setrlimit(RLIMIT_MEMLOCK, &limit);
+	/* Something to begin with. */
+	for (i = 0; i < 3; i++) {
+		if (do_ioas_alloc(l->fd, &id))
+			continue;
+		add(l, IOAS, id);
+		add(l, PT, id);
+	}
+	if (!do_mock_device(l->fd, id, &mock)) {
+		add(l, DEV, mock.idev);
+		add(l, STDEV, mock.stdev);
+	}
+
+	pthread_create(&disturber, NULL, disturb, l);
+	for (i = 0; i < THREADS; i++) {
+		fuzzers[i].life = l;
+		fuzzers[i].rng = seed * 7919 + i;
+		fuzzers[i].gauge = &board->gauges[which][i];
+		pthread_create(&fuzzers[i].thread, NULL, fuzz, &fuzzers[i]);
+	}
+	for (i = 0; i < THREADS; i++)
+		pthread_join(fuzzers[i].thread, NULL);
+	__atomic_store_n(&l->over, true, __ATOMIC_RELEASE);
+	pthread_join(disturber, NULL);
+	_exit(0);
+}

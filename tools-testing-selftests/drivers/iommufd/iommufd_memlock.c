@@ -1,0 +1,709 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Pinned memory on somebody's account, exact to the page.
+ *
+ * A page of what was mapped is pinned, and counts once, while an area of it
+ * lies in an IOAS that has a domain, or while an access has it pinned, however
+ * many there are of either. The model here keeps bitmaps of that. After each of
+ * a sequence of random calls (map, copy, unmap, a domain more or less, an
+ * access pins and unpins, another process takes over) the process's VmPin is
+ * what the model says, in each mode of accounting, and so is what counts
+ * against RLIMIT_MEMLOCK: a call fails with ENOMEM if and only if it would take
+ * the count beyond the limit, and changes nothing then.
+ *
+ * A process that is killed leaves nothing.
+ */
+#define _GNU_SOURCE
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "iommufd_stress.h"
+#include "kselftest.h"
+
+enum mode {
+	/* With CAP_IPC_LOCK: nobody's limit. */
+	NONE,
+	/* The user's. */
+	USER,
+	/* The process's, as VFIO has it. */
+	MM,
+	MODES,
+};
+
+static const char *const mode_names[MODES] = { "none", "user", "mm" };
+
+#define IOASES 2
+#define DOMAINS 3
+#define OBJECTS 24
+#define AREAS 48
+#define ITEMS 16
+#define PAGES_MAX 64U
+#define SLOT (PAGES_MAX * PAGE)
+#define LIMIT 200U
+
+/* What one MAP made: pages, by index. */
+struct object {
+	unsigned int pages;
+	/* Whose account it is on: 0 or 1, see struct world. */
+	unsigned int owner;
+};
+
+/* Pages @first to @first + @pages of an object, in an IOAS. */
+struct area {
+	unsigned int ioas, object, first, pages;
+	u64 iova;
+};
+
+/* Pages of an object that the access of an IOAS has pinned. */
+struct item {
+	unsigned int ioas, object, first, pages;
+	u64 iova;
+	u32 id;
+};
+
+struct world {
+	int fd;
+	enum mode mode;
+	u64 rng;
+	struct mock mock;
+	u32 ioas[IOASES];
+	int access[IOASES];
+	u32 domains[IOASES][DOMAINS];
+	unsigned int nr_domains[IOASES];
+	struct object objects[OBJECTS];
+	struct area areas[AREAS];
+	struct item items[ITEMS];
+	unsigned int limit;
+	/* A second process, if there is one, and how to talk with it. */
+	pid_t other;
+	int ask, answer, memfd;
+	void *mem;
+	long long base_pin[2], base_lock[2];
+	/* What was done last, for the report. */
+	char last[128];
+	unsigned long refused, calls;
+};
+
+/* ---- the model ----------------------------------------------------------- */
+
+/* Pinned pages of all objects on the account of process @owner. */
+static unsigned int counted(const struct world *w, unsigned int owner)
+{
+	u64 pinned[OBJECTS] = {};
+	unsigned int i, n = 0;
+
+	for (i = 0; i < AREAS; i++) {
+		const struct area *a = &w->areas[i];
+
+		if (a->pages && w->nr_domains[a->ioas])
+			pinned[a->object] |=
+				(~0ULL >> (64 - a->pages)) << a->first;
+	}
+	for (i = 0; i < ITEMS; i++)
+		if (w->items[i].pages)
+			pinned[w->items[i].object] |=
+				(~0ULL >> (64 - w->items[i].pages))
+				<< w->items[i].first;
+	for (i = 0; i < OBJECTS; i++)
+		if (w->objects[i].owner == owner)
+			n += __builtin_popcountll(pinned[i]);
+	return n;
+}
+
+/* Objects that nothing refers to are gone. */
+static void forget(struct world *w)
+{
+	bool used[OBJECTS] = {};
+	unsigned int i;
+
+	for (i = 0; i < AREAS; i++)
+		if (w->areas[i].pages)
+			used[w->areas[i].object] = true;
+	for (i = 0; i < OBJECTS; i++)
+		if (!used[i])
+			w->objects[i].pages = 0;
+}
+
+/* ---- the truth ----------------------------------------------------------- */
+
+static long long status_pages(pid_t pid, const char *name)
+{
+	char path[64];
+
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	else
+		snprintf(path, sizeof(path), "/proc/self/status");
+	return read_counter(path, name) * 1024 / (long long)PAGE;
+}
+
+static bool agrees(const struct world *w)
+{
+	unsigned int owner, want;
+	long long pin, lock;
+
+	for (owner = 0; owner < (w->other ? 2 : 1); owner++) {
+		pid_t pid = owner ? w->other : 0;
+
+		want = counted(w, owner);
+		pin = status_pages(pid, "VmPin") - w->base_pin[owner];
+		lock = status_pages(pid, "VmLck") - w->base_lock[owner];
+		if (pin == want && lock == (w->mode == MM ? want : 0))
+			continue;
+		ksft_print_msg("after %s: process %u: VmPin %lld, VmLck %lld, should be %u\n",
+			       w->last, owner, pin, lock, want);
+		return false;
+	}
+	return true;
+}
+
+/* What counts against a limit: all of the user's, or each process's own. */
+static unsigned int charged(const struct world *w)
+{
+	unsigned int own = counted(w, 0), others = counted(w, 1);
+
+	if (w->mode == USER)
+		return own + others;
+	return own > others ? own : others;
+}
+
+/* ---- calls --------------------------------------------------------------- */
+
+/*
+ * A call that takes the count to @after. Whether the model may do as well; what
+ * it said is in @rc. @ok is cleared if that is not what it should have said.
+ */
+static bool judged(struct world *w, int rc, unsigned int after, bool *ok)
+{
+	bool fits = w->mode == NONE || after <= w->limit;
+
+	w->calls++;
+	if (rc == (fits ? 0 : -ENOMEM)) {
+		w->refused += !fits;
+		return fits;
+	}
+	ksft_print_msg("%s: %s with %u of %u pages\n", w->last,
+		       rc ? strerror(-rc) : "success", after, w->limit);
+	*ok = false;
+	return false;
+}
+
+/* The lowest slot of an IOAS with no area. */
+static u64 free_slot(const struct world *w, unsigned int ioas)
+{
+	u64 iova = MOCK_APERTURE_START;
+	unsigned int i;
+
+again:
+	for (i = 0; i < AREAS; i++)
+		if (w->areas[i].pages && w->areas[i].ioas == ioas &&
+		    w->areas[i].iova / SLOT == iova / SLOT) {
+			iova += SLOT;
+			goto again;
+		}
+	return iova;
+}
+
+static struct area *free_area(struct world *w)
+{
+	unsigned int i;
+
+	for (i = 0; i < AREAS; i++)
+		if (!w->areas[i].pages)
+			return &w->areas[i];
+	return NULL;
+}
+
+static struct area *some_area(struct world *w)
+{
+	struct area *a = &w->areas[below(&w->rng, AREAS)];
+
+	return a->pages ? a : NULL;
+}
+
+static bool try_map(struct world *w)
+{
+	struct area *a = free_area(w);
+	unsigned int i, ioas = below(&w->rng, IOASES);
+	u64 start = below(&w->rng, 64) * PAGE;
+	bool ok = true;
+	int rc;
+
+	for (i = 0; i < OBJECTS && w->objects[i].pages; i++)
+		;
+	if (!a || i == OBJECTS)
+		return true;
+	a->ioas = ioas;
+	a->iova = free_slot(w, ioas);
+	a->object = i;
+	a->first = 0;
+	a->pages = 1 + below(&w->rng, below(&w->rng, 4) ? 16 : PAGES_MAX);
+	w->objects[i].pages = a->pages;
+	w->objects[i].owner = 0;
+	snprintf(w->last, sizeof(w->last), "MAP of %u pages", a->pages);
+	rc = w->other ? do_map_file(w->fd, w->ioas[ioas], w->memfd, start,
+				    a->pages * PAGE, a->iova) :
+			do_map(w->fd, w->ioas[ioas], w->mem + start,
+			       a->pages * PAGE, a->iova);
+	if (!judged(w, rc, charged(w), &ok)) {
+		a->pages = 0;
+		w->objects[i].pages = 0;
+	}
+	return ok;
+}
+
+static bool try_copy(struct world *w)
+{
+	struct area *from = some_area(w), *a = free_area(w);
+	unsigned int skip, ioas = below(&w->rng, IOASES);
+	bool ok = true;
+	int rc;
+
+	if (!from || !a)
+		return true;
+	skip = below(&w->rng, from->pages);
+	a->ioas = ioas;
+	a->iova = free_slot(w, ioas);
+	a->object = from->object;
+	a->first = from->first + skip;
+	a->pages = 1 + below(&w->rng, from->pages - skip);
+	snprintf(w->last, sizeof(w->last), "COPY of %u pages", a->pages);
+	rc = do_copy(w->fd, w->ioas[ioas], a->iova, w->ioas[from->ioas],
+		     from->iova + skip * PAGE, a->pages * PAGE);
+	if (!judged(w, rc, charged(w), &ok))
+		a->pages = 0;
+	return ok;
+}
+
+static bool try_unmap(struct world *w)
+{
+	struct area *a = some_area(w);
+	bool ok = true;
+	unsigned int i;
+
+	if (!a)
+		return true;
+	/* The mock driver unpins when it is asked to. */
+	for (i = 0; i < ITEMS; i++)
+		if (w->items[i].ioas == a->ioas &&
+		    w->items[i].iova / SLOT == a->iova / SLOT)
+			w->items[i].pages = 0;
+	snprintf(w->last, sizeof(w->last), "UNMAP of %u pages", a->pages);
+	judged(w, do_unmap(w->fd, w->ioas[a->ioas], a->iova, a->pages * PAGE),
+	       0, &ok);
+	a->pages = 0;
+	forget(w);
+	return ok;
+}
+
+static bool try_domain(struct world *w)
+{
+	unsigned int ioas = below(&w->rng, IOASES);
+	unsigned int *n = &w->nr_domains[ioas];
+	bool ok = true;
+	u32 id;
+	int rc;
+
+	if (*n == DOMAINS || (*n && below(&w->rng, 2))) {
+		snprintf(w->last, sizeof(w->last), "a domain less of %u", *n);
+		id = w->domains[ioas][--*n];
+		judged(w, do_destroy(w->fd, id), 0, &ok);
+		return ok;
+	}
+	snprintf(w->last, sizeof(w->last), "a domain more than %u", *n);
+	++*n;
+	rc = do_hwpt_alloc(w->fd, w->mock.idev, w->ioas[ioas], 0, 0,
+			   &w->domains[ioas][*n - 1]);
+	if (!judged(w, rc, charged(w), &ok))
+		--*n;
+	return ok;
+}
+
+static bool try_access(struct world *w)
+{
+	struct item *item = &w->items[below(&w->rng, ITEMS)];
+	struct area *a = some_area(w);
+	unsigned int skip;
+	bool ok = true;
+	int rc;
+
+	if (item->pages) {
+		snprintf(w->last, sizeof(w->last), "unpin of %u pages",
+			 item->pages);
+		rc = do_access_unpin(w->fd, w->access[item->ioas], item->id);
+		item->pages = 0;
+		judged(w, rc, 0, &ok);
+		return ok;
+	}
+	if (!a)
+		return true;
+	skip = below(&w->rng, a->pages);
+	item->ioas = a->ioas;
+	item->iova = a->iova + skip * PAGE;
+	item->object = a->object;
+	item->first = a->first + skip;
+	item->pages = 1 + below(&w->rng, a->pages - skip);
+	snprintf(w->last, sizeof(w->last), "pin of %u pages", item->pages);
+	rc = do_access_pin(w->fd, w->access[a->ioas], item->iova,
+			   item->pages * PAGE, MOCK_FLAGS_ACCESS_WRITE,
+			   &item->id);
+	if (!judged(w, rc, charged(w), &ok))
+		item->pages = 0;
+	return ok;
+}
+
+/* The other process, or this one, takes all of it on its account. */
+static bool try_change(struct world *w)
+{
+	unsigned int owner = below(&w->rng, 2), i;
+	/* What moves is charged anew before it is let go. */
+	unsigned int most = counted(w, owner) + counted(w, !owner);
+	bool ok = true;
+	int rc;
+
+	if (!w->other)
+		return true;
+	snprintf(w->last, sizeof(w->last), "CHANGE_PROCESS by process %u",
+		 owner);
+	if (owner) {
+		if (write(w->ask, "c", 1) != 1 ||
+		    read(w->answer, &rc, sizeof(rc)) != sizeof(rc))
+			ksft_exit_fail_msg("the other process is gone\n");
+	} else {
+		rc = do_change_process(w->fd);
+	}
+	if (w->mode == USER)
+		most += counted(w, !owner);
+	if (judged(w, rc, most, &ok))
+		for (i = 0; i < OBJECTS; i++)
+			w->objects[i].owner = owner;
+	return ok;
+}
+
+/* As much can be pinned as the limit has room for, and not a page more. */
+static bool try_room(struct world *w)
+{
+	unsigned int room = w->limit - charged(w);
+	u64 iova = MOCK_APERTURE_START + 512 * SLOT;
+	bool ok = true;
+
+	if (w->mode == NONE || w->other || !w->nr_domains[0] || !room)
+		return true;
+	snprintf(w->last, sizeof(w->last), "room for %u pages", room);
+	judged(w, do_map(w->fd, w->ioas[0], w->mem, (room + 1) * PAGE, iova),
+	       w->limit + 1, &ok);
+	judged(w, do_map(w->fd, w->ioas[0], w->mem, room * PAGE, iova),
+	       w->limit, &ok);
+	judged(w, do_unmap(w->fd, w->ioas[0], iova, room * PAGE), 0, &ok);
+	return ok;
+}
+
+/* ---- worlds -------------------------------------------------------------- */
+
+static void set_limit(unsigned int pages)
+{
+	struct rlimit limit = { pages * PAGE, RLIM_INFINITY };
+
+	setrlimit(RLIMIT_MEMLOCK, &limit);
+}
+
+/* Answers each byte on @ask with what CHANGE_PROCESS says. */
+static void be_other(int fd, int ask, int answer)
+{
+	char byte;
+	int rc;
+
+	while (read(ask, &byte, 1) == 1) {
+		rc = do_change_process(fd);
+		if (write(answer, &rc, sizeof(rc)) != sizeof(rc))
+			break;
+	}
+	_exit(0);
+}
+
+static int make_world(struct world *w, enum mode which, bool two, u64 seed)
+{
+	struct iommu_option option = {
+		.size = sizeof(option),
+		.option_id = IOMMU_OPTION_RLIMIT_MODE,
+		.op = IOMMU_OPTION_OP_SET,
+		.val64 = which == MM,
+	};
+	int ask[2], answer[2], rc;
+	unsigned int i;
+	u32 scratch;
+	pid_t pid;
+
+	memset(w, 0, sizeof(*w));
+	w->mode = which;
+	w->rng = seed;
+	w->limit = LIMIT;
+	w->mem = mmap(NULL, (LIMIT + 65) * PAGE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	w->memfd = memfd_create("memlock", MFD_CLOEXEC);
+	w->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (w->mem == MAP_FAILED || w->memfd < 0 || w->fd < 0 ||
+	    ftruncate(w->memfd, 128 * PAGE))
+		return -errno;
+	rc = call(w->fd, IOMMU_OPTION, &option) ?:
+	     do_ioas_alloc(w->fd, &scratch) ?:
+	     do_mock_device(w->fd, scratch, &w->mock);
+	for (i = 0; i < IOASES && !rc; i++)
+		rc = do_ioas_alloc(w->fd, &w->ioas[i]) ?:
+		     do_access_create(w->fd, w->ioas[i],
+				      MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
+				      &w->access[i]);
+	if (rc)
+		return rc;
+	set_limit(LIMIT);
+	if (which != NONE)
+		drop_ipc_lock();
+	if (two) {
+		if (pipe(ask) || pipe(answer))
+			return -errno;
+		pid = fork();
+		if (!pid) {
+			close(ask[1]);
+			be_other(w->fd, ask[0], answer[1]);
+		}
+		/* The world is shared memory. */
+		w->other = pid;
+		close(ask[0]);
+		close(answer[1]);
+		w->ask = ask[1];
+		w->answer = answer[0];
+	}
+	for (i = 0; i < 2; i++) {
+		w->base_pin[i] = status_pages(i ? w->other : 0, "VmPin");
+		w->base_lock[i] = status_pages(i ? w->other : 0, "VmLck");
+	}
+	return 0;
+}
+
+static bool run_world(struct world *w, unsigned int calls)
+{
+	bool ok = true;
+	unsigned int i;
+
+	while (w->calls < calls && ok) {
+		switch (below(&w->rng, 14)) {
+		case 0 ... 2:
+			ok = try_map(w);
+			break;
+		case 3 ... 4:
+			ok = try_copy(w);
+			break;
+		case 5 ... 6:
+			ok = try_unmap(w);
+			break;
+		case 7 ... 8:
+			ok = try_domain(w);
+			break;
+		case 9 ... 11:
+			ok = try_access(w);
+			break;
+		case 12:
+			ok = try_change(w);
+			break;
+		default:
+			ok = try_room(w);
+		}
+		ok = ok && agrees(w);
+	}
+	/* All of it ends with the files, in this order or the other. */
+	snprintf(w->last, sizeof(w->last), "close");
+	if (w->other) {
+		close(w->ask);
+		waitpid(w->other, NULL, 0);
+		w->other = 0;
+	}
+	close(w->fd);
+	for (i = 0; i < IOASES; i++)
+		close(w->access[i]);
+	memset(w->areas, 0, sizeof(w->areas));
+	memset(w->items, 0, sizeof(w->items));
+	return ok && agrees(w);
+}
+
+/* Pages that were pinned when we came. */
+static long long pinned_before;
+
+static void run_mode(enum mode which, bool two, u64 seed, unsigned int calls)
+{
+	struct world *w = mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	long long left;
+	int status = 0, rc;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		rc = make_world(w, which, two, seed);
+		if (rc) {
+			ksft_print_msg("cannot be set up: %s\n",
+				       strerror(-rc));
+			_exit(1);
+		}
+		rc = !run_world(w, calls);
+		fflush(stdout);
+		_exit(rc);
+	}
+	waitpid(pid, &status, 0);
+	left = pages_left_pinned(pinned_before);
+	ksft_print_msg("%lu calls, %lu of them refused by the limit; %lld pages left pinned\n",
+		       w->calls, w->refused, left);
+	ksft_test_result(!status && !left && w->calls >= calls &&
+			 (which == NONE || w->refused),
+			 "mode %s, %s\n", mode_names[which],
+			 two ? "two processes" : "one process");
+	munmap(w, sizeof(*w));
+}
+
+/* ---- killed -------------------------------------------------------------- */
+
+static void *churn(void *arg)
+{
+	struct world *w = arg;
+	struct world own = *w;
+
+	own.rng += gettid();
+	for (;;) {
+		u64 iova = MOCK_APERTURE_START +
+			   (gettid() % 64 * 16 + below(&own.rng, 16)) * SLOT;
+		unsigned int ioas = below(&own.rng, IOASES);
+		u64 length = (1 + below(&own.rng, PAGES_MAX)) * PAGE;
+		u32 id;
+
+		switch (below(&own.rng, 4)) {
+		case 0:
+			do_map(w->fd, w->ioas[ioas], w->mem, length, iova);
+			break;
+		case 1:
+			do_map_file(w->fd, w->ioas[ioas], w->memfd, 0, length,
+				    iova);
+			break;
+		case 2:
+			do_access_pin(w->fd, w->access[ioas], iova, PAGE, 0,
+				      &id);
+			break;
+		default:
+			if (!do_hwpt_alloc(w->fd, w->mock.idev, w->ioas[ioas],
+					   0, 0, &id) && below(&own.rng, 2))
+				do_destroy(w->fd, id);
+			do_unmap(w->fd, w->ioas[ioas], iova, length);
+		}
+	}
+	return NULL;
+}
+
+/* All the user's, in whatever process: can it be had again? */
+static bool has_room(void)
+{
+	struct world w;
+	bool ok = true;
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		if (make_world(&w, USER, false, 1))
+			_exit(1);
+		ok = !do_hwpt_alloc(w.fd, w.mock.idev, w.ioas[0], 0, 0,
+				    &w.domains[0][0]);
+		w.nr_domains[0] = 1;
+		_exit(!(ok && try_room(&w)));
+	}
+	waitpid(pid, &status, 0);
+	return !status;
+}
+
+static void run_killed(u64 seed, unsigned int rounds)
+{
+	long long left;
+	unsigned int i, j, most = 0;
+	pthread_t thread;
+	struct world w;
+	int status;
+	pid_t pid;
+	u64 rng = seed;
+
+	for (i = 0; i < rounds; i++) {
+		fflush(stdout);
+		pid = fork();
+		if (!pid) {
+			/* Its own account, in each mode. */
+			if (make_world(&w, i % MODES, false, seed + i))
+				_exit(1);
+			set_limit(100000);
+			for (j = 0; j < 3; j++)
+				pthread_create(&thread, NULL, churn, &w);
+			pause();
+		}
+		usleep(20000 + below(&rng, 100000));
+		if (status_pages(pid, "VmPin") > most)
+			most = status_pages(pid, "VmPin");
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+		if (WIFEXITED(status))
+			ksft_print_msg("it could not be set up\n");
+	}
+	left = pages_left_pinned(pinned_before);
+	ksft_print_msg("%u processes killed, with up to %u pages pinned; %lld pages left pinned\n",
+		       rounds, most, left);
+	ksft_test_result(most && !left && has_room(),
+			 "killed processes leave nothing\n");
+}
+
+static const char usage[] =
+"usage: iommufd_memlock [options]\n"
+"\n"
+"  -n CALLS   in each mode (500)\n"
+"  -k ROUNDS  of processes that are killed (10)\n"
+"  -s SEED    (1)\n";
+
+int main(int argc, char **argv)
+{
+	unsigned int calls = 500, rounds = 10;
+	u64 seed = 1;
+	int option, mode, fd;
+
+	while ((option = getopt(argc, argv, "n:k:s:h")) != -1) {
+		switch (option) {
+		case 'n':
+			calls = strtoul(optarg, NULL, 0);
+			break;
+		case 'k':
+			rounds = strtoul(optarg, NULL, 0);
+			break;
+		case 's':
+			seed = strtoull(optarg, NULL, 0);
+			break;
+		default:
+			fputs(usage, option == 'h' ? stdout : stderr);
+			return option == 'h' ? 0 : 2;
+		}
+	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	ksft_print_header();
+	fd = open("/dev/iommu", O_RDWR);
+	if (fd < 0)
+		ksft_exit_skip("no /dev/iommu (modprobe iommufd)\n");
+	close(fd);
+	ksft_set_plan(2 * MODES - 1 + !!rounds);
+	ksft_print_msg("seed %lu\n", seed);
+	pinned_before = pages_pinned_at_rest();
+	for (mode = 0; mode < MODES; mode++) {
+		run_mode(mode, false, seed, calls);
+		/* With CAP_IPC_LOCK, the account stays with who mapped it. */
+		if (mode != NONE)
+			run_mode(mode, true, seed, calls);
+	}
+	if (rounds)
+		run_killed(seed, rounds);
+	ksft_finished();
+}

@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What iommufd_race, iommufd_fuzz and iommufd_memlock share: random numbers,
+ * clocks, the counters that tell what is still pinned, loading and unloading
+ * the module, and the calls that need no thought. Calls return 0 or -errno; what they
+ * hand out is 0 then.
+ */
+#ifndef __IOMMUFD_STRESS_H
+#define __IOMMUFD_STRESS_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/capability.h>
+#include <linux/iommufd.h>
+#include <linux/types.h>
+
+#include "../../../../../drivers/iommu/iommufd/iommufd_test.h"
+
+#define PAGE 4096UL
+
+/* splitmix64 */
+static inline u64 mix(u64 *state)
+{
+	u64 z = (*state += 0x9e3779b97f4a7c15);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+	return z ^ (z >> 31);
+}
+
+static inline u64 below(u64 *state, u64 n)
+{
+	return mix(state) % n;
+}
+
+static inline u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+/* The number after NAME in a file of "name number" lines; -1: not there. */
+static inline long long read_counter(const char *path, const char *name)
+{
+	size_t length = strlen(name);
+	long long value = -1;
+	char line[256];
+	FILE *file = fopen(path, "r");
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (strncmp(line, name, length) || !strchr(" :\t", line[length]))
+			continue;
+		value = strtoll(line + length + strspn(line + length, " :\t"),
+				NULL, 10);
+		break;
+	}
+	if (file)
+		fclose(file);
+	return value;
+}
+
+/* Pages that GUP has pinned and nobody has unpinned, in the whole system. */
+static inline long long pages_pinned(void)
+{
+	return read_counter("/proc/vmstat", "nr_foll_pin_acquired") -
+	       read_counter("/proc/vmstat", "nr_foll_pin_released");
+}
+
+/* The same, when all is quiet: each CPU hands in its counts once a second. */
+static inline long long pages_pinned_at_rest(void)
+{
+	long long now, before;
+
+	now = pages_pinned();
+	do {
+		before = now;
+		usleep(1200000);
+		now = pages_pinned();
+	} while (now != before);
+	return now;
+}
+
+/* How many more than BEFORE, once all has come in and been given back. */
+static inline long long pages_left_pinned(long long before)
+{
+	long long now = pages_pinned();
+	unsigned int i;
+
+	for (i = 0; i < 60 && now != before; i++) {
+		usleep(100000);
+		now = pages_pinned();
+	}
+	return now - before;
+}
+
+/* How many hold the module; -1: it is no module. */
+static inline int module_holders(void)
+{
+	char text[16] = "";
+	int fd = open("/sys/module/iommufd/refcnt", O_RDONLY);
+
+	if (fd < 0)
+		return -1;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = 0;
+	close(fd);
+	return atoi(text);
+}
+
+static inline int module_load(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = syscall(SYS_finit_module, fd, "", 0) ? -errno : 0;
+	close(fd);
+	return rc;
+}
+
+/* Those who have just closed it may not be quite gone: within TIMEOUT_MS. */
+static inline int module_unload(unsigned int timeout_ms)
+{
+	u64 end = now_ns() + timeout_ms * 1000000ULL;
+
+	while (syscall(SYS_delete_module, "iommufd", O_NONBLOCK)) {
+		if ((errno != EAGAIN && errno != EBUSY) || now_ns() > end)
+			return -errno;
+		usleep(1000);
+	}
+	return 0;
+}
+
+/* A process with CAP_IPC_LOCK is not limited, nor accounted by user. */
+static inline int drop_ipc_lock(void)
+{
+	struct __user_cap_header_struct head = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct caps[2];
+
+	if (syscall(SYS_capget, &head, caps))
+		return -errno;
+	caps[0].effective &= ~(1U << CAP_IPC_LOCK);
+	return syscall(SYS_capset, &head, caps) ? -errno : 0;
+}
+
+/* ---- calls --------------------------------------------------------------- */
+
+static inline int call(int fd, unsigned long nr, void *arg)
+{
+	return ioctl(fd, nr, arg) ? -errno : 0;
+}
+
+static inline int do_destroy(int fd, u32 id)
+{
+	struct iommu_destroy cmd = { .size = sizeof(cmd), .id = id };
+
+	return call(fd, IOMMU_DESTROY, &cmd);
+}
+
+static inline int do_ioas_alloc(int fd, u32 *id)
+{
+	struct iommu_ioas_alloc cmd = { .size = sizeof(cmd) };
+	int rc = call(fd, IOMMU_IOAS_ALLOC, &cmd);
+
+	*id = cmd.out_ioas_id;
+	return rc;
+}
+
+static inline int do_map(int fd, u32 ioas, void *va, u64 length, u64 iova)
+{
+	struct iommu_ioas_map cmd = {
+		.size = sizeof(cmd),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
+			 IOMMU_IOAS_MAP_WRITEABLE,
+		.ioas_id = ioas,
+		.user_va = (uintptr_t)va,
+		.length = length,
+		.iova = iova,
+	};
+
+	return call(fd, IOMMU_IOAS_MAP, &cmd);
+}
+
+static inline int do_map_file(int fd, u32 ioas, int file, u64 start,
+			      u64 length, u64 iova)
+{
+	struct iommu_ioas_map_file cmd = {
+		.size = sizeof(cmd),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
+			 IOMMU_IOAS_MAP_WRITEABLE,
+		.ioas_id = ioas,
+		.fd = file,
+		.start = start,
+		.length = length,
+		.iova = iova,
+	};
+
+	return call(fd, IOMMU_IOAS_MAP_FILE, &cmd);
+}
+
+static inline int do_unmap(int fd, u32 ioas, u64 iova, u64 length)
+{
+	struct iommu_ioas_unmap cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = ioas,
+		.iova = iova,
+		.length = length,
+	};
+
+	return call(fd, IOMMU_IOAS_UNMAP, &cmd);
+}
+
+static inline int do_copy(int fd, u32 to, u64 to_iova, u32 from,
+			  u64 from_iova, u64 length)
+{
+	struct iommu_ioas_copy cmd = {
+		.size = sizeof(cmd),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
+			 IOMMU_IOAS_MAP_WRITEABLE,
+		.dst_ioas_id = to,
+		.src_ioas_id = from,
+		.length = length,
+		.dst_iova = to_iova,
+		.src_iova = from_iova,
+	};
+
+	return call(fd, IOMMU_IOAS_COPY, &cmd);
+}
+
+static inline int do_hwpt_alloc(int fd, u32 dev, u32 pt, u32 flags, u32 fault,
+				u32 *id)
+{
+	struct iommu_hwpt_selftest data = {
+		.iotlb = IOMMU_TEST_IOTLB_DEFAULT,
+	};
+	/* With a fault queue it is a nested one. */
+	struct iommu_hwpt_alloc cmd = {
+		.size = sizeof(cmd),
+		.flags = flags | (fault ? IOMMU_HWPT_FAULT_ID_VALID : 0),
+		.dev_id = dev,
+		.pt_id = pt,
+		.fault_id = fault,
+		.data_type = fault ? IOMMU_HWPT_DATA_SELFTEST :
+				     IOMMU_HWPT_DATA_NONE,
+		.data_len = fault ? sizeof(data) : 0,
+		.data_uptr = fault ? (uintptr_t)&data : 0,
+	};
+	int rc = call(fd, IOMMU_HWPT_ALLOC, &cmd);
+
+	*id = cmd.out_hwpt_id;
+	return rc;
+}
+
+static inline int do_fault_alloc(int fd, u32 *id, int *queue)
+{
+	struct iommu_fault_alloc cmd = { .size = sizeof(cmd) };
+	int rc = call(fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd);
+
+	*id = cmd.out_fault_id;
+	*queue = cmd.out_fault_fd;
+	return rc;
+}
+
+static inline int do_viommu_alloc(int fd, u32 dev, u32 hwpt,
+				  struct iommu_viommu_selftest *data, u32 *id)
+{
+	struct iommu_viommu_alloc cmd = {
+		.size = sizeof(cmd),
+		.type = IOMMU_VIOMMU_TYPE_SELFTEST,
+		.dev_id = dev,
+		.hwpt_id = hwpt,
+		.data_len = data ? sizeof(*data) : 0,
+		.data_uptr = (uintptr_t)data,
+	};
+	int rc = call(fd, IOMMU_VIOMMU_ALLOC, &cmd);
+
+	*id = cmd.out_viommu_id;
+	return rc;
+}
+
+static inline int do_vdevice_alloc(int fd, u32 viommu, u32 dev, u64 virt_id,
+				   u32 *id)
+{
+	struct iommu_vdevice_alloc cmd = {
+		.size = sizeof(cmd),
+		.viommu_id = viommu,
+		.dev_id = dev,
+		.virt_id = virt_id,
+	};
+	int rc = call(fd, IOMMU_VDEVICE_ALLOC, &cmd);
+
+	*id = cmd.out_vdevice_id;
+	return rc;
+}
+
+static inline int do_veventq_alloc(int fd, u32 viommu, u32 *id, int *queue)
+{
+	struct iommu_veventq_alloc cmd = {
+		.size = sizeof(cmd),
+		.viommu_id = viommu,
+		.type = IOMMU_VEVENTQ_TYPE_SELFTEST,
+		.veventq_depth = 4,
+	};
+	int rc = call(fd, IOMMU_VEVENTQ_ALLOC, &cmd);
+
+	*id = cmd.out_veventq_id;
+	*queue = cmd.out_veventq_fd;
+	return rc;
+}
+
+static inline int do_hw_queue_alloc(int fd, u32 viommu, u32 index, u64 iova,
+				    u64 length, u32 *id)
+{
+	struct iommu_hw_queue_alloc cmd = {
+		.size = sizeof(cmd),
+		.viommu_id = viommu,
+		.type = IOMMU_HW_QUEUE_TYPE_SELFTEST,
+		.index = index,
+		.nesting_parent_iova = iova,
+		.length = length,
+	};
+	int rc = call(fd, IOMMU_HW_QUEUE_ALLOC, &cmd);
+
+	*id = cmd.out_hw_queue_id;
+	return rc;
+}
+
+static inline int do_change_process(int fd)
+{
+	struct iommu_ioas_change_process cmd = { .size = sizeof(cmd) };
+
+	return call(fd, IOMMU_IOAS_CHANGE_PROCESS, &cmd);
+}
+
+/* Calls of the mock driver: set CMD's op, id and arguments. */
+static inline int do_test(int fd, struct iommu_test_cmd *cmd)
+{
+	cmd->size = sizeof(*cmd);
+	return call(fd, IOMMU_TEST_CMD, cmd);
+}
+
+struct mock {
+	u32 stdev, hwpt, idev;
+};
+
+/* A device of the mock driver, attached to PT. */
+static inline int do_mock_device(int fd, u32 pt, struct mock *mock)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_MOCK_DOMAIN,
+		.id = pt,
+	};
+	int rc = do_test(fd, &cmd);
+
+	mock->stdev = cmd.mock_domain.out_stdev_id;
+	mock->hwpt = cmd.mock_domain.out_hwpt_id;
+	mock->idev = cmd.mock_domain.out_idev_id;
+	return rc;
+}
+
+static inline int do_replace(int fd, u32 stdev, u32 pt)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_MOCK_DOMAIN_REPLACE,
+		.id = stdev,
+		.mock_domain_replace.pt_id = pt,
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_check_map(int fd, u32 hwpt, void *va, u64 length,
+			       u64 iova)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_MD_CHECK_MAP,
+		.id = hwpt,
+		.check_map = {
+			.iova = iova,
+			.length = length,
+			.uptr = (uintptr_t)va,
+		},
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_check_refs(int fd, void *va, u64 length, u32 refs)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_MD_CHECK_REFS,
+		.check_refs = {
+			.length = length,
+			.uptr = (uintptr_t)va,
+			.refs = refs,
+		},
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_access_create(int fd, u32 ioas, u32 flags, int *access)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_CREATE_ACCESS,
+		.id = ioas,
+		.create_access.flags = flags,
+	};
+	int rc = do_test(fd, &cmd);
+
+	*access = cmd.create_access.out_access_fd;
+	return rc;
+}
+
+static inline int do_access_replace(int fd, int access, u32 ioas)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_ACCESS_REPLACE_IOAS,
+		.id = access,
+		.access_replace_ioas.ioas_id = ioas,
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_access_pin(int fd, int access, u64 iova, u64 length,
+				u32 flags, u32 *item)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_ACCESS_PAGES,
+		.id = access,
+		.access_pages = {
+			.flags = flags,
+			.iova = iova,
+			.length = length,
+		},
+	};
+	int rc = do_test(fd, &cmd);
+
+	*item = cmd.access_pages.out_access_pages_id;
+	return rc;
+}
+
+static inline int do_access_unpin(int fd, int access, u32 item)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_DESTROY_ACCESS_PAGES,
+		.id = access,
+		.destroy_access_pages.access_pages_id = item,
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_access_rw(int fd, int access, u64 iova, void *buffer,
+			       u64 length, u32 flags)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_ACCESS_RW,
+		.id = access,
+		.access_rw = {
+			.iova = iova,
+			.length = length,
+			.uptr = (uintptr_t)buffer,
+			.flags = flags,
+		},
+	};
+
+	return do_test(fd, &cmd);
+}
+
+/* A dma-buf of the mock driver: its fd or -errno. */
+static inline int do_dmabuf_get(int fd, u32 length)
+{
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_DMABUF_GET,
+		.dmabuf_get = { .length = length, .open_flags = O_CLOEXEC },
+	};
+	int rc = ioctl(fd, IOMMU_TEST_CMD, &cmd);
+
+	return rc < 0 ? -errno : rc;
+}
+
+static inline int do_dmabuf_revoke(int fd, int dmabuf, bool revoked)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_DMABUF_REVOKE,
+		.dmabuf_revoke = { .dmabuf_fd = dmabuf, .revoked = revoked },
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_trigger_iopf(int fd, u32 idev, u32 grpid)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_TRIGGER_IOPF,
+		.trigger_iopf = {
+			.dev_id = idev,
+			.pasid = 0,
+			.grpid = grpid,
+			.perm = IOMMU_PGFAULT_PERM_READ,
+			.addr = 0xdeadbeaf,
+		},
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_trigger_vevent(int fd, u32 idev)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_TRIGGER_VEVENT,
+		.trigger_vevent.dev_id = idev,
+	};
+
+	return do_test(fd, &cmd);
+}
+
+#endif
