@@ -136,9 +136,10 @@ static bool find_entry(const char *path, bool (*match)(const char *name),
 	return found;
 }
 
+/* vfioN, or noiommu-vfioN */
 static bool is_vfio_cdev(const char *name)
 {
-	return !strncmp(name, "vfio", 4);
+	return strstr(name, "vfio");
 }
 
 static bool driver_is_vfio_pci(const char *bdf)
