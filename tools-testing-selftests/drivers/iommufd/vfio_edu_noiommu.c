@@ -157,7 +157,7 @@ TEST_F(noiommu, errors)
 		.pt_id = self->ioas,
 	};
 	u64 length = page_size, pa;
-	u32 other;
+	u32 other = 0;
 
 	EXPECT_EQ(-ENOENT, get_pa(self->iommufd, self->ioas, LOW_IOVA,
 				  &length, &pa));
@@ -207,7 +207,7 @@ TEST_F(noiommu, privileged)
 TEST_F(noiommu, replace_and_detach)
 {
 	u64 length = page_size, pa = 0;
-	u32 other, hwpt;
+	u32 other = 0, hwpt = 0;
 
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, page_size,
 			      LOW_IOVA));
