@@ -136,6 +136,10 @@ fn unlist(hwpts: &mut KVec<u32>, id: u32) {
         // A destroyed HWPT and a new one can have the same id for a while: each removes one.
         let _ = hwpts.remove(index);
     }
+    if hwpts.is_empty() {
+        // To destroy an IOAS has little to do then.
+        *hwpts = KVec::new();
+    }
 }
 
 /// A HWPT that user space fills. C knows how it begins.

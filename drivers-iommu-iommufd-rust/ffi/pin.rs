@@ -97,11 +97,20 @@ pub(crate) fn write_pinned(run: &PinnedRun, offset: usize, data: &[u8]) -> Resul
     unsafe { run.write(offset, data) }
 }
 
+/// Writes the name of a page, whose pin is stored.
+#[inline]
+pub(crate) fn name_page(pfn: usize, slot: &mut MaybeUninit<PagePtr>) {
+    // SAFETY: The page is pinned, thus exists.
+    slot.write(PagePtr(unsafe { bindings::pfn_to_page(pfn) }));
+}
+
 /// Writes the names of the pages of a run, whose pins are stored, to the front of `out`.
 pub(crate) fn name_pages(run: Run, out: &mut [MaybeUninit<PagePtr>]) {
-    for (n, slot) in out.iter_mut().take(run.len).enumerate() {
-        // SAFETY: The pages are pinned, thus exist.
-        slot.write(PagePtr(unsafe { bindings::pfn_to_page(run.pfn + n) }));
+    let len = run.len.min(out.len());
+    let (front, _) = out.split_at_mut(len);
+
+    for (slot, pfn) in front.iter_mut().zip(run.pfn..) {
+        name_page(pfn, slot);
     }
 }
 

@@ -148,17 +148,37 @@ impl Piece<'_> {
 }
 
 impl IovaSpace {
-    /// Undoes the pins of a range, one for each area, as they were made.
-    fn unpin(&self, range: IovaRange, lock: bool) {
-        for piece in self.areas.contiguous(range) {
-            match piece {
-                Ok(piece) => piece.unpin(lock),
-                // What is pinned cannot be unmapped.
-                Err(_) => {
-                    kernel::warn_on!(true);
-                }
+    /// Calls `f` with the parts of `range` that the areas have, in order, until it fails. They must
+    /// not leave a gap (`ENOENT`).
+    #[inline]
+    fn try_for_each_piece<'a>(
+        &'a self,
+        range: IovaRange,
+        mut f: impl FnMut(Piece<'a>) -> Result,
+    ) -> Result {
+        // Drivers mostly use a few pages at a time, of one area.
+        if let Some(area) = self.areas.at(range.start) {
+            if let (true, Some(live)) = (area.mapping().iova.covers(range), area.live()) {
+                return f(Piece {
+                    range,
+                    mapping: area.mapping(),
+                    live,
+                    is_last: true,
+                });
             }
         }
+        self.areas.contiguous(range).try_for_each(|piece| f(piece?))
+    }
+
+    /// Undoes the pins of a range, one for each area, as they were made.
+    fn unpin(&self, range: IovaRange, lock: bool) {
+        let result = self.try_for_each_piece(range, |piece| {
+            piece.unpin(lock);
+            Ok(())
+        });
+
+        // What is pinned cannot be unmapped.
+        kernel::warn_on!(result.is_err());
     }
 }
 
@@ -232,7 +252,7 @@ impl IoPagetable {
     ) -> Result {
         let space = self.iova.read();
         let mut pinned = None;
-        let mut pin = |piece: Piece<'_>| {
+        let pin = |piece: Piece<'_>| {
             let count = piece.mapping.pages_of(piece.range).len();
             let (front, rest) = take(&mut out).split_at_mut_checked(count).ok_or(EINVAL)?;
 
@@ -241,10 +261,7 @@ impl IoPagetable {
             pinned = Some(piece.range.last);
             Ok(())
         };
-        let result = space
-            .areas
-            .contiguous(range)
-            .try_for_each(|piece| pin(piece?));
+        let result = space.try_for_each_piece(range, pin);
 
         if let (Err(_), Some(last)) = (&result, pinned) {
             space.unpin(IovaRange { last, ..range }, lock);
@@ -280,8 +297,7 @@ impl IoPagetable {
         let space = self.iova.read();
         let write = matches!(buf, RwBuf::Write(_));
 
-        space.areas.contiguous(range).try_for_each(|piece| {
-            let piece = piece?;
+        space.try_for_each_piece(range, |piece| {
             piece.check_access(write, false)?;
             let part = piece.range.len().and_then(|len| split_front(&mut buf, len));
             let start_byte = piece.mapping.start_byte(piece.range.start);
@@ -305,5 +321,65 @@ impl IoPagetable {
             notify.unmap(range);
             from = id + 1;
         }
+    }
+}
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+#[kunit_tests(iommufd_io_pagetable_accesses)]
+mod tests {
+    use super::*;
+    use crate::{
+        context::AccountMode,
+        ffi::pin::test_memory,
+        io_pagetable::Iova,
+        mapping::Prot,
+        pages::Pages, //
+    };
+    use kernel::bindings;
+
+    /// What tells one part from another.
+    type Part = (IovaRange, IovaRange, bool);
+
+    fn part(piece: &Piece<'_>) -> Part {
+        (piece.range, piece.mapping.iova, piece.is_last)
+    }
+
+    #[test]
+    fn parts_of_one_area_are_found_as_those_of_many() -> Result {
+        let addr = test_memory(4 * PAGE_SIZE)?;
+        let iopt = KBox::pin_init(IoPagetable::new(), GFP_KERNEL)?;
+
+        // Where areas begin, and their lengths, in pages: neighbours and gaps.
+        for (first, pages) in [(1, 1), (2, 3), (5, 1), (8, 4), (12, 2)] {
+            let len = pages * PAGE_SIZE;
+            let (pages, start_byte) = Pages::from_user(addr, len, true, AccountMode::None)?;
+            let prot = Prot(bindings::IOMMU_READ);
+
+            iopt.map(pages, start_byte, len, Iova::Fixed(first * PAGE_SIZE), prot)?;
+        }
+
+        let space = iopt.read();
+        for first in 0..16 {
+            for last in first..16 {
+                let range = IovaRange {
+                    start: first * PAGE_SIZE + 8,
+                    last: last * PAGE_SIZE + 16,
+                };
+                let (mut fast, mut slow): (KVec<Part>, KVec<Part>) = (KVec::new(), KVec::new());
+
+                let fast_result = space
+                    .try_for_each_piece(range, |piece| Ok(fast.push(part(&piece), GFP_KERNEL)?));
+                let slow_result = space
+                    .areas
+                    .contiguous(range)
+                    .try_for_each(|piece| Ok(slow.push(part(&piece?), GFP_KERNEL)?));
+
+                assert_eq!(fast_result, slow_result);
+                assert!(fast.as_slice() == slow.as_slice());
+            }
+        }
+        drop(space);
+        iopt.destroy();
+        Ok(())
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     mapping::Mapping,
     range::IovaRange, //
 };
+use core::mem::take;
 use kernel::{
     bindings,
     page::PAGE_SIZE,
@@ -166,6 +167,7 @@ impl IoPagetable {
         let end = domains.list.len() - 1;
         domains.list.swap(at, end);
         let removed = domains.list.pop();
+        let memory = domains.list.is_empty().then(|| take(&mut domains.list));
 
         space.unfill(&domains, domain, usize::MAX);
         space.unreserve(Owner::from(domain));
@@ -174,7 +176,7 @@ impl IoPagetable {
         drop(space);
         drop(domains);
         // The domain may be freed, without our locks.
-        drop(removed);
+        drop((removed, memory));
     }
 
     /// Starts or stops the tracking of writes through `domain`. It starts with a clean slate.

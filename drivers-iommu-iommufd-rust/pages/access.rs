@@ -184,10 +184,21 @@ impl Inner {
     }
 
     /// Unpins the pages of a list that nobody holds.
+    ///
+    /// Asks who holds them once for each span of indexes that has the same holders, not for each
+    /// run.
     fn unpin_list(&mut self, dirty: bool, list: &RunList) {
-        for (index, run) in list.iter() {
-            self.unpin_unheld(dirty, index, run);
-        }
+        let Self { tiers, account, .. } = self;
+        let Some(range) = list.range() else {
+            return;
+        };
+
+        tiers.for_each_unheld(range, |unheld| {
+            for (_, run) in list.iter_range(unheld) {
+                pin::unpin(run, dirty);
+            }
+            account.unpinned(unheld.len());
+        });
     }
 
     /// The access to exactly this range.
@@ -206,7 +217,12 @@ fn name_pages(list: &RunList, out: &mut [MaybeUninit<PagePtr>]) {
 
     for (_, run) in list.iter() {
         let (front, rest) = out.split_at_mut(run.len.min(out.len()));
-        pin::name_pages(run, front);
+
+        match front {
+            // Memory is mostly either contiguous over a long stretch or not at all.
+            [slot] => pin::name_page(run.pfn, slot),
+            slots => pin::name_pages(run, slots),
+        }
         out = rest;
     }
 }
