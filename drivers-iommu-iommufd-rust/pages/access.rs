@@ -27,6 +27,7 @@ use super::{
         Room,
         Source, //
     },
+    tiers::Holder,
     Inner,
     Pages, //
 };
@@ -151,8 +152,37 @@ impl Inner {
         range: PageRange,
         list: &mut RunList,
     ) -> Result {
+        let mut rest = Some(range);
+        let mut res = Ok(());
+
+        while let (Ok(()), Some(range)) = (res, rest) {
+            let (holder, last) = self.tiers.holder(range);
+            let span = PageRange { last, ..range };
+
+            res = match holder {
+                // They are in memory already, and overlapping accesses are common.
+                Holder::Access(runs) => append(list, runs, span),
+                Holder::Domain(_) | Holder::Nobody => self.collect_span(source, dirty, span, list),
+            };
+            rest = PageRange::new(last.wrapping_add(1), range.last);
+        }
+        if res.is_err() {
+            self.unpin_list(dirty, list);
+            self.account.settle_less(None);
+        }
+        res
+    }
+
+    /// Appends the PFNs of a span that no access holds. On error the list has some of them.
+    fn collect_span(
+        &mut self,
+        source: &Source,
+        dirty: bool,
+        span: PageRange,
+        list: &mut RunList,
+    ) -> Result {
         let mut room = Room::new();
-        let mut reader = Reader::new(source, range, &mut room)?;
+        let mut reader = Reader::new(source, span, &mut room)?;
         // A run that was read, but is not in the list.
         let mut stray: Option<Run> = None;
 
@@ -173,12 +203,8 @@ impl Inner {
         };
         reader.finish(self);
 
-        if res.is_err() {
-            self.unpin_list(dirty, list);
-            if let Some(run) = stray {
-                self.unpin_unheld(dirty, list.end(), run);
-            }
-            self.account.settle_less(None);
+        if let Some(run) = stray {
+            self.unpin_unheld(dirty, list.end(), run);
         }
         res
     }
@@ -209,6 +235,12 @@ impl Inner {
             node.start() == first && node.last() == last
         })
     }
+}
+
+/// Appends what another list tells of `range`.
+fn append(list: &mut RunList, from: &RunList, range: PageRange) -> Result {
+    from.iter_range(range)
+        .try_for_each(|(_, run)| list.push(run, GFP_KERNEL_ACCOUNT).map_err(Into::into))
 }
 
 /// Names the pages of a list in `out`.
@@ -446,11 +478,33 @@ mod tests {
         pages.lock().account.pages()
     }
 
+    /// The PFNs that the access to exactly this range has.
+    fn pfns(pages: &Pages, range: PageRange) -> Result<KVec<usize>> {
+        let mut inner = pages.lock();
+        let mut entry = inner.find_access(range).ok_or(ENOENT)?;
+        let runs = entry.value_mut().runs();
+        let mut pfns = KVec::with_capacity(range.len(), GFP_KERNEL)?;
+
+        assert_eq!(runs.range(), Some(range));
+        for index in range.first..=range.last {
+            pfns.push(runs.run_at(index).pfn, GFP_KERNEL)?;
+        }
+        Ok(pfns)
+    }
+
     #[test]
     fn overlapping_accesses_pin_each_page_once() -> Result {
         let (pages, ..) = test_pages()?;
         let mut random = Random::new(5);
         let mut held: KVec<PageRange> = KVec::new();
+
+        let all = PageRange {
+            first: 0,
+            last: PAGES - 1,
+        };
+        pages.pin_access(all, &mut out(PAGES)?, true)?;
+        let known = pfns(&pages, all)?;
+        pages.unpin_access(all);
 
         for round in 0..400 {
             // Let go of more and more.
@@ -465,6 +519,8 @@ mod tests {
 
                 pages.pin_access(range, &mut out, true)?;
                 held.push(range, GFP_KERNEL)?;
+                // Whether they come from the source, from other accesses or from both.
+                assert!(pfns(&pages, range)?.as_slice() == &known[first..=last]);
             }
             let model = (0..PAGES).filter(|&n| held.iter().any(|range| range.contains(n)));
             assert_eq!(pinned(&pages), model.count());
