@@ -46,6 +46,7 @@ int rounds_of(size_t size);
  * @op: its name; where it is not asked for, nothing is measured
  * @muted: it is not asked for
  * @best: least cost so far, UINT64_MAX if there is none
+ * @best_ns: least wall time so far
  * @insns: where the emulator leaves the count of instructions, else zero
  * @start: wall time of the start
  */
@@ -53,6 +54,7 @@ struct sample {
 	const char *op;
 	bool muted;
 	u64 best;
+	u64 best_ns;
 	u64 insns;
 	struct timespec start;
 };
@@ -94,13 +96,13 @@ static __always_inline void stop(struct sample *sample)
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	ns = (now.tv_sec - sample->start.tv_sec) * 1000000000ULL +
 	     now.tv_nsec - sample->start.tv_nsec;
+	ns = ns > overhead_ns ? ns - overhead_ns : 0;
 	counted = sample->insns;
-	if (counted)
-		cost = sample->insns - overhead_insns;
-	else
-		cost = ns > overhead_ns ? ns - overhead_ns : 0;
+	cost = counted ? sample->insns - overhead_insns : ns;
 	if (cost < sample->best)
 		sample->best = cost;
+	if (ns < sample->best_ns)
+		sample->best_ns = ns;
 }
 
 /**
