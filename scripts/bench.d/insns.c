@@ -8,10 +8,12 @@
  * is back where it was, nothing counts. The instruction after the second marker
  * loads a variable of the guest; once it has, that variable holds the count.
  *
- *     -plugin insns.so[,profile=FILE]
+ *     -plugin insns.so[,profile=FILE][,writes=FILE]
  *
- * writes to FILE, when QEMU ends, "pairs N" and for each block of guest code
- * that was executed between markers "ADDRESS INSTRUCTIONS TIMES".
+ * When QEMU ends, the file of profile= gets "pairs N" and for each block of guest
+ * code that was executed between markers "ADDRESS INSTRUCTIONS TIMES". The one of
+ * writes= gets "PROCESSOR ADDRESS CODE" for each address of the kernel that a
+ * processor wrote to between markers, with the first code that did.
  *
  * Debian packages no header of the interface, so what is used is declared
  * here, as of version 7.
@@ -46,7 +48,7 @@ typedef struct {
 } GByteArray;
 
 enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
-enum qemu_plugin_mem_rw { QEMU_PLUGIN_MEM_R = 1 };
+enum qemu_plugin_mem_rw { QEMU_PLUGIN_MEM_R = 1, QEMU_PLUGIN_MEM_W };
 enum qemu_plugin_cond { QEMU_PLUGIN_COND_NE = 3 };
 enum qemu_plugin_discon_type { QEMU_PLUGIN_DISCON_INTERRUPT = 1 };
 enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
@@ -82,6 +84,7 @@ size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb,
 						 size_t index);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
 size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *dest,
 			     size_t len);
 bool qemu_plugin_write_memory_vaddr(uint64_t addr, GByteArray *data);
@@ -112,7 +115,16 @@ struct vcpu {
 	uint64_t at_interrupt;
 	uint64_t resumes_at;
 	uint64_t skipped;
+	/* For writes=, open addressing by the address */
+	struct write *writes;
 };
+
+struct write {
+	uint64_t addr;
+	uint64_t code;
+};
+
+#define MAX_WRITES 65536
 
 /* A translation block, for the profile */
 struct block {
@@ -124,14 +136,17 @@ struct block {
 
 static struct qemu_plugin_scoreboard *vcpus;
 static qemu_plugin_u64 insns, active, interrupted;
-static const char *profile;
+static const char *profile, *writes;
 static struct block *blocks;
 static uint64_t pairs;
+static unsigned int processors;
 
 static void on_start(unsigned int index, void *data)
 {
 	struct vcpu *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
 
+	if (index >= processors)
+		processors = index + 1;
 	vcpu->at_start = vcpu->insns;
 	vcpu->skipped = 0;
 	vcpu->interrupted = 0;
@@ -167,6 +182,29 @@ static void on_block(unsigned int index, void *data)
 	struct block *block = data;
 
 	__atomic_add_fetch(&block->times, 1, __ATOMIC_RELAXED);
+}
+
+static void on_write(unsigned int index, uint32_t info, uint64_t vaddr,
+		     void *data)
+{
+	struct vcpu *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
+	size_t i = (vaddr >> 3) % MAX_WRITES, probes;
+
+	if (!vcpu->active || vaddr < 1ULL << 63)
+		return;
+	if (!vcpu->writes)
+		vcpu->writes = calloc(MAX_WRITES, sizeof(*vcpu->writes));
+	for (probes = 0; vcpu->writes && probes < MAX_WRITES; probes++) {
+		struct write *write = &vcpu->writes[i];
+
+		if (!write->addr) {
+			write->addr = vaddr;
+			write->code = (uintptr_t)data;
+		}
+		if (write->addr == vaddr)
+			return;
+		i = (i + 1) % MAX_WRITES;
+	}
 }
 
 /*
@@ -234,6 +272,11 @@ static void translate(struct qemu_plugin_tb *tb)
 							 QEMU_PLUGIN_CB_NO_REGS,
 							 QEMU_PLUGIN_MEM_R,
 							 NULL);
+		if (writes)
+			qemu_plugin_register_vcpu_mem_cb(
+				insn, on_write, QEMU_PLUGIN_CB_NO_REGS,
+				QEMU_PLUGIN_MEM_W,
+				(void *)(uintptr_t)qemu_plugin_insn_vaddr(insn));
 		len = qemu_plugin_insn_data(insn, bytes, sizeof(bytes));
 		stopped = len == sizeof(bytes) &&
 			  !memcmp(bytes, stop_insn, sizeof(bytes));
@@ -260,25 +303,54 @@ static void on_translation(uintptr_t first, uintptr_t second)
 	translate((struct qemu_plugin_tb *)(second == data ? first : second));
 }
 
-static void __attribute__((destructor)) write_profile(void)
+static void write_profile(FILE *file)
 {
 	struct block *block;
-	FILE *file;
 
-	if (!profile)
-		return;
-	file = fopen(profile, "w");
-	if (!file) {
-		perror(profile);
-		return;
-	}
 	fprintf(file, "pairs %" PRIu64 "\n", pairs);
 	for (block = blocks; block; block = block->next) {
 		if (block->times)
 			fprintf(file, "%" PRIx64 " %" PRIu64 " %" PRIu64 "\n",
 				block->addr, block->insns, block->times);
 	}
+}
+
+static void write_writes(FILE *file)
+{
+	unsigned int index;
+	int i;
+
+	for (index = 0; index < processors; index++) {
+		struct vcpu *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
+
+		for (i = 0; vcpu->writes && i < MAX_WRITES; i++) {
+			if (vcpu->writes[i].addr)
+				fprintf(file, "%u %" PRIx64 " %" PRIx64 "\n",
+					index, vcpu->writes[i].addr,
+					vcpu->writes[i].code);
+		}
+	}
+}
+
+static void write_file(const char *name, void (*content)(FILE *file))
+{
+	FILE *file;
+
+	if (!name)
+		return;
+	file = fopen(name, "w");
+	if (!file) {
+		perror(name);
+		return;
+	}
+	content(file);
 	fclose(file);
+}
+
+static void __attribute__((destructor)) write_files(void)
+{
+	write_file(profile, write_profile);
+	write_file(writes, write_writes);
 }
 
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
@@ -288,11 +360,14 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
 	int i;
 
 	for (i = 0; i < argc; i++) {
-		if (strncmp(argv[i], "profile=", 8)) {
+		if (!strncmp(argv[i], "profile=", 8)) {
+			profile = strdup(argv[i] + 8);
+		} else if (!strncmp(argv[i], "writes=", 7)) {
+			writes = strdup(argv[i] + 7);
+		} else {
 			fprintf(stderr, "insns: what is %s?\n", argv[i]);
 			return -1;
 		}
-		profile = strdup(argv[i] + 8);
 	}
 	vcpus = qemu_plugin_scoreboard_new(sizeof(struct vcpu));
 	insns = (qemu_plugin_u64){ vcpus, offsetof(struct vcpu, insns) };

@@ -107,6 +107,11 @@ static void calibrate(void)
 	overhead_ns = sample.best_ns;
 }
 
+bool wanted_only(const char *op)
+{
+	return only && wanted(op);
+}
+
 bool wanted_size(size_t size)
 {
 	return size <= large && (!only_size || only_size == size);
@@ -214,6 +219,7 @@ static void bench_without_memory(const struct backend *backend)
 		bench_small();
 		bench_compat_small(iommufd);
 		bench_lookups();
+		bench_lookup_writes();
 	} else {
 		bench_compat_small(container);
 	}

@@ -36,6 +36,8 @@ void __noreturn __printf(1, 2) fail(const char *format, ...);
  * @ops: their names, separated by spaces
  */
 bool wanted(const char *ops);
+/* Is it asked for by a pattern, and not because nothing in particular is? */
+bool wanted_only(const char *op);
 bool wanted_size(size_t size);
 
 /* Repeats of an operation on @size bytes: fewer where one takes long */
@@ -217,6 +219,7 @@ void bench_access(const struct memory *mem, size_t size);
 void bench_usage(const struct memory *mem);
 void bench_area_usage(const struct memory *mem);
 void bench_lookups(void);
+void bench_lookup_writes(void);
 
 /* This one opens what it needs. */
 void bench_vm(const struct backend *backend, const struct memory *mem);

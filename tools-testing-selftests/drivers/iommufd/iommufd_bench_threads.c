@@ -154,6 +154,63 @@ void bench_lookups(void)
 	}
 }
 
+/*
+ * For the emulator, which can record writes between the markers: two threads on
+ * two processors look up an object each.
+ */
+static void *writer_main(void *arg)
+{
+	struct sample lookup = sample_of("lookup-writes");
+	struct worker *worker = arg;
+	struct iommu_option cmd = {
+		.size = sizeof(cmd),
+		.option_id = IOMMU_OPTION_HUGE_PAGES,
+		.op = IOMMU_OPTION_OP_GET,
+		.object_id = worker->id,
+	};
+	int i;
+
+	pin_to(worker->cpu);
+	pthread_barrier_wait(&line);
+	for (i = 0; i < 100; i++) {
+		int rc;
+
+		/* What is set up by the first calls is not the lookup's. */
+		if (i >= 50)
+			start(&lookup);
+		rc = ioctl(iommufd, IOMMU_OPTION, &cmd);
+		if (i >= 50)
+			stop(&lookup);
+		if (rc)
+			fail("IOMMU_OPTION");
+	}
+	if (!worker->cpu)
+		report(&lookup, "-", 0, 1);
+	return NULL;
+}
+
+void bench_lookup_writes(void)
+{
+	struct worker workers[2];
+	int i;
+
+	if (!wanted_only("lookup-writes"))
+		return;
+	pthread_barrier_init(&line, NULL, 2);
+	for (i = 0; i < 2; i++) {
+		workers[i].cpu = i;
+		workers[i].id = ioas_alloc();
+		if (pthread_create(&workers[i].thread, NULL, writer_main,
+				   &workers[i]))
+			fail("no thread");
+	}
+	for (i = 0; i < 2; i++) {
+		pthread_join(workers[i].thread, NULL);
+		destroy(workers[i].id);
+	}
+	pthread_barrier_destroy(&line);
+}
+
 /* Memory */
 
 static bool sampling;
