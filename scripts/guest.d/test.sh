@@ -13,6 +13,7 @@ prepare_iommufd || exit 1
 suite_vfio || rc=1
 suite_iommufd || rc=1
 suite_fail_nth || rc=1
+suite_fault_sweep -q || rc=1
 suite_vfio_selftests nvme || rc=1
 suite_memlock 300 6 || rc=1
 suite_fuzz 20000 1 || rc=1

@@ -66,6 +66,12 @@ no_kunit()
 	[ ! -w /sys/module/kunit/parameters/filter_glob ] || echo none >/sys/module/kunit/parameters/filter_glob
 }
 
+# suite_fault_sweep [ARG...]: each call with each of its points of failure failing.
+suite_fault_sweep()
+{
+	suite iommufd_fault_sweep $tests/iommufd_fault_sweep "$@"
+}
+
 # After unload, and with the C module among the guest's files. CALLS is a kernel parameter: how many on each module.
 suite_diff()
 {
