@@ -101,6 +101,10 @@ impl Header {
     }
 
     /// Takes `users` from `held` to zero. Fails if there are others.
+    ///
+    /// Fully ordered, and [`Ref::user`] takes a count only from one that is not zero: one of the
+    /// two fails (`IOMMUFD+user+claim`), and the claimer sees what was done by those who have put
+    /// theirs (`IOMMUFD+put-user+claim`).
     pub(crate) fn claim(&self, held: i32) -> bool {
         self.users().as_atomic().cmpxchg(held, 0, Full).is_ok()
     }
@@ -428,6 +432,10 @@ impl<T: Registered> Drop for Ref<'_, T> {
 /// Puts a count of `wait_cnt` that the caller owns.
 ///
 /// From then on the object may be gone; the context is not, as the caller is in an operation on it.
+///
+/// Memory order: the count is put with release, so that the destroyer, who reads zero with acquire,
+/// sees what was done to the object (`IOMMUFD+put+drain`). The queue's lock, taken by both sides,
+/// sees to it that either the destroyer reads zero or is woken (`IOMMUFD+put+wait`).
 fn put_read_side(header: &Header, ctx: &Context) {
     if header.wait_cnt().dec_and_test() {
         ctx.destroy_wait.wake_all();
