@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+
+stress_part()
+{
+	part_rc=0
+	suite_iommufd || part_rc=1
+	suite_race || part_rc=1
+	return $part_rc
+}
