@@ -10,8 +10,8 @@
 //! The tree is intrusive and owns its nodes as boxes. Memory is needed to create a [`Node`], never
 //! to insert or to remove one.
 //!
-//! What it shares with [`IntervalTree`], ownership and borrows above all, is in `range_tree.rs`. Here
-//! is an augmented red-black tree, see [`srctree/Documentation/core-api/rbtree.rst`].
+//! What it shares with [`IntervalTree`], ownership and borrows above all, is in `range_tree.rs`.
+//! Here is an augmented red-black tree, see [`srctree/Documentation/core-api/rbtree.rst`].
 //!
 //! # Soundness
 //!

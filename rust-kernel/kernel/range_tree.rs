@@ -5,13 +5,14 @@
 //! [`GapTree`] and [`IntervalTree`] differ in what nodes know and how they are searched, which they
 //! tell as [`Links`]. They share the rest, and the argument why it is sound:
 //!
-//! - *One owner.* A node comes into being in a box. [`Tree::link`] takes the box, unlinking gives it
-//!   back. So a node is in one tree at most, and who has its box, or a `&mut Node`, has one that is
-//!   in no tree.
+//! - *One owner.* A node comes into being in a box. [`Tree::link`] takes the box, unlinking gives
+//!   it back. So a node is in one tree at most, and who has its box, or a `&mut Node`, has one that
+//!   is in no tree.
 //! - *Links change under an exclusive borrow of the tree only.* A tree lends its nodes as `&Node`
 //!   and its values as `&mut T`, never as `&mut Node`: two nodes cannot be swapped, nor a range be
 //!   changed behind the tree's back.
-//! - *A pointer to a node is kept with a borrow of its tree.* That is what [`At`] and [`Entry`] are.
+//! - *A pointer to a node is kept with a borrow of its tree.* That is what [`At`] and [`Entry`]
+//!   are.
 //! - *Code of the caller runs with a node in the tree only if it cannot take it out.* It gets a
 //!   `&Node` or a `&mut T`. It must not get a `&mut Entry`: it could put another one there, and
 //!   remove that which it got.
@@ -37,8 +38,8 @@ use core::{
 ///
 /// # Safety
 ///
-/// - A root has the nodes that were linked to it and not unlinked since; `EMPTY` has none. `first()`
-///   and `next()` return nodes of that root only.
+/// - A root has the nodes that were linked to it and not unlinked since; `EMPTY` has none.
+///   `first()` and `next()` return nodes of that root only.
 /// - `first()` and `next()` only read, and each function uses no memory but the root and its nodes.
 /// - Roots may be moved. So may links that are in no tree.
 /// - Roots and links may be used and dropped on any thread.

@@ -36,12 +36,10 @@ use crate::{
     str::CStrExt as _,
     sync::{
         aref::ARef,
+        wait_queue::WaitQueue,
         LockClassKey, //
     },
-    types::{
-        ForeignOwnable,
-        Opaque, //
-    },
+    types::ForeignOwnable,
     uaccess::{
         UserPtr,
         UserSlice,
@@ -50,10 +48,7 @@ use crate::{
     }, //
 };
 use core::{
-    marker::{
-        PhantomData,
-        PhantomPinned, //
-    },
+    marker::PhantomData,
     ptr::{
         null_mut,
         NonNull, //
@@ -110,7 +105,7 @@ pub trait AnonFile: Sized + 'static {
     }
 }
 
-/// The pollers of a file: a wait queue that nobody else waits on.
+/// The pollers of a file: a [`WaitQueue`] that nobody else waits on.
 ///
 /// Unlike [`PollCondVar`](crate::sync::poll::PollCondVar), which may go away while it is being
 /// polled and so has to wait for a grace period when it is dropped, a `PollHead` is borrowed from
@@ -121,27 +116,15 @@ pub trait AnonFile: Sized + 'static {
 #[pin_data]
 pub struct PollHead {
     #[pin]
-    head: Opaque<bindings::wait_queue_head>,
-    /// The head is a list that its entries point to.
-    #[pin]
-    _pin: PhantomPinned,
+    queue: WaitQueue,
 }
-
-// SAFETY: A `struct wait_queue_head` can be used from any thread.
-unsafe impl Send for PollHead {}
-// SAFETY: A `struct wait_queue_head` has a lock of its own.
-unsafe impl Sync for PollHead {}
 
 impl PollHead {
     /// Constructs a queue without waiters. [`new_poll_head!`](crate::new_poll_head) supplies the
     /// arguments.
     pub fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
         pin_init!(Self {
-            _pin: PhantomPinned,
-            // SAFETY: `slot` is valid while the closure is called, and `name` and `key` are static.
-            head <- Opaque::ffi_init(|slot| unsafe {
-                bindings::__init_waitqueue_head(slot, name.as_char_ptr(), key.as_ptr())
-            }),
+            queue <- WaitQueue::new(name, key),
         })
     }
 
@@ -149,10 +132,7 @@ impl PollHead {
     ///
     /// Context: any.
     pub fn notify(&self) {
-        // SAFETY: `self.head` was initialised by the constructor.
-        unsafe {
-            bindings::__wake_up(self.head.get(), bindings::TASK_INTERRUPTIBLE, 1, null_mut())
-        };
+        self.queue.wake(bindings::TASK_INTERRUPTIBLE, 1);
     }
 }
 
@@ -188,7 +168,7 @@ impl<'a> Poller<'a> {
     pub fn wait_on(&self, head: &'a PollHead) {
         // SAFETY: By the type invariants, file and table are valid, and the entries that this may
         // add to the queue are gone before `'a` ends.
-        unsafe { bindings::poll_wait(self.file, head.head.get(), self.table) };
+        unsafe { bindings::poll_wait(self.file, head.queue.as_ptr(), self.table) };
     }
 }
 

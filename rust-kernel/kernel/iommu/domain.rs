@@ -356,12 +356,16 @@ struct IovaBitmap {
 
 impl IovaBitmap {
     fn new(iova: usize, length: usize, page_size: usize, data: UserPtr) -> Result<Self> {
+        // The C function takes the lowest bit of it, and does not ask whether there is one.
+        if page_size == 0 {
+            return Err(EINVAL);
+        }
         // A kernel thread has no memory to pin.
         if current!().mm().is_none() {
             return Err(EFAULT);
         }
-        // SAFETY: `data` is only ever accessed through pin_user_pages_fast(), which accepts any
-        // address.
+        // SAFETY: The page size is not zero. `data` is only ever accessed through
+        // pin_user_pages_fast(), which accepts any address.
         let ptr = from_err_ptr(unsafe {
             bindings::iova_bitmap_alloc(
                 iova,
@@ -406,7 +410,7 @@ impl<'d> DirtyReader<'d> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or `EFAULT` in a task without user memory.
+    /// `EINVAL` if `page_size` is zero; `ENOMEM`; `EFAULT` in a task without user memory.
     pub fn new(
         domain: &'d Domain,
         (iova, length): (usize, usize),

@@ -75,9 +75,10 @@ impl<T> Uninit<T> {
 
 impl<T> Drop for Uninit<T> {
     fn drop(&mut self) {
-        // SAFETY: `self.0` lies `OFFSET` bytes into an allocation made by `Self::alloc()`.
-        // `Kmalloc` does not look at the layout.
-        unsafe { Kmalloc::free(RcuBox::<T>::base(self.0), Layout::new::<T>()) };
+        let base = RcuBox::<T>::base(self.0);
+        // SAFETY: `self.0` lies `OFFSET` bytes into an allocation made by `Self::alloc()`, which is
+        // not at address zero. `Kmalloc` does not look at the layout.
+        unsafe { Kmalloc::free(NonNull::new_unchecked(base), Layout::new::<T>()) };
     }
 }
 
@@ -89,17 +90,16 @@ impl<T> RcuBox<T> {
     };
     const OFFSET: usize = size_of::<bindings::kvfree_rcu_head>().next_multiple_of(Self::ALIGN);
 
-    /// # Safety contract of the result
-    ///
-    /// The start of the allocation in which `ptr` lies, given that a box or [`Uninit`] owns `ptr`.
-    fn base(ptr: NonNull<T>) -> NonNull<u8> {
-        // CAST: Arithmetic that stays within the allocation; `wrapping_sub` needs no proof of it.
-        let base = ptr.as_ptr().cast::<u8>().wrapping_sub(Self::OFFSET);
-        // SAFETY: An allocation does not start at address zero.
-        unsafe { NonNull::new_unchecked(base) }
+    /// The start of the allocation in which `ptr` lies, given that a box or [`Uninit`] owns it.
+    fn base(ptr: NonNull<T>) -> *mut u8 {
+        ptr.as_ptr().cast::<u8>().wrapping_sub(Self::OFFSET)
     }
 
     /// Allocates memory and moves `value` there.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`] if memory is short.
     pub fn new(value: T, flags: Flags) -> Result<Self, AllocError> {
         let memory = ManuallyDrop::new(Uninit::<T>::alloc(0, flags)?);
         // SAFETY: The memory is large and aligned enough for a `T`.
@@ -111,6 +111,10 @@ impl<T> RcuBox<T> {
     /// Allocates at least `size` bytes and initialises a `T` at their start.
     ///
     /// What lies behind the `T` is zeroed if `flags` say so.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`] if memory is short or nobody has so much; what `init` says.
     pub fn pin_init_sized<E>(
         init: impl PinInit<T, E>,
         size: usize,
@@ -161,7 +165,7 @@ impl<T> Deref for RcuBox<T> {
 
 impl<T> Drop for RcuBox<T> {
     fn drop(&mut self) {
-        let base: *mut c_void = Self::base(self.0).as_ptr().cast();
+        let base: *mut c_void = Self::base(self.0).cast();
         // SAFETY: By the type invariants the value is valid, and nobody uses it after this.
         unsafe { self.0.drop_in_place() };
         // SAFETY: By the type invariants, `base` is the start of a kmalloc() allocation that nobody

@@ -74,6 +74,7 @@ pub use new_wait_queue;
 /// drain.wait();
 /// # Ok::<(), Error>(())
 /// ```
+#[repr(transparent)]
 #[pin_data]
 pub struct WaitQueue {
     #[pin]
@@ -128,7 +129,8 @@ impl WaitQueue {
             if condition() {
                 break;
             }
-            // SAFETY: The task is in a state from which `wake_all()` wakes it.
+            // SAFETY: This is a place to sleep, as the caller knows. The entry stays on the stack,
+            // and the task is in a state from which `wake_all()` wakes it.
             unsafe { bindings::schedule() };
         }
 
@@ -140,7 +142,18 @@ impl WaitQueue {
     ///
     /// Context: any.
     pub fn wake_all(&self) {
+        self.wake(TASK_NORMAL as c_uint, 0);
+    }
+
+    /// Wakes the waiters in the given states: all of them, or of those that wait exclusively
+    /// `exclusive` at most, if that is not 0.
+    pub(crate) fn wake(&self, states: c_uint, exclusive: c_int) {
         // SAFETY: `self.head` was initialised by the constructor.
-        unsafe { bindings::__wake_up(self.head.get(), TASK_NORMAL as c_uint, 0, ptr::null_mut()) };
+        unsafe { bindings::__wake_up(self.head.get(), states, exclusive, ptr::null_mut()) };
+    }
+
+    /// How C sees the queue.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::wait_queue_head {
+        self.head.get()
     }
 }
