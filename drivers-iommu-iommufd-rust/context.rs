@@ -78,6 +78,10 @@ pub(crate) struct Context {
 
 impl Context {
     /// A new context for `file`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
     pub(crate) fn new(file: ffi::file::FileRef, mode: AccountMode) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             c <- ffi::context::CFields::new(file),
@@ -99,17 +103,23 @@ impl Context {
         }
     }
 
-    /// Changes [`Self::account_mode`].
+    /// Changes [`Self::account_mode`], to a value of IOMMU_OPTION_RLIMIT_MODE.
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] if there is any object, even if it is only reserved.
-    pub(crate) fn set_account_mode(&self, mode: Result<AccountMode>) -> Result {
+    /// [`EBUSY`] if there is any object, even if it is only reserved; [`EINVAL`] if there is no
+    /// such mode.
+    fn set_account_mode(&self, mode: u64) -> Result {
         let objects = self.objects.lock();
         if !objects.is_empty() {
             return Err(EBUSY);
         }
-        self.account_mm.store(mode? == AccountMode::Mm, Relaxed);
+        let mm = match mode {
+            0 => false,
+            1 => true,
+            _ => return Err(EINVAL),
+        };
+        self.account_mm.store(mm, Relaxed);
         drop(objects);
         Ok(())
     }
@@ -129,11 +139,7 @@ pub(crate) fn option_rlimit_mode(ctx: &Context, option: &mut bindings::iommu_opt
             if !ffi::task::capable(bindings::CAP_SYS_RESOURCE) {
                 return Err(EPERM);
             }
-            ctx.set_account_mode(match option.val64 {
-                0 => Ok(AccountMode::User),
-                1 => Ok(AccountMode::Mm),
-                _ => Err(EINVAL),
-            })
+            ctx.set_account_mode(option.val64)
         }
         _ => Err(EOPNOTSUPP),
     }

@@ -8,11 +8,10 @@
 //! [`HwptRef`] is a user of either.
 //!
 //! A paging HWPT is in the list of its IOAS, and its domain in the IO page table, from the moment
-//! it is complete ([`ListedPaging`]) until it is destroyed. Both change under the mutex of the IOAS,
-//! so that whoever looks for a HWPT to attach to finds none that is half made, and two of them do
-//! not make the same one twice. A HWPT that the kernel made for a device that was attached to an
-//! IOAS is
-//! *automatic*: it goes when nobody is attached to it.
+//! it is complete ([`ListedPaging`]) until it is destroyed. Both change under the mutex of the
+//! IOAS, so that whoever looks for a HWPT to attach to finds none that is half made, and two of
+//! them do not make the same one twice. A HWPT that the kernel made for a device that was attached
+//! to an IOAS is *automatic*: it goes when nobody is attached to it.
 //!
 //! Dependencies: a HWPT is a user of its IOAS or its parent, of its vIOMMU and of its fault queue.
 //! An attachment is a user of the HWPT.

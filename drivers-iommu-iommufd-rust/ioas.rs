@@ -111,19 +111,7 @@ fn has_unknown_flags(flags: u32) -> bool {
 
 /// What the flags of a mapping command allow.
 fn prot_of(flags: u32) -> Result<Prot> {
-    // User space has no means to flush caches. Devices are only bound if DMA is coherent.
-    let mut prot = bindings::IOMMU_CACHE;
-
-    if flags & WRITEABLE != 0 {
-        prot |= bindings::IOMMU_WRITE;
-    }
-    if flags & READABLE != 0 {
-        prot |= bindings::IOMMU_READ;
-    }
-    if flags & (WRITEABLE | READABLE) == 0 {
-        return Err(EINVAL);
-    }
-    Ok(Prot(prot))
+    Prot::ram(flags & READABLE != 0, flags & WRITEABLE != 0)
 }
 
 /// Where the flags of a mapping command tell to map.

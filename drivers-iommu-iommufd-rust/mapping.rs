@@ -32,6 +32,29 @@ use kernel::{
 pub(crate) struct Prot(pub(crate) u32);
 
 impl Prot {
+    /// RAM, for reading, writing or both.
+    ///
+    /// Always by way of the caches: user space has no means to flush them, and devices whose DMA is
+    /// not coherent are not bound.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] for neither: an IOMMU has no such page.
+    pub(crate) fn ram(read: bool, write: bool) -> Result<Self> {
+        let mut prot = bindings::IOMMU_CACHE;
+
+        if read {
+            prot |= bindings::IOMMU_READ;
+        }
+        if write {
+            prot |= bindings::IOMMU_WRITE;
+        }
+        if !read && !write {
+            return Err(EINVAL);
+        }
+        Ok(Self(prot))
+    }
+
     /// Whether reads are allowed.
     #[inline]
     pub(crate) const fn readable(self) -> bool {

@@ -76,6 +76,7 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Not a container yet, and one as soon as VFIO says so.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             ioas: Atomic::new(0),
@@ -209,20 +210,12 @@ fn map_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
     if (map.argsz as usize) < size_of::<DmaMap>() || map.flags & !FLAGS != 0 {
         return Err(EINVAL);
     }
-    // An IOMMU has no page that may be neither read nor written.
-    if map.flags == 0 {
-        return Err(EINVAL);
-    }
-    let mut prot = bindings::IOMMU_CACHE;
-    if map.flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0 {
-        prot |= bindings::IOMMU_READ;
-    }
-    if map.flags & bindings::VFIO_DMA_MAP_FLAG_WRITE != 0 {
-        prot |= bindings::IOMMU_WRITE;
-    }
+    let prot = Prot::ram(
+        map.flags & bindings::VFIO_DMA_MAP_FLAG_READ != 0,
+        map.flags & bindings::VFIO_DMA_MAP_FLAG_WRITE != 0,
+    )?;
 
     let ioas = ioas(ctx)?;
-    let prot = Prot(prot);
     let len = to_usize(map.size)?;
     let (pages, start) = Pages::from_user(
         to_usize(map.vaddr)?,
@@ -354,28 +347,35 @@ impl Capabilities {
         Ok(())
     }
 
-    /// How many more mappings there can be.
-    fn add_dma_avail(&mut self) -> Result {
-        let size = size_of::<CapHeader>() + size_of::<u32>();
+    /// Writes a capability of `size` bytes, if there is room: the header and the numbers behind it.
+    fn add<const N: usize>(&mut self, id: u32, numbers: [u32; N], size: usize) -> Result {
         if self.avail() >= size {
             let header = CapHeader {
                 // CAST: A small number.
-                id: bindings::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL as u16,
+                id: id as u16,
                 version: 1,
                 next: 0,
             };
             write(self.at(0), header, size_of::<CapHeader>())?;
-            // The limit is that of the memory cgroup. VFIO says at most `U16_MAX`, but QEMU on s390
-            // believes the number, and needs more.
-            UserSlice::new(self.at(size_of::<CapHeader>()), size_of::<u32>())
+            UserSlice::new(self.at(size_of::<CapHeader>()), size_of::<[u32; N]>())
                 .writer()
-                .write(&u32::MAX)?;
+                .write(&numbers)?;
         }
         self.end(size)
     }
 
+    /// How many more mappings there can be.
+    fn add_dma_avail(&mut self) -> Result {
+        const ID: u32 = bindings::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL;
+
+        // The limit is that of the memory cgroup. VFIO says at most `U16_MAX`, but QEMU on s390
+        // believes the number, and needs more.
+        self.add(ID, [u32::MAX], size_of::<CapHeader>() + size_of::<u32>())
+    }
+
     /// The IOVA that is not reserved.
     fn add_iova_ranges(&mut self, ioas: &Ioas) -> Result {
+        const ID: u32 = bindings::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE;
         const HEADER: usize = size_of::<CapHeader>() + 2 * size_of::<u32>();
 
         let mut count = 0u32;
@@ -392,19 +392,7 @@ impl Capabilities {
             }
             count += 1;
         }
-        if self.avail() >= size {
-            let header = CapHeader {
-                // CAST: A small number.
-                id: bindings::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE as u16,
-                version: 1,
-                next: 0,
-            };
-            write(self.at(0), header, size_of::<CapHeader>())?;
-            UserSlice::new(self.at(size_of::<CapHeader>()), 2 * size_of::<u32>())
-                .writer()
-                .write(&[count, 0])?;
-        }
-        self.end(size)
+        self.add(ID, [count, 0], size)
     }
 }
 

@@ -134,11 +134,19 @@ impl GroupState {
     }
 
     /// Makes room for one more.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
     pub(super) fn reserve(&mut self) -> Result {
         Ok(self.attached.reserve(1, GFP_KERNEL)?)
     }
 
     /// Adds what was not attached before.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], unless there is room ([`Self::reserve`]).
     pub(super) fn add(&mut self, attachment: Attachment) -> Result {
         Ok(self.attached.push(attachment, GFP_KERNEL)?)
     }
@@ -159,6 +167,10 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// None yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -208,6 +220,10 @@ pub(crate) struct Member {
 
 impl Member {
     /// The only member of a group that is not one of an IOMMU.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
     pub(super) fn alone() -> Result<Self> {
         Ok(Self {
             group: Group::new(None)?,

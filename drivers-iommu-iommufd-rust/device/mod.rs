@@ -160,13 +160,6 @@ impl Deref for SeatGuard<'_> {
 
 impl DerefMut for SeatGuard<'_> {
     fn deref_mut(&mut self) -> &mut Seat {
-        // The guard is the only way to the seat, so nobody else has a reference.
-        self.seat_mut()
-    }
-}
-
-impl SeatGuard<'_> {
-    fn seat_mut(&mut self) -> &mut Seat {
         self.seat.access_mut(&mut self.state)
     }
 }

@@ -59,8 +59,8 @@ impl Handle {
     fn set_leader(&self, leader: &User<Device>) {
         let handle = self.0.get();
 
-        // SAFETY: The handle is ours. Readers in C may run at the same time: they see the old or the
-        // new leader, and by the contract at the top of this file both are there for as long.
+        // SAFETY: The handle is ours. Readers in C may run at the same time: they see the old or
+        // the new leader, and by the contract at the top of this file both are there for as long.
         unsafe {
             addr_of_mut!((*handle).idev).write_volatile(leader.as_ptr().cast());
             addr_of_mut!((*handle).dev_id).write_volatile(leader.id());

@@ -37,6 +37,7 @@ unsafe impl Send for CFields {}
 unsafe impl Sync for CFields {}
 
 impl CFields {
+    /// The fields of a new context, which belongs to `file`.
     pub(crate) fn new(file: FileRef) -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: `slot` is valid for writes and stays where it is.

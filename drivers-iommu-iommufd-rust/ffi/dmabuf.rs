@@ -72,7 +72,8 @@ mod imp {
             let resv = unsafe { (*self.0.as_ptr()).resv };
 
             // Without a context, it cannot fail: it waits.
-            // SAFETY: The lock is initialised, and kept by the buffer, of which we have a reference.
+            // SAFETY: The lock is initialised, and kept by the buffer, of which we have a
+            // reference.
             let _ = unsafe { bindings::dma_resv_lock(resv, ptr::null_mut()) };
             let res = f();
             // SAFETY: Taken above.

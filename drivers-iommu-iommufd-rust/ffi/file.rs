@@ -34,6 +34,7 @@ use kernel::{
 pub(crate) struct FileRef(*mut bindings::file);
 
 impl FileRef {
+    /// How C sees the file.
     pub(super) fn as_ptr(&self) -> *mut bindings::file {
         self.0
     }
@@ -150,12 +151,20 @@ unsafe impl Send for Registration {}
 unsafe impl Sync for Registration {}
 
 impl Registration {
-    /// Registers `/dev/iommu`.
+    /// Registers `/dev/iommu`. To be done once.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], or [`EBUSY`] if there is no minor number left.
     pub(crate) fn iommu() -> Result<Self> {
         Self::new(&raw mut bindings::iommufd_misc_dev)
     }
 
-    /// Registers `/dev/vfio/vfio`, if this driver is to provide it.
+    /// Registers `/dev/vfio/vfio`, if this driver is to provide it. To be done once.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], or [`EBUSY`] if VFIO has it.
     pub(crate) fn vfio() -> Result<Option<Self>> {
         if cfg!(CONFIG_IOMMUFD_VFIO_CONTAINER) {
             Self::new(&raw mut bindings::iommufd_vfio_misc_dev).map(Some)

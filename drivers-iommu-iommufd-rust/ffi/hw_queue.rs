@@ -2,9 +2,9 @@
 
 //! HW queues, and the list of pages by which their memory is found to be contiguous.
 //!
-//! See [`driven`](super::driven) and [`viommu`](super::viommu) for the contracts with the drivers. The
-//! driver may use the memory of a queue from the init function to the end of the destroy function:
-//! the access that has it pinned is given up after that.
+//! See [`driven`](super::driven) and [`viommu`](super::viommu) for the contracts with the drivers.
+//! The driver may use the memory of a queue from the init function to the end of the destroy
+//! function: the access that has it pinned is given up after that.
 
 use super::{
     driven::{

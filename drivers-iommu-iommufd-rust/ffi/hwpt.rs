@@ -10,9 +10,9 @@
 //! while the device is bound, and the pointers to user memory in `struct iommu_user_data` are
 //! checked by who reads through them. An IOMMU driver that returns a domain gives it away.
 //!
-//! Contract with the IOMMU core: it calls the handler of a domain's faults with a group whose attach
-//! handle is one of `super::attach`. Handle, domain, HWPT and fault queue live until the handler
-//! returns: whoever detaches the device waits for that.
+//! Contract with the IOMMU core: it calls the handler of a domain's faults with a group whose
+//! attach handle is one of `super::attach`. Handle, domain, HWPT and fault queue live until the
+//! handler returns: whoever detaches the device waits for that.
 
 use super::{
     device::BoundDevice,
@@ -204,8 +204,8 @@ pub(crate) trait Hwpt: Registered {
 pub(crate) fn link<T: Hwpt>(hwpt: &Reserved<'_, T>) {
     let domain = hwpt.domain().as_raw();
 
-    // SAFETY: The domain was made for this HWPT, which nobody else sees yet. Who follows the pointer
-    // does so while the domain is attached, and an attachment keeps the HWPT.
+    // SAFETY: The domain was made for this HWPT, which nobody else sees yet. Who follows the
+    // pointer does so while the domain is attached, and an attachment keeps the HWPT.
     unsafe {
         (*domain).__bindgen_anon_1.iommufd_hwpt = hwpt.as_ptr().cast();
         (*domain).cookie_type = bindings::iommu_domain_cookie_type_IOMMU_COOKIE_IOMMUFD;
@@ -228,13 +228,13 @@ pub(crate) fn route_faults<T: Hwpt>(hwpt: &Reserved<'_, T>, fault: User<Fault>) 
 /// To be called by the IOMMU core, as the contract at the top of this file says.
 unsafe extern "C" fn iommufd_fault_iopf_handler(group: *mut bindings::iopf_group) -> c_int {
     // SAFETY: By the requirements of this function. The attach handle of the core is the first
-    // field of a `struct iommufd_attach_handle`.
+    // field of a `struct iommufd_attach_handle`, whose id can change meanwhile, as a whole.
     let (fault, dev_id) = unsafe {
         let handle = (*group).attach_handle;
 
         (
             fault_of((*handle).domain),
-            (*handle.cast::<bindings::iommufd_attach_handle>()).dev_id,
+            (&raw const (*handle.cast::<bindings::iommufd_attach_handle>()).dev_id).read_volatile(),
         )
     };
     let (Some(fault), Some(group)) = (fault, NonNull::new(group)) else {
@@ -261,7 +261,8 @@ unsafe fn fault_of<'a>(domain: *mut bindings::iommu_domain) -> Option<&'a Object
             .cast::<bindings::iommufd_object>()
     };
 
-    // SAFETY: It is the start of an `Object` of its type, as those that `link()` is called with are.
+    // SAFETY: It is the start of an `Object` of its type, as those that `link()` is called with
+    // are.
     let user = unsafe {
         match (*hwpt).type_ {
             bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING => {

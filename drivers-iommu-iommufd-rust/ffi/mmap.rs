@@ -160,7 +160,8 @@ pub(crate) unsafe extern "C" fn iommufd_fops_mmap(
     file: *mut bindings::file,
     vma: *mut bindings::vm_area_struct,
 ) -> c_int {
-    // SAFETY: By the requirements of this function; the VMA is undergoing setup, and holds the file.
+    // SAFETY: By the requirements of this function; the VMA is undergoing setup, and holds the
+    // file.
     let (ctx, vma) = unsafe { (super::file::private_data(file), VmaNew::from_raw(vma)) };
 
     from_result(|| mmap(ctx, vma).map(|()| 0))

@@ -20,6 +20,10 @@ pub(crate) struct Mock(());
 
 impl Mock {
     /// Starts the mock driver, if it is configured.
+    ///
+    /// # Errors
+    ///
+    /// What the mock driver says.
     pub(crate) fn new() -> Result<Self> {
         #[cfg(CONFIG_IOMMUFD_TEST)]
         // SAFETY: Called once, from the module init function.

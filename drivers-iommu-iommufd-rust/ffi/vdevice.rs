@@ -2,8 +2,8 @@
 
 //! vDEVICEs, and how the drivers of IOMMUs find them.
 //!
-//! See [`driven`](super::driven) and [`viommu`](super::viommu) for the contracts with the drivers. A
-//! vDEVICE is among those of its vIOMMU from when it is published until it is destroyed, and its
+//! See [`driven`](super::driven) and [`viommu`](super::viommu) for the contracts with the drivers.
+//! A vDEVICE is among those of its vIOMMU from when it is published until it is destroyed, and its
 //! device is there all that time, so that what drivers find under the lock of `vdevs` is complete.
 
 use super::{
@@ -63,6 +63,7 @@ unsafe impl Send for Vdevs {}
 unsafe impl Sync for Vdevs {}
 
 impl Vdevs {
+    /// None yet.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: `slot` is valid for writes and stays where it is.
