@@ -126,6 +126,8 @@ static void turn_map_destroy(struct session *s, struct worker *w)
 		 ENOENT, EEXIST))
 		TRY(w, OP_UNMAP, do_unmap(s->fd, ioas, OWN_IOVA(w), PAGE),
 		    ENOENT);
+	else
+		nap(w, 50);
 }
 
 static void turn_destroy(struct session *s, struct worker *w)
@@ -182,6 +184,8 @@ static void turn_vfio_ioas(struct session *s, struct worker *w)
 			TRY(w, OP_UNMAP,
 			    call(s->fd, VFIO_IOMMU_UNMAP_DMA, &unmap), ENODEV,
 			    ENOENT);
+		else
+			nap(w, 50);
 	}
 }
 
