@@ -15,10 +15,10 @@
 //! while the RCU read lock is held, which is long enough to take a reference count on the object,
 //! if it still has one to give.
 //!
-//! Memory order: the xarray publishes by `rcu_assign_pointer()`, after which a reader's loads depend
-//! on the address that it has loaded, so it sees what was written to the object before. A reader
-//! that has loaded the pointer just before it was removed reads memory that is still the object's,
-//! as its owner waits for a grace period after that. (`IOMMUFD+publish+lookup` and
+//! Memory order: the xarray publishes by `rcu_assign_pointer()`, after which a reader's loads
+//! depend on the address that it has loaded, so it sees what was written to the object before. A
+//! reader that has loaded the pointer just before it was removed reads memory that is still the
+//! object's, as its owner waits for a grace period after that. (`IOMMUFD+publish+lookup` and
 //! `IOMMUFD+lookup+free` in `Documentation/litmus-tests/iommufd/`.)
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)

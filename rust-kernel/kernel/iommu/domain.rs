@@ -77,6 +77,21 @@ impl Domain {
         self.0.get()
     }
 
+    /// The operations of the domain.
+    #[inline]
+    pub fn ops(&self) -> Option<&bindings::iommu_domain_ops> {
+        // SAFETY: By the type invariant. The operations are set before the domain can be used, are
+        // constant, and live as long as it.
+        unsafe { (*self.as_raw()).ops.as_ref() }
+    }
+
+    /// The operations that track writes, if the domain can do that.
+    #[inline]
+    fn dirty_ops(&self) -> Option<&bindings::iommu_dirty_ops> {
+        // SAFETY: As for `ops()`.
+        unsafe { (*self.as_raw()).dirty_ops.as_ref() }
+    }
+
     /// Whether the kernel owns the page table, so that [`Self::map`] works (as opposed to nested,
     /// identity and blocking domains).
     #[inline]
@@ -183,8 +198,7 @@ impl Domain {
     /// Whether the domain can record which pages devices wrote to.
     #[inline]
     pub fn has_dirty_tracking(&self) -> bool {
-        // SAFETY: By the type invariant; the operations are constant after initialisation.
-        unsafe { !(*self.as_raw()).dirty_ops.is_null() }
+        self.dirty_ops().is_some()
     }
 
     /// Starts or stops the recording of dirty pages.
@@ -193,14 +207,10 @@ impl Domain {
     ///
     /// `EOPNOTSUPP` without [`Self::has_dirty_tracking`], else what the IOMMU driver says.
     pub fn set_dirty_tracking(&self, enable: bool) -> Result {
-        // SAFETY: By the type invariant; the operations are constant after initialisation.
-        let ops = unsafe { (*self.as_raw()).dirty_ops };
-
-        if ops.is_null() {
-            return Err(EOPNOTSUPP);
-        }
-        // SAFETY: Non-null operations of a domain are valid for as long as the domain.
-        let set = unsafe { (*ops).set_dirty_tracking }.ok_or(EOPNOTSUPP)?;
+        let set = self
+            .dirty_ops()
+            .and_then(|ops| ops.set_dirty_tracking)
+            .ok_or(EOPNOTSUPP)?;
         // SAFETY: The domain is valid and the operation is its own. Drivers serialise it.
         to_result(unsafe { set(self.as_raw(), enable) })
     }
@@ -210,11 +220,7 @@ impl Domain {
     /// Returns whether the domain enforces coherency now. To be called before anything is mapped:
     /// some IOMMUs encode it in each entry.
     pub fn enforce_cache_coherency(&self) -> bool {
-        // SAFETY: By the type invariant; the operations of a domain are constant and as long-lived.
-        let ops = unsafe { (*self.as_raw()).ops };
-
-        // SAFETY: As above.
-        match unsafe { (*ops).enforce_cache_coherency } {
+        match self.ops().and_then(|ops| ops.enforce_cache_coherency) {
             // SAFETY: The domain is valid and the operation is its own.
             Some(enforce) => unsafe { enforce(self.as_raw()) },
             None => false,
@@ -446,15 +452,11 @@ impl<'d> DirtyReader<'d> {
     /// within the range of the bitmap, if there is one.
     pub unsafe fn read(self: Pin<&mut Self>, iova: usize, size: usize) -> Result {
         let this = self.project();
-        let domain = this.gather.domain.as_raw();
-        // SAFETY: By the invariant of `Domain`; the operations are constant.
-        let ops = unsafe { (*domain).dirty_ops };
-
-        if ops.is_null() {
-            return Err(EOPNOTSUPP);
-        }
-        // SAFETY: Non-null operations of a domain are valid for as long as the domain.
-        let read = unsafe { (*ops).read_and_clear_dirty }.ok_or(EOPNOTSUPP)?;
+        let domain = this.gather.domain;
+        let read = domain
+            .dirty_ops()
+            .and_then(|ops| ops.read_and_clear_dirty)
+            .ok_or(EOPNOTSUPP)?;
         // A flush is needed for what was cleared only: a read alone records nothing.
         let (flags, gather) = if *this.clear {
             (0, this.gather.inner.get())
@@ -471,6 +473,6 @@ impl<'d> DirtyReader<'d> {
 
         // SAFETY: The domain, the bitmap and the gather are valid, the operation is the domain's
         // own, and the range stays as it is by the contract of this function.
-        to_result(unsafe { read(domain, iova, size, flags, &mut dirty) })
+        to_result(unsafe { read(domain.as_raw(), iova, size, flags, &mut dirty) })
     }
 }
