@@ -395,12 +395,19 @@ impl Drop for Listed<'_> {
     }
 }
 
-/// Checks what a nested HWPT is asked for, and returns the flags that are for the IOMMU driver.
-fn nested_flags(flags: u32, data: &bindings::iommu_user_data) -> Result<u32> {
-    if flags & !(FAULT_ID_VALID | ALLOC_PASID) != 0 || data.len == 0 {
+/// What is for the IOMMU driver of a request for a nested HWPT: flags, and data in its own terms.
+///
+/// # Errors
+///
+/// [`EOPNOTSUPP`] if there are other flags, or is no data.
+fn for_driver(
+    flags: u32,
+    data: Option<&bindings::iommu_user_data>,
+) -> Result<(u32, &bindings::iommu_user_data)> {
+    if flags & !(FAULT_ID_VALID | ALLOC_PASID) != 0 {
         return Err(EOPNOTSUPP);
     }
-    Ok(flags & !FAULT_ID_VALID)
+    Ok((flags & !FAULT_ID_VALID, data.ok_or(EOPNOTSUPP)?))
 }
 
 /// Makes a nested HWPT on top of a parent.
@@ -409,17 +416,17 @@ fn new_nested<'a>(
     parent: User<HwptPaging>,
     device: &Device,
     flags: u32,
-    data: &bindings::iommu_user_data,
+    data: Option<&bindings::iommu_user_data>,
 ) -> Result<Reserved<'a, HwptNested>> {
     let ops = device.ops().ok_or(ENODEV)?;
-    let for_driver = nested_flags(flags, data)?;
+    let (driver_flags, data) = for_driver(flags, data)?;
     if ops.domain_alloc_nested.is_none() {
         return Err(EOPNOTSUPP);
     }
     if parent.auto || !parent.nest_parent || !parent.paging.is_owned_by(ops) {
         return Err(EINVAL);
     }
-    let domain = NestedDomain::new(ops, device.dev(), &parent.paging, for_driver, data)?;
+    let domain = NestedDomain::new(ops, device.dev(), &parent.paging, driver_flags, data)?;
 
     reserve_nested(ctx, domain, parent, flags)
 }
@@ -430,13 +437,13 @@ fn new_nested_of_viommu<'a>(
     viommu: User<Viommu>,
     device: &Device,
     flags: u32,
-    data: &bindings::iommu_user_data,
+    data: Option<&bindings::iommu_user_data>,
 ) -> Result<Reserved<'a, HwptNested>> {
     if !device.iommu().is_some_and(|iommu| viommu.is_on(iommu)) {
         return Err(EINVAL);
     }
-    let for_driver = nested_flags(flags, data)?;
-    let domain = NestedDomain::of_viommu(&viommu, for_driver, data)?;
+    let (driver_flags, data) = for_driver(flags, data)?;
+    let domain = NestedDomain::of_viommu(&viommu, driver_flags, data)?;
     let parent = viommu.hwpt().another();
 
     let mut hwpt = reserve_nested(ctx, domain, parent, flags)?;
@@ -471,13 +478,8 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
     if (cmd.data_type == NONE) != (cmd.data_len == 0) {
         return Err(EINVAL);
     }
-    let data = bindings::iommu_user_data {
-        type_: cmd.data_type,
-        // CAST: As `u64_to_user_ptr()`.
-        uptr: UserPtr::from_addr(cmd.data_uptr as usize).as_mut_ptr(),
-        // CAST: `usize` has at least 32 bits.
-        len: cmd.data_len as usize,
-    };
+    let data = ffi::user_data(cmd.data_type, cmd.data_uptr, cmd.data_len);
+    let data = data.as_ref();
     let ctx = cmd.ctx();
     let device = ctx.get::<Device>(cmd.dev_id)?;
     let on = ctx.get_any(cmd.pt_id).map_err(|_| EINVAL)?;
@@ -485,7 +487,6 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
     let on = match on.downcast::<Ioas>() {
         Ok(ioas) => {
             let mut hwpts = ioas.hwpts.lock();
-            let data = (data.len != 0).then_some(&data);
             let hwpt = NewPaging::new(ctx, ioas.user()?, &device, cmd.flags, data, false)?;
             let hwpt = hwpt.list(&mut hwpts).map_err(|(_, err)| err)?;
             finish(cmd, &hwpt.hwpt)?;
@@ -495,10 +496,10 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
         Err(other) => other,
     };
     let hwpt = match on.downcast::<HwptPaging>() {
-        Ok(parent) => new_nested(ctx, parent.user()?, &device, cmd.flags, &data)?,
+        Ok(parent) => new_nested(ctx, parent.user()?, &device, cmd.flags, data)?,
         Err(other) => {
             let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
-            new_nested_of_viommu(ctx, viommu.user()?, &device, cmd.flags, &data)?
+            new_nested_of_viommu(ctx, viommu.user()?, &device, cmd.flags, data)?
         }
     };
     finish(cmd, &hwpt)?;

@@ -53,6 +53,17 @@ use kernel::{
     sync::SetOnce, //
 };
 
+/// What user space tells the driver in the driver's own terms, if anything.
+pub(crate) fn user_data(type_: u32, address: u64, len: u32) -> Option<bindings::iommu_user_data> {
+    (len != 0).then_some(bindings::iommu_user_data {
+        type_,
+        // CAST: As `u64_to_user_ptr()`. Who reads through the pointer checks it.
+        uptr: address as usize as *mut c_void,
+        // CAST: `usize` has at least 32 bits.
+        len: len as usize,
+    })
+}
+
 /// Asks the IOMMU driver of `dev` for a domain that the kernel fills. `flags` and `data` are for
 /// the driver.
 ///
@@ -142,9 +153,7 @@ impl NestedDomain {
     /// [`EOPNOTSUPP`] if the domain cannot do that, which leaves nothing done, or what the IOMMU
     /// driver says.
     pub(crate) fn cache_invalidate(&self, array: &mut bindings::iommu_user_data_array) -> Result {
-        // SAFETY: The operations are set before the domain is shared, and live as long as it.
-        let ops = unsafe { (*self.as_raw()).ops.as_ref() };
-        let Some(invalidate) = ops.and_then(|ops| ops.cache_invalidate_user) else {
+        let Some(invalidate) = self.ops().and_then(|ops| ops.cache_invalidate_user) else {
             array.entry_num = 0;
             return Err(EOPNOTSUPP);
         };

@@ -182,17 +182,6 @@ impl Viommu {
     }
 }
 
-/// What user space tells the driver in the driver's own terms, if anything.
-pub(crate) fn user_data(type_: u32, address: u64, len: u32) -> Option<bindings::iommu_user_data> {
-    (len != 0).then_some(bindings::iommu_user_data {
-        type_,
-        // CAST: As `u64_to_user_ptr()`. Who reads through the pointer checks it.
-        uptr: address as usize as *mut c_void,
-        // CAST: `usize` has at least 32 bits.
-        len: len as usize,
-    })
-}
-
 /// An IOMMU that can have vIOMMUs of a certain type.
 pub(crate) struct ViommuDriver {
     iommu: Iommu,

@@ -55,7 +55,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_viommu_alloc>) -> Resu
         return Err(EINVAL);
     }
 
-    let data = crate::ffi::viommu::user_data(cmd.type_, cmd.data_uptr, cmd.data_len);
+    let data = crate::ffi::hwpt::user_data(cmd.type_, cmd.data_uptr, cmd.data_len);
     let viommu = driver.reserve(ctx, &hwpt)?.start(data.as_ref())?;
 
     cmd.out_viommu_id = viommu.id();
