@@ -153,7 +153,8 @@ impl WaitQueue {
     }
 
     /// How C sees the queue.
-    pub(crate) fn as_ptr(&self) -> *mut bindings::wait_queue_head {
+    #[inline]
+    pub fn as_ptr(&self) -> *mut bindings::wait_queue_head {
         self.head.get()
     }
 }
