@@ -16,6 +16,7 @@
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
 use core::{
+    mem::MaybeUninit,
     ops::Deref,
     ptr::{
         self,
@@ -163,6 +164,54 @@ impl Domain {
         })
     }
 
+    /// As [`Self::map`], but devices need not see the translations before [`Self::sync_map`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::map`].
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::map`].
+    #[inline]
+    pub unsafe fn map_nosync(
+        &self,
+        iova: usize,
+        phys: PhysAddr,
+        size: usize,
+        prot: u32,
+        flags: Flags,
+    ) -> Result {
+        // SAFETY: As for `iommu_map()`.
+        let ret = unsafe {
+            bindings::iommu_map_nosync(
+                self.as_raw(),
+                iova,
+                phys,
+                size,
+                prot as c_int,
+                flags.as_raw(),
+            )
+        };
+        // Called for each page where memory is fragmented: spares a further call.
+        if ret == 0 {
+            return Ok(());
+        }
+        to_result(ret)
+    }
+
+    /// Makes devices see the translations of `size` bytes from `iova` on.
+    ///
+    /// # Errors
+    ///
+    /// What the IOMMU driver says.
+    #[inline]
+    pub fn sync_map(&self, iova: usize, size: usize) -> Result {
+        // SAFETY: The domain is valid by the type invariant; the IOMMU driver looks at the caches
+        // of the hardware, not at the page table.
+        to_result(unsafe { bindings::iommu_sync_map(self.as_raw(), iova, size) })
+    }
+
     /// Unmaps `size` bytes from `iova` on and waits until no device can use the translations.
     ///
     /// Returns how many bytes from `iova` on are unmapped now. That is less than `size` if it meets
@@ -193,6 +242,37 @@ impl Domain {
             0 => None,
             phys => Some(phys),
         }
+    }
+
+    /// Reads back what `size` bytes from `iova` on are mapped to, as runs of contiguous memory that
+    /// are as long as possible. They begin at `iova` and follow each other, up to what is not
+    /// mapped, or to where there is no more room in `out`.
+    ///
+    /// # Safety
+    ///
+    /// The range must not be mapped or unmapped at the same time.
+    #[inline]
+    pub unsafe fn iova_to_phys_runs<'a>(
+        &self,
+        iova: usize,
+        size: usize,
+        out: &'a mut [MaybeUninit<PhysRun>],
+    ) -> &'a [PhysRun] {
+        let room = out.len().min(c_uint::MAX as usize);
+        // SAFETY: The domain is valid by the type invariant; no table on the way to the range goes
+        // away by the contract of this function. There is room for as many runs; `PhysRun` is what
+        // C calls a run.
+        let filled = unsafe {
+            bindings::iommu_iova_to_phys_runs(
+                self.as_raw(),
+                iova,
+                size,
+                out.as_mut_ptr().cast(),
+                room as c_uint,
+            )
+        };
+        // SAFETY: C has filled in the first `filled` runs, which are at most `room`.
+        unsafe { core::slice::from_raw_parts(out.as_ptr().cast(), filled as usize) }
     }
 
     /// Whether the domain can record which pages devices wrote to.
@@ -231,6 +311,26 @@ impl Domain {
     #[inline]
     pub fn ptr_eq(&self, other: &Domain) -> bool {
         ptr::eq(self, other)
+    }
+}
+
+/// Physically contiguous memory that IOVA is mapped to.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct PhysRun(bindings::iommu_phys_run);
+
+impl PhysRun {
+    /// The physical address of the first byte.
+    #[inline]
+    pub fn paddr(&self) -> PhysAddr {
+        self.0.paddr
+    }
+
+    /// The number of bytes.
+    #[inline]
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.0.len
     }
 }
 
@@ -312,6 +412,7 @@ pub struct IotlbGather<'d> {
 
 impl<'d> IotlbGather<'d> {
     /// An empty gather for `domain`.
+    #[inline]
     pub fn new(domain: &'d Domain) -> impl PinInit<Self> + 'd {
         pin_init!(Self {
             domain,
@@ -342,6 +443,7 @@ impl<'d> IotlbGather<'d> {
 
 #[pinned_drop]
 impl PinnedDrop for IotlbGather<'_> {
+    #[inline]
     fn drop(self: Pin<&mut Self>) {
         self.sync();
     }
