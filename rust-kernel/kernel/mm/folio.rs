@@ -230,6 +230,59 @@ impl<'a> FolioQueue<'a> {
         Ok(Some(unsafe { PinnedRun::from_raw(pfn, len) }))
     }
 
+    /// Takes all pages, and gives them to `f` until that fails. The runs are as long as possible,
+    /// if each folio has one page. What `f` was not given stays in the queue.
+    ///
+    /// # Errors
+    ///
+    /// What `f` returns, and as [`Self::next_run`].
+    #[inline]
+    pub fn try_for_each_run(&mut self, mut f: impl FnMut(PinnedRun) -> Result) -> Result {
+        while self.pages != 0 {
+            match self.next_small_run() {
+                Some(run) => f(run)?,
+                None => match self.next_run(usize::MAX)? {
+                    Some(run) => f(run)?,
+                    None => break,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes as many pages as are contiguous from the front, if their folios have one page each.
+    #[inline]
+    fn next_small_run(&mut self) -> Option<PinnedRun> {
+        let slots = self.slots.as_ptr();
+        let most = self.pages.min(self.tail - self.head);
+        let mut first = 0;
+        let mut len = 0;
+
+        while len < most {
+            // SAFETY: By the type invariant this slot has a valid folio.
+            let folio = unsafe { *slots.add(self.head + len) };
+            // SAFETY: The folio is valid as it is pinned.
+            let (pfn, pages) =
+                unsafe { (bindings::folio_pfn(folio), bindings::folio_nr_pages(folio)) };
+
+            if pages != 1 || (len != 0 && pfn != first + len) {
+                break;
+            }
+            if len == 0 {
+                first = pfn;
+            }
+            len += 1;
+        }
+        if len == 0 {
+            return None;
+        }
+        // INVARIANT: These folios, which have one page and one pin each, go to the run.
+        self.head += len;
+        self.pages -= len;
+        // SAFETY: We owned a pin on each of these pages, which are neighbours.
+        Some(unsafe { PinnedRun::from_raw(first, len) })
+    }
+
     /// Unpins all that is in the queue.
     pub fn clear(&mut self) {
         let len = self.tail - self.head;
@@ -248,6 +301,9 @@ impl<'a> FolioQueue<'a> {
 impl Drop for FolioQueue<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.clear();
+        // There can be folios without pages of interest.
+        if self.head != self.tail {
+            self.clear();
+        }
     }
 }

@@ -301,7 +301,8 @@ impl<const N: usize> Default for PinRoom<N> {
 pub(super) struct Slots<'a, T> {
     slots: NonNull<*mut T>,
     capacity: usize,
-    _heap: KVec<MaybeUninit<NonNull<T>>>,
+    // An empty vector would call the allocator when it is dropped.
+    _heap: Option<KVec<MaybeUninit<NonNull<T>>>>,
     _room: PhantomData<&'a mut [MaybeUninit<NonNull<T>>]>,
 }
 
@@ -312,7 +313,7 @@ impl<'a, T> Slots<'a, T> {
         Self {
             slots: NonNull::from(&mut room.0).cast(),
             capacity: N,
-            _heap: KVec::new(),
+            _heap: None,
             _room: PhantomData,
         }
     }
@@ -324,7 +325,7 @@ impl<'a, T> Slots<'a, T> {
         // INVARIANT: A vector has memory for as many elements as it has capacity, at this address.
         self.slots = NonNull::new(heap.as_mut_ptr()).ok_or(AllocError)?.cast();
         self.capacity = count;
-        self._heap = heap;
+        self._heap = Some(heap);
         Ok(())
     }
 
@@ -468,6 +469,7 @@ impl<'a> PinQueue<'a> {
     ///
     /// `EFAULT` if there is no such memory or a kernel thread asks, `EBUSY` if the queue is not
     /// empty, and what GUP says else.
+    #[inline]
     pub fn pin_current(&mut self, addr: usize, pages: usize, flags: PinFlags) -> Result<usize> {
         let n = self.begin(pages)?;
         if n == 0 {
@@ -564,28 +566,10 @@ impl<'a> PinQueue<'a> {
     /// Returns [`None`] if the queue is empty or `most` is zero.
     #[inline]
     pub fn next_run(&mut self, most: usize) -> Option<PinnedRun> {
-        let left = most.min(self.tail - self.head);
-        if left == 0 {
+        let Some((pfn, len)) = self.run_at(0, most) else {
             return self.next_more(most);
-        }
-
-        // SAFETY: By the type invariant this slot and the `left - 1` after it are initialised.
-        let queued = unsafe {
-            core::slice::from_raw_parts(self.slots.as_ptr().add(self.head).cast_const(), left)
-        };
-        let first = queued[0];
-        // Pages are mostly either contiguous over a long stretch or not at all.
-        let len = if left == 1 || !follows(first, 1, queued[1]) {
-            1
-        } else {
-            let rest = queued.iter().enumerate().skip(2);
-            rest.take_while(|&(n, &page)| follows(first, n, page))
-                .count()
-                + 2
         };
 
-        // SAFETY: The page is valid as it is pinned.
-        let pfn = unsafe { bindings::page_to_pfn(first) };
         // INVARIANT: The pins move from the queue to the run.
         self.head += len;
         let mut run = PinnedRun { pfn, len };
@@ -597,6 +581,93 @@ impl<'a> PinQueue<'a> {
             }
         }
         Some(run)
+    }
+
+    /// The longest run of at most `most` pages behind the first `skip` pages of the array, as
+    /// `(pfn, len)`. [`None`] if there is no such page or `most` is zero.
+    #[inline(always)]
+    fn run_at(&self, skip: usize, most: usize) -> Option<(usize, usize)> {
+        // SAFETY: By the type invariant these slots are initialised.
+        let queued = unsafe {
+            core::slice::from_raw_parts(
+                self.slots.as_ptr().add(self.head).cast_const(),
+                self.tail - self.head,
+            )
+        };
+        let queued = queued.get(skip..)?;
+        let left = most.min(queued.len());
+        let first = *queued.get(..left)?.first()?;
+
+        // Pages are mostly either contiguous over a long stretch or not at all.
+        let mut len = 1;
+        while len < left && follows(first, len, queued[len]) {
+            len += 1;
+        }
+        // SAFETY: The page is valid as it is pinned.
+        Some((unsafe { bindings::page_to_pfn(first) }, len))
+    }
+
+    /// Takes all pages, as runs that are as long as possible, and gives them to `f` until that
+    /// fails. What it was not given stays in the queue.
+    #[inline]
+    pub fn try_for_each_run<E>(
+        &mut self,
+        mut f: impl FnMut(PinnedRun) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while self.head < self.tail {
+            let Some((pfn, len)) = self.run_at(0, usize::MAX) else {
+                break;
+            };
+
+            // INVARIANT: The pins move from the queue to the run.
+            self.head += len;
+            if self.more.is_none() || self.head != self.tail {
+                f(PinnedRun { pfn, len })?;
+                continue;
+            }
+            let mut run = PinnedRun { pfn, len };
+            if let Some(Err(more)) = self.more.take().map(|more| run.try_append(more)) {
+                // Not reached: they follow each other.
+                self.more = Some(more);
+            }
+            f(run)?;
+        }
+        match self.more.take() {
+            Some(more) => f(more),
+            None => Ok(()),
+        }
+    }
+
+    /// All pages in the queue, which stay there, as `(pfn, len)`, if they are one run.
+    #[inline]
+    pub fn only_run(&self) -> Option<(usize, usize)> {
+        self.run_at(0, usize::MAX)
+            .filter(|&(_, len)| self.more.is_none() && len == self.tail - self.head)
+    }
+
+    /// The runs of the pages in the queue, which stay there, each as `(pfn, len)`.
+    #[inline]
+    pub fn runs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let mut skip = 0;
+        let mut more = self.more.as_ref().map(|more| (more.pfn, more.len));
+
+        core::iter::from_fn(move || {
+            let Some((pfn, len)) = self.run_at(skip, usize::MAX) else {
+                return more.take();
+            };
+
+            skip += len;
+            Some((pfn, len))
+        })
+    }
+
+    /// Empties the queue and gives up the ownership of its pins, as [`PinnedRun::into_raw`] does:
+    /// they are recorded elsewhere.
+    #[inline]
+    pub fn forget(&mut self) {
+        // INVARIANT: No page is left.
+        self.head = self.tail;
+        core::mem::forget(self.more.take());
     }
 
     /// Takes at most `most` pages of `more`.
@@ -636,7 +707,9 @@ fn follows(first: *mut bindings::page, n: usize, page: *mut bindings::page) -> b
 impl Drop for PinQueue<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.clear();
+        if !self.is_empty() {
+            self.clear();
+        }
     }
 }
 
