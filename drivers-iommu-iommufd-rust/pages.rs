@@ -15,8 +15,9 @@
 //!    too;
 //! 3. the source ([`source`]), where it has to be pinned first.
 //!
-//! [`tiers`] knows the holders, [`account`] pays, [`run`] has the arithmetic of PFNs. Memory of
-//! devices goes its own way, see [`dmabuf`].
+//! [`tiers`] knows the holders, [`record`] names the domains among them, [`fill`] and [`drain`] move
+//! PFNs in and out of these, [`account`] pays, [`run`] has the arithmetic of PFNs. Memory of devices
+//! goes its own way, see [`dmabuf`].
 //!
 //! One principle: giving back never fails. What could need memory to be given back has it from the
 //! start, or does without.
@@ -33,6 +34,9 @@ mod access;
 mod account;
 mod dmabuf;
 mod domain;
+mod drain;
+mod fill;
+mod record;
 pub(crate) mod run;
 mod source;
 mod tiers;
@@ -45,7 +49,11 @@ pub(crate) use self::{
         RwFlags, //
     },
     account::Handover,
-    domain::Slot, //
+    record::Slot,
+    source::{
+        Few,
+        Room, //
+    }, //
 };
 
 use self::{
@@ -66,6 +74,7 @@ use crate::{
         },
         pin, //
     },
+    range::PageRange, //
 };
 use kernel::{
     mm::folio::is_memory_file,
@@ -104,6 +113,28 @@ struct Inner {
     account: Account,
     /// For a dma-buf only.
     dmabuf: Option<dmabuf::State>,
+}
+
+/// Pages that no area shows yet.
+///
+/// The record of the first area that does has a place in them, see [`Slot`].
+pub(crate) struct NewPages(Arc<Pages>);
+
+impl NewPages {
+    /// The pages, and the slot that is in them.
+    #[inline]
+    pub(crate) fn into_parts(self) -> (Arc<Pages>, Slot) {
+        (self.0, Slot::own())
+    }
+}
+
+impl core::ops::Deref for NewPages {
+    type Target = Pages;
+
+    #[inline]
+    fn deref(&self) -> &Pages {
+        &self.0
+    }
 }
 
 impl Pages {
@@ -168,7 +199,7 @@ impl Pages {
         len: usize,
         writable: bool,
         mode: AccountMode,
-    ) -> Result<(Arc<Self>, usize)> {
+    ) -> Result<(NewPages, usize)> {
         uptr.checked_add(len).ok_or(EOVERFLOW)?;
 
         let owner = Owner::current()?;
@@ -180,7 +211,7 @@ impl Pages {
         let start_byte = uptr % PAGE_SIZE;
         let mode = mode_for_current(mode);
         let pages = Self::new(source, start_byte, len, writable, mode, owner)?;
-        Ok((pages, start_byte))
+        Ok((NewPages(pages), start_byte))
     }
 
     /// Makes pages of the `len` bytes from byte `start` of a file on, and tells which byte of them
@@ -198,7 +229,7 @@ impl Pages {
         len: usize,
         writable: bool,
         mode: AccountMode,
-    ) -> Result<(Arc<Self>, usize)> {
+    ) -> Result<(NewPages, usize)> {
         let last = start
             .checked_add(len.checked_sub(1).ok_or(EINVAL)?)
             .ok_or(EOVERFLOW)?;
@@ -233,13 +264,25 @@ impl Pages {
                 Self::new(source, start_byte, len, writable, mode, Owner::current()?)?
             }
         };
-        Ok((pages, start_byte))
+        Ok((NewPages(pages), start_byte))
     }
 
     /// Keeps the pages attached to a dma-buf for as long as they exist.
     #[cfg(CONFIG_DMA_SHARED_BUFFER)]
     pub(crate) fn keep_attachment(&self, attachment: Attachment) {
         warn_on!(!self.attachment.populate(attachment));
+    }
+
+    /// Pins all pages of `range`, of pages that nobody holds, if they are few, before it is known
+    /// what becomes of them. Tells whether that is done; if not, there is nothing wrong, and
+    /// [`Self::fill`] will do it.
+    ///
+    /// # Errors
+    ///
+    /// Those that pinning them later would have.
+    #[inline]
+    pub(crate) fn pin_few(&self, range: PageRange, few: &mut Few<'_>) -> Result<bool> {
+        few.pin(&self.source, range)
     }
 
     /// The number of pages.

@@ -17,6 +17,7 @@ use crate::{
     range::IovaRange, //
 };
 use core::{
+    mem::MaybeUninit,
     ops::Deref,
     pin::Pin,
     ptr, //
@@ -27,7 +28,9 @@ use kernel::{
     iommu::domain::{
         DirtyReader,
         Domain,
-        OwnedDomain, //
+        IotlbGather,
+        OwnedDomain,
+        PhysRun, //
     },
     prelude::*,
     uaccess::UserPtr, //
@@ -50,15 +53,35 @@ impl PagingDomain {
         Self(domain)
     }
 
-    /// Maps `len` bytes of physical memory at `iova`.
+    /// Maps `len` bytes of physical memory at `iova`. Devices need not see it before it is
+    /// [synced](Self::sync_map).
     ///
     /// # Errors
     ///
     /// [`ENOMEM`], or what the IOMMU driver says. Nothing is mapped then.
     #[inline]
-    pub(crate) fn map(&self, iova: usize, paddr: PhysAddr, len: usize, prot: Prot) -> Result {
+    pub(crate) fn map_nosync(
+        &self,
+        iova: usize,
+        paddr: PhysAddr,
+        len: usize,
+        prot: Prot,
+    ) -> Result {
         // SAFETY: See the contract at the top of this file.
-        unsafe { self.0.map(iova, paddr, len, prot.0, GFP_KERNEL_ACCOUNT) }
+        unsafe {
+            self.0
+                .map_nosync(iova, paddr, len, prot.0, GFP_KERNEL_ACCOUNT)
+        }
+    }
+
+    /// Makes devices see all of `range`, which was mapped.
+    ///
+    /// # Errors
+    ///
+    /// What the IOMMU driver says. The range is mapped nevertheless.
+    #[inline]
+    pub(crate) fn sync_map(&self, range: IovaRange) -> Result {
+        self.0.sync_map(range.start, size_of_range(range))
     }
 
     /// Unmaps all of `range`, which was mapped. Devices cannot use it any more after this.
@@ -72,8 +95,23 @@ impl PagingDomain {
         kernel::warn_on!(done != size);
     }
 
-    /// The physical address behind `iova`; zero if nothing is mapped there.
+    /// As [`Self::unmap`] for several ranges, with one flush of the IOMMU's caches for all of them.
     #[inline]
+    pub(crate) fn unmap_many(&self, ranges: impl Iterator<Item = IovaRange>) {
+        pin_init::stack_pin_init!(let gather = IotlbGather::new(&self.0));
+
+        for range in ranges {
+            let size = size_of_range(range);
+
+            // SAFETY: See the contract at the top of this file.
+            let done = unsafe { gather.as_mut().unmap(range.start, size) };
+            kernel::warn_on!(done != size);
+        }
+        // The end of the gather flushes.
+    }
+
+    /// The physical address behind `iova`; zero if nothing is mapped there.
+    #[cfg(any(CONFIG_IOMMUFD_NOIOMMU, CONFIG_IOMMUFD_TEST))]
     pub(crate) fn iova_to_phys(&self, iova: usize) -> PhysAddr {
         // CAST: `usize` has at most 64 bits.
         // SAFETY: See the contract at the top of this file.
@@ -186,6 +224,66 @@ impl Deref for PagingDomain {
 fn size_of_range(range: IovaRange) -> usize {
     // No area and no command has all 2^64 bytes: their lengths are numbers.
     range.len().unwrap_or(usize::MAX)
+}
+
+/// What was read back from a domain.
+///
+/// There is room for a few runs, and memory can be had for more.
+pub(crate) struct PhysRuns {
+    few: [MaybeUninit<PhysRun>; PhysRuns::FEW],
+    many: Option<KVec<PhysRun>>,
+    len: usize,
+}
+
+impl PhysRuns {
+    /// So many runs need no memory.
+    pub(crate) const FEW: usize = 32;
+
+    /// Nothing was read.
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self {
+            few: [const { MaybeUninit::uninit() }; Self::FEW],
+            many: None,
+            len: 0,
+        }
+    }
+
+    /// Makes room for `runs` runs, if memory can be had without waiting. What was read is
+    /// forgotten.
+    pub(crate) fn try_reserve(&mut self, runs: usize) {
+        self.len = 0;
+        self.many = KVec::with_capacity(runs, GFP_NOWAIT | __GFP_NOWARN).ok();
+    }
+
+    /// Reads the front of `range`, as far as there is room, see [`Domain::iova_to_phys_runs`].
+    #[inline]
+    pub(crate) fn read(&mut self, domain: &PagingDomain, range: IovaRange) -> &[PhysRun] {
+        let size = size_of_range(range);
+        let out = match &mut self.many {
+            Some(many) => {
+                many.clear();
+                many.spare_capacity_mut()
+            }
+            None => &mut self.few,
+        };
+
+        // SAFETY: See the contract at the top of this file.
+        self.len = unsafe { domain.0.iova_to_phys_runs(range.start, size, out) }.len();
+        self.as_slice()
+    }
+
+    /// What was read last.
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[PhysRun] {
+        let first = match &self.many {
+            Some(many) => many.as_ptr(),
+            None => self.few.as_ptr().cast(),
+        };
+
+        // SAFETY: `read()` has filled in so many.
+        unsafe { core::slice::from_raw_parts(first, self.len) }
+    }
 }
 
 /// Access to the dirty bits of a domain. See [`PagingDomain::read_dirty`].

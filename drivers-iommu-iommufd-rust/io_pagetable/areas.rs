@@ -8,7 +8,8 @@
 //! | [`State::Live`] | in all | read, shared, split, moved to domains, accessed | unmap |
 //! | [`State::Emptying`] | being taken out | nothing | removed by its unmapper |
 //!
-//! In both transitions the area only keeps its IOVA occupied: one thread has what belongs to it,
+//! An area that is small and simple skips the transitions: it is put into the tree when it is in
+//! all domains, and taken out of both with the lock held (see [`Emptied`]). In both transitions the area only keeps its IOVA occupied: one thread has what belongs to it,
 //! and comes back for the area by its IOVA, which no other area can have in the meantime.
 //!
 //! The tree knows the gaps between areas, for the choice of IOVA.
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 use crate::{
+    ffi::domain::PagingDomain,
     mapping::Mapping,
     pages::{
         Pages,
@@ -28,6 +30,7 @@ use crate::{
 use kernel::{
     gap_tree::{
         self,
+        Entry,
         GapTree,
         Node,
         NodeReservation, //
@@ -46,6 +49,8 @@ use kernel::{
 pub(crate) struct Area {
     mapping: Mapping,
     state: State,
+    /// The next one of [`Emptied`], which is in no tree.
+    next: Option<KBox<Node<Area>>>,
 }
 
 /// What an area is good for.
@@ -61,6 +66,8 @@ pub(super) struct Live {
     /// The means to keep the area's PFNs in a domain. The pages have it while a domain does so, and
     /// so it is here exactly if there is no domain.
     pub(super) slot: Option<Slot>,
+    /// Whether it was seen that the PFNs are [known](Pages::is_known) without asking a domain.
+    pub(super) known: bool,
     /// An unmap waits for the accesses to let go. There shall be no new ones.
     pub(super) prevent_access: bool,
     users: Users,
@@ -75,10 +82,13 @@ struct Users {
 }
 
 impl Live {
-    pub(super) fn new(pages: Arc<Pages>, slot: Option<Slot>) -> Self {
+    /// An area without users.
+    #[inline]
+    pub(super) fn new(pages: Arc<Pages>, slot: Option<Slot>, known: bool) -> Self {
         Self {
             pages,
             slot,
+            known,
             prevent_access: false,
             users: Users {
                 accesses: Atomic::new(0),
@@ -168,8 +178,13 @@ impl Blank {
     fn fill(self, mapping: Mapping, state: State) -> Result<KBox<Node<Area>>> {
         let range = mapping.iova;
 
-        self.0
-            .fill(range.start, range.last, Area { mapping, state })
+        let area = Area {
+            mapping,
+            state,
+            next: None,
+        };
+
+        self.0.fill(range.start, range.last, area)
     }
 }
 
@@ -200,16 +215,15 @@ impl Areas {
         self.0.first(range.start, range.last).map(Node::value)
     }
 
-    /// The first area that intersects `range`.
-    pub(super) fn first_mut(&mut self, range: IovaRange) -> Option<&mut Area> {
-        let entry = self.0.first_mut(range.start, range.last)?;
-
-        Some(entry.into_value_mut())
-    }
-
     /// The area that has `iova`.
     pub(super) fn at(&self, iova: usize) -> Option<&Area> {
         self.0.first(iova, iova).map(Node::value)
+    }
+
+    /// The first area that intersects `range`, to be removed.
+    #[inline]
+    pub(super) fn first_mut(&mut self, range: IovaRange) -> Option<Entry<'_, Area>> {
+        self.0.first_mut(range.start, range.last)
     }
 
     /// Calls `f` with each live area, ordered by IOVA, until it fails.
@@ -218,7 +232,7 @@ impl Areas {
         mut f: impl FnMut(&Mapping, &mut Live) -> Result,
     ) -> Result {
         self.0.try_for_each_mut(0, usize::MAX, |area| {
-            let Area { mapping, state } = area;
+            let Area { mapping, state, .. } = area;
 
             match state {
                 State::Live(live) => f(mapping, live),
@@ -236,6 +250,16 @@ impl Areas {
         let node = blank.fill(mapping, State::Filling)?;
 
         self.0.insert(node).map_err(|_| EEXIST)
+    }
+
+    /// Adds an area that is in all domains. Its IOVA must be free.
+    #[inline]
+    pub(super) fn insert(&mut self, blank: Blank, mapping: Mapping, live: Live) {
+        let inserted = blank
+            .fill(mapping, State::Live(live))
+            .and_then(|node| self.0.insert(node).map_err(|_| EEXIST));
+
+        kernel::warn_on!(inserted.is_err());
     }
 
     /// Makes use of an area that the caller has filled, and that starts at `iova`.
@@ -269,9 +293,14 @@ impl Areas {
         let pages = node.value().pages().cloned();
 
         node.value_mut().mapping = left;
+        if let Some(live) = node.value_mut().live_mut() {
+            // There may have been no memory to divide what was.
+            live.known = false;
+        }
         // Neither can fail: the ranges are in order, and there is room. Both show the same pages.
         let _ = node.set_range(left.iova.start, left.iova.last);
-        let right = pages.map(|pages| blank.fill(right, State::Live(Live::new(pages, slot))));
+        let right =
+            pages.map(|pages| blank.fill(right, State::Live(Live::new(pages, slot, false))));
         for node in [Some(node), right.and_then(Result::ok)]
             .into_iter()
             .flatten()
@@ -287,6 +316,107 @@ impl Areas {
         Contiguous {
             areas: self.0.iter(range.start, range.last),
             rest: Some(range),
+        }
+    }
+}
+
+/// Live areas that were taken out of the tree, and are to be taken out of their domains, and then
+/// released.
+///
+/// They are a list by themselves, so that it needs no memory.
+pub(super) struct Emptied {
+    head: Option<KBox<Node<Area>>>,
+    areas: usize,
+    pages: usize,
+    /// Whether there are pages of files. Who pays for these can change with the IOVA locked: they
+    /// are to be released before it is not.
+    has_files: bool,
+}
+
+impl Emptied {
+    /// So many areas are unmapped with one flush of the IOMMU's caches. They have so many pages at
+    /// most: in the meantime the IOVA is locked.
+    const MOST_AREAS: usize = 256;
+    const MOST_PAGES: usize = 1024;
+    /// An area with more pages goes alone, without the lock.
+    const AREA_PAGES: usize = 512;
+
+    #[inline]
+    pub(super) const fn new() -> Self {
+        Self {
+            head: None,
+            areas: 0,
+            pages: 0,
+            has_files: false,
+        }
+    }
+
+    /// Whether an area may go this way.
+    #[inline]
+    pub(super) fn takes(
+        &self,
+        mapping: &Mapping,
+        live: &Live,
+        domains: &[Arc<PagingDomain>],
+    ) -> bool {
+        live.known
+            || !live.is_stored()
+            || mapping.pages.len() <= Self::AREA_PAGES && live.pages.is_known(mapping, domains)
+    }
+
+    /// Adds an area that may, which is live.
+    #[inline]
+    pub(super) fn push(&mut self, entry: Entry<'_, Area>) {
+        let mut node = entry.remove();
+        let area = node.value_mut();
+
+        self.areas += 1;
+        self.pages += area.mapping.pages.len();
+        self.has_files |= area.pages().is_some_and(|pages| pages.is_file());
+        area.next = self.head.take();
+        self.head = Some(node);
+    }
+
+    /// Whether it is time to unmap.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.areas >= Self::MOST_AREAS || self.pages >= Self::MOST_PAGES
+    }
+
+    /// Whether the areas must be released with the lock held.
+    #[inline]
+    pub(super) fn has_files(&self) -> bool {
+        self.has_files
+    }
+
+    /// Unmaps all areas. Until then, their IOVA must not be used.
+    #[inline]
+    pub(super) fn unmap_from(&self, domains: &[Arc<PagingDomain>]) {
+        if self.head.is_none() {
+            return;
+        }
+        for domain in domains {
+            let mut next = self.head.as_deref();
+
+            domain.unmap_many(core::iter::from_fn(|| {
+                let area = next?.value();
+
+                next = area.next.as_deref();
+                Some(area.mapping.iova)
+            }));
+        }
+    }
+
+    /// Unpins the pages of all areas, which were unmapped, and frees them.
+    #[inline]
+    pub(super) fn release(&mut self, domains: &[Arc<PagingDomain>]) {
+        while let Some(mut node) = self.head.take() {
+            let area = node.value_mut();
+
+            self.head = area.next.take();
+            if let Some(live) = area.live().filter(|live| live.is_stored()) {
+                live.pages.release(&area.mapping, domains);
+            }
         }
     }
 }

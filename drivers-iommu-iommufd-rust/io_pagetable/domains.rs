@@ -71,6 +71,7 @@ impl IovaSpace {
             rest = rest.checked_sub(1).ok_or(ENOENT)?;
             live.pages
                 .remove_domain(mapping, domain, successor, &mut live.slot);
+            live.known &= successor.is_some();
             Ok(())
         };
 

@@ -6,6 +6,10 @@
 //! unmapper goes the same way back. What it is doing to an area in the meantime, nobody else sees:
 //! `unmap` of an area in transition is `EBUSY`, all others pass it by.
 //!
+//! Small areas, which are most of them, skip this: what may take long is done before (pages are
+//! pinned) or after (they are unpinned), and the little that is left with the space locked. Several
+//! areas that are unmapped by one call are so with one flush of the IOMMU's caches.
+//!
 //! Locks: see [`super`]. Everything that may fail or may take long is done without the lock of the
 //! space; pages are put without it, too, as the last reference may wait for a DMA buffer.
 #![forbid(unsafe_code)]
@@ -13,6 +17,7 @@
 use super::{
     areas::{
         Blank,
+        Emptied,
         Live, //
     },
     fit::Request,
@@ -26,10 +31,16 @@ use crate::{
         Prot, //
     },
     pages::{
+        Few,
+        NewPages,
         Pages,
+        Room,
         Slot, //
     },
-    range::IovaRange, //
+    range::{
+        IovaRange,
+        PageRange, //
+    }, //
 };
 use kernel::{
     page::PAGE_SIZE,
@@ -78,26 +89,10 @@ impl Part {
     /// Allocates what an area needs.
     fn prepare(&mut self) -> Result {
         self.blank = Some(Blank::new()?);
-        self.slot = Some(Slot::new()?);
+        if self.slot.is_none() {
+            self.slot = Some(Slot::new()?);
+        }
         Ok(())
-    }
-
-    /// What the area will show if it starts at `iova`.
-    fn mapping_at(&self, iova: usize, prot: Prot, alignment: usize) -> Result<Mapping> {
-        if prot.writable() && !self.pages.writable() {
-            return Err(EPERM);
-        }
-        if (self.start_byte % PAGE_SIZE) & (alignment - 1) != 0 {
-            return Err(EINVAL);
-        }
-
-        let range = IovaRange::from_len(iova, self.len)?;
-        let mapping = Mapping::new(range, self.start_byte, prot)?;
-        // The pages were made, or other areas found, to have these bytes.
-        if kernel::warn_on!(mapping.pages.last >= self.pages.npages()) {
-            return Err(EOVERFLOW);
-        }
-        Ok(mapping)
     }
 
     /// Puts the part into all domains, if there are any. On error it is in none.
@@ -125,6 +120,32 @@ impl Part {
     }
 }
 
+/// What `len` bytes of `pages` from `start_byte` on are if they are mapped at `iova`.
+#[inline]
+fn mapping_at(
+    pages: &Pages,
+    start_byte: usize,
+    len: usize,
+    iova: usize,
+    prot: Prot,
+    alignment: usize,
+) -> Result<Mapping> {
+    if prot.writable() && !pages.writable() {
+        return Err(EPERM);
+    }
+    if (start_byte % PAGE_SIZE) & (alignment - 1) != 0 {
+        return Err(EINVAL);
+    }
+
+    let range = IovaRange::from_len(iova, len)?;
+    let mapping = Mapping::new(range, start_byte, prot)?;
+    // The pages were made, or other areas found, to have these bytes.
+    if kernel::warn_on!(mapping.pages.last >= pages.npages()) {
+        return Err(EOVERFLOW);
+    }
+    Ok(mapping)
+}
+
 /// Puts all parts into all domains. On error none is in any.
 fn fill(domains: &Domains, parts: &mut [Part]) -> Result {
     for n in 0..parts.len() {
@@ -137,19 +158,17 @@ fn fill(domains: &Domains, parts: &mut [Part]) -> Result {
 }
 
 impl IovaSpace {
-    /// Chooses where `parts`, `len` bytes in all, will be, and checks that they can be there.
-    fn choose(&self, parts: &[Part], len: usize, iova: Iova) -> Result<usize> {
+    /// Chooses where `len` bytes will be, and checks that they can be there. `address` is that of
+    /// the first of them in memory, which tells what alignment will be useful.
+    #[inline]
+    fn choose(&self, address: impl FnOnce() -> usize, len: usize, iova: Iova) -> Result<usize> {
         if len == 0 || len & (self.alignment - 1) != 0 {
             return Err(EINVAL);
         }
         match iova {
             Iova::Fixed(iova) => self.check_free(iova, len).map(|()| iova),
             Iova::Any => {
-                // The first of the parts tells which alignment will be useful.
-                let address = parts
-                    .first()
-                    .map_or(0, |part| part.pages.address(part.start_byte));
-                let iova = Request::new(address, len, self.alignment)?.first_fit(
+                let iova = Request::new(address(), len, self.alignment)?.first_fit(
                     &self.allowed,
                     &self.reserved,
                     self.areas.tree(),
@@ -193,7 +212,8 @@ impl IovaSpace {
 
     fn try_occupy(&mut self, parts: &mut [Part], mut iova: usize, prot: Prot) -> Result {
         for part in parts {
-            let mapping = part.mapping_at(iova, prot, self.alignment)?;
+            let (pages, start, len) = (&part.pages, part.start_byte, part.len);
+            let mapping = mapping_at(pages, start, len, iova, prot, self.alignment)?;
 
             self.areas
                 .occupy(part.blank.take().ok_or(EINVAL)?, mapping)?;
@@ -215,7 +235,7 @@ impl IovaSpace {
     fn publish(&mut self, parts: &mut [Part]) {
         for part in parts {
             if let Some(mapping) = part.mapping.take() {
-                let live = Live::new(part.pages.clone(), part.slot.take());
+                let live = Live::new(part.pages.clone(), part.slot.take(), false);
 
                 self.areas.publish(mapping.iova.start, live);
             }
@@ -231,13 +251,65 @@ impl IoPagetable {
     /// See [`IoPagetable::map_parts`].
     pub(crate) fn map(
         &self,
-        pages: Arc<Pages>,
+        pages: NewPages,
         start_byte: usize,
         len: usize,
         iova: Iova,
         prot: Prot,
     ) -> Result<usize> {
-        self.map_parts(&mut [Part::new(pages, start_byte, len)], len, iova, prot)
+        let blank = Blank::new()?;
+        let domains = self.domains.read();
+        let mut room = Room::new();
+        let mut few = Few::new(&mut room);
+
+        let mut pinned = Ok(true);
+        if !domains.list.is_empty() {
+            pinned = if len <= Room::PAGES * PAGE_SIZE {
+                PageRange::of_bytes(start_byte, len)
+                    .and_then(|range| pages.pin_few(range, &mut few))
+            } else {
+                Ok(false)
+            };
+        }
+        if let Ok(false) = pinned {
+            return self.map_in_steps(&domains, blank, pages, (start_byte, len), iova, prot);
+        }
+
+        let mut space = self.iova.write();
+        let iova = space.choose(|| pages.address(start_byte), len, iova)?;
+        let mapping = mapping_at(&pages, start_byte, len, iova, prot, space.alignment)?;
+        // What could not be pinned matters only now.
+        pinned?;
+
+        let (pages, slot) = pages.into_parts();
+        let live = if domains.list.is_empty() {
+            Live::new(pages, Some(slot), false)
+        } else {
+            let list = &domains.list;
+            let known = pages.fill_few(&mut few, &mapping, list, domains.small, slot)?;
+
+            Live::new(pages, None, known)
+        };
+        space.areas.insert(blank, mapping, live);
+        Ok(iova)
+    }
+
+    /// Maps the `(start_byte, len)` bytes of `pages`. The lock of the space is given up meanwhile.
+    #[inline(never)]
+    fn map_in_steps(
+        &self,
+        domains: &Domains,
+        blank: Blank,
+        pages: NewPages,
+        (start_byte, len): (usize, usize),
+        iova: Iova,
+        prot: Prot,
+    ) -> Result<usize> {
+        let (pages, slot) = pages.into_parts();
+        let mut part = Part::new(pages, start_byte, len);
+
+        (part.blank, part.slot) = (Some(blank), Some(slot));
+        self.map_prepared(domains, &mut [part], len, iova, prot)
     }
 
     /// Maps parts of pages, `len` bytes in all, one after the other. Returns the IOVA of the first.
@@ -262,15 +334,27 @@ impl IoPagetable {
         prot: Prot,
     ) -> Result<usize> {
         parts.iter_mut().try_for_each(Part::prepare)?;
+        self.map_prepared(&self.domains.read(), parts, len, iova, prot)
+    }
+
+    fn map_prepared(
+        &self,
+        domains: &Domains,
+        parts: &mut [Part],
+        len: usize,
+        iova: Iova,
+        prot: Prot,
+    ) -> Result<usize> {
+        let address = |part: &Part| part.pages.address(part.start_byte);
 
         let mut space = self.iova.write();
-        let iova = space.choose(parts, len, iova)?;
+        let iova = space.choose(|| parts.first().map_or(0, address), len, iova)?;
         space.occupy(parts, iova, prot)?;
         drop(space);
 
-        // From here to the publication: a new domain must get the areas from us, or find them.
-        let domains = self.domains.read();
-        let filled = fill(&domains, parts);
+        // The domains stay as they are until the areas are published: a new one must get them from
+        // us, or find them.
+        let filled = fill(domains, parts);
 
         let mut space = self.iova.write();
         match filled {
@@ -316,7 +400,7 @@ impl IoPagetable {
     /// - `EDEADLK` if accesses do not let go of it.
     pub(crate) fn unmap(&self, range: IovaRange) -> (usize, Result) {
         let mut progress = Unmap {
-            rest: range,
+            rest: Some(range),
             bytes: 0,
             tries: 0,
         };
@@ -348,42 +432,30 @@ impl IoPagetable {
         let domains = self.domains.read();
         let mut space = self.iova.write();
 
-        while let Some(area) = space.areas.first_mut(progress.rest) {
-            let mapping = *area.mapping();
-            let live = area.live_mut().ok_or(EBUSY)?;
+        loop {
+            let mut emptied = Emptied::new();
+            let next = space.empty_some(&domains, progress, &mut emptied);
 
-            if live.is_locked() {
-                return Err(EBUSY);
+            emptied.unmap_from(&domains.list);
+            if emptied.has_files() {
+                emptied.release(&domains.list);
             }
-            if !progress.rest.covers(mapping.iova) {
-                return Err(ENOENT);
-            }
-            if mapping.iova.start != progress.rest.start {
-                progress.tries = 0;
-            }
-            if live.is_accessed() {
-                live.prevent_access = true;
-                progress.rest.start = mapping.iova.start;
-                return Ok(Some(mapping.iova));
-            }
-
-            let live = area.take_live().ok_or(EBUSY)?;
             drop(space);
-            if live.is_stored() {
-                live.pages.unfill(&mapping, &domains.list);
-            }
-            drop(live);
-
-            space = self.iova.write();
-            space.areas.vacate(mapping.iova.start);
-            progress.bytes = progress.bytes.wrapping_add(mapping.len());
-            // What others map behind our back into IOVA that is done stays.
-            match progress.rest.after(mapping.iova.last) {
-                Some(rest) => progress.rest = rest,
-                None => break,
+            emptied.release(&domains.list);
+            match next? {
+                Next::End => return Ok(None),
+                Next::Accessed(range) => return Ok(Some(range)),
+                Next::More => space = self.iova.write(),
+                Next::Alone(mapping, live) => {
+                    if live.is_stored() {
+                        live.pages.unfill(&mapping, &domains.list);
+                    }
+                    drop(live);
+                    space = self.iova.write();
+                    space.areas.vacate(mapping.iova.start);
+                }
             }
         }
-        Ok(None)
     }
 
     /// Divides areas, so that each of `lasts` is the last IOVA of an area if it is in one.
@@ -409,13 +481,84 @@ impl IoPagetable {
 
 /// How far an unmap has come.
 struct Unmap {
-    rest: IovaRange,
+    /// What is left; [`None`] at the end.
+    rest: Option<IovaRange>,
     bytes: usize,
     /// How often accesses were asked to let go of the area at the start of `rest`.
     tries: u32,
 }
 
+impl Unmap {
+    /// An area is, or will be, unmapped. What others map behind our back into IOVA that is done
+    /// stays.
+    #[inline]
+    fn advance(&mut self, mapping: &Mapping) {
+        self.bytes = self.bytes.wrapping_add(mapping.len());
+        self.rest = self.rest.and_then(|rest| rest.after(mapping.iova.last));
+    }
+}
+
+/// How an unmap goes on.
+enum Next {
+    /// It does not.
+    End,
+    /// There is more to do.
+    More,
+    /// There are accesses to this area, the first of what is left.
+    Accessed(IovaRange),
+    /// This area is to be taken out of the domains and the space, without the lock of the space.
+    Alone(Mapping, Live),
+}
+
 impl IovaSpace {
+    /// Takes areas out of the space that are to be unmapped, from the front.
+    ///
+    /// # Errors
+    ///
+    /// See [`IoPagetable::unmap`].
+    fn empty_some(
+        &mut self,
+        domains: &Domains,
+        progress: &mut Unmap,
+        emptied: &mut Emptied,
+    ) -> Result<Next> {
+        while let Some(rest) = progress.rest {
+            if emptied.is_full() {
+                return Ok(Next::More);
+            }
+            let Some(mut entry) = self.areas.first_mut(rest) else {
+                break;
+            };
+            let area = entry.value_mut();
+            let mapping = *area.mapping();
+            let live = area.live_mut().ok_or(EBUSY)?;
+
+            if live.is_locked() {
+                return Err(EBUSY);
+            }
+            if !rest.covers(mapping.iova) {
+                return Err(ENOENT);
+            }
+            if mapping.iova.start != rest.start {
+                progress.tries = 0;
+            }
+            if live.is_accessed() {
+                live.prevent_access = true;
+                progress.rest = IovaRange::new(mapping.iova.start, rest.last);
+                return Ok(Next::Accessed(mapping.iova));
+            }
+
+            progress.advance(&mapping);
+            if !emptied.takes(&mapping, live, &domains.list) {
+                let live = area.take_live().ok_or(EBUSY)?;
+
+                return Ok(Next::Alone(mapping, live));
+            }
+            emptied.push(entry);
+        }
+        Ok(Next::End)
+    }
+
     /// Makes `last` the last IOVA of an area, if it is in one. See [`IoPagetable::cut`].
     fn cut_at(&mut self, domains: &Domains, last: usize) -> Result {
         let Some(area) = self.areas.at(last) else {

@@ -462,6 +462,7 @@ mod tests {
 
         let len = (PAGES - 1) * PAGE_SIZE;
         let (pages, start) = Pages::from_user(addr + 512, len, true, AccountMode::None)?;
+        let (pages, _) = pages.into_parts();
         assert_eq!((pages.npages(), start), (PAGES, 512));
         Ok((pages, start, UserPtr::from_addr(addr)))
     }

@@ -18,7 +18,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    domain::map_in_all,
+    fill::map_in_all,
     Inner, //
 };
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]

@@ -85,10 +85,15 @@ struct Piece {
 pub(crate) struct RunList {
     head: Piece,
     len: usize,
-    tail: KVVec<Piece>,
+    /// [`None`] until there is a second run: most lists are never allocated, and cost nothing to
+    /// drop.
+    tail: Option<KVVec<Piece>>,
 }
 
 impl RunList {
+    /// How many further runs the first allocation has room for (240 bytes).
+    const FIRST_RESERVE: usize = 15;
+
     /// An empty list, for the indexes from `first` on.
     #[inline]
     pub(crate) const fn new(first: usize) -> Self {
@@ -99,8 +104,37 @@ impl RunList {
                 pfn: 0,
             },
             len: 0,
-            tail: KVVec::new(),
+            tail: None,
         }
+    }
+
+    /// The list of one run, from index `first` on.
+    #[inline]
+    pub(crate) const fn of(first: usize, run: Run) -> Self {
+        // INVARIANT: There is no other piece.
+        Self {
+            head: Piece {
+                index: first,
+                pfn: run.pfn,
+            },
+            len: run.len,
+            tail: None,
+        }
+    }
+
+    /// All runs but the first.
+    #[inline]
+    fn tail(&self) -> &[Piece] {
+        self.tail.as_deref().unwrap_or(&[])
+    }
+
+    /// All PFNs, if they are one run.
+    #[inline]
+    pub(crate) fn only_run(&self) -> Option<Run> {
+        (self.len != 0 && self.tail.is_none()).then_some(Run {
+            pfn: self.head.pfn,
+            len: self.len,
+        })
     }
 
     /// The indexes whose PFNs the list tells; [`None`] if it is empty.
@@ -127,7 +161,7 @@ impl RunList {
     /// The number of runs.
     #[inline]
     pub(crate) fn run_count(&self) -> usize {
-        usize::from(self.len != 0) + self.tail.len()
+        usize::from(self.len != 0) + self.tail().len()
     }
 
     /// Whether the list tells the PFNs of all of `range`.
@@ -149,17 +183,17 @@ impl RunList {
     /// The number of the run that has `index`; the head is number zero.
     #[inline]
     fn piece_of(&self, index: usize) -> usize {
-        self.tail.partition_point(|piece| piece.index <= index)
+        self.tail().partition_point(|piece| piece.index <= index)
     }
 
     /// The part of run number `n` from `index` on, which it has.
     #[inline]
     fn run_from(&self, n: usize, index: usize) -> Run {
-        let piece = match n.checked_sub(1).and_then(|n| self.tail.get(n)) {
+        let piece = match n.checked_sub(1).and_then(|n| self.tail().get(n)) {
             Some(piece) => *piece,
             None => self.head,
         };
-        let end = self.tail.get(n).map_or(self.end(), |next| next.index);
+        let end = self.tail().get(n).map_or(self.end(), |next| next.index);
 
         Run {
             pfn: piece.pfn.wrapping_add(index.wrapping_sub(piece.index)),
@@ -178,16 +212,32 @@ impl RunList {
             self.head.pfn = run.pfn;
         } else {
             let index = self.end();
-            let last = self.tail.last().copied().unwrap_or(self.head);
+            let last = self.tail().last().copied().unwrap_or(self.head);
 
             // INVARIANT: A continuation is not a piece of its own.
             if last.pfn.wrapping_add(index.wrapping_sub(last.index)) != run.pfn {
-                let pfn = run.pfn;
-                self.tail.push(Piece { index, pfn }, flags)?;
+                self.push_piece(
+                    Piece {
+                        index,
+                        pfn: run.pfn,
+                    },
+                    flags,
+                )?;
             }
         }
         self.len = self.len.wrapping_add(run.len);
         Ok(())
+    }
+
+    /// Adds the beginning of a run that does not continue the last one.
+    fn push_piece(&mut self, piece: Piece, flags: Flags) -> Result<(), AllocError> {
+        let tail = self.tail.get_or_insert_with(KVVec::new);
+
+        if tail.capacity() == 0 {
+            // Where there are two, there are often more.
+            tail.reserve(Self::FIRST_RESERVE, flags)?;
+        }
+        tail.push(piece, flags)
     }
 
     /// All runs, with their first indexes.
@@ -378,14 +428,16 @@ mod tests {
         let mut list = RunList::new(0);
 
         assert_eq!((list.range(), list.run_count()), (None, 0));
+        assert_eq!(list.only_run(), None);
         assert_eq!(list.iter().count(), 0);
         list.push(Run { pfn: 7, len: 3 }, GFP_KERNEL)?;
         list.push(Run { pfn: 10, len: 5 }, GFP_KERNEL)?;
         assert_eq!(list.run_count(), 1);
+        assert_eq!(list.only_run(), Some(Run { pfn: 7, len: 8 }));
         assert_eq!(list.run_at(1), Run { pfn: 8, len: 7 });
         list.push(Run::page(14), GFP_KERNEL)?;
         list.push(Run::page(15), GFP_KERNEL)?;
-        assert_eq!(list.run_count(), 2);
+        assert_eq!((list.run_count(), list.only_run()), (2, None));
         assert_eq!(list.run_at(8), Run { pfn: 14, len: 2 });
         Ok(())
     }

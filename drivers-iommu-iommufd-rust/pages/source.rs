@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    domain::Cursor,
+    record::Cursor,
     run::Run,
     tiers::Holder,
     Inner, //
@@ -80,23 +80,123 @@ const ROOM: usize = 32;
 /// Ranges of this size may be huge pages: 2 MiB.
 const HUGETLB_PAGES: usize = (2 << 20) / PAGE_SIZE;
 
-/// Memory on the stack for a [`Reader`].
-pub(super) struct Room(PinRoom<ROOM>);
+/// Memory on the stack for a [`Reader`], or [`Few`] pages.
+pub(crate) struct Room(PinRoom<ROOM>);
 
 impl Room {
+    /// So many pages need no other memory.
+    pub(crate) const PAGES: usize = ROOM;
+
     #[inline]
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(PinRoom::new())
+    }
+}
+
+/// A few pages of the current process, pinned by one call.
+///
+/// Dropping them unpins them.
+pub(crate) struct Few<'a>(PinQueue<'a>);
+
+impl<'a> Few<'a> {
+    /// No pages.
+    #[inline]
+    pub(crate) fn new(room: &'a mut Room) -> Self {
+        Self(PinQueue::new(&mut room.0))
+    }
+
+    /// Pins all pages of `range`, and tells whether that is done. It is not if this is not memory
+    /// of the current process, or they are more than there is room for, or only some of them could
+    /// be pinned.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::next`].
+    #[inline]
+    pub(super) fn pin(&mut self, source: &Source, range: PageRange) -> Result<bool> {
+        let Source::User {
+            mm,
+            start,
+            writable,
+        } = source
+        else {
+            return Ok(false);
+        };
+        let pages = range.len();
+        if pages > Room::PAGES || !is_current(mm) {
+            return Ok(false);
+        }
+
+        let queue = &mut self.0;
+        // The same places to fail as a reader has.
+        if should_fail() {
+            return Err(ENOMEM);
+        }
+        reserve_temporary(pages, |n, gfp| queue.reserve(n, gfp))?;
+        if should_fail() {
+            return Err(EFAULT);
+        }
+
+        let addr = start.wrapping_add(range.first.wrapping_mul(PAGE_SIZE));
+        let pinned = queue.pin_current(addr, pages, pin_flags(*writable))?;
+        if pinned != pages {
+            queue.clear();
+        }
+        Ok(pinned == pages)
+    }
+
+    /// The PFNs, if they are one run.
+    #[inline]
+    pub(super) fn only_run(&self) -> Option<Run> {
+        self.0.only_run().map(|(pfn, len)| Run { pfn, len })
+    }
+
+    /// The PFNs, as runs that are as long as possible.
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        self.0.runs().map(|(pfn, len)| Run { pfn, len })
+    }
+
+    /// Declares that the pins are stored.
+    #[inline]
+    pub(super) fn store(&mut self) {
+        self.0.forget();
+    }
+
+    /// Unpins the pages. If they are `dirty`, a device may have written to them.
+    pub(super) fn unpin(&mut self, dirty: bool) {
+        while let Some(run) = self.0.next_run(usize::MAX) {
+            if dirty {
+                run.unpin_dirty();
+            }
+        }
+    }
+}
+
+/// Whether this is the memory of the current task, for which there is a faster way to pin it.
+#[inline]
+fn is_current(mm: &Mm) -> bool {
+    current!().mm().is_some_and(|own| core::ptr::eq(&**own, mm))
+}
+
+/// How to pin user memory.
+#[inline]
+fn pin_flags(writable: bool) -> PinFlags {
+    if writable {
+        PinFlags::LONGTERM.with(PinFlags::WRITE)
+    } else {
+        PinFlags::LONGTERM
     }
 }
 
 /// Walks a range of indexes and tells their PFNs.
 pub(super) struct Reader<'a> {
     feed: Feed<'a>,
-    /// The next index, and those after it.
-    rest: Option<PageRange>,
-    /// Nobody holds the indexes from `rest.first` to this one.
-    unheld_last: Option<usize>,
+    /// The next index. What is in the queue of the feed, if anything, begins there.
+    index: usize,
+    /// The last index.
+    last: usize,
+    /// Nobody holds the indexes from `index` to the one before this.
+    unheld_end: usize,
     cursor: Cursor,
 }
 
@@ -135,6 +235,7 @@ struct FileFeed<'a> {
 
 /// Gives `reserve` as much temporary memory for `count` pointers as there is, within limits. Little
 /// memory makes things slow, not impossible.
+#[inline]
 fn reserve_temporary(count: usize, mut reserve: impl FnMut(usize, Flags) -> Result) -> Result {
     const POINTER: usize = size_of::<*const ()>();
 
@@ -161,10 +262,8 @@ impl UserFeed<'_> {
             let queue = &mut self.queue;
             reserve_temporary(pages, |n, gfp| queue.reserve(n, gfp))?;
 
-            let current = current!();
-            let is_current = current.mm().is_some_and(|mm| core::ptr::eq(&**mm, self.mm));
-            // Most often, those who map memory also have it, for which there is a faster way.
-            self.from = if is_current {
+            // Most often, those who map memory also have it.
+            self.from = if is_current(self.mm) {
                 From::Current
             } else {
                 From::Remote(RemoteMm::new(self.mm).ok_or(EFAULT)?)
@@ -261,11 +360,7 @@ impl<'a> Reader<'a> {
             } => Feed::User(UserFeed {
                 mm,
                 start: *start,
-                flags: if *writable {
-                    PinFlags::LONGTERM.with(PinFlags::WRITE)
-                } else {
-                    PinFlags::LONGTERM
-                },
+                flags: pin_flags(*writable),
                 queue: PinQueue::new(&mut room.0),
                 from: From::Unknown,
                 hugetlb: range.len() >= HUGETLB_PAGES,
@@ -288,10 +383,49 @@ impl<'a> Reader<'a> {
 
         Ok(Self {
             feed,
-            rest: Some(range),
-            unheld_last: None,
+            index: range.first,
+            last: range.last,
+            unheld_end: 0,
             cursor: Cursor::new(),
         })
+    }
+
+    /// Gives all runs to `f`, until that fails.
+    ///
+    /// They are in order. If nobody held what is given, its pins are now stored with `f`. Runs need
+    /// not be as long as possible.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::next`], and what `f` returns.
+    #[inline]
+    pub(super) fn try_for_each(
+        &mut self,
+        inner: &mut Inner,
+        mut f: impl FnMut(Run) -> Result,
+    ) -> Result {
+        while self.index <= self.last {
+            // What is pinned comes in large batches: where memory is fragmented, this is done for
+            // each page.
+            let index = &mut self.index;
+            let give = |run: PinnedRun| {
+                let run = pin::store(run);
+
+                *index += run.len;
+                f(run)
+            };
+
+            match &mut self.feed {
+                Feed::User(feed) => feed.queue.try_for_each_run(give)?,
+                Feed::File(feed) => feed.queue.try_for_each_run(give)?,
+            }
+            if self.index <= self.last {
+                let run = self.next_slow(inner)?;
+                self.index += run.len;
+                f(run)?;
+            }
+        }
+        Ok(())
     }
 
     /// The next run, or [`None`] if the whole range was read.
@@ -302,42 +436,50 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// What pinning says: `EFAULT`, `ENOMEM`, `EINVAL` and others.
-    #[inline]
     pub(super) fn next(&mut self, inner: &mut Inner) -> Result<Option<Run>> {
-        let Some(rest) = self.rest else {
+        if self.index > self.last {
             return Ok(None);
-        };
+        }
 
-        let run = match self.unheld_last {
-            // A new area is mostly held by nobody else from start to end: ask once.
-            Some(last) if rest.first <= last => self.pin(inner, rest.first, last)?,
-            _ => {
-                let (holder, last) = inner.tiers.holder(rest);
-                let span = PageRange {
-                    first: rest.first,
-                    last,
-                };
-
-                match holder {
-                    Holder::Access(runs) => runs.run_at(rest.first).part(0, span.len()),
-                    Holder::Domain(record) => record.read(span, &mut self.cursor)?,
-                    Holder::Nobody => {
-                        self.unheld_last = Some(last);
-                        self.pin(inner, rest.first, last)?
-                    }
-                }
-            }
+        let run = if self.feed.len() != 0 {
+            self.pin(inner)?
+        } else {
+            self.next_slow(inner)?
         };
-        self.rest = PageRange::new(rest.first.wrapping_add(run.len), rest.last);
+        self.index += run.len;
         Ok(Some(run))
     }
 
-    #[inline]
-    fn pin(&mut self, inner: &mut Inner, index: usize, last: usize) -> Result<Run> {
-        let pages = last - index + 1;
+    /// As [`Self::next`], where nothing is left that was pinned beforehand.
+    fn next_slow(&mut self, inner: &mut Inner) -> Result<Run> {
+        // A new area is mostly held by nobody else from start to end: ask once.
+        if self.index < self.unheld_end {
+            return self.pin(inner);
+        }
+
+        let rest = PageRange {
+            first: self.index,
+            last: self.last,
+        };
+        let (holder, last) = inner.tiers.holder(rest);
+        let span = PageRange { last, ..rest };
+
+        match holder {
+            Holder::Access(runs) => Ok(runs.run_at(rest.first).part(0, span.len())),
+            Holder::Domain(record) => Ok(record.read(span, &mut self.cursor)),
+            Holder::Nobody => {
+                self.unheld_end = last + 1;
+                self.pin(inner)
+            }
+        }
+    }
+
+    /// Takes the next run from the source, which nobody holds.
+    fn pin(&mut self, inner: &mut Inner) -> Result<Run> {
+        let pages = self.unheld_end - self.index;
 
         if self.feed.len() == 0 {
-            let pinned = self.feed.pin(index, pages)?;
+            let pinned = self.feed.pin(self.index, pages)?;
             if warn_on!(pinned == 0) {
                 return Err(EFAULT);
             }

@@ -12,22 +12,28 @@
 
 use super::{
     access::Access,
-    domain::Record,
-    run::RunList, //
+    record::{
+        Record,
+        Stored, //
+    },
+    run::{
+        Run,
+        RunList, //
+    }, //
 };
-use crate::range::PageRange;
-use kernel::interval_tree::{
-    IntervalTree,
-    Node, //
+use crate::{
+    ffi::domain::PagingDomain,
+    mapping::Mapping,
+    range::PageRange, //
 };
+use kernel::interval_tree::IntervalTree;
 
 /// The holders of the indexes of some pages.
 pub(super) struct Tiers {
     /// In-kernel accesses. They overlap at will.
     pub(super) accesses: IntervalTree<Access>,
-    /// Areas that are mapped in a domain at least. They overlap if an IOAS shows pages twice, or
-    /// several IOASes do.
-    pub(super) stored: IntervalTree<Record>,
+    /// Areas that are mapped in a domain at least.
+    pub(super) stored: Stored,
 }
 
 /// Who holds an index.
@@ -44,7 +50,7 @@ impl Tiers {
     pub(super) const fn new() -> Self {
         Self {
             accesses: IntervalTree::new(),
-            stored: IntervalTree::new(),
+            stored: Stored::new(),
         }
     }
 
@@ -54,6 +60,19 @@ impl Tiers {
         self.accesses.is_empty() && self.stored.is_empty()
     }
 
+    /// The PFNs of an area, if they are one run, and nobody else holds any.
+    #[inline]
+    pub(super) fn only_run_of(
+        &self,
+        mapping: &Mapping,
+        is_ours: impl Fn(&PagingDomain) -> bool,
+    ) -> Option<Run> {
+        if !self.accesses.is_empty() {
+            return None;
+        }
+        self.stored.only_run_of(mapping, is_ours)
+    }
+
     /// Who holds the first index of `range`, and the last index of `range` up to which the answer
     /// stays the same. (A further span can have the same answer, too.)
     #[inline]
@@ -61,14 +80,14 @@ impl Tiers {
         let mut last = range.last;
 
         if let Some(node) = self.accesses.first(range.first, last) {
-            match before(node, range.first) {
+            match before(node.start(), range.first) {
                 None => return (Holder::Access(node.value().runs()), last.min(node.last())),
                 Some(hole_last) => last = hole_last,
             }
         }
-        if let Some(node) = self.stored.first(range.first, last) {
-            match before(node, range.first) {
-                None => return (Holder::Domain(node.value()), last.min(node.last())),
+        if let Some(found) = self.stored.first(range.first, last) {
+            match before(found.pages.first, range.first) {
+                None => return (Holder::Domain(found.record), last.min(found.pages.last)),
                 Some(hole_last) => last = hole_last,
             }
         }
@@ -105,15 +124,11 @@ impl Tiers {
     }
 }
 
-/// The last index before `node` if `first` is before it, [`None`] if it is in it. The node is one
-/// that ends at `first` or later.
+/// The last index before a holder that starts at `start`, if `first` is before it, [`None`] if it is
+/// in it. The holder is one that ends at `first` or later.
 #[inline]
-fn before<T>(node: &Node<T>, first: usize) -> Option<usize> {
-    if first < node.start() {
-        Some(node.start() - 1)
-    } else {
-        None
-    }
+fn before(start: usize, first: usize) -> Option<usize> {
+    (first < start).then(|| start - 1)
 }
 
 #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
@@ -121,7 +136,10 @@ fn before<T>(node: &Node<T>, first: usize) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::pages::run::Random;
-    use kernel::prelude::*;
+    use kernel::{
+        interval_tree::Node,
+        prelude::*, //
+    };
 
     const INDEXES: usize = 40;
 

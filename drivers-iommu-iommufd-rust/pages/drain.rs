@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How PFNs get out of domains.
+//!
+//! *Unmap before unpin*: memory that a device can reach is not given back. So the PFNs must be
+//! known before: from the record of the area, or else by asking the domain. Nothing here fails or
+//! needs memory.
+//!
+//! Most areas that go are small, known and the only ones that show their pages. These are taken out
+//! of the tiers first ([`Pages::detach`](super::Pages::detach)), unmapped many at a time with one
+//! flush, and then unpinned without any lock of the areas. The others go one by one, under the
+//! mutex of their pages.
+//!
+//! Locks: see [`super::domain`].
+#![forbid(unsafe_code)]
+
+use super::{
+    record::pfns_of,
+    run::{
+        Run,
+        RunList, //
+    },
+    Inner, //
+};
+use crate::{
+    ffi::{
+        domain::{
+            PagingDomain,
+            PhysRuns, //
+        },
+        pin,
+        test::memory_limit, //
+    },
+    mapping::Mapping,
+    range::PageRange, //
+};
+use core::mem::size_of;
+use kernel::{
+    iommu::domain::PhysRun,
+    page::PAGE_SHIFT,
+    warn_on, //
+};
+
+/// So many pages are unmapped at a time: 1 GiB.
+const UNMAP_PAGES: usize = 1 << (30 - PAGE_SHIFT);
+
+impl Inner {
+    /// Unpins those pages of a run, the first of which is `index`, that nobody holds.
+    #[inline]
+    pub(super) fn unpin_unheld(&mut self, dirty: bool, index: usize, run: Run) {
+        if self.tiers.is_empty() {
+            pin::unpin(run, dirty);
+            self.account.unpinned(run.len);
+            return;
+        }
+
+        let Self { tiers, account, .. } = self;
+        let range = PageRange {
+            first: index,
+            last: index + run.len - 1,
+        };
+        tiers.for_each_unheld(range, |unheld| {
+            pin::unpin(run.part(unheld.first - index, unheld.len()), dirty);
+            account.unpinned(unheld.len());
+        });
+    }
+
+    /// Unmaps the front part `range` of a mapping from `domain`, and unpins the pages that nobody
+    /// holds any more. `range` ends where a run ends. Never fails, works without memory.
+    ///
+    /// `domain` is the last one that has the mapping, and it is not, or no more, in the tree of
+    /// holders. `runs` are the PFNs of `range` at least, if they are known.
+    pub(super) fn drain(
+        &mut self,
+        dirty: bool,
+        mapping: &Mapping,
+        range: PageRange,
+        domain: &PagingDomain,
+        runs: Option<&RunList>,
+    ) {
+        match runs {
+            Some(runs) => self.drain_known(dirty, mapping, range, domain, runs),
+            None => self.drain_unknown(dirty, mapping, range, domain),
+        }
+    }
+
+    fn drain_known(
+        &mut self,
+        dirty: bool,
+        mapping: &Mapping,
+        range: PageRange,
+        domain: &PagingDomain,
+        runs: &RunList,
+    ) {
+        let mut rest = Some(range);
+
+        while let Some(range) = rest {
+            // A bounded piece, but to the end of a run.
+            let near = range.last.min(range.first.saturating_add(UNMAP_PAGES - 1));
+            let last = range.last.min(near + (runs.run_at(near).len - 1));
+            let piece = PageRange {
+                first: range.first,
+                last,
+            };
+
+            domain.unmap(mapping.iova_of(piece));
+            for (index, run) in runs.iter_range(piece) {
+                self.unpin_unheld(dirty, index, run);
+            }
+            rest = PageRange::new(last + 1, range.last);
+        }
+    }
+
+    fn drain_unknown(
+        &mut self,
+        dirty: bool,
+        mapping: &Mapping,
+        range: PageRange,
+        domain: &PagingDomain,
+    ) {
+        let mut read = PhysRuns::new();
+        let mut rest = Some(range);
+
+        if range.len() > PhysRuns::FEW {
+            // More memory means fewer flushes of the IOMMU's caches, but it works without.
+            read.try_reserve(range.len().min(memory_limit() / size_of::<PhysRun>()));
+        }
+        while let Some(range) = rest {
+            // Where there is nothing to unpin, PFNs are of no interest.
+            if self.tiers.hold_all(range) {
+                domain.unmap(mapping.iova_of(range));
+                return;
+            }
+
+            let runs = read.read(domain, mapping.iova_of(range));
+            let pages = runs.iter().map(|phys| pfns_of(phys).len).sum::<usize>();
+            // What is mapped is there.
+            if warn_on!(pages == 0) {
+                return;
+            }
+            let piece = PageRange {
+                first: range.first,
+                last: range.last.min(range.first + (pages - 1)),
+            };
+
+            domain.unmap(mapping.iova_of(piece));
+            if self.tiers.is_empty() {
+                for phys in runs {
+                    pin::unpin(pfns_of(phys), dirty);
+                }
+                self.account.unpinned(pages);
+            } else {
+                let mut index = piece.first;
+                for run in runs.iter().map(pfns_of) {
+                    self.unpin_unheld(dirty, index, run);
+                    index += run.len;
+                }
+            }
+            rest = PageRange::new(piece.last + 1, range.last);
+        }
+    }
+}

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How PFNs get into domains.
+//!
+//! *Cuts*: each run of contiguous PFNs of an area is mapped as a whole, so that large pages are
+//! used, and so it has to be unmapped as a whole; an unmap ends where a run ends. What is mapped by
+//! several calls is synced by one.
+//!
+//! Large areas are [read](super::source::Reader) and mapped piece by piece under the mutex of the
+//! pages. For few pages the work around that costs more than the pages: [`Few`] are pinned by one
+//! call, before any lock of the areas is taken, and mapped by [`Inner::map_few`].
+//!
+//! Locks: see [`super::domain`].
+#![forbid(unsafe_code)]
+
+use super::{
+    run::{
+        Run,
+        RunList, //
+    },
+    source::{
+        Few,
+        Reader,
+        Room,
+        Source, //
+    },
+    Inner, //
+};
+use crate::{
+    ffi::domain::PagingDomain,
+    mapping::{
+        Mapping,
+        Prot, //
+    },
+    range::{
+        IovaRange,
+        PageRange, //
+    },
+};
+use kernel::{
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Collects the runs of a new record, until they are too many to be worth their memory.
+struct Collector(Option<RunList>);
+
+impl Collector {
+    /// The runs of so many pages are always kept, and so are so many runs (256 bytes).
+    const FEW_PAGES: usize = 64;
+    const FEW: usize = 16;
+    /// More runs are kept if they have so many pages on average: then they have less memory than
+    /// an eighth of the page table.
+    const PAGES_PER_RUN: usize = 16;
+    /// More runs than this are never kept (1 MiB).
+    const MOST: usize = 1 << 16;
+
+    #[inline]
+    fn new(first: usize) -> Self {
+        Self(Some(RunList::new(first)))
+    }
+
+    #[inline]
+    fn push(&mut self, run: Run) {
+        if self.0.is_some() {
+            self.push_or_stop(run);
+        }
+    }
+
+    fn push_or_stop(&mut self, run: Run) {
+        let Some(list) = &mut self.0 else {
+            return;
+        };
+        let runs = list.run_count();
+        let keep = runs < Self::FEW
+            || list.len() < Self::FEW_PAGES
+            || (runs < Self::MOST && list.len() / runs >= Self::PAGES_PER_RUN);
+
+        if !keep || list.push(run, GFP_KERNEL_ACCOUNT | __GFP_NOWARN).is_err() {
+            self.0 = None;
+        }
+    }
+}
+
+/// Maps contiguous memory in one domain, which is to be synced.
+///
+/// With `small`, no page larger than `PAGE_SIZE` is used, so that the area can be split later.
+#[inline]
+fn map_in(domain: &PagingDomain, iova: IovaRange, paddr: u64, prot: Prot, small: bool) -> Result {
+    // No area has the whole space, so that it has a length.
+    let len = iova.len().ok_or(EOVERFLOW)?;
+
+    if !small {
+        return domain.map_nosync(iova.start, paddr, len, prot);
+    }
+    map_small_in(domain, iova, len, paddr, prot)
+}
+
+fn map_small_in(
+    domain: &PagingDomain,
+    iova: IovaRange,
+    len: usize,
+    paddr: u64,
+    prot: Prot,
+) -> Result {
+    // The alignment of such an IOAS is a page at least.
+    for done in (0..len).step_by(PAGE_SIZE) {
+        let piece = PAGE_SIZE.min(len - done);
+        let res = domain.map_nosync(iova.start + done, paddr + done as u64, piece, prot);
+
+        if let Err(err) = res {
+            if let Some(tail) = done.checked_sub(1) {
+                domain.unmap(IovaRange {
+                    start: iova.start,
+                    last: iova.start + tail,
+                });
+            }
+            return Err(err);
+        }
+    }
+    Ok(())
+}
+
+/// Maps contiguous memory, whose first byte has the physical address `paddr`, in all domains, or in
+/// none if one of them fails. They are to be [synced](sync_all).
+fn map_in_all_nosync(
+    domains: &[Arc<PagingDomain>],
+    iova: IovaRange,
+    paddr: u64,
+    prot: Prot,
+    small: bool,
+) -> Result {
+    for (n, domain) in domains.iter().enumerate() {
+        if let Err(err) = map_in(domain, iova, paddr, prot, small) {
+            unmap_from_all(domains.iter().take(n), iova);
+            return Err(err);
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that devices see what was mapped. On error it is to be unmapped.
+#[inline]
+fn sync_all(domains: &[Arc<PagingDomain>], iova: IovaRange) -> Result {
+    domains.iter().try_for_each(|domain| domain.sync_map(iova))
+}
+
+/// As [`map_in_all_nosync`], but synced.
+#[inline]
+pub(super) fn map_in_all(
+    domains: &[Arc<PagingDomain>],
+    iova: IovaRange,
+    paddr: u64,
+    prot: Prot,
+    small: bool,
+) -> Result {
+    map_in_all_nosync(domains, iova, paddr, prot, small)?;
+    sync_all(domains, iova).inspect_err(|_| unmap_from_all(domains.iter(), iova))
+}
+
+/// Unmaps from all domains.
+#[inline]
+pub(super) fn unmap_from_all<'a>(
+    domains: impl Iterator<Item = &'a Arc<PagingDomain>>,
+    iova: IovaRange,
+) {
+    for domain in domains {
+        domain.unmap(iova);
+    }
+}
+
+/// Maps the runs of a mapping, in order.
+///
+/// Where memory is fragmented, this is done for each page.
+struct Mapper<'a> {
+    mapping: &'a Mapping,
+    domains: &'a [Arc<PagingDomain>],
+    small: bool,
+    /// The first page that is not mapped: its index,
+    index: usize,
+    /// the IOVA of the first of its bytes that is shown,
+    iova: usize,
+    /// and the number of those before.
+    offset: usize,
+}
+
+impl<'a> Mapper<'a> {
+    #[inline]
+    fn new(mapping: &'a Mapping, domains: &'a [Arc<PagingDomain>], small: bool) -> Self {
+        Self {
+            mapping,
+            domains,
+            small,
+            index: mapping.pages.first,
+            iova: mapping.iova.start,
+            offset: mapping.page_offset,
+        }
+    }
+
+    /// Maps the next run in all domains, or in none if one of them fails.
+    #[inline(always)]
+    fn map(&mut self, run: Run) -> Result {
+        let Self { mapping, iova, .. } = *self;
+        let paddr = ((run.pfn as u64) << PAGE_SHIFT) + self.offset as u64;
+        // The last page may be shown in part only.
+        let left = mapping.iova.last - iova;
+        let last = iova + left.min(run.len * PAGE_SIZE - self.offset - 1);
+
+        match (self.domains, self.small) {
+            ([domain], false) => {
+                domain.map_nosync(iova, paddr, last - iova + 1, mapping.prot)?;
+            }
+            (domains, small) => {
+                let range = IovaRange { start: iova, last };
+
+                map_in_all_nosync(domains, range, paddr, mapping.prot, small)?;
+            }
+        }
+        self.index += run.len;
+        // It may wrap behind the last run, and is not used then.
+        self.iova = last.wrapping_add(1);
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// Ends the mapping. On error it is to be unmapped.
+    #[inline]
+    fn sync(&self) -> Result {
+        sync_all(self.domains, self.mapping.iova)
+    }
+
+    /// What was mapped.
+    fn mapped(&self) -> Option<PageRange> {
+        PageRange::new(self.mapping.pages.first, self.index.checked_sub(1)?)
+    }
+}
+
+/// Makes runs that are as long as they get of those that are read, and maps them.
+struct Joiner<'a> {
+    mapper: Mapper<'a>,
+    collector: Collector,
+    /// What was read behind what is mapped, if `len` is not zero.
+    pending: Run,
+    /// What was read behind `pending`, after an error.
+    stray: Option<Run>,
+}
+
+impl<'a> Joiner<'a> {
+    #[inline]
+    fn new(mapping: &'a Mapping, domains: &'a [Arc<PagingDomain>], small: bool) -> Self {
+        Self {
+            mapper: Mapper::new(mapping, domains, small),
+            collector: Collector::new(mapping.pages.first),
+            pending: Run { pfn: 0, len: 0 },
+            stray: None,
+        }
+    }
+
+    /// Maps what is pending.
+    #[inline(always)]
+    fn flush(&mut self) -> Result {
+        if self.pending.len != 0 {
+            self.mapper.map(self.pending)?;
+            self.collector.push(self.pending);
+            self.pending.len = 0;
+        }
+        Ok(())
+    }
+
+    /// Adds the next run that was read.
+    #[inline(always)]
+    fn push(&mut self, run: Run) -> Result {
+        if self.pending.len != 0 && self.pending.try_append(run) {
+            return Ok(());
+        }
+        self.flush().inspect_err(|_| self.stray = Some(run))?;
+        self.pending = run;
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Reads the PFNs of a mapping and maps them in all domains, or in none if something fails.
+    /// Returns the PFNs, if they are few runs.
+    pub(super) fn map_pages(
+        &mut self,
+        source: &Source,
+        dirty: bool,
+        mapping: &Mapping,
+        domains: &[Arc<PagingDomain>],
+        small: bool,
+    ) -> Result<Option<RunList>> {
+        let mut room = Room::new();
+        let mut reader = Reader::new(source, mapping.pages, &mut room)?;
+        let mut joiner = Joiner::new(mapping, domains, small);
+
+        let res = reader
+            .try_for_each(self, |run| joiner.push(run))
+            .and_then(|()| joiner.flush())
+            .and_then(|()| joiner.mapper.sync())
+            .and_then(|()| reader.settle(self));
+
+        reader.finish(self);
+        let Joiner {
+            mapper,
+            collector,
+            pending,
+            stray,
+        } = joiner;
+        let Err(err) = res else {
+            return Ok(collector.0);
+        };
+
+        // What was read but not mapped goes the same way.
+        if pending.len != 0 {
+            self.unpin_unheld(dirty, mapper.index, pending);
+        }
+        if let Some(stray) = stray {
+            self.unpin_unheld(dirty, mapper.index + pending.len, stray);
+        }
+        if let (Some((storage, others)), Some(range)) = (domains.split_first(), mapper.mapped()) {
+            unmap_from_all(others.iter(), mapping.iova_of(range));
+            self.drain(dirty, mapping, range, storage, collector.0.as_ref());
+        }
+        self.account.settle_less(None);
+        Err(err)
+    }
+
+    /// Maps pages that were pinned beforehand, which are all of a mapping, and nobody holds. On
+    /// error nothing is mapped. Returns the PFNs, unless memory is short.
+    #[inline]
+    pub(super) fn map_few(
+        &mut self,
+        few: &mut Few<'_>,
+        dirty: bool,
+        mapping: &Mapping,
+        domains: &[Arc<PagingDomain>],
+        small: bool,
+    ) -> Result<Option<RunList>> {
+        let mut mapper = Mapper::new(mapping, domains, small);
+        let pages = mapping.pages.len();
+
+        self.account.pinned(pages);
+        let res = match few.only_run() {
+            Some(run) => mapper
+                .map(run)
+                .map(|()| Some(RunList::of(mapping.pages.first, run))),
+            None => map_runs(few, &mut mapper),
+        };
+        let res = res.and_then(|runs| {
+            mapper.sync()?;
+            self.account.settle(None)?;
+            Ok(runs)
+        });
+
+        if res.is_ok() {
+            few.store();
+        } else {
+            if let Some(range) = mapper.mapped() {
+                unmap_from_all(domains.iter(), mapping.iova_of(range));
+            }
+            few.unpin(dirty);
+            self.account.unpinned(pages);
+            self.account.settle_less(None);
+        }
+        res
+    }
+}
+
+/// Maps a few runs.
+fn map_runs(few: &Few<'_>, mapper: &mut Mapper<'_>) -> Result<Option<RunList>> {
+    let mut collector = Collector::new(mapper.index);
+
+    few.runs()
+        .try_for_each(|run| mapper.map(run).map(|()| collector.push(run)))?;
+    Ok(collector.0)
+}

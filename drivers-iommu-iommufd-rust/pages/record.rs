@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The records of the domain tier: which areas are mapped, and where their PFNs are.
+//!
+//! Actors: a [`Record`] says that an area is mapped in domains. [`Stored`] has all of those of one
+//! array of pages. The memory of a record is its [`Slot`], which the area has while it is in no
+//! domain, so that nothing can fail when it is to be recorded. The first area that pages are made
+//! for is nearly always the only one: its record has a place in the pages themselves, and costs
+//! neither an allocation nor a tree.
+//!
+//! Locks: all of it is protected by the mutex of the pages.
+#![forbid(unsafe_code)]
+
+use super::run::{
+    Run,
+    RunList, //
+};
+use crate::{
+    ffi::domain::{
+        PagingDomain,
+        PhysRuns, //
+    },
+    mapping::Mapping,
+    range::PageRange, //
+};
+use kernel::{
+    interval_tree::{
+        IntervalTree,
+        Node, //
+    },
+    iommu::domain::PhysRun,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::Arc,
+    warn_on, //
+};
+
+/// Says that an area is mapped in domains.
+pub(super) struct Record {
+    /// What the area shows.
+    pub(super) mapping: Mapping,
+    /// A domain in which the PFNs can be read back.
+    pub(super) storage: Arc<PagingDomain>,
+    /// The PFNs of all of `mapping.pages`, or nothing.
+    pub(super) runs: Option<RunList>,
+}
+
+impl Record {
+    /// The first PFNs of `range`, which is within the record.
+    #[inline]
+    pub(super) fn read(&self, range: PageRange, cursor: &mut Cursor) -> Run {
+        match &self.runs {
+            Some(runs) => runs.run_at(range.first).part(0, range.len()),
+            None => cursor.read(&self.mapping, &self.storage, range),
+        }
+    }
+
+    /// Whether this is the record of the area that shows `mapping` in the domains of which
+    /// `is_ours` is true.
+    ///
+    /// Areas with the same pages differ in the mapping, or are in different domains. There can be
+    /// two with the same mapping while one is being released, but then either record will do.
+    #[inline]
+    pub(super) fn is_of(&self, mapping: &Mapping, is_ours: impl Fn(&PagingDomain) -> bool) -> bool {
+        let own = &self.mapping;
+
+        own.iova == mapping.iova && own.pages.first == mapping.pages.first && is_ours(&self.storage)
+    }
+}
+
+/// The memory for a record.
+///
+/// It is there before it is known whether there is anything to record, so that nothing can fail
+/// later. While the area that it was made for is in no domain, the area has it.
+pub(crate) struct Slot(Place);
+
+enum Place {
+    /// The place in the pages. There is one such slot for each array of pages.
+    Own,
+    /// A node for the tree. Always empty here.
+    Node(KBox<Node<Option<Record>>>),
+}
+
+impl Slot {
+    /// Allocates a slot.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    #[inline]
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(Place::Node(Node::new(
+            0,
+            0,
+            None,
+            GFP_KERNEL_ACCOUNT,
+        )?)))
+    }
+
+    /// The slot that new pages have in themselves. To be called once for each.
+    #[inline]
+    pub(super) const fn own() -> Self {
+        Self(Place::Own)
+    }
+}
+
+/// A record that was found.
+pub(super) struct Found<'a> {
+    /// The pages that it is about.
+    pub(super) pages: PageRange,
+    pub(super) record: &'a Record,
+}
+
+/// The records of some pages. They overlap if an IOAS shows pages twice, or several IOASes do.
+pub(super) struct Stored {
+    own: Option<Record>,
+    others: IntervalTree<Option<Record>>,
+}
+
+impl Stored {
+    #[inline]
+    pub(super) const fn new() -> Self {
+        Self {
+            own: None,
+            others: IntervalTree::new(),
+        }
+    }
+
+    /// Whether there is no record.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.own.is_none() && self.others.is_empty()
+    }
+
+    /// The record with the smallest start among those that have an index of `first ..= last`.
+    #[inline]
+    pub(super) fn first(&self, first: usize, last: usize) -> Option<Found<'_>> {
+        let own = self.own.as_ref().filter(|record| {
+            let pages = record.mapping.pages;
+
+            pages.first <= last && first <= pages.last
+        });
+        let own = own.map(|record| Found {
+            pages: record.mapping.pages,
+            record,
+        });
+        if self.others.is_empty() {
+            return own;
+        }
+
+        let node = self.others.first(first, last);
+        let other = node.and_then(|node| {
+            Some(Found {
+                pages: PageRange {
+                    first: node.start(),
+                    last: node.last(),
+                },
+                record: node.value().as_ref()?,
+            })
+        });
+        match (&own, &other) {
+            (Some(a), Some(b)) if a.pages.first <= b.pages.first => own,
+            (_, Some(_)) => other,
+            (_, None) => own,
+        }
+    }
+
+    /// The record of an area. (See [`Record::is_of`].)
+    #[inline]
+    pub(super) fn of(
+        &self,
+        mapping: &Mapping,
+        is_ours: impl Fn(&PagingDomain) -> bool,
+    ) -> Option<&Record> {
+        let PageRange { first, last } = mapping.pages;
+        let is_it = |record: &&Record| record.is_of(mapping, &is_ours);
+
+        if let Some(own) = self.own.as_ref().filter(is_it) {
+            return Some(own);
+        }
+        let mut others = self.others.iter(first, last).map(Node::value);
+        others.find_map(|record| record.as_ref().filter(is_it))
+    }
+
+    /// Adds the record of an area.
+    #[inline]
+    pub(super) fn insert(&mut self, slot: Slot, record: Record) {
+        match slot.0 {
+            Place::Own => warn_on!(self.own.replace(record).is_some()),
+            Place::Node(mut node) => {
+                let PageRange { first, last } = record.mapping.pages;
+
+                // A mapping is never backwards.
+                let res = node.set_range(first, last);
+                *node.value_mut() = Some(record);
+                self.others.insert(node);
+                warn_on!(res.is_err())
+            }
+        };
+    }
+
+    /// Takes the record of an area out, which must be there. (See [`Record::is_of`].)
+    #[inline]
+    pub(super) fn remove(
+        &mut self,
+        mapping: &Mapping,
+        is_ours: impl Fn(&PagingDomain) -> bool,
+    ) -> Option<(Slot, Record)> {
+        let is_it = |record: &Record| record.is_of(mapping, &is_ours);
+
+        if let Some(record) = self.own.take_if(|record| is_it(record)) {
+            return Some((Slot(Place::Own), record));
+        }
+
+        let PageRange { first, last } = mapping.pages;
+        let found = self
+            .others
+            .find_mut(first, last, |node| node.value().as_ref().is_some_and(is_it))
+            .and_then(|entry| {
+                let mut node = entry.remove();
+                let record = node.value_mut().take()?;
+
+                Some((Slot(Place::Node(node)), record))
+            });
+        warn_on!(found.is_none());
+        found
+    }
+
+    /// The PFNs of an area, if they are known and one run, and its record is in the place of the
+    /// pages, and the only one.
+    #[inline]
+    pub(super) fn only_run_of(
+        &self,
+        mapping: &Mapping,
+        is_ours: impl Fn(&PagingDomain) -> bool,
+    ) -> Option<Run> {
+        if !self.others.is_empty() {
+            return None;
+        }
+        let own = self
+            .own
+            .as_ref()
+            .filter(|own| own.is_of(mapping, is_ours))?;
+
+        own.runs.as_ref()?.only_run()
+    }
+
+    /// Forgets the record in the place of the pages.
+    #[inline]
+    pub(super) fn forget_own(&mut self) {
+        self.own = None;
+    }
+
+    /// Makes another domain the storage of an area's PFNs.
+    pub(super) fn move_to(
+        &mut self,
+        mapping: &Mapping,
+        is_ours: impl Fn(&PagingDomain) -> bool,
+        storage: &Arc<PagingDomain>,
+    ) {
+        let is_it = |record: &Record| record.is_of(mapping, &is_ours);
+
+        if let Some(own) = self.own.as_mut().filter(|record| is_it(record)) {
+            own.storage = storage.clone();
+            return;
+        }
+
+        let PageRange { first, last } = mapping.pages;
+        let entry = self
+            .others
+            .find_mut(first, last, |node| node.value().as_ref().is_some_and(is_it));
+        if let Some(mut entry) = entry {
+            if let Some(record) = entry.value_mut() {
+                record.storage = storage.clone();
+            }
+        }
+    }
+}
+
+/// Reads PFNs back from a domain, many at a time, each one once.
+pub(super) struct Cursor {
+    read: PhysRuns,
+    /// The number of the run that is told next, if there is one,
+    at: usize,
+    /// the index that it begins with,
+    index: usize,
+    /// and how many of its pages were told.
+    skip: usize,
+}
+
+impl Cursor {
+    #[inline]
+    pub(super) const fn new() -> Self {
+        Self {
+            read: PhysRuns::new(),
+            at: 0,
+            index: 0,
+            skip: 0,
+        }
+    }
+
+    /// The longest run from the front of `range`, which is within `mapping`.
+    pub(super) fn read(
+        &mut self,
+        mapping: &Mapping,
+        domain: &PagingDomain,
+        range: PageRange,
+    ) -> Run {
+        if self.index.wrapping_add(self.skip) != range.first || self.next().is_none() {
+            self.read.read(domain, mapping.iova_of(range));
+            self.at = 0;
+            self.index = range.first;
+            self.skip = 0;
+        }
+        // What is mapped is there.
+        let Some(whole) = self.next() else {
+            warn_on!(true);
+            return Run::page(0);
+        };
+
+        let run = whole.part(self.skip, range.len());
+        self.skip += run.len;
+        if self.skip == whole.len {
+            self.at += 1;
+            self.index += whole.len;
+            self.skip = 0;
+        }
+        run
+    }
+
+    #[inline]
+    fn next(&self) -> Option<Run> {
+        self.read.as_slice().get(self.at).map(pfns_of)
+    }
+}
+
+/// The PFNs of memory that IOVA is mapped to. The first and the last page may be there in part.
+#[inline]
+pub(super) fn pfns_of(phys: &PhysRun) -> Run {
+    let paddr = phys.paddr() as usize;
+
+    Run {
+        pfn: paddr >> PAGE_SHIFT,
+        len: (paddr % PAGE_SIZE + phys.len()).div_ceil(PAGE_SIZE),
+    }
+}
