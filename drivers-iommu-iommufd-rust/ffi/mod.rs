@@ -26,6 +26,8 @@ pub(crate) mod pin;
 pub(crate) mod sw_msi;
 pub(crate) mod task;
 pub(crate) mod test;
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+pub(crate) mod test_domain;
 pub(crate) mod uapi;
 pub(crate) mod vdevice;
 pub(crate) mod veventq;

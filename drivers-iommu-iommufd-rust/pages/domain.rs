@@ -370,3 +370,154 @@ fn check_runs(mapping: &Mapping, domain: &PagingDomain, runs: Option<&RunList>) 
         }
     }
 }
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+#[kunit_tests(iommufd_pages)]
+mod tests {
+    use super::*;
+    use crate::{
+        context::AccountMode,
+        ffi::{
+            pin::test_memory,
+            test_domain, //
+        },
+        mapping::Prot,
+        pages::{
+            run::Random,
+            Room, //
+        },
+        range::{
+            IovaRange,
+            PageRange, //
+        },
+    };
+    use kernel::{
+        bindings,
+        page::PAGE_SIZE,
+        uaccess::{
+            UserPtr,
+            UserSlice, //
+        }, //
+    };
+
+    /// Pages of this test that are not all contiguous, from byte `offset` of its memory on.
+    fn test_pages(addr: usize, offset: usize, len: usize) -> Result<(Arc<Pages>, Slot, usize)> {
+        let (pages, start) = Pages::from_user(addr + offset, len, true, AccountMode::None)?;
+        let (pages, slot) = pages.into_parts();
+
+        Ok((pages, slot, start))
+    }
+
+    fn pinned(pages: &Pages) -> usize {
+        pages.lock().account.pages()
+    }
+
+    /// Memory whose pages were touched in an order of their own.
+    fn memory(random: &mut Random) -> Result<usize> {
+        let addr = test_memory(test_domain::PAGES * PAGE_SIZE)?;
+
+        for _ in 0..4 * test_domain::PAGES {
+            let page = random.below(test_domain::PAGES);
+            let user = UserPtr::from_addr(addr + page * PAGE_SIZE);
+
+            UserSlice::new(user, 8).writer().write(&(page as u64))?;
+        }
+        Ok(addr)
+    }
+
+    /// Areas that are mapped at once and released are mapped and unmapped as those are that go step
+    /// by step.
+    #[test]
+    fn small_areas_are_as_large_ones() -> Result {
+        let mut random = Random::new(9);
+        let addr = memory(&mut random)?;
+        let (fast, slow) = (test_domain::new()?, test_domain::new()?);
+        let domains = |domain: &Arc<PagingDomain>| [domain.clone()];
+        let (fasts, slows) = (domains(&fast), domains(&slow));
+        let prot = Prot(bindings::IOMMU_READ | bindings::IOMMU_WRITE);
+
+        for round in 0..100 {
+            let len = (1 + random.below(Room::PAGES)) * PAGE_SIZE;
+            let offset = random.below(test_domain::PAGES - Room::PAGES) * PAGE_SIZE;
+            let (pages, slot, start) = test_pages(addr, offset, len)?;
+            let (others, other_slot, _) = test_pages(addr, offset, len)?;
+            let iova = random.below(test_domain::PAGES - Room::PAGES) * PAGE_SIZE;
+            let mapping = Mapping::new(IovaRange::from_len(iova, len)?, start, prot)?;
+            let small = round % 3 == 0;
+
+            let mut room = Room::new();
+            let mut few = Few::new(&mut room);
+            // Unless a signal comes, or the like.
+            if !pages.pin_few(mapping.pages, &mut few)? {
+                continue;
+            }
+            let known = pages.fill_few(&mut few, &mapping, &fasts, small, slot)?;
+            drop(few);
+            others
+                .fill(&mapping, &slows, small, other_slot)
+                .map_err(|(err, _)| err)?;
+            assert!(test_domain::pfns(&fast) == test_domain::pfns(&slow));
+            assert_eq!(pinned(&pages), mapping.pages.len());
+            assert_eq!(pinned(&others), mapping.pages.len());
+            assert!(known && pages.is_known(&mapping, &fasts));
+            assert!(!pages.is_known(&mapping, &slows));
+
+            // A part of it is held by an access, too, or it is shown twice.
+            let hold = round % 2 == 0;
+            let page = PageRange {
+                first: mapping.pages.last,
+                last: mapping.pages.last,
+            };
+            let mut out = [core::mem::MaybeUninit::uninit()];
+            if hold {
+                pages.pin_access(page, &mut out, true)?;
+            }
+            test_domain::take_flushes(&fast);
+            fast.unmap_many(core::iter::once(mapping.iova));
+            pages.release(&mapping, &fasts);
+            assert_eq!(test_domain::take_flushes(&fast), 1);
+            assert_eq!(pinned(&pages), usize::from(hold));
+            if hold {
+                pages.unpin_access(page);
+                assert_eq!(pinned(&pages), 0);
+            }
+            others.unfill(&mapping, &slows);
+            assert_eq!(pinned(&others), 0);
+            assert!(test_domain::pfns(&fast) == [0; test_domain::PAGES]);
+            assert!(test_domain::pfns(&slow) == [0; test_domain::PAGES]);
+        }
+        Ok(())
+    }
+
+    /// What cannot be mapped leaves nothing behind.
+    #[test]
+    fn small_areas_that_fail() -> Result {
+        let mut random = Random::new(10);
+        let addr = memory(&mut random)?;
+        let domain = test_domain::new()?;
+        let domains = [domain.clone()];
+        let len = 20 * PAGE_SIZE;
+
+        for page in 0..20 {
+            let (pages, slot, start) = test_pages(addr, 0, len)?;
+            let mapping = Mapping::new(IovaRange::from_len(0, len)?, start, Prot(1))?;
+            let mut room = Room::new();
+            let mut few = Few::new(&mut room);
+
+            // Something is in the way.
+            test_domain::set_pfn(&domain, page, 1);
+            let mut table = [0; test_domain::PAGES];
+            table[page] = 1;
+            if pages.pin_few(mapping.pages, &mut few)? {
+                // The test domain refuses what it has, and the core unmaps what was mapped.
+                let res = pages.fill_few(&mut few, &mapping, &domains, true, slot);
+
+                assert!(res.is_err());
+            }
+            assert_eq!(pinned(&pages), 0);
+            assert!(test_domain::pfns(&domain) == table);
+            test_domain::set_pfn(&domain, page, 0);
+        }
+        Ok(())
+    }
+}

@@ -186,20 +186,24 @@ impl Stored {
     }
 
     /// Adds the record of an area.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, slot: Slot, record: Record) {
         match slot.0 {
-            Place::Own => warn_on!(self.own.replace(record).is_some()),
-            Place::Node(mut node) => {
-                let PageRange { first, last } = record.mapping.pages;
-
-                // A mapping is never backwards.
-                let res = node.set_range(first, last);
-                *node.value_mut() = Some(record);
-                self.others.insert(node);
-                warn_on!(res.is_err())
+            Place::Own => {
+                warn_on!(self.own.is_some());
+                self.own = Some(record);
             }
-        };
+            Place::Node(node) => self.insert_node(node, record),
+        }
+    }
+
+    fn insert_node(&mut self, mut node: KBox<Node<Option<Record>>>, record: Record) {
+        let PageRange { first, last } = record.mapping.pages;
+
+        // A mapping is never backwards.
+        warn_on!(node.set_range(first, last).is_err());
+        *node.value_mut() = Some(record);
+        self.others.insert(node);
     }
 
     /// Takes the record of an area out, which must be there. (See [`Record::is_of`].)
@@ -345,5 +349,141 @@ pub(super) fn pfns_of(phys: &PhysRun) -> Run {
     Run {
         pfn: paddr >> PAGE_SHIFT,
         len: (paddr % PAGE_SIZE + phys.len()).div_ceil(PAGE_SIZE),
+    }
+}
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+#[kunit_tests(iommufd_records)]
+mod tests {
+    use super::*;
+    use crate::{
+        ffi::test_domain,
+        mapping::Prot,
+        pages::run::Random,
+        range::IovaRange, //
+    };
+    use test_domain::PAGES;
+
+    /// Shows `len` pages from index `first` on at a page of IOVA.
+    fn mapping(page: usize, first: usize, len: usize) -> Result<Mapping> {
+        let iova = IovaRange::from_len(page * PAGE_SIZE, len * PAGE_SIZE)?;
+
+        Mapping::new(iova, first * PAGE_SIZE, Prot(0))
+    }
+
+    #[test]
+    fn what_is_read_is_what_is_mapped() -> Result {
+        let mut random = Random::new(7);
+
+        for round in 0..50 {
+            let domain = test_domain::new()?;
+            let mut pfn = 1000;
+            for page in 0..PAGES {
+                // From fragmented to contiguous.
+                pfn = if random.below(50) < round {
+                    pfn + 1
+                } else {
+                    1000 + random.below(10_000)
+                };
+                test_domain::set_pfn(&domain, page, pfn);
+            }
+            let table = test_domain::pfns(&domain);
+            let (page, first) = (random.below(8), random.below(100));
+            let all = mapping(page, first, PAGES - page)?;
+            let mut cursor = Cursor::new();
+
+            // In order, or not; cut short, or not.
+            for _ in 0..20 {
+                let mut index = all.pages.first + random.below(all.pages.len());
+                while index <= all.pages.last && random.below(10) != 0 {
+                    let range = PageRange {
+                        first: index,
+                        last: all.pages.last.min(index + random.below(PAGES)),
+                    };
+                    let run = cursor.read(&all, &domain, range);
+
+                    assert!(0 < run.len && run.len <= range.len());
+                    for n in 0..run.len {
+                        assert_eq!(table[page + index - first + n], run.pfn + n);
+                    }
+                    // As long as it gets.
+                    let next = table.get(page + index - first + run.len);
+                    assert!(run.len == range.len() || next != Some(&(run.pfn + run.len)));
+                    index += run.len;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_place_in_the_pages_is_as_good_as_a_node() -> Result {
+        let domain = test_domain::new()?;
+        let mut random = Random::new(8);
+
+        for _ in 0..50 {
+            let mut stored = Stored::new();
+            let mut model: KVec<Mapping> = KVec::new();
+            let mut own = Some(Slot::own());
+
+            for _ in 0..60 {
+                if random.below(3) == 0 && !model.is_empty() {
+                    let gone = model
+                        .remove(random.below(model.len()))
+                        .map_err(|_| EINVAL)?;
+                    let (slot, record) = stored.remove(&gone, |_| true).ok_or(ENOENT)?;
+
+                    assert!(record.mapping == gone);
+                    if let Place::Own = slot.0 {
+                        own = Some(slot);
+                    }
+                } else {
+                    // No two with the same IOVA.
+                    let page = random.below(PAGES);
+                    if model
+                        .iter()
+                        .any(|other| other.iova.start == page * PAGE_SIZE)
+                    {
+                        continue;
+                    }
+                    let new = mapping(page, random.below(40), 1 + random.below(10))?;
+                    let slot = match own.take_if(|_| random.below(2) == 0) {
+                        Some(slot) => slot,
+                        None => Slot::new()?,
+                    };
+                    let record = Record {
+                        mapping: new,
+                        storage: domain.clone(),
+                        runs: None,
+                    };
+
+                    stored.insert(slot, record);
+                    model.push(new, GFP_KERNEL)?;
+                }
+
+                assert_eq!(stored.is_empty(), model.is_empty());
+                for m in &model {
+                    assert!(stored
+                        .of(m, |_| true)
+                        .is_some_and(|found| found.mapping == *m));
+                    assert!(stored.of(m, |_| false).is_none());
+                }
+                let (a, b) = (random.below(50), random.below(50));
+                let (first, last) = (a.min(b), a.max(b));
+                let hits = model
+                    .iter()
+                    .filter(|m| m.pages.first <= last && first <= m.pages.last);
+                let found = stored.first(first, last);
+                assert_eq!(
+                    found.map(|found| found.pages.first),
+                    hits.map(|m| m.pages.first).min()
+                );
+            }
+            for m in &model {
+                assert!(stored.remove(m, |_| true).is_some());
+            }
+            assert!(stored.is_empty());
+        }
+        Ok(())
     }
 }

@@ -600,8 +600,21 @@ impl<'a> PinQueue<'a> {
 
         // Pages are mostly either contiguous over a long stretch or not at all.
         let mut len = 1;
-        while len < left && follows(first, len, queued[len]) {
-            len += 1;
+        if left > 1 && follows(first, 1, queued[1]) {
+            len = 2;
+            for four in queued[2..left].chunks_exact(4) {
+                if !(follows(first, len, four[0])
+                    && follows(first, len + 1, four[1])
+                    && follows(first, len + 2, four[2])
+                    && follows(first, len + 3, four[3]))
+                {
+                    break;
+                }
+                len += 4;
+            }
+            while len < left && follows(first, len, queued[len]) {
+                len += 1;
+            }
         }
         // SAFETY: The page is valid as it is pinned.
         Some((unsafe { bindings::page_to_pfn(first) }, len))

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A domain for KUnit tests: its page table is an array, and nobody translates by it.
+//!
+//! The tests of the rooms above map, read back and unmap real pages in it, and look at what is in
+//! it and how often the caches, which it does not have, were flushed.
+//!
+//! Contract: a test uses its domains from one thread only.
+
+use super::domain::PagingDomain;
+use core::{
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    iommu::domain::OwnedDomain,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+/// The IOVAs of so many pages can be mapped, from zero on.
+pub(crate) const PAGES: usize = 96;
+
+#[repr(C)]
+struct TestDomain {
+    /// First, so that a pointer to it is one to all.
+    domain: bindings::iommu_domain,
+    /// The physical address of each page, or zero.
+    table: [u64; PAGES],
+    flushes: usize,
+}
+
+static OPS: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
+    map_pages: Some(map_pages),
+    unmap_pages: Some(unmap_pages),
+    iotlb_sync: Some(iotlb_sync),
+    iova_to_phys: Some(iova_to_phys),
+    free: Some(free),
+    // SAFETY: No operation is null.
+    ..unsafe { MaybeUninit::zeroed().assume_init() }
+};
+
+/// Borrows all of a domain.
+///
+/// # Safety
+///
+/// It is one of those that are made here, and not in use otherwise during `'a`.
+unsafe fn of<'a>(domain: *mut bindings::iommu_domain) -> &'a mut TestDomain {
+    // SAFETY: It is the first field; by the requirements of this function.
+    unsafe { &mut *domain.cast() }
+}
+
+unsafe extern "C" fn map_pages(
+    domain: *mut bindings::iommu_domain,
+    iova: c_ulong,
+    paddr: bindings::phys_addr_t,
+    pgsize: usize,
+    count: usize,
+    _prot: c_int,
+    _gfp: bindings::gfp_t,
+    mapped: *mut usize,
+) -> c_int {
+    // SAFETY: By the contract at the top of this file.
+    let this = unsafe { of(domain) };
+
+    for n in 0..count {
+        match this.table.get_mut((iova + n * pgsize) >> PAGE_SHIFT) {
+            Some(entry) if *entry == 0 => *entry = paddr + (n * pgsize) as u64,
+            _ => return EINVAL.to_errno(),
+        }
+        // SAFETY: The core passes a valid pointer.
+        unsafe { *mapped += pgsize };
+    }
+    0
+}
+
+unsafe extern "C" fn unmap_pages(
+    domain: *mut bindings::iommu_domain,
+    iova: c_ulong,
+    pgsize: usize,
+    count: usize,
+    _gather: *mut bindings::iommu_iotlb_gather,
+) -> usize {
+    // SAFETY: By the contract at the top of this file.
+    let this = unsafe { of(domain) };
+    let entries = this.table.iter_mut().skip(iova >> PAGE_SHIFT).take(count);
+
+    let cleared = entries.map(core::mem::take);
+
+    cleared.take_while(|&paddr| paddr != 0).count() * pgsize
+}
+
+unsafe extern "C" fn iotlb_sync(
+    domain: *mut bindings::iommu_domain,
+    _gather: *mut bindings::iommu_iotlb_gather,
+) {
+    // SAFETY: By the contract at the top of this file.
+    unsafe { of(domain) }.flushes += 1;
+}
+
+unsafe extern "C" fn iova_to_phys(
+    domain: *mut bindings::iommu_domain,
+    iova: bindings::dma_addr_t,
+) -> bindings::phys_addr_t {
+    let iova = iova as usize;
+
+    // SAFETY: By the contract at the top of this file.
+    match unsafe { of(domain) }.table.get(iova >> PAGE_SHIFT) {
+        Some(&paddr) if paddr != 0 => paddr + (iova % PAGE_SIZE) as u64,
+        _ => 0,
+    }
+}
+
+unsafe extern "C" fn free(domain: *mut bindings::iommu_domain) {
+    // SAFETY: `new()` made it from a box, and it is the owner that frees it.
+    drop(unsafe { KBox::from_raw(domain.cast::<TestDomain>()) });
+}
+
+/// Makes a domain in which nothing is mapped.
+pub(crate) fn new() -> Result<Arc<PagingDomain>> {
+    let domain = TestDomain {
+        domain: bindings::iommu_domain {
+            type_: bindings::__IOMMU_DOMAIN_PAGING,
+            ops: &OPS,
+            pgsize_bitmap: PAGE_SIZE,
+            ..Default::default()
+        },
+        table: [0; PAGES],
+        flushes: 0,
+    };
+    let domain = KBox::into_raw(KBox::new(domain, GFP_KERNEL)?);
+
+    // SAFETY: A new domain, which is ours, and in which nobody else maps.
+    let domain = unsafe {
+        PagingDomain::from_owned(OwnedDomain::from_raw(NonNull::new_unchecked(domain.cast())))
+    };
+    Ok(Arc::new(domain, GFP_KERNEL)?)
+}
+
+/// What is mapped in the domain: the page frame of each page of IOVA, or zero.
+pub(crate) fn pfns(domain: &PagingDomain) -> [usize; PAGES] {
+    // SAFETY: By the contract at the top of this file.
+    let this = unsafe { of(domain.as_raw()) };
+
+    this.table.map(|paddr| paddr as usize >> PAGE_SHIFT)
+}
+
+/// Maps a page frame, which nobody will use, at a page of IOVA that is free.
+pub(crate) fn set_pfn(domain: &PagingDomain, page: usize, pfn: usize) {
+    // SAFETY: By the contract at the top of this file.
+    let this = unsafe { of(domain.as_raw()) };
+
+    if let Some(entry) = this.table.get_mut(page) {
+        *entry = (pfn << PAGE_SHIFT) as u64;
+    }
+}
+
+/// How often the caches were flushed since this was asked last.
+pub(crate) fn take_flushes(domain: &PagingDomain) -> usize {
+    // SAFETY: By the contract at the top of this file.
+    core::mem::take(unsafe { &mut of(domain.as_raw()).flushes })
+}
