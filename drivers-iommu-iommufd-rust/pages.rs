@@ -52,7 +52,8 @@ pub(crate) use self::{
     record::Slot,
     source::{
         Few,
-        Room, //
+        Room,
+        FEW, //
     }, //
 };
 

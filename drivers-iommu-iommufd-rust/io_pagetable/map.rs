@@ -35,7 +35,8 @@ use crate::{
         NewPages,
         Pages,
         Room,
-        Slot, //
+        Slot,
+        FEW, //
     },
     range::{
         IovaRange,
@@ -264,7 +265,7 @@ impl IoPagetable {
 
         let mut pinned = Ok(true);
         if !domains.list.is_empty() {
-            pinned = if len <= Room::PAGES * PAGE_SIZE {
+            pinned = if len <= FEW * PAGE_SIZE {
                 PageRange::of_bytes(start_byte, len)
                     .and_then(|range| pages.pin_few(range, &mut few))
             } else {

@@ -172,6 +172,10 @@ impl Pages {
             account.unpinned(run.len);
             tiers.stored.forget_own();
         } else if let Some((_slot, record)) = tiers.stored.remove(mapping, is_ours) {
+            // Mostly somebody else holds all or nothing of it.
+            if tiers.hold_all(mapping.pages) {
+                return;
+            }
             for (index, run) in record.runs.iter().flat_map(RunList::iter) {
                 inner.unpin_unheld(self.writable, index, run);
             }
@@ -400,6 +404,9 @@ mod tests {
         }, //
     };
 
+    /// The size of the largest area.
+    const PAGES: usize = 40;
+
     /// Pages of this test that are not all contiguous, from byte `offset` of its memory on.
     fn test_pages(addr: usize, offset: usize, len: usize) -> Result<(Arc<Pages>, Slot, usize)> {
         let (pages, start) = Pages::from_user(addr + offset, len, true, AccountMode::None)?;
@@ -437,11 +444,11 @@ mod tests {
         let prot = Prot(bindings::IOMMU_READ | bindings::IOMMU_WRITE);
 
         for round in 0..100 {
-            let len = (1 + random.below(Room::PAGES)) * PAGE_SIZE;
-            let offset = random.below(test_domain::PAGES - Room::PAGES) * PAGE_SIZE;
+            let len = (1 + random.below(PAGES)) * PAGE_SIZE;
+            let offset = random.below(test_domain::PAGES - PAGES) * PAGE_SIZE;
             let (pages, slot, start) = test_pages(addr, offset, len)?;
             let (others, other_slot, _) = test_pages(addr, offset, len)?;
-            let iova = random.below(test_domain::PAGES - Room::PAGES) * PAGE_SIZE;
+            let iova = random.below(test_domain::PAGES - PAGES) * PAGE_SIZE;
             let mapping = Mapping::new(IovaRange::from_len(iova, len)?, start, prot)?;
             let small = round % 3 == 0;
 

@@ -50,7 +50,6 @@ pub(super) struct Record {
 
 impl Record {
     /// The first PFNs of `range`, which is within the record.
-    #[inline]
     pub(super) fn read(&self, range: PageRange, cursor: &mut Cursor) -> Run {
         match &self.runs {
             Some(runs) => runs.run_at(range.first).part(0, range.len()),

@@ -77,6 +77,9 @@ pub(super) enum Source {
 /// Memory for pages that were taken from the source: so many need no allocation.
 const ROOM: usize = 32;
 
+/// So many pages are [few](Few).
+pub(crate) const FEW: usize = 512;
+
 /// Ranges of this size may be huge pages: 2 MiB.
 const HUGETLB_PAGES: usize = (2 << 20) / PAGE_SIZE;
 
@@ -84,9 +87,6 @@ const HUGETLB_PAGES: usize = (2 << 20) / PAGE_SIZE;
 pub(crate) struct Room(PinRoom<ROOM>);
 
 impl Room {
-    /// So many pages need no other memory.
-    pub(crate) const PAGES: usize = ROOM;
-
     #[inline]
     pub(crate) const fn new() -> Self {
         Self(PinRoom::new())
@@ -123,7 +123,7 @@ impl<'a> Few<'a> {
             return Ok(false);
         };
         let pages = range.len();
-        if pages > Room::PAGES || !is_current(mm) {
+        if pages > FEW || !is_current(mm) {
             return Ok(false);
         }
 
@@ -138,7 +138,18 @@ impl<'a> Few<'a> {
         }
 
         let addr = start.wrapping_add(range.first.wrapping_mul(PAGE_SIZE));
-        let pinned = queue.pin_current(addr, pages, pin_flags(*writable))?;
+        let flags = pin_flags(*writable);
+        if pages > queue.capacity() {
+            return Ok(false);
+        }
+        if pages >= HUGETLB_PAGES {
+            queue.pin_current(addr, 1, flags)?;
+            if 1 + queue.extend_hugetlb(pages - 1) == pages {
+                return Ok(true);
+            }
+            queue.clear();
+        }
+        let pinned = queue.pin_current(addr, pages, flags)?;
         if pinned != pages {
             queue.clear();
         }
@@ -405,8 +416,15 @@ impl<'a> Reader<'a> {
         mut f: impl FnMut(Run) -> Result,
     ) -> Result {
         while self.index <= self.last {
-            // What is pinned comes in large batches: where memory is fragmented, this is done for
-            // each page.
+            if self.index >= self.unheld_end {
+                self.give_held(inner, &mut f)?;
+            }
+            if self.index >= self.unheld_end {
+                continue;
+            }
+            self.fill_queue(inner)?;
+
+            // Where memory is fragmented, this is done for each page.
             let index = &mut self.index;
             let give = |run: PinnedRun| {
                 let run = pin::store(run);
@@ -414,14 +432,45 @@ impl<'a> Reader<'a> {
                 *index += run.len;
                 f(run)
             };
-
             match &mut self.feed {
                 Feed::User(feed) => feed.queue.try_for_each_run(give)?,
                 Feed::File(feed) => feed.queue.try_for_each_run(give)?,
             }
-            if self.index <= self.last {
-                let run = self.next_slow(inner)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the runs to `f` that somebody holds, up to the first index that nobody does, or finds
+    /// out how many nobody does.
+    fn give_held(&mut self, inner: &Inner, f: &mut impl FnMut(Run) -> Result) -> Result {
+        while self.index <= self.last {
+            let rest = PageRange {
+                first: self.index,
+                last: self.last,
+            };
+            let (holder, last) = inner.tiers.holder(rest);
+            let span = PageRange { last, ..rest };
+            let record = match holder {
+                Holder::Access(runs) => {
+                    for (_, run) in runs.iter_range(span) {
+                        self.index += run.len;
+                        f(run)?;
+                    }
+                    continue;
+                }
+                Holder::Domain(record) => record,
+                Holder::Nobody => {
+                    self.unheld_end = last + 1;
+                    break;
+                }
+            };
+
+            let mut next = Some(span);
+            while let Some(span) = next {
+                let run = record.read(span, &mut self.cursor);
+
                 self.index += run.len;
+                next = PageRange::new(self.index, last);
                 f(run)?;
             }
         }
@@ -474,18 +523,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Pins what comes next at the source, as much as there is room for. Nobody holds it, and the
+    /// queue of the feed is empty.
+    fn fill_queue(&mut self, inner: &mut Inner) -> Result {
+        let pinned = self.feed.pin(self.index, self.unheld_end - self.index)?;
+
+        if warn_on!(pinned == 0) {
+            return Err(EFAULT);
+        }
+        inner.account.pinned(pinned);
+        Ok(())
+    }
+
     /// Takes the next run from the source, which nobody holds.
     fn pin(&mut self, inner: &mut Inner) -> Result<Run> {
-        let pages = self.unheld_end - self.index;
-
         if self.feed.len() == 0 {
-            let pinned = self.feed.pin(self.index, pages)?;
-            if warn_on!(pinned == 0) {
-                return Err(EFAULT);
-            }
-            inner.account.pinned(pinned);
+            self.fill_queue(inner)?;
         }
-        match self.feed.take(pages)? {
+        match self.feed.take(self.unheld_end - self.index)? {
             Some(run) => Ok(pin::store(run)),
             None => Err(EFAULT),
         }
