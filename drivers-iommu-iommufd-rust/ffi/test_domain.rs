@@ -55,6 +55,9 @@ unsafe fn of<'a>(domain: *mut bindings::iommu_domain) -> &'a mut TestDomain {
     unsafe { &mut *domain.cast() }
 }
 
+/// # Safety
+///
+/// Called by the core, for a domain that was made here.
 unsafe extern "C" fn map_pages(
     domain: *mut bindings::iommu_domain,
     iova: c_ulong,
@@ -79,6 +82,9 @@ unsafe extern "C" fn map_pages(
     0
 }
 
+/// # Safety
+///
+/// Called by the core, for a domain that was made here.
 unsafe extern "C" fn unmap_pages(
     domain: *mut bindings::iommu_domain,
     iova: c_ulong,
@@ -95,6 +101,9 @@ unsafe extern "C" fn unmap_pages(
     cleared.take_while(|&paddr| paddr != 0).count() * pgsize
 }
 
+/// # Safety
+///
+/// Called by the core, for a domain that was made here.
 unsafe extern "C" fn iotlb_sync(
     domain: *mut bindings::iommu_domain,
     _gather: *mut bindings::iommu_iotlb_gather,
@@ -103,6 +112,9 @@ unsafe extern "C" fn iotlb_sync(
     unsafe { of(domain) }.flushes += 1;
 }
 
+/// # Safety
+///
+/// Called by the core, for a domain that was made here.
 unsafe extern "C" fn iova_to_phys(
     domain: *mut bindings::iommu_domain,
     iova: bindings::dma_addr_t,
@@ -116,6 +128,9 @@ unsafe extern "C" fn iova_to_phys(
     }
 }
 
+/// # Safety
+///
+/// Called by the core, for a domain that was made here.
 unsafe extern "C" fn free(domain: *mut bindings::iommu_domain) {
     // SAFETY: `new()` made it from a box, and it is the owner that frees it.
     drop(unsafe { KBox::from_raw(domain.cast::<TestDomain>()) });

@@ -305,7 +305,8 @@ impl Cursor {
         }
     }
 
-    /// The longest run from the front of `range`, which is within `mapping`.
+    /// A run from the front of `range`, which is within `mapping`. It is as long as possible, unless
+    /// an earlier range ended within it.
     pub(super) fn read(
         &mut self,
         mapping: &Mapping,
@@ -389,17 +390,17 @@ mod tests {
             let table = test_domain::pfns(&domain);
             let (page, first) = (random.below(8), random.below(100));
             let all = mapping(page, first, PAGES - page)?;
-            let mut cursor = Cursor::new();
+            let mut kept = Cursor::new();
 
-            // In order, or not; cut short, or not.
+            // In order, or not; cut short, or not; by a cursor that has read other ranges, or not.
             for _ in 0..20 {
                 let mut index = all.pages.first + random.below(all.pages.len());
-                while index <= all.pages.last && random.below(10) != 0 {
-                    let range = PageRange {
-                        first: index,
-                        last: all.pages.last.min(index + random.below(PAGES)),
-                    };
-                    let run = cursor.read(&all, &domain, range);
+                let last = all.pages.last.min(index + random.below(PAGES));
+                let mut new = Cursor::new();
+                while index <= last && random.below(10) != 0 {
+                    let range = PageRange { first: index, last };
+                    let run = new.read(&all, &domain, range);
+                    let other = kept.read(&all, &domain, range);
 
                     assert!(0 < run.len && run.len <= range.len());
                     for n in 0..run.len {
@@ -408,6 +409,8 @@ mod tests {
                     // As long as it gets.
                     let next = table.get(page + index - first + run.len);
                     assert!(run.len == range.len() || next != Some(&(run.pfn + run.len)));
+                    // Or shorter, where an earlier range ended.
+                    assert!(other.pfn == run.pfn && 0 < other.len && other.len <= run.len);
                     index += run.len;
                 }
             }
