@@ -28,7 +28,6 @@ use kernel::{
     iommu::domain::{
         DirtyReader,
         Domain,
-        IotlbGather,
         OwnedDomain,
         PhysRun, //
     },
@@ -98,16 +97,12 @@ impl PagingDomain {
     /// As [`Self::unmap`] for several ranges, with one flush of the IOMMU's caches for all of them.
     #[inline]
     pub(crate) fn unmap_many(&self, ranges: impl Iterator<Item = IovaRange>) {
-        pin_init::stack_pin_init!(let gather = IotlbGather::new(&self.0));
+        let ranges = ranges.map(|range| (range.start, size_of_range(range)));
 
-        for range in ranges {
-            let size = size_of_range(range);
-
-            // SAFETY: See the contract at the top of this file.
-            let done = unsafe { gather.as_mut().unmap(range.start, size) };
-            kernel::warn_on!(done != size);
-        }
-        // The end of the gather flushes.
+        // SAFETY: See the contract at the top of this file.
+        let all = unsafe { self.0.unmap_many(ranges) };
+        // Memory that stays mapped while its pins go would be open to devices.
+        kernel::warn_on!(!all);
     }
 
     /// The physical address behind `iova`; zero if nothing is mapped there.

@@ -353,15 +353,13 @@ impl Emptied {
 
     /// Whether an area may go this way.
     #[inline]
-    pub(super) fn takes(
-        &self,
-        mapping: &Mapping,
-        live: &Live,
-        domains: &[Arc<PagingDomain>],
-    ) -> bool {
-        live.known
-            || !live.is_stored()
-            || mapping.pages.len() <= Self::AREA_PAGES && live.pages.is_known(mapping, domains)
+    pub(super) fn takes(&self, area: &Area, domains: &[Arc<PagingDomain>]) -> bool {
+        area.live().is_some_and(|live| {
+            live.known
+                || !live.is_stored()
+                || area.mapping.pages.len() <= Self::AREA_PAGES
+                    && live.pages.is_known(&area.mapping, domains)
+        })
     }
 
     /// Adds an area that may, which is live.
@@ -408,7 +406,7 @@ impl Emptied {
     }
 
     /// Unpins the pages of all areas, which were unmapped, and frees them.
-    #[inline]
+    #[inline(always)]
     pub(super) fn release(&mut self, domains: &[Arc<PagingDomain>]) {
         while let Some(mut node) = self.head.take() {
             let area = node.value_mut();

@@ -438,11 +438,9 @@ impl IoPagetable {
             let next = space.empty_some(&domains, progress, &mut emptied);
 
             emptied.unmap_from(&domains.list);
-            if emptied.has_files() {
-                emptied.release(&domains.list);
-            }
-            drop(space);
+            let locked = emptied.has_files().then_some(space);
             emptied.release(&domains.list);
+            drop(locked);
             match next? {
                 Next::End => return Ok(None),
                 Next::Accessed(range) => return Ok(Some(range)),
@@ -493,9 +491,10 @@ impl Unmap {
     /// An area is, or will be, unmapped. What others map behind our back into IOVA that is done
     /// stays.
     #[inline]
-    fn advance(&mut self, mapping: &Mapping) {
-        self.bytes = self.bytes.wrapping_add(mapping.len());
-        self.rest = self.rest.and_then(|rest| rest.after(mapping.iova.last));
+    fn advance(&mut self, iova: IovaRange) {
+        // No area has all there is, so that it has a length.
+        self.bytes = self.bytes.wrapping_add(iova.len().unwrap_or(0));
+        self.rest = self.rest.and_then(|rest| rest.after(iova.last));
     }
 }
 
@@ -531,26 +530,27 @@ impl IovaSpace {
                 break;
             };
             let area = entry.value_mut();
-            let mapping = *area.mapping();
+            let iova = area.mapping().iova;
             let live = area.live_mut().ok_or(EBUSY)?;
 
             if live.is_locked() {
                 return Err(EBUSY);
             }
-            if !rest.covers(mapping.iova) {
+            if !rest.covers(iova) {
                 return Err(ENOENT);
             }
-            if mapping.iova.start != rest.start {
+            if iova.start != rest.start {
                 progress.tries = 0;
             }
             if live.is_accessed() {
                 live.prevent_access = true;
-                progress.rest = IovaRange::new(mapping.iova.start, rest.last);
-                return Ok(Next::Accessed(mapping.iova));
+                progress.rest = IovaRange::new(iova.start, rest.last);
+                return Ok(Next::Accessed(iova));
             }
 
-            progress.advance(&mapping);
-            if !emptied.takes(&mapping, live, &domains.list) {
+            progress.advance(iova);
+            if !emptied.takes(area, &domains.list) {
+                let mapping = *area.mapping();
                 let live = area.take_live().ok_or(EBUSY)?;
 
                 return Ok(Next::Alone(mapping, live));

@@ -375,8 +375,11 @@ impl<L: Links, T> Tree<L, T> {
 }
 
 impl<L: Links, T> Drop for Tree<L, T> {
+    #[inline]
     fn drop(&mut self) {
-        self.retain(|_| false);
+        if !self.is_empty() {
+            self.retain(|_| false);
+        }
     }
 }
 

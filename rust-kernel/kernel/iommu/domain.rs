@@ -227,6 +227,34 @@ impl Domain {
         unsafe { bindings::iommu_unmap(self.as_raw(), iova, size) }
     }
 
+    /// As [`Self::unmap`] for several ranges `(iova, size)`, with one wait for all of them.
+    ///
+    /// Returns whether each of them is unmapped now, and nothing else.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::unmap`], for each of the ranges until the end.
+    #[inline]
+    pub unsafe fn unmap_many(&self, ranges: impl Iterator<Item = (usize, usize)>) -> bool {
+        let mut gather = MaybeUninit::uninit();
+        let mut all = true;
+
+        // SAFETY: This initialises the whole structure, which is not moved.
+        unsafe { bindings::iommu_iotlb_gather_init(gather.as_mut_ptr()) };
+        for (iova, size) in ranges {
+            // SAFETY: The domain is valid by the type invariant, the gather is initialised and
+            // belongs to this domain; the range is the caller's by the contract of this function.
+            let done = unsafe {
+                bindings::iommu_unmap_fast(self.as_raw(), iova, size, gather.as_mut_ptr())
+            };
+
+            all &= done == size;
+        }
+        // SAFETY: As above. What was gathered is given up.
+        unsafe { bindings::iommu_iotlb_sync(self.as_raw(), gather.as_mut_ptr()) };
+        all
+    }
+
     /// The physical address behind `iova`, or [`None`] if nothing is mapped there.
     ///
     /// (A mapping of physical address zero cannot be told from no mapping; the C API is alike.)
