@@ -654,13 +654,16 @@ impl<'a> PinQueue<'a> {
     /// All pages in the queue, which stay there, as `(pfn, len)`, if they are one run.
     #[inline]
     pub fn only_run(&self) -> Option<(usize, usize)> {
-        self.run_at(0, usize::MAX)
-            .filter(|&(_, len)| self.more.is_none() && len == self.tail - self.head)
+        let mut runs = self.runs();
+        let run = runs.next()?;
+
+        runs.next().is_none().then_some(run)
     }
 
     /// The runs of the pages in the queue, which stay there, each as `(pfn, len)`.
     #[inline]
     pub fn runs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let queued = self.tail - self.head;
         let mut skip = 0;
         let mut more = self.more.as_ref().map(|more| (more.pfn, more.len));
 
@@ -670,7 +673,14 @@ impl<'a> PinQueue<'a> {
             };
 
             skip += len;
-            Some((pfn, len))
+            // A folio that was pinned as a whole goes on behind its first page.
+            let rest = match more {
+                Some((next, rest)) if skip == queued && next == pfn + len => rest,
+                _ => return Some((pfn, len)),
+            };
+
+            more = None;
+            Some((pfn, len + rest))
         })
     }
 
