@@ -181,6 +181,23 @@ mod tests {
         )
     }
 
+    /// The next aligned start after one at the top of the space is not at its bottom.
+    #[test]
+    fn alignment_does_not_wrap() {
+        let last = usize::MAX - PAGE_SIZE;
+
+        for alignment in [2 * PAGE_SIZE, 1 << 21, 1 << 30] {
+            let request = Request {
+                len: PAGE_SIZE,
+                alignment,
+                page_offset: 0,
+            };
+            assert_eq!(request.place(IovaRange { start: last, last }), None);
+            let start = usize::MAX - alignment + 2;
+            assert_eq!(request.place(IovaRange { start, last }), None);
+        }
+    }
+
     #[test]
     fn requests_that_cannot_be_met() {
         let error = |address, len, required| Request::new(address, len, required).err();
