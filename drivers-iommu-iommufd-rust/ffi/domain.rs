@@ -293,6 +293,7 @@ impl Dirty<'_, '_> {
     /// # Errors
     ///
     /// [`EINVAL`] for what is not in the window, or what the IOMMU driver says.
+    #[inline]
     pub(crate) fn read(&mut self, range: IovaRange) -> Result {
         if self.window.is_some_and(|window| !window.covers(range)) {
             return Err(EINVAL);

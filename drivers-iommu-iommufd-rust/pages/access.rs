@@ -23,11 +23,11 @@ use super::{
         RunList, //
     },
     source::{
+        Few,
         Reader,
         Room,
         Source, //
     },
-    tiers::Holder,
     Inner,
     Pages, //
 };
@@ -152,61 +152,67 @@ impl Inner {
         range: PageRange,
         list: &mut RunList,
     ) -> Result {
-        let mut rest = Some(range);
-        let mut res = Ok(());
-
-        while let (Ok(()), Some(range)) = (res, rest) {
-            let (holder, last) = self.tiers.holder(range);
-            let span = PageRange { last, ..range };
-
-            res = match holder {
-                // They are in memory already, and overlapping accesses are common.
-                Holder::Access(runs) => append(list, runs, span),
-                Holder::Domain(_) | Holder::Nobody => self.collect_span(source, dirty, span, list),
-            };
-            rest = PageRange::new(last.wrapping_add(1), range.last);
+        let mut room = Room::new();
+        if self.tiers.is_empty() && self.collect_few(source, dirty, range, &mut room, list)? {
+            return Ok(());
         }
+
+        let mut reader = Reader::new(source, range, &mut room)?;
+        // A run that was read, but is not in the list.
+        let mut stray: Option<Run> = None;
+
+        let res = reader.try_for_each(self, |run| {
+            list.push(run, GFP_KERNEL_ACCOUNT).map_err(|_| {
+                stray = Some(run);
+                ENOMEM
+            })?;
+            storing_may_fail()
+        });
+        let res = res.and_then(|()| reader.settle(self));
+        reader.finish(self);
+
         if res.is_err() {
             self.unpin_list(dirty, list);
+            if let Some(run) = stray {
+                self.unpin_unheld(dirty, list.end(), run);
+            }
             self.account.settle_less(None);
         }
         res
     }
 
-    /// Appends the PFNs of a span that no access holds. On error the list has some of them.
-    fn collect_span(
+    /// As [`Self::collect`], for pages that nobody holds and that one call can pin. Tells whether
+    /// it is done.
+    fn collect_few(
         &mut self,
         source: &Source,
         dirty: bool,
-        span: PageRange,
+        range: PageRange,
+        room: &mut Room,
         list: &mut RunList,
-    ) -> Result {
-        let mut room = Room::new();
-        let mut reader = Reader::new(source, span, &mut room)?;
-        // A run that was read, but is not in the list.
-        let mut stray: Option<Run> = None;
-
-        let res = loop {
-            let run = match reader.next(self) {
-                Ok(Some(run)) => run,
-                Ok(None) => break reader.settle(self),
-                Err(err) => break Err(err),
-            };
-            if list.push(run, GFP_KERNEL_ACCOUNT).is_err() {
-                stray = Some(run);
-                break Err(ENOMEM);
-            }
-            // In C, each span of PFNs is stored in an XArray, and tests let this fail.
-            if should_fail() {
-                break Err(EINVAL);
-            }
-        };
-        reader.finish(self);
-
-        if let Some(run) = stray {
-            self.unpin_unheld(dirty, list.end(), run);
+    ) -> Result<bool> {
+        let mut few = Few::new(room);
+        if !few.pin(source, range)? {
+            return Ok(false);
         }
-        res
+
+        self.account.pinned(range.len());
+        let res = few
+            .runs()
+            .try_for_each(|run| {
+                list.push(run, GFP_KERNEL_ACCOUNT)?;
+                storing_may_fail()
+            })
+            .and_then(|()| self.account.settle(None));
+
+        if res.is_ok() {
+            few.store();
+        } else {
+            few.unpin(dirty);
+            self.account.unpinned(range.len());
+            self.account.settle_less(None);
+        }
+        res.map(|()| true)
     }
 
     /// Unpins the pages of a list that nobody holds.
@@ -237,10 +243,12 @@ impl Inner {
     }
 }
 
-/// Appends what another list tells of `range`.
-fn append(list: &mut RunList, from: &RunList, range: PageRange) -> Result {
-    from.iter_range(range)
-        .try_for_each(|(_, run)| list.push(run, GFP_KERNEL_ACCOUNT).map_err(Into::into))
+/// In C, each span of PFNs is stored in an XArray, and tests let this fail.
+fn storing_may_fail() -> Result {
+    if should_fail() {
+        return Err(EINVAL);
+    }
+    Ok(())
 }
 
 /// Names the pages of a list in `out`.

@@ -580,6 +580,7 @@ impl<'d> DirtyReader<'d> {
     ///
     /// Nothing of `[iova, iova + size)` may be mapped or unmapped at the same time. It must lie
     /// within the range of the bitmap, if there is one.
+    #[inline]
     pub unsafe fn read(self: Pin<&mut Self>, iova: usize, size: usize) -> Result {
         let this = self.project();
         let domain = this.gather.domain;
