@@ -145,8 +145,9 @@ void report_value(const char *op, const char *memory, size_t size, u64 value,
 {
 	if (!wanted(op))
 		return;
-	printf("bench %s %s %s %s %llu %s\n", implementation, op, memory,
-	       size_text(size), (unsigned long long)value, unit);
+	/* Memory that others give back meanwhile makes less than nothing. */
+	printf("bench %s %s %s %s %lld %s\n", implementation, op, memory,
+	       size_text(size), (long long)value, unit);
 	fflush(stdout);
 }
 
