@@ -68,9 +68,16 @@ TOOLBOX_ID=$( (grep -v -e '^#' -e '^KERNEL' "$TOP/scripts/versions"
 	       sed -n '/^# recipe {/,/^# }/p' "$TOP/scripts/toolbox") | sha256sum | cut -c1-12)
 TOOLBOX_DIR=$CACHE/toolbox-$TOOLBOX_ID
 
-# LLVM= given but empty means GCC, as in the kernel; not given, it is the toolbox's clang, or the host's default one.
+# LLVM= given but empty means GCC, as in the kernel; not given, it is the toolbox's clang, or the host's: the one without
+# a number in its name, else the newest. A host without clang uses GCC.
 if [ -z "${LLVM+set}" ]; then
-	if [ "$TOOLBOX" = host ]; then LLVM=1; else LLVM=-$LLVM_MAJOR; fi
+	if [ "$TOOLBOX" != host ]; then
+		LLVM=-$LLVM_MAJOR
+	elif command -v clang >/dev/null; then
+		LLVM=1
+	else
+		LLVM=$(compgen -c clang- | sed -n -E 's/^clang(-[0-9]+)$/\1/p' | sort -V | tail -n 1)
+	fi
 fi
 
 # ---- speech ---------------------------------------------------------------------------------------------------------
