@@ -15,9 +15,9 @@
 //!    too;
 //! 3. the source ([`source`]), where it has to be pinned first.
 //!
-//! [`tiers`] knows the holders, [`record`] names the domains among them, [`fill`] and [`drain`] move
-//! PFNs in and out of these, [`account`] pays, [`run`] has the arithmetic of PFNs. Memory of devices
-//! goes its own way, see [`dmabuf`].
+//! [`tiers`] knows the holders, [`record`] names the domains among them, [`fill`] and [`drain`]
+//! move PFNs in and out of these, [`account`] pays, [`run`] has the arithmetic of PFNs. Memory of
+//! devices goes its own way, see [`dmabuf`].
 //!
 //! One principle: giving back never fails. What could need memory to be given back has it from the
 //! start, or does without.

@@ -6,10 +6,9 @@
 //! known before: from the record of the area, or else by asking the domain. Nothing here fails or
 //! needs memory.
 //!
-//! Most areas that go are small, known and the only ones that show their pages. These are taken out
-//! of the tiers first ([`Pages::detach`](super::Pages::detach)), unmapped many at a time with one
-//! flush, and then unpinned without any lock of the areas. The others go one by one, under the
-//! mutex of their pages.
+//! Most areas that go are small, and their PFNs are known. These are unmapped many at a time with
+//! one flush, and then released ([`Pages::release`](super::Pages::release)). The others go one by
+//! one, and are unmapped here.
 //!
 //! Locks: see [`super::domain`].
 #![forbid(unsafe_code)]
@@ -78,6 +77,11 @@ impl Inner {
         domain: &PagingDomain,
         runs: Option<&RunList>,
     ) {
+        // Where there is nothing to unpin, PFNs are of no interest.
+        if self.tiers.hold_all(range) {
+            domain.unmap(mapping.iova_of(range));
+            return;
+        }
         match runs {
             Some(runs) => self.drain_known(dirty, mapping, range, domain, runs),
             None => self.drain_unknown(dirty, mapping, range, domain),
@@ -126,12 +130,6 @@ impl Inner {
             read.try_reserve(range.len().min(memory_limit() / size_of::<PhysRun>()));
         }
         while let Some(range) = rest {
-            // Where there is nothing to unpin, PFNs are of no interest.
-            if self.tiers.hold_all(range) {
-                domain.unmap(mapping.iova_of(range));
-                return;
-            }
-
             let runs = read.read(domain, mapping.iova_of(range));
             let pages = runs.iter().map(|phys| pfns_of(phys).len).sum::<usize>();
             // What is mapped is there.

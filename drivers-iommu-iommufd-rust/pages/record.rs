@@ -305,8 +305,8 @@ impl Cursor {
         }
     }
 
-    /// A run from the front of `range`, which is within `mapping`. It is as long as possible, unless
-    /// an earlier range ended within it.
+    /// A run from the front of `range`, which is within `mapping`. It is as long as possible,
+    /// unless an earlier range ended within it.
     pub(super) fn read(
         &mut self,
         mapping: &Mapping,

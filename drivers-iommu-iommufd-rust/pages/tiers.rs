@@ -124,8 +124,8 @@ impl Tiers {
     }
 }
 
-/// The last index before a holder that starts at `start`, if `first` is before it, [`None`] if it is
-/// in it. The holder is one that ends at `first` or later.
+/// The last index before a holder that starts at `start`, if `first` is before it, [`None`] if it
+/// is in it. The holder is one that ends at `first` or later.
 #[inline]
 fn before(start: usize, first: usize) -> Option<usize> {
     (first < start).then(|| start - 1)
