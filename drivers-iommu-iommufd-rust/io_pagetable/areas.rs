@@ -10,8 +10,8 @@
 //!
 //! In both transitions the area only keeps its IOVA occupied: one thread has what belongs to it,
 //! and comes back for the area by its IOVA, which no other area can have in the meantime. An area
-//! that is small and simple skips them: it is put into the tree when it is in all domains, and taken
-//! out of both with the lock held (see [`Emptied`]).
+//! that is small and simple skips them: it is put into the tree when it is in all domains, and
+//! taken out of both with the lock held (see [`Emptied`]).
 //!
 //! The tree knows the gaps between areas, for the choice of IOVA.
 //!

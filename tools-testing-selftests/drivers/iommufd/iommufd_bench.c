@@ -9,8 +9,8 @@
  *     bench <implementation> <operation> <memory> <size> <cost> <unit> [<ns>]
  *
  * where the cost is that of the whole system call, the least of the repeats,
- * and so is the wall time where the cost is not that already. A device has to be bound to vfio-pci (or any driver with a VFIO cdev); it does
- * no DMA.
+ * and so is the wall time where the cost is not that already. A device has to
+ * be bound to vfio-pci (or any driver with a VFIO cdev); it does no DMA.
  *
  * To compare implementations fairly they are measured on the same physical
  * memory: with -i, each kind of memory is allocated once, and the command of
