@@ -141,7 +141,7 @@ int done(struct worker *w, enum op which, int rc, ...);
 void nap(struct worker *w, unsigned int us);
 /* Destroy what others use in passing: nothing depends on it. */
 int destroy(struct worker *w, u32 id);
-/* Destroy what somebody may depend on: USER says who. */
+/* Destroy what somebody may depend on for a moment: USER says who. */
 int destroy_unless(struct worker *w, u32 id, const char *user);
 /* Two IOASes; a device on the first, and a HWPT of each. */
 int setup_ioas(struct session *s);

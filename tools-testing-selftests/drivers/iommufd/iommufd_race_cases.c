@@ -14,6 +14,9 @@
 #include "iommufd_race.h"
 #include "kselftest.h"
 
+/* How often who depends on something is asked to let go. */
+#define LET_GO_TRIES 2000
+
 void nap(struct worker *w, unsigned int us)
 {
 	usleep(below(&w->rng, us));
@@ -30,15 +33,26 @@ int destroy(struct worker *w, u32 id)
 	return rc;
 }
 
-/* Destroy what somebody may depend on: USER says who. */
+/*
+ * Destroy what somebody may depend on for a moment: USER says who. Nobody new
+ * may come, so that it succeeds in the end, however slow the machine, when the
+ * session is over at the latest. The longer it takes, the longer the naps: a
+ * slow USER makes for some refusals, not for thousands.
+ */
 int destroy_unless(struct worker *w, u32 id, const char *user)
 {
+	unsigned int i;
 	int rc;
 
-	while ((rc = TRY(w, OP_DESTROY, do_destroy(w->s->fd, id), ENOENT,
-			 EBUSY)) == -EBUSY && !get(&w->s->stop))
-		nap(w, 500);
-	return rc;
+	for (i = 0; i < LET_GO_TRIES; i++) {
+		rc = TRY(w, OP_DESTROY, do_destroy(w->s->fd, id), ENOENT,
+			 EBUSY);
+		if (rc != -EBUSY)
+			return rc;
+		nap(w, i < 8 ? 500 << i : 100000);
+	}
+	/* More than a minute of naps: nothing explains one more. */
+	return TRY(w, OP_DESTROY, do_destroy(w->s->fd, id), ENOENT);
 }
 
 int setup_ioas(struct session *s)

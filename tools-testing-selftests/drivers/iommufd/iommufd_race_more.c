@@ -380,6 +380,7 @@ void turn_mmap(struct session *s, struct worker *w)
 {
 	struct iommu_viommu_selftest data = { .in_data = MAGIC };
 	u32 id;
+	int rc;
 
 	if (w->number) {
 		use_mapping(w, w->number == 1);
@@ -390,10 +391,14 @@ void turn_mmap(struct session *s, struct worker *w)
 		return;
 	set(&s->offset, data.out_mmap_offset);
 	nap(w, 3000);
-	/* Each mapping depends on it, a child's too. */
-	destroy_unless(w, id, "a mapping");
-	if (get(&s->stop))
-		set(&s->offset, 0);
+	/*
+	 * Each mapping depends on it, a child's too, and as long as the offset
+	 * is known there may be no moment without one.
+	 */
+	rc = TRY(w, OP_DESTROY, do_destroy(s->fd, id), EBUSY);
+	set(&s->offset, 0);
+	if (rc == -EBUSY)
+		destroy_unless(w, id, "a mapping");
 }
 
 /* ---- change of process --------------------------------------------------- */
