@@ -11,30 +11,24 @@
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
-use super::{
-    Mm,
-    MmWithUser, //
-};
 use crate::{
-    alloc::{
-        AllocError,
-        Flags, //
-    },
+    alloc::Flags,
     bindings,
     error::to_result,
     page::PAGE_SIZE,
-    prelude::*,
-    sync::aref::ARef,
-    types::NotThreadSafe, //
+    prelude::*, //
 };
-use core::{
-    marker::PhantomData,
-    mem::{
-        ManuallyDrop,
-        MaybeUninit, //
-    },
-    ptr::NonNull, //
+use core::mem::ManuallyDrop;
+
+mod remote;
+mod slots;
+
+pub use self::{
+    remote::RemoteMm,
+    slots::PinRoom, //
 };
+
+pub(super) use self::slots::Slots;
 
 /// Whether neighbouring PFNs always have neighbouring `struct page`s.
 const MEMMAP_IS_LINEAR: bool = cfg!(any(CONFIG_FLATMEM, CONFIG_SPARSEMEM_VMEMMAP));
@@ -272,74 +266,6 @@ unsafe fn unpin(pfn: usize, len: usize, dirty: bool) {
     }
 }
 
-/// Memory for a small queue of pages or folios, to be put on the stack.
-///
-/// It belongs to the caller so that a queue is cheap to move.
-pub struct PinRoom<const N: usize>([MaybeUninit<NonNull<c_void>>; N]);
-
-impl<const N: usize> PinRoom<N> {
-    /// Creates room for `N` pages or folios.
-    #[inline]
-    pub const fn new() -> Self {
-        Self([MaybeUninit::uninit(); N])
-    }
-}
-
-impl<const N: usize> Default for PinRoom<N> {
-    #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Room for pointers of type `*mut T`, on the stack or allocated.
-///
-/// # Invariants
-///
-/// There is memory for `capacity` pointers at `slots`, which nobody else uses during `'a`; it
-/// belongs to `_heap` if that has any.
-pub(super) struct Slots<'a, T> {
-    slots: NonNull<*mut T>,
-    capacity: usize,
-    // An empty vector would call the allocator when it is dropped.
-    _heap: Option<KVec<MaybeUninit<NonNull<T>>>>,
-    _room: PhantomData<&'a mut [MaybeUninit<NonNull<T>>]>,
-}
-
-impl<'a, T> Slots<'a, T> {
-    #[inline]
-    pub(super) fn new<const N: usize>(room: &'a mut PinRoom<N>) -> Self {
-        // INVARIANT: All pointers have the same size, and `room` stays borrowed.
-        Self {
-            slots: NonNull::from(&mut room.0).cast(),
-            capacity: N,
-            _heap: None,
-            _room: PhantomData,
-        }
-    }
-
-    /// Allocates room for `count` pointers. What was in the old one is forgotten.
-    pub(super) fn allocate(&mut self, count: usize, flags: Flags) -> Result<(), AllocError> {
-        let mut heap = KVec::with_capacity(count, flags)?;
-
-        // INVARIANT: A vector has memory for as many elements as it has capacity, at this address.
-        self.slots = NonNull::new(heap.as_mut_ptr()).ok_or(AllocError)?.cast();
-        self.capacity = count;
-        self._heap = Some(heap);
-        Ok(())
-    }
-
-    #[inline]
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    #[inline]
-    pub(super) fn as_ptr(&self) -> *mut *mut T {
-        self.slots.as_ptr()
-    }
-}
-
 /// A queue of pinned user pages, filled by GUP, drained as runs.
 ///
 /// A small queue needs no memory but that on the stack. Pages that are still in it when it is
@@ -503,23 +429,9 @@ impl<'a> PinQueue<'a> {
         if n == 0 {
             return Ok(0);
         }
-        mm.lock();
 
-        let mut locked: c_int = 1;
-        // SAFETY: `mm` has users, and we hold its lock for reading. The slots have room for `n`
-        // pages, and any address is fine.
-        let ret = unsafe {
-            bindings::pin_user_pages_remote(
-                mm.mm.as_raw(),
-                addr,
-                n,
-                flags.0,
-                self.slots.as_ptr(),
-                &mut locked,
-            )
-        };
-        // INVARIANT: GUP says whether it has given up the lock.
-        mm.locked = locked != 0;
+        // SAFETY: The slots have room for `n` pages.
+        let ret = unsafe { mm.pin(addr, n, flags, self.slots.as_ptr()) };
         // SAFETY: The queue was empty and GUP filled in and pinned `ret` pages.
         unsafe { self.finish(ret) }
     }
@@ -733,58 +645,5 @@ impl Drop for PinQueue<'_> {
         if !self.is_empty() {
             self.clear();
         }
-    }
-}
-
-/// The memory of another process, to pin pages from.
-///
-/// The `mmap` lock is taken at the first use and then kept, as long as GUP does not need to give it
-/// up: taking it for each call is slow. As long as it may be held, nothing may be done that needs
-/// this lock, or one that is taken outside of it: call [`Self::unlock`] first.
-///
-/// # Invariants
-///
-/// `locked` means that this task holds the `mmap` lock of `mm` for reading, on behalf of `self`.
-pub struct RemoteMm {
-    mm: ARef<MmWithUser>,
-    locked: bool,
-    // The lock belongs to the task.
-    _nts: NotThreadSafe,
-}
-
-impl RemoteMm {
-    /// Keeps the memory of a process from going away. [`None`] if it is gone already.
-    pub fn new(mm: &Mm) -> Option<Self> {
-        // INVARIANT: Not locked.
-        Some(Self {
-            mm: mm.mmget_not_zero()?,
-            locked: false,
-            _nts: NotThreadSafe,
-        })
-    }
-
-    fn lock(&mut self) {
-        if !self.locked {
-            // SAFETY: `mm` is valid.
-            unsafe { bindings::mmap_read_lock(self.mm.as_raw()) };
-            // INVARIANT: Just taken.
-            self.locked = true;
-        }
-    }
-
-    /// Gives up the lock, if it is held.
-    pub fn unlock(&mut self) {
-        if self.locked {
-            // SAFETY: By the type invariant we hold it.
-            unsafe { bindings::mmap_read_unlock(self.mm.as_raw()) };
-            // INVARIANT: Just given up.
-            self.locked = false;
-        }
-    }
-}
-
-impl Drop for RemoteMm {
-    fn drop(&mut self) {
-        self.unlock();
     }
 }
