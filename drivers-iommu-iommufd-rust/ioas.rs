@@ -34,6 +34,10 @@ use crate::{
     },
     range::IovaRange, //
 };
+use core::ops::{
+    Deref,
+    DerefMut, //
+};
 use kernel::{
     bindings,
     interval_tree::{
@@ -50,7 +54,8 @@ use kernel::{
     uaccess::{
         UserPtr,
         UserSlice, //
-    }, //
+    },
+    warn_on, //
 };
 
 /// An I/O address space, `struct iommufd_ioas` of which C knows the first field.
@@ -62,7 +67,30 @@ pub(crate) struct Ioas {
     /// The ids of the paging HWPTs of this IOAS. Held while one is found or made for a device that
     /// is being attached.
     #[pin]
-    pub(crate) hwpts: Mutex<KVec<u32>>,
+    pub(crate) hwpts: Mutex<HwptIds>,
+}
+
+/// Ids of HWPTs, each of which leaves before its IOAS goes.
+pub(crate) struct HwptIds(KVec<u32>);
+
+impl Deref for HwptIds {
+    type Target = KVec<u32>;
+
+    fn deref(&self) -> &KVec<u32> {
+        &self.0
+    }
+}
+
+impl DerefMut for HwptIds {
+    fn deref_mut(&mut self) -> &mut KVec<u32> {
+        &mut self.0
+    }
+}
+
+impl Drop for HwptIds {
+    fn drop(&mut self) {
+        warn_on!(!self.0.is_empty());
+    }
 }
 
 impl Kind for Ioas {
@@ -75,7 +103,7 @@ impl Ioas {
     fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             iopt <- IoPagetable::new(),
-            hwpts <- new_mutex!(KVec::new(), "iommufd_ioas::mutex"),
+            hwpts <- new_mutex!(HwptIds(KVec::new()), "iommufd_ioas::mutex"),
         }? Error)
     }
 
