@@ -27,10 +27,19 @@
 #include "iommufd_fuzz.h"
 #include "kselftest.h"
 
-/* No call takes this long, on however slow a machine. */
+/*
+ * A call hangs if it takes this long while so many others come and go; with no
+ * others, if it takes ten minutes. A slow machine is slow for all of them.
+ */
 #define HANG_NS (30 * 1000000000ULL)
-/* From SIGKILL until the process is gone. */
+#define HANG_CALLS 2000
+#define HANG_ALONE_NS (600 * 1000000000ULL)
+/*
+ * From SIGKILL until the process is gone. What takes longer is tried again: a
+ * call that cannot be killed takes long each time, a busy machine does not.
+ */
 #define KILL_NS (2 * 1000000000ULL)
+#define KILL_TRIES 5
 #define CALLS_FOR_SUCCESS 400000
 /* Memory that may be gone at the end: caches of the kernel's own. */
 #define DRIFT_KB 16384
@@ -93,17 +102,29 @@ static unsigned int read_log(int log, bool show)
 	return lines;
 }
 
-static const char *hanging(void)
+/* A call that hangs; CALLS is how many there have been. */
+static const char *hanging(u64 calls)
 {
+	/* Since when each call has been going on, and CALLS when it was seen. */
+	static struct {
+		u64 since, calls;
+	} seen[PROCESSES][THREADS];
 	unsigned int i, j;
 
 	for (i = 0; i < PROCESSES; i++)
 		for (j = 0; j < THREADS; j++) {
 			struct gauge *g = &board->gauges[i][j];
 			u64 since = __atomic_load_n(&g->since, __ATOMIC_ACQUIRE);
+			u64 now = now_ns();
 
-			if (since && now_ns() > since + HANG_NS)
+			if (since != seen[i][j].since) {
+				seen[i][j].since = since;
+				seen[i][j].calls = calls;
+			} else if (since && (now > since + HANG_ALONE_NS ||
+					     (now > since + HANG_NS &&
+					      calls > seen[i][j].calls + HANG_CALLS))) {
 				return g->what;
+			}
 		}
 	return NULL;
 }
@@ -203,7 +224,7 @@ static void run_fuzz(const struct options *options)
 		}
 		usleep(5000);
 		calls = sum_calls(&good);
-		hang = hanging();
+		hang = hanging(calls);
 	} while (calls < options->calls && !hang);
 
 	for (i = 0; i < options->processes; i++)
@@ -501,14 +522,19 @@ static void run_demands(const struct options *options, unsigned int rounds)
 {
 	long long pinned = pages_pinned_at_rest();
 	u64 rng = options->seed, took, worst;
-	unsigned int i, j, in_time;
+	unsigned int i, j, tries, after_ms, in_time;
 	bool ended;
 
 	for (i = 0; i < ARRAY_SIZE(demands); i++) {
 		in_time = 0;
 		for (worst = 0, j = 0; j < rounds; j++) {
 			/* In the midst of it, at different places. */
-			took = kill_one(i, 20 + below(&rng, 800), &ended);
+			after_ms = 20 + below(&rng, 800);
+			tries = 0;
+			do {
+				took = kill_one(i, after_ms, &ended);
+			} while (took >= KILL_NS && took != UINT64_MAX &&
+				 ++tries < KILL_TRIES);
 			in_time += ended;
 			if (took > worst)
 				worst = took;

@@ -624,8 +624,8 @@ static bool has_room(void)
 
 static void run_killed(u64 seed, unsigned int rounds)
 {
-	long long left;
-	unsigned int i, j, most = 0;
+	long long left, pinned, most = 0;
+	unsigned int i, j;
 	pthread_t thread;
 	struct world w;
 	int status;
@@ -644,16 +644,25 @@ static void run_killed(u64 seed, unsigned int rounds)
 				pthread_create(&thread, NULL, churn, &w);
 			pause();
 		}
-		usleep(20000 + below(&rng, 100000));
-		if (status_pages(pid, "VmPin") > most)
-			most = status_pages(pid, "VmPin");
-		kill(pid, SIGKILL);
-		waitpid(pid, &status, 0);
+		/* Once it has something to lose, which takes a minute at most. */
+		for (j = 0; !waitpid(pid, &status, WNOHANG); j++) {
+			pinned = status_pages(pid, "VmPin");
+			if (pinned <= 0 && j < 60000) {
+				usleep(1000);
+				continue;
+			}
+			if (pinned > most)
+				most = pinned;
+			usleep(below(&rng, 100000));
+			kill(pid, SIGKILL);
+			waitpid(pid, &status, 0);
+			break;
+		}
 		if (WIFEXITED(status))
 			ksft_print_msg("it could not be set up\n");
 	}
 	left = pages_left_pinned(pinned_before);
-	ksft_print_msg("%u processes killed, with up to %u pages pinned; %lld pages left pinned\n",
+	ksft_print_msg("%u processes killed, with up to %lld pages pinned; %lld left pinned\n",
 		       rounds, most, left);
 	ksft_test_result(most && !left && has_room(),
 			 "killed processes leave nothing\n");
