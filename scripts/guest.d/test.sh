@@ -16,6 +16,7 @@ suite_fail_nth || rc=1
 suite_fault_sweep -q || rc=1
 suite_vfio_selftests nvme || rc=1
 suite_memlock 300 6 || rc=1
+suite_edges || rc=1
 suite_fuzz 20000 1 || rc=1
 suite leaks sh /guest/leaks || rc=1
 suite unload sh /guest/unload || rc=1

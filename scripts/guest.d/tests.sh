@@ -65,6 +65,12 @@ suite_memlock()
 	suite iommufd_memlock $tests/iommufd_memlock -n "$1" -k "$2" -s "${SEED:-1}"
 }
 
+# suite_edges: at and beyond the last of what there is.
+suite_edges()
+{
+	suite iommufd_edges $tests/iommufd_edges
+}
+
 # KUnit runs its suites whenever a module with some is loaded. Once is enough.
 no_kunit()
 {
