@@ -7,5 +7,6 @@ stress_part()
 	suite_iommufd || part_rc=1
 	rmmod iommufd || part_rc=1
 	suite_race "" "$(scaled 20)" || part_rc=1
+	suite kcsan sh /guest/kcsan || part_rc=1
 	return $part_rc
 }
