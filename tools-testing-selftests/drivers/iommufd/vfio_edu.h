@@ -33,6 +33,10 @@
 
 #include "kselftest_harness.h"
 
+/* A test that takes so many seconds hangs, on however slow a machine. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 300
+
 #define EDU_VENDOR 0x1234
 #define EDU_DEVICE 0x11e8
 
@@ -466,6 +470,24 @@ static void sleep_ms(long ms)
 	nanosleep(&time, NULL);
 }
 
+/* Map BAR 0, and let the device answer there and do DMA. */
+static int edu_open_bar(int device, void **bar, size_t *size)
+{
+	struct vfio_region_info info;
+	int rc;
+
+	rc = vfio_region(device, VFIO_PCI_BAR0_REGION_INDEX, &info);
+	if (rc)
+		return rc;
+	*size = info.size;
+	*bar = mmap(NULL, info.size, PROT_READ | PROT_WRITE, MAP_SHARED, device,
+		    info.offset);
+	if (*bar == MAP_FAILED)
+		return -errno;
+	return vfio_set_command(device, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER,
+				0);
+}
+
 static int edu_dma(void *bar, u64 src, u64 dst, u64 count,
 		   u64 cmd)
 {
@@ -475,7 +497,8 @@ static int edu_dma(void *bar, u64 src, u64 dst, u64 count,
 	writeq(dst, bar + EDU_DMA_DST);
 	writeq(count, bar + EDU_DMA_COUNT);
 	writeq(cmd | EDU_DMA_RUN, bar + EDU_DMA_CMD);
-	for (i = 0; i < 2000; i++) {
+	/* A minute of naps at the least: a virtual machine may be starved. */
+	for (i = 0; i < 12000; i++) {
 		if (!(readq(bar + EDU_DMA_CMD) & EDU_DMA_RUN))
 			return 0;
 		sleep_ms(5);

@@ -55,8 +55,6 @@ static int open_group(void)
 
 FIXTURE_SETUP(container)
 {
-	struct vfio_region_info bar;
-
 	self->container = open("/dev/vfio/vfio", O_RDWR);
 	if (self->container < 0)
 		SKIP(return, "no container");
@@ -67,14 +65,8 @@ FIXTURE_SETUP(container)
 	ASSERT_EQ(0, ioctl(self->container, VFIO_SET_IOMMU, variant->type));
 	self->device = ioctl(self->group, VFIO_GROUP_GET_DEVICE_FD, edu.bdf);
 	ASSERT_LE(0, self->device);
-	ASSERT_EQ(0, vfio_region(self->device, VFIO_PCI_BAR0_REGION_INDEX,
-				 &bar));
-	self->bar_size = bar.size;
-	self->bar = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED,
-			 self->device, bar.offset);
-	ASSERT_NE(MAP_FAILED, self->bar);
-	ASSERT_EQ(0, vfio_set_command(self->device, PCI_COMMAND_MEMORY |
-				      PCI_COMMAND_MASTER, 0));
+	ASSERT_EQ(0, edu_open_bar(self->device, &self->bar,
+				  &self->bar_size));
 	self->mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->mem);
@@ -218,7 +210,6 @@ FIXTURE_SETUP(successor)
 		.length = MEM_SIZE,
 		.iova = LOW_IOVA,
 	};
-	struct vfio_region_info bar;
 
 	self->iommufd = open("/dev/iommu", O_RDWR);
 	ASSERT_LE(0, self->iommufd);
@@ -227,14 +218,8 @@ FIXTURE_SETUP(successor)
 	ASSERT_EQ(0, vfio_bind(self->device, self->iommufd, &self->id));
 	ASSERT_EQ(0, ioas_alloc(self->iommufd, &self->ioas));
 	ASSERT_EQ(0, vfio_attach(self->device, self->ioas));
-	ASSERT_EQ(0, vfio_region(self->device, VFIO_PCI_BAR0_REGION_INDEX,
-				 &bar));
-	self->bar_size = bar.size;
-	self->bar = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED,
-			 self->device, bar.offset);
-	ASSERT_NE(MAP_FAILED, self->bar);
-	ASSERT_EQ(0, vfio_set_command(self->device, PCI_COMMAND_MEMORY |
-				      PCI_COMMAND_MASTER, 0));
+	ASSERT_EQ(0, edu_open_bar(self->device, &self->bar,
+				  &self->bar_size));
 	map.fd = memfd_create("successor", MFD_CLOEXEC);
 	ASSERT_LE(0, map.fd);
 	ASSERT_EQ(0, ftruncate(map.fd, MEM_SIZE));

@@ -42,7 +42,7 @@ static int kmsg_open(void)
 static bool kmsg_has_fault(int fd, const char *direction, u64 iova)
 {
 	char line[1024], addr[64], access[32], source[32];
-	int tries = 100;
+	int tries = 300;
 	ssize_t n;
 
 	snprintf(access, sizeof(access), "[DMA %s ", direction);
@@ -86,8 +86,6 @@ FIXTURE(edu)
 
 FIXTURE_SETUP(edu)
 {
-	struct vfio_region_info bar;
-
 	ASSERT_EQ(0, pinned_kib());
 
 	self->kmsg = kmsg_open();
@@ -101,14 +99,8 @@ FIXTURE_SETUP(edu)
 	ASSERT_EQ(0, ioas_alloc(self->iommufd, &self->ioas));
 	ASSERT_EQ(0, vfio_attach(self->device, self->ioas));
 
-	ASSERT_EQ(0, vfio_region(self->device, VFIO_PCI_BAR0_REGION_INDEX,
-				 &bar));
-	self->bar_size = bar.size;
-	self->bar = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED,
-			 self->device, bar.offset);
-	ASSERT_NE(MAP_FAILED, self->bar);
-	ASSERT_EQ(0, vfio_set_command(self->device, PCI_COMMAND_MEMORY |
-				      PCI_COMMAND_MASTER, 0));
+	ASSERT_EQ(0, edu_open_bar(self->device, &self->bar,
+				  &self->bar_size));
 
 	self->mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -237,9 +229,9 @@ TEST_F(edu, fault_report)
 		SKIP(return, "not a VT-d");
 	/*
 	 * Only so many reports are printed in five seconds. If this came at
-	 * the end of many faults, wait and try once more.
+	 * the end of many faults, wait and try again.
 	 */
-	for (i = 0; i < 2 && !seen; i++) {
+	for (i = 0; i < 5 && !seen; i++) {
 		if (i)
 			sleep(6);
 		ASSERT_EQ(0, edu_store(self->bar, HIGH_IOVA + page_size, 64));

@@ -25,7 +25,6 @@ FIXTURE(group)
 
 FIXTURE_SETUP(group)
 {
-	struct vfio_region_info bar;
 	int i;
 
 	ASSERT_EQ(0, pinned_kib());
@@ -40,15 +39,8 @@ FIXTURE_SETUP(group)
 		ASSERT_LE(0, self->device[i]);
 		ASSERT_EQ(0, vfio_bind(self->device[i], self->iommufd,
 				       &self->id[i]));
-		ASSERT_EQ(0, vfio_region(self->device[i],
-					 VFIO_PCI_BAR0_REGION_INDEX, &bar));
-		self->bar_size = bar.size;
-		self->bar[i] = mmap(NULL, bar.size, PROT_READ | PROT_WRITE,
-				    MAP_SHARED, self->device[i], bar.offset);
-		ASSERT_NE(MAP_FAILED, self->bar[i]);
-		ASSERT_EQ(0, vfio_set_command(self->device[i],
-					      PCI_COMMAND_MEMORY |
-					      PCI_COMMAND_MASTER, 0));
+		ASSERT_EQ(0, edu_open_bar(self->device[i], &self->bar[i],
+					  &self->bar_size));
 		ASSERT_EQ(0, ioas_alloc(self->iommufd, &self->ioas[i]));
 	}
 	/* The first IOAS shows two pages low, the second two others high. */

@@ -44,8 +44,6 @@ FIXTURE(noiommu)
 
 FIXTURE_SETUP(noiommu)
 {
-	struct vfio_region_info bar;
-
 	ASSERT_EQ(0, pinned_kib());
 	self->iommufd = open("/dev/iommu", O_RDWR);
 	ASSERT_LE(0, self->iommufd);
@@ -54,14 +52,8 @@ FIXTURE_SETUP(noiommu)
 	ASSERT_EQ(0, vfio_bind(self->device, self->iommufd, &self->id));
 	ASSERT_EQ(0, ioas_alloc(self->iommufd, &self->ioas));
 	ASSERT_EQ(0, vfio_attach(self->device, self->ioas));
-	ASSERT_EQ(0, vfio_region(self->device, VFIO_PCI_BAR0_REGION_INDEX,
-				 &bar));
-	self->bar_size = bar.size;
-	self->bar = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED,
-			 self->device, bar.offset);
-	ASSERT_NE(MAP_FAILED, self->bar);
-	ASSERT_EQ(0, vfio_set_command(self->device, PCI_COMMAND_MEMORY |
-				      PCI_COMMAND_MASTER, 0));
+	ASSERT_EQ(0, edu_open_bar(self->device, &self->bar,
+				  &self->bar_size));
 	self->mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->mem);
