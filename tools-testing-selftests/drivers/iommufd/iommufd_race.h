@@ -77,6 +77,8 @@ struct session {
 	/* The fd has been replaced by one of /dev/null under their feet. */
 	bool closed;
 	bool stop;
+	/* All but worker 0 rest before a turn, up to so many microseconds. */
+	unsigned int pace;
 	u32 slot[SLOTS];
 	u64 offset;
 	struct mock mock;
@@ -99,7 +101,11 @@ struct race_case {
 	void (*leave)(struct session *s, struct worker *w);
 	/* After the last turn, before the close. */
 	void (*cleanup)(struct session *s);
-	/* Percent of the calls of each kind that must succeed. */
+	/*
+	 * Percent of the calls of each kind that must succeed, under fire or,
+	 * where who runs when does not allow for it, when all but worker 0
+	 * take their time.
+	 */
 	unsigned int least;
 	/* Kinds of which a smaller share succeeds, in percent. */
 	struct {
@@ -117,7 +123,7 @@ extern const unsigned int nr_race_cases;
 
 static inline void begin(struct worker *w)
 {
-	w->start = now_ns();
+	w->start = steady_ns();
 }
 
 /* Counts what came of a call; the errnos that may be, ended by 0. */
