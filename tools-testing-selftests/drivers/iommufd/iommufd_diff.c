@@ -92,7 +92,7 @@ static int unload(const char *path)
 {
 	unsigned int i;
 
-	for (i = 0; path && i < 100; i++) {
+	for (i = 0; path && i < 600; i++) {
 		if (!syscall(SYS_delete_module, "iommufd", O_NONBLOCK))
 			return 0;
 		if (errno != EAGAIN && errno != EBUSY && errno != EWOULDBLOCK)
@@ -111,7 +111,7 @@ static int holders(int least)
 	unsigned int i;
 	int fd;
 
-	for (i = 0; i < 100; i++) {
+	for (i = 0; i < 3000; i++) {
 		fd = open("/sys/module/iommufd/refcnt", O_RDONLY);
 		if (fd < 0)
 			return 0;

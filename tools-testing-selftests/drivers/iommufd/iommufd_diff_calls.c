@@ -1445,6 +1445,9 @@ static void do_mmap(struct world *w)
 		munmap(at, length);
 }
 
+/* A fault is on its way for so long at most, on however slow a machine. */
+#define ARRIVE_MS 30000
+
 static bool readable(int fd, int timeout)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
@@ -2019,6 +2022,17 @@ static struct object *fault_queue(struct world *w, struct object *dev,
 	return fault && fault->fd >= 0 ? fault : NULL;
 }
 
+static struct object *bound_as(struct world *w, u32 dev_id)
+{
+	unsigned int i;
+
+	for (i = 0; i < w->nr_objects; i++)
+		if (w->objects[i].kind == STDEV &&
+		    w->objects[i].parent == dev_id)
+			return &w->objects[i];
+	return NULL;
+}
+
 static struct object *pick_faulting(struct world *w)
 {
 	struct object *dev = NULL;
@@ -2055,7 +2069,9 @@ static void do_trigger_fault(struct world *w)
 
 	cmd.trigger_iopf.dev_id = !dev || wrong(w, 5) ? wrong_id(w) :
 							dev->parent;
-	if (dev && dev->parent == cmd.trigger_iopf.dev_id)
+	/* A wrong one may be another device's. */
+	dev = bound_as(w, cmd.trigger_iopf.dev_id);
+	if (dev)
 		fault = fault_queue(w, dev, cmd.trigger_iopf.pasid);
 	while (fault && readable(fault->fd, 0)) {
 		rc = read(fault->fd, f, sizeof(*f));
@@ -2073,7 +2089,7 @@ static void do_trigger_fault(struct world *w)
 	     cmd.trigger_iopf.addr);
 	rc = call_test(w, CMD_TRIGGER_FAULT, &cmd);
 	if (!rc && fault)
-		put(w, "\tarrived=%d\n", readable(fault->fd, 1000));
+		put(w, "\tarrived=%d\n", readable(fault->fd, ARRIVE_MS));
 	else if (!rc)
 		/* It should not arrive anywhere, or we do not know. */
 		usleep(dev && dev->pt ? 500 : 20000);

@@ -593,7 +593,7 @@ static void unload_module(const char *path)
 {
 	unsigned int i;
 
-	for (i = 0; i < 100; i++) {
+	for (i = 0; i < 600; i++) {
 		if (!syscall(SYS_delete_module, "iommufd", O_NONBLOCK))
 			return;
 		usleep(100000);

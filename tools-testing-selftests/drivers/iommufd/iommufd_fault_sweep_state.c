@@ -414,7 +414,7 @@ int holders(int least)
 	unsigned int i;
 	int fd;
 
-	for (i = 0; i < 200; i++) {
+	for (i = 0; i < 6000; i++) {
 		fd = open("/sys/module/iommufd/refcnt", O_RDONLY);
 		if (fd < 0)
 			return 0;
