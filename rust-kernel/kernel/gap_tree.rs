@@ -23,6 +23,8 @@
 //! [`IntervalTree`]: crate::interval_tree::IntervalTree
 //! [`srctree/Documentation/core-api/rbtree.rst`]: srctree/Documentation/core-api/rbtree.rst
 
+mod cut;
+
 use crate::{
     bindings,
     prelude::*,
@@ -175,6 +177,12 @@ unsafe impl range_tree::Links for Links {
     unsafe fn unlink(root: &mut bindings::rb_root, node: NonNull<Self>) {
         // SAFETY: By the safety requirements; the callbacks keep the summaries.
         unsafe { bindings::rb_erase_augmented(node.as_ptr().cast(), root, &CALLBACKS) };
+    }
+
+    #[inline]
+    unsafe fn pop_first(root: &mut bindings::rb_root) -> Option<NonNull<Self>> {
+        // SAFETY: By the safety requirements. Links begin with the `rb_node`.
+        Some(unsafe { range_tree::pop_first(&mut root.rb_node) }?.cast())
     }
 }
 
@@ -461,6 +469,43 @@ impl<T> GapTree<T> {
     #[inline]
     pub fn insert(&mut self, node: KBox<Node<T>>) -> Result<(), KBox<Node<T>>> {
         self.link(node).map_err(|(node, Overlap)| node)
+    }
+
+    /// Takes all ranges out that intersect `[start, last]`, as a tree of their own. Needs no memory.
+    ///
+    /// Costs `O(log n)`, however many they are; removing a single one costs less.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::gap_tree::{GapTree, Node};
+    ///
+    /// let mut tree = GapTree::new();
+    /// for start in (0..100).step_by(10) {
+    ///     assert!(tree.insert(Node::new(start, start + 4, start, GFP_KERNEL)?).is_ok());
+    /// }
+    ///
+    /// let taken = tree.take(24, 55);
+    /// assert!(taken.into_iter().map(Node::into_value).eq([20, 30, 40, 50]));
+    /// assert_eq!(tree.gaps(0, 99, 10).next(), Some((15, 59)));
+    /// assert!(tree.take(15, 59).is_empty());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn take(&mut self, start: usize, last: usize) -> Self {
+        if start > last {
+            return Self::new();
+        }
+
+        // SAFETY: The nodes are valid, and borrowed exclusively with the tree; each goes to one of
+        // both roots.
+        unsafe { self.divide(|root| cut::take(root, start, last)) }
+    }
+
+    /// For tests: whether the tree is ordered and balanced, and knows its gaps.
+    #[cfg(CONFIG_KUNIT)]
+    pub fn is_sound(&self) -> bool {
+        // SAFETY: The nodes of a tree are valid, and it is borrowed.
+        unsafe { cut::is_sound(self.root()) }
     }
 
     /// Iterates over the gaps in `[first, last]` that have `len` positions at least, in order. Each

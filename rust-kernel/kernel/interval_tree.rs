@@ -108,6 +108,14 @@ unsafe impl range_tree::Links for bindings::interval_tree_node {
         // SAFETY: By the safety requirements.
         unsafe { bindings::interval_tree_remove(node.as_ptr(), root) };
     }
+
+    #[inline]
+    unsafe fn pop_first(root: &mut bindings::rb_root_cached) -> Option<NonNull<Self>> {
+        const { assert!(core::mem::offset_of!(Self, rb) == 0) };
+
+        // SAFETY: By the safety requirements. Links begin with the `rb_node`.
+        Some(unsafe { range_tree::pop_first(&mut root.rb_root.rb_node) }?.cast())
+    }
 }
 
 /// What a [`Node`] has besides its value.
