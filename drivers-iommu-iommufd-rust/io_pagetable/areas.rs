@@ -227,6 +227,12 @@ impl Areas {
         self.0.first_mut(range.start, range.last)
     }
 
+    /// Removes all areas that intersect `range`, for which there should be several.
+    #[inline]
+    pub(super) fn take(&mut self, range: IovaRange) -> impl Iterator<Item = KBox<Node<Area>>> {
+        self.0.take(range.start, range.last).into_iter()
+    }
+
     /// Calls `f` with each live area, ordered by IOVA, until it fails.
     pub(super) fn try_for_each_live(
         &mut self,
@@ -353,26 +359,29 @@ impl Emptied {
     }
 
     /// Whether an area may go this way.
-    #[inline]
-    pub(super) fn takes(&self, area: &Area, domains: &[Arc<PagingDomain>]) -> bool {
-        area.live().is_some_and(|live| {
-            live.known
-                || !live.is_stored()
-                || area.mapping.pages.len() <= Self::AREA_PAGES
-                    && live.pages.is_known(&area.mapping, domains)
-        })
+    #[inline(always)]
+    pub(super) fn takes(area: &Area, live: &Live, domains: &[Arc<PagingDomain>]) -> bool {
+        live.known || Self::takes_unknown(area, live, domains)
     }
 
-    /// Adds an area that may, which is live.
-    #[inline]
-    pub(super) fn push(&mut self, entry: Entry<'_, Area>) {
-        let mut node = entry.remove();
-        let area = node.value_mut();
+    fn takes_unknown(area: &Area, live: &Live, domains: &[Arc<PagingDomain>]) -> bool {
+        !live.is_stored()
+            || area.mapping.pages.len() <= Self::AREA_PAGES
+                && live.pages.is_known(&area.mapping, domains)
+    }
 
+    /// Counts an area that may and is live, and is going to be [pushed](Self::push).
+    #[inline]
+    pub(super) fn count(&mut self, area: &Area) {
         self.areas += 1;
         self.pages += area.mapping.pages.len();
         self.has_files |= area.pages().is_some_and(|pages| pages.is_file());
-        area.next = self.head.take();
+    }
+
+    /// Adds an area that was counted.
+    #[inline]
+    pub(super) fn push(&mut self, mut node: KBox<Node<Area>>) {
+        node.value_mut().next = self.head.take();
         self.head = Some(node);
     }
 

@@ -385,4 +385,56 @@ mod tests {
         }
         Ok(())
     }
+
+    /// Neighbours are taken out at once, and half of them put back in. Nothing is lost, and what
+    /// was taken and what is left are trees as good as any.
+    #[test]
+    fn neighbours_are_taken_as_if_one_by_one() -> Result {
+        let mut tree = GapTree::new();
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = |n: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            (seed >> 11) as usize % n as usize
+        };
+        let all = |tree: &GapTree<()>| -> Result<KVec<usize>> {
+            let mut starts = KVec::new();
+            for node in tree.iter(0, usize::MAX) {
+                starts.push(node.start(), GFP_KERNEL)?;
+            }
+            Ok(starts)
+        };
+
+        for round in 0..300 {
+            // Sometimes there are few, and sometimes the tree is a lean one.
+            for n in 0..random(if round % 3 == 0 { 8 } else { 120 }) {
+                let start = if round % 5 == 0 { n } else { random(200) } * 16 + random(8);
+                let node = gap_tree::Node::new(start, start + random(8), (), GFP_KERNEL)?;
+                let _ = tree.insert(node);
+            }
+            assert!(tree.is_sound());
+
+            let (start, last) = (random(3200), random(3200));
+            let before = all(&tree)?;
+            let mut inside = KVec::new();
+            for node in tree.iter(start, last) {
+                inside.push(node.start(), GFP_KERNEL)?;
+            }
+            let taken = tree.take(start, last);
+            assert!(taken.is_sound() && tree.is_sound());
+            assert!(all(&taken)?[..] == inside[..]);
+            let outside = before.iter().filter(|at| !inside.contains(at));
+            assert!(all(&tree)?.iter().eq(outside));
+
+            for (n, node) in taken.into_iter().enumerate() {
+                assert_eq!(node.start(), inside[n]);
+                if random(2) == 0 {
+                    assert!(tree.insert(node).is_ok());
+                }
+            }
+            assert!(tree.is_sound());
+        }
+        Ok(())
+    }
 }

@@ -16,6 +16,7 @@
 
 use super::{
     areas::{
+        Area,
         Blank,
         Emptied,
         Live, //
@@ -44,6 +45,10 @@ use crate::{
     }, //
 };
 use kernel::{
+    gap_tree::{
+        Entry,
+        Node, //
+    },
     page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
@@ -488,13 +493,13 @@ struct Unmap {
 }
 
 impl Unmap {
-    /// An area is, or will be, unmapped. What others map behind our back into IOVA that is done
-    /// stays.
+    /// Areas of `bytes` bytes, up to `last`, are or will be unmapped. What others map behind our
+    /// back into IOVA that is done stays.
     #[inline]
-    fn advance(&mut self, iova: IovaRange) {
-        // No area has all there is, so that it has a length.
-        self.bytes = self.bytes.wrapping_add(iova.len().unwrap_or(0));
-        self.rest = self.rest.and_then(|rest| rest.after(iova.last));
+    fn advance(&mut self, bytes: usize, last: usize) {
+        self.bytes = self.bytes.wrapping_add(bytes);
+        self.rest = self.rest.and_then(|rest| rest.after(last));
+        self.tries = 0;
     }
 }
 
@@ -508,6 +513,40 @@ enum Next {
     Accessed(IovaRange),
     /// This area is to be taken out of the domains and the space, without the lock of the space.
     Alone(Mapping, Live),
+}
+
+/// How an area goes that is to be unmapped.
+enum Way {
+    /// Those who access it have to let go before.
+    Accessed,
+    /// With others, see [`Emptied`].
+    Together,
+    /// As [`Next::Alone`].
+    Alone,
+}
+
+impl Way {
+    /// That of the first area of `rest`, which is to be unmapped.
+    ///
+    /// # Errors
+    ///
+    /// See [`IoPagetable::unmap`].
+    #[inline(always)]
+    fn of(area: &Area, rest: IovaRange, domains: &Domains) -> Result<Self> {
+        let live = area.live().ok_or(EBUSY)?;
+
+        if live.is_locked() {
+            Err(EBUSY)
+        } else if !rest.covers(area.mapping().iova) {
+            Err(ENOENT)
+        } else if live.is_accessed() {
+            Ok(Self::Accessed)
+        } else if Emptied::takes(area, live, &domains.list) {
+            Ok(Self::Together)
+        } else {
+            Ok(Self::Alone)
+        }
+    }
 }
 
 impl IovaSpace {
@@ -531,31 +570,34 @@ impl IovaSpace {
             };
             let area = entry.value_mut();
             let iova = area.mapping().iova;
-            let live = area.live_mut().ok_or(EBUSY)?;
 
-            if live.is_locked() {
-                return Err(EBUSY);
-            }
-            if !rest.covers(iova) {
-                return Err(ENOENT);
-            }
-            if iova.start != rest.start {
-                progress.tries = 0;
-            }
-            if live.is_accessed() {
-                live.prevent_access = true;
-                progress.rest = IovaRange::new(iova.start, rest.last);
-                return Ok(Next::Accessed(iova));
-            }
+            match Way::of(area, rest, domains)? {
+                Way::Accessed => {
+                    if let Some(live) = area.live_mut() {
+                        live.prevent_access = true;
+                    }
+                    progress.rest = IovaRange::new(iova.start, rest.last);
+                    return Ok(Next::Accessed(iova));
+                }
+                Way::Alone => {
+                    let mapping = *area.mapping();
+                    let live = area.take_live().ok_or(EBUSY)?;
 
-            progress.advance(iova);
-            if !emptied.takes(area, &domains.list) {
-                let mapping = *area.mapping();
-                let live = area.take_live().ok_or(EBUSY)?;
-
-                return Ok(Next::Alone(mapping, live));
+                    progress.advance(mapping.len(), iova.last);
+                    return Ok(Next::Alone(mapping, live));
+                }
+                Way::Together => {
+                    emptied.count(area);
+                    progress.advance(area.mapping().len(), iova.last);
+                    match neighbours(&entry, domains, progress, emptied) {
+                        None => emptied.push(entry.remove()),
+                        Some(last) => self
+                            .areas
+                            .take(IovaRange { last, ..iova })
+                            .for_each(|node| emptied.push(node)),
+                    }
+                }
             }
-            emptied.push(entry);
         }
         Ok(Next::End)
     }
@@ -602,4 +644,29 @@ impl IovaSpace {
         self.areas.split(left, right, blank, slot);
         Ok(())
     }
+}
+
+/// Counts the areas behind `entry` that can go together with it, and returns the last IOVA of the
+/// last of them. Whatever is wrong with one is found when it is the first.
+#[inline]
+fn neighbours(
+    entry: &Entry<'_, Area>,
+    domains: &Domains,
+    progress: &mut Unmap,
+    emptied: &mut Emptied,
+) -> Option<usize> {
+    let rest = progress.rest?;
+    let (mut bytes, mut last) = (0_usize, None);
+
+    for area in entry.iter_behind(rest.start, rest.last).map(Node::value) {
+        if emptied.is_full() || !matches!(Way::of(area, rest, domains), Ok(Way::Together)) {
+            break;
+        }
+
+        emptied.count(area);
+        bytes = bytes.wrapping_add(area.mapping().len());
+        last = Some(area.mapping().iova.last);
+    }
+    progress.advance(bytes, last?);
+    last
 }
