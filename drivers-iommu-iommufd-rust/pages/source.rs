@@ -112,7 +112,7 @@ impl<'a> Few<'a> {
     /// # Errors
     ///
     /// As [`Reader::next`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn pin(&mut self, source: &Source, range: PageRange) -> Result<bool> {
         let Source::User {
             mm,
@@ -142,18 +142,21 @@ impl<'a> Few<'a> {
         if pages > queue.capacity() {
             return Ok(false);
         }
-        if pages >= HUGETLB_PAGES {
-            queue.pin_current(addr, 1, flags)?;
-            if 1 + queue.extend_hugetlb(pages - 1) == pages {
+        let mut most = if pages < HUGETLB_PAGES { pages } else { 1 };
+        loop {
+            let mut pinned = queue.pin_current(addr, most, flags)?;
+            if most != pages {
+                pinned += queue.extend_hugetlb(pages - most);
+            }
+            if pinned == pages {
                 return Ok(true);
             }
             queue.clear();
+            if most == pages {
+                return Ok(false);
+            }
+            most = pages;
         }
-        let pinned = queue.pin_current(addr, pages, flags)?;
-        if pinned != pages {
-            queue.clear();
-        }
-        Ok(pinned == pages)
     }
 
     /// The PFNs, if they are one run.

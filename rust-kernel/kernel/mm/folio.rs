@@ -197,7 +197,17 @@ impl<'a> FolioQueue<'a> {
         if most == 0 {
             return Ok(None);
         }
+        self.take_run(most).map(Some)
+    }
 
+    /// Takes the pages of the folio at the front, at most `most` of them, as a run. `most` is not
+    /// zero, and not more than [`Self::len`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::next_run`].
+    #[inline(always)]
+    fn take_run(&mut self, most: usize) -> Result<PinnedRun> {
         // SAFETY: As there are pages, there is a folio at `head`.
         let folio = unsafe { *self.slots.as_ptr().add(self.head) };
         // SAFETY: The folio is valid as it is pinned.
@@ -227,7 +237,7 @@ impl<'a> FolioQueue<'a> {
         }
         // SAFETY: These pages are `len` neighbouring pages of one folio, which has as many pins for
         // us.
-        Ok(Some(unsafe { PinnedRun::from_raw(pfn, len) }))
+        Ok(unsafe { PinnedRun::from_raw(pfn, len) })
     }
 
     /// Takes all pages, and gives them to `f` until that fails. The runs are as long as possible,
@@ -241,10 +251,7 @@ impl<'a> FolioQueue<'a> {
         while self.pages != 0 {
             match self.next_small_run() {
                 Some(run) => f(run)?,
-                None => match self.next_run(usize::MAX)? {
-                    Some(run) => f(run)?,
-                    None => break,
-                },
+                None => f(self.take_run(self.pages)?)?,
             }
         }
         Ok(())
@@ -258,6 +265,7 @@ impl<'a> FolioQueue<'a> {
         let mut first = 0;
         let mut len = 0;
 
+        // Mostly it is all folios or none that are large.
         while len < most {
             // SAFETY: By the type invariant this slot has a valid folio.
             let folio = unsafe { *slots.add(self.head + len) };

@@ -33,6 +33,9 @@ pub(super) use self::slots::Slots;
 /// Whether neighbouring PFNs always have neighbouring `struct page`s.
 const MEMMAP_IS_LINEAR: bool = cfg!(any(CONFIG_FLATMEM, CONFIG_SPARSEMEM_VMEMMAP));
 
+/// So many pages are looked at between two checks of whether there are more.
+const SCAN: usize = 16;
+
 /// How to pin pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PinFlags(u32);
@@ -395,7 +398,7 @@ impl<'a> PinQueue<'a> {
     ///
     /// `EFAULT` if there is no such memory or a kernel thread asks, `EBUSY` if the queue is not
     /// empty, and what GUP says else.
-    #[inline]
+    #[inline(always)]
     pub fn pin_current(&mut self, addr: usize, pages: usize, flags: PinFlags) -> Result<usize> {
         let n = self.begin(pages)?;
         if n == 0 {
@@ -514,15 +517,16 @@ impl<'a> PinQueue<'a> {
         let mut len = 1;
         if left > 1 && follows(first, 1, queued[1]) {
             len = 2;
-            for four in queued[2..left].chunks_exact(4) {
-                if !(follows(first, len, four[0])
-                    && follows(first, len + 1, four[1])
-                    && follows(first, len + 2, four[2])
-                    && follows(first, len + 3, four[3]))
-                {
+            // The count is fixed, so that the loop is unrolled: three instructions for each page.
+            for some in queued[2..left].chunks_exact(SCAN) {
+                let mut at = 0;
+                while at < SCAN && follows(first, len + at, some[at]) {
+                    at += 1;
+                }
+                if at < SCAN {
                     break;
                 }
-                len += 4;
+                len += SCAN;
             }
             while len < left && follows(first, len, queued[len]) {
                 len += 1;
@@ -566,10 +570,19 @@ impl<'a> PinQueue<'a> {
     /// All pages in the queue, which stay there, as `(pfn, len)`, if they are one run.
     #[inline]
     pub fn only_run(&self) -> Option<(usize, usize)> {
-        let mut runs = self.runs();
-        let run = runs.next()?;
+        // Without an iterator: for a single page, all of this is a few instructions.
+        let Some((pfn, len)) = self.run_at(0, usize::MAX) else {
+            return self.more.as_ref().map(|more| (more.pfn, more.len));
+        };
 
-        runs.next().is_none().then_some(run)
+        if len != self.tail - self.head {
+            return None;
+        }
+        match &self.more {
+            None => Some((pfn, len)),
+            Some(more) if more.pfn == pfn + len => Some((pfn, len + more.len)),
+            Some(_) => None,
+        }
     }
 
     /// The runs of the pages in the queue, which stay there, each as `(pfn, len)`.
