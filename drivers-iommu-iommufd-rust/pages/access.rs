@@ -28,6 +28,7 @@ use super::{
         Room,
         Source, //
     },
+    tiers::Holder,
     Inner,
     Pages, //
 };
@@ -152,6 +153,13 @@ impl Inner {
         range: PageRange,
         list: &mut RunList,
     ) -> Result {
+        if let (Holder::Access(runs), last) = self.tiers.holder(range) {
+            if last == range.last {
+                *list = runs.slice(range, GFP_KERNEL_ACCOUNT)?;
+                return Ok(());
+            }
+        }
+
         let mut room = Room::new();
         if self.tiers.is_empty() && self.collect_few(source, dirty, range, &mut room, list)? {
             return Ok(());
@@ -252,19 +260,23 @@ fn storing_may_fail() -> Result {
 }
 
 /// Names the pages of a list in `out`.
-fn name_pages(list: &RunList, out: &mut [MaybeUninit<PagePtr>]) {
-    let mut out = out;
+fn name_pages(list: &RunList, mut out: &mut [MaybeUninit<PagePtr>]) {
+    list.for_each(|run| {
+        let rest = core::mem::take(&mut out);
 
-    for (_, run) in list.iter() {
-        let (front, rest) = out.split_at_mut(run.len.min(out.len()));
-
-        match front {
-            // Memory is mostly either contiguous over a long stretch or not at all.
-            [slot] => pin::name_page(run.pfn, slot),
-            slots => pin::name_pages(run, slots),
+        // Memory is mostly either contiguous over a long stretch or not at all.
+        if run.len == 1 {
+            if let Some((slot, rest)) = rest.split_first_mut() {
+                pin::name_page(run.pfn, slot);
+                out = rest;
+            }
+            return;
         }
+        let (front, rest) = rest.split_at_mut(run.len.min(rest.len()));
+
+        pin::name_pages(run, front);
         out = rest;
-    }
+    });
 }
 
 impl Pages {

@@ -267,12 +267,41 @@ impl RunList {
     ///
     /// Fails if memory is short.
     pub(crate) fn slice(&self, range: PageRange, flags: Flags) -> Result<RunList, AllocError> {
-        let mut slice = RunList::new(range.first);
+        debug_assert!(self.covers(range));
 
-        for (_, run) in self.iter_range(range) {
-            slice.push(run, flags)?;
+        let (first, last) = (self.piece_of(range.first), self.piece_of(range.last));
+        let mut slice = RunList::of(range.first, self.run_from(first, range.first));
+
+        // INVARIANT: The pieces behind the first one, up to the one that has the end.
+        slice.len = range.len();
+        if let Some(pieces) = self.tail().get(first..last).filter(|all| !all.is_empty()) {
+            let mut tail = KVVec::with_capacity(pieces.len(), flags)?;
+
+            tail.extend_from_slice(pieces, flags)?;
+            slice.tail = Some(tail);
         }
         Ok(slice)
+    }
+
+    /// Calls `f` with each run, in order. Cheaper than to iterate, where runs are short.
+    #[inline]
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Run)) {
+        let mut piece = self.head;
+        let mut to = |end: usize, next: Piece| {
+            f(Run {
+                pfn: piece.pfn,
+                len: end.wrapping_sub(piece.index),
+            });
+            piece = next;
+        };
+
+        if self.len == 0 {
+            return;
+        }
+        for next in self.tail() {
+            to(next.index, *next);
+        }
+        to(self.end(), self.head);
     }
 }
 
@@ -388,6 +417,9 @@ mod tests {
             assert_eq!(list.len(), len);
             assert_eq!(list.iter().count(), list.run_count());
             assert_tells(&list, FIRST, &model);
+            let mut runs = list.iter().map(|(_, run)| run);
+            list.for_each(|run| assert_eq!(runs.next(), Some(run)));
+            assert_eq!(runs.next(), None);
             for (n, pfn) in model.iter().enumerate() {
                 let run = list.run_at(FIRST + n);
 
