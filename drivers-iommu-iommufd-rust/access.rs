@@ -23,10 +23,8 @@ use crate::{
         ContextRef, //
     },
     ffi::{
-        access::{
-            Notifier,
-            OpsPtr, //
-        },
+        access::Notifier,
+        for_c::ForC,
         pin::PagePtr, //
     },
     io_pagetable::{
@@ -36,8 +34,8 @@ use crate::{
     ioas::Ioas,
     object::{
         Kind,
-        Object,
-        User, //
+        User,
+        WriteSide, //
     },
     pages::{
         RwBuf,
@@ -50,6 +48,7 @@ use core::mem::{
     MaybeUninit, //
 };
 use kernel::{
+    bindings,
     prelude::*,
     sync::{
         lock::{
@@ -66,7 +65,7 @@ use kernel::{
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Access {
-    ops: OpsPtr,
+    ops: ForC<bindings::iommufd_access_ops>,
     #[pin]
     state: Mutex<State>,
     notifier: Arc<Notifier>,
@@ -273,7 +272,7 @@ impl Access {
 }
 
 impl Kind for Access {
-    fn destroy(this: &Object<Self>, _ctx: &Context) {
+    fn destroy(this: WriteSide<'_, Self>) {
         // Waits for a notification that is under way; there are none after this.
         this.notifier.close();
         let state = this.state.lock();

@@ -26,9 +26,9 @@ use crate::{
     eventq::Fault,
     ffi::{
         domain::PagingDomain,
+        for_c::ForC,
         hwpt::{
             self as ffi,
-            DomainPtr,
             Hwpt,
             NestedDomain, //
         },
@@ -40,7 +40,8 @@ use crate::{
         Kind,
         Object,
         Reserved,
-        User, //
+        User,
+        WriteSide, //
     },
     viommu::Viommu, //
 };
@@ -69,7 +70,7 @@ const ALLOC_PASID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PAS
 #[repr(C)]
 pub(crate) struct HwptPaging {
     /// That of `paging`.
-    domain: DomainPtr,
+    domain: ForC<Domain>,
     present_sw_msi: SwMsiMaps,
     paging: Arc<PagingDomain>,
     auto: bool,
@@ -123,7 +124,7 @@ impl Hwpt for HwptPaging {
 }
 
 impl Kind for HwptPaging {
-    fn destroy(this: &Object<Self>, _ctx: &Context) {
+    fn destroy(this: WriteSide<'_, Self>) {
         unlist(&mut this.ioas.hwpts.lock(), this.id());
         this.ioas.iopt.remove_domain(&this.paging);
     }
@@ -295,7 +296,7 @@ impl<'a> NewPaging<'a> {
 
         let shared = Arc::new(domain, GFP_KERNEL_ACCOUNT)?;
         let hwpt = ctx.reserve(try_init!(HwptPaging {
-            domain: DomainPtr::from(&**shared),
+            domain: ForC::from(&**shared),
             present_sw_msi: SwMsiMaps::new(),
             paging: shared,
             auto,

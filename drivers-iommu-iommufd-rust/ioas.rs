@@ -24,9 +24,9 @@ use crate::{
     mapping::Prot,
     object::{
         Kind,
-        Object,
         Ref,
-        Reserved, //
+        Reserved,
+        WriteSide, //
     },
     pages::{
         Handover,
@@ -94,7 +94,7 @@ impl Drop for HwptIds {
 }
 
 impl Kind for Ioas {
-    fn destroy(this: &Object<Self>, _ctx: &Context) {
+    fn destroy(this: WriteSide<'_, Self>) {
         this.iopt.destroy();
     }
 }
@@ -364,9 +364,9 @@ fn next_ioas<'a>(ctx: &'a Context, from: &mut u32) -> Option<Ref<'a, Ioas>> {
     let table = ctx.objects.lock();
 
     loop {
-        let (id, header) = table.find(*from)?;
+        let (id, object) = table.find(*from)?;
         *from = id + 1;
-        if let Some(ioas) = Ref::try_lock(header, ctx) {
+        if let Some(ioas) = Ref::try_lock(&object, ctx) {
             return Some(ioas);
         }
     }

@@ -11,7 +11,8 @@
 //! | [`Ref`] | the read side of the destroying lock: bounds one operation | Drop |
 //! | [`RevocableRef`] | a read side that another object keeps, until `pre_destroy` | Drop |
 //! | [`User`] | a lasting dependency: destroy by id says EBUSY while there is one | Drop |
-//! | [`Destroying`] | the write side: the only owner | [`Destroying::finish`] |
+//! | [`Destroying`] | on the way to the write side: the only owner | [`Destroying::finish`] |
+//! | [`WriteSide`] | the write side: nobody else can reach the object | [`Kind::destroy`] |
 //!
 //! The header of an object, whose layout C knows, has two counts for this. `wait_cnt` counts the
 //! read sides, plus one while the object may be found. `users` counts the [`User`]s, plus one for
@@ -48,8 +49,6 @@ use kernel::{
     sync::rcu, //
 };
 
-use crate::ffi::object::Header;
-
 pub(crate) use crate::ffi::object::{
     Any,
     Kind,
@@ -59,7 +58,8 @@ pub(crate) use crate::ffi::object::{
     Registered,
     Reserved,
     RevocableRef,
-    User, //
+    User,
+    WriteSide, //
 };
 
 /// The table of the objects of a context.
@@ -134,8 +134,8 @@ impl Context {
     pub(crate) fn any_object<T: Registered>(&self, matches: impl Fn(&Object<T>) -> bool) -> bool {
         let table = self.objects.lock();
         let mut from = 0;
-        while let Some((id, header)) = table.find(from) {
-            if header.downcast().is_some_and(&matches) {
+        while let Some((id, object)) = table.find(from) {
+            if object.downcast().is_some_and(&matches) {
                 return true;
             }
             from = id + 1;
@@ -151,7 +151,7 @@ impl Context {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn destroy(&self, id: u32) -> Result {
-        self.claim(id, Id::Free, |header| header.claim(1))?.finish();
+        self.claim(id, Id::Free, |object| object.claim(1))?.finish();
         Ok(())
     }
 
@@ -162,8 +162,8 @@ impl Context {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn revoke<T: Registered>(&self, id: u32, is: impl FnOnce(&Object<T>) -> bool) {
-        let claimed = self.claim(id, Id::Bury, |header| {
-            header.downcast().is_some_and(is) && header.claim(1)
+        let claimed = self.claim(id, Id::Bury, |object| {
+            object.downcast().is_some_and(is) && object.claim(1)
         });
         if let Ok(object) = claimed {
             object.finish();
@@ -176,7 +176,7 @@ impl Context {
         &self,
         id: u32,
         then: Id,
-        claim: impl FnOnce(&Header) -> bool,
+        claim: impl FnOnce(&ObjectBox) -> bool,
     ) -> Result<Destroying<'_>> {
         let mut table = self.objects.lock();
         let entry = table.entry(id).ok_or(ENOENT)?;
@@ -198,7 +198,7 @@ impl Context {
         loop {
             let id = self.objects.lock().find(*from)?.0;
             *from = id + 1;
-            if let Ok(leaf) = self.claim(id, Id::Free, |header| header.claim(1)) {
+            if let Ok(leaf) = self.claim(id, Id::Free, |object| object.claim(1)) {
                 return Some(leaf);
             }
         }
@@ -237,7 +237,7 @@ impl<T: Registered> User<T> {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn destroy(self, ctx: &Context) {
-        match ctx.claim(self.id(), Id::Free, |header| header.claim(2)) {
+        match ctx.claim(self.id(), Id::Free, |object| object.claim(2)) {
             Ok(object) => {
                 // Both users ended with the claim.
                 core::mem::forget(self);
@@ -258,9 +258,9 @@ impl<T: Registered> User<T> {
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn put_and_try_destroy(self, ctx: &Context) {
         // In one step, or of two that put the last users each could see the other's.
-        let last = ctx.claim(self.id(), Id::Free, |header| {
+        let last = ctx.claim(self.id(), Id::Free, |object| {
             drop(self);
-            header.claim(1)
+            object.claim(1)
         });
         if let Ok(object) = last {
             object.finish();
@@ -268,7 +268,7 @@ impl<T: Registered> User<T> {
     }
 }
 
-/// The write side of the destroying lock: the object is out of the table and has no users.
+/// An object that is being destroyed: it is out of the table and has no users.
 #[must_use = "the object leaks unless it is destroyed"]
 struct Destroying<'a> {
     object: ObjectBox,
@@ -282,11 +282,13 @@ impl Destroying<'_> {
     /// context after the object is dropped.
     fn finish(self) {
         let Self { object, ctx } = self;
-        if !object.end_of_lookups() {
-            object.pre_destroy(ctx);
-            ctx.destroy_wait.wait_until(|| object.is_drained());
-        }
-        object.destroy(ctx);
-        drop(object);
+        let object = match object.end_lookups() {
+            Ok(drained) => drained,
+            Err(draining) => {
+                draining.pre_destroy(ctx);
+                draining.wait(&ctx.destroy_wait)
+            }
+        };
+        object.destroy();
     }
 }

@@ -105,8 +105,8 @@ impl State {
 pub(crate) fn ioas(ctx: &Context) -> Result<Ref<'_, Ioas>> {
     let objects = ctx.objects.lock();
     // No object has the id 0.
-    let header = objects.get(ctx.vfio.ioas.load(Relaxed)).ok_or(ENODEV)?;
-    Ref::try_lock(header, ctx).ok_or(ENODEV)
+    let object = objects.get(ctx.vfio.ioas.load(Relaxed)).ok_or(ENODEV)?;
+    Ref::try_lock(&object, ctx).ok_or(ENODEV)
 }
 
 /// Creates the compatibility IOAS, unless there is one.
@@ -165,8 +165,8 @@ pub(crate) fn ioas_command(cmd: &mut Command<'_, bindings::iommu_vfio_ioas>) -> 
             let ioas = ctx.get::<Ioas>(cmd.ioas_id)?;
             let objects = ctx.objects.lock();
             // It may have left the table since, and its id may belong to another object.
-            let header = objects.get(ioas.id()).ok_or(ENOENT)?;
-            if !header
+            let object = objects.get(ioas.id()).ok_or(ENOENT)?;
+            if !object
                 .downcast::<Ioas>()
                 .is_some_and(|found| core::ptr::eq(found, &*ioas))
             {

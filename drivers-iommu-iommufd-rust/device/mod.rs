@@ -23,11 +23,14 @@ use crate::{
         Context,
         ContextRef, //
     },
-    ffi::device::{
-        self as ffi,
-        BoundDevice,
-        ForC,
-        Iommu, //
+    ffi::{
+        context::ContextPtr,
+        device::{
+            self as ffi,
+            BoundDevice,
+            Iommu, //
+        },
+        for_c::ForC, //
     },
     object::{
         Kind,
@@ -69,7 +72,7 @@ use kernel::{
 /// context.
 #[repr(C)]
 pub(crate) struct Device {
-    ictx: ForC<Context>,
+    ictx: ContextPtr,
     igroup: ForC<Group>,
     dev: BoundDevice,
     /// [`None`] without an IOMMU.
@@ -89,6 +92,11 @@ impl Device {
     pub(crate) const IGROUP: usize = offset_of!(Self, igroup);
     /// Where C expects a field.
     pub(crate) const DEV: usize = offset_of!(Self, dev);
+
+    /// The context that the device is bound to.
+    pub(crate) fn ictx(&self) -> &Context {
+        &self.ictx
+    }
 
     /// The physical device.
     pub(crate) fn dev(&self) -> &BoundDevice {
@@ -196,7 +204,7 @@ pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
     };
     let enforce_cache_coherency = !noiommu && dev.can(Capability::EnforceCacheCoherency);
     let device = ctx.reserve(try_init!(Device {
-        ictx: ForC::from(ctx),
+        ictx: ContextPtr::from(ctx),
         igroup: ForC::from(member.group()),
         owner,
         seat: LockedBy::new(member.group().state(), Seat::default()),

@@ -13,7 +13,10 @@
 //!   of the access that the caller holds until it calls `iommufd_access_destroy()`, when it calls
 //!   no other function with it at the same time.
 
-use super::pin::PagePtr;
+use super::{
+    for_c::ForC,
+    pin::PagePtr, //
+};
 use crate::{
     access::{
         Access,
@@ -51,16 +54,6 @@ use kernel::{
     }, //
 };
 
-/// The operations of the driver of an access, for C; NULL for an internal one.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-pub(crate) struct OpsPtr(*const bindings::iommufd_access_ops);
-
-// SAFETY: Only C follows the pointer, to operations that are constant.
-unsafe impl Send for OpsPtr {}
-// SAFETY: Only C follows the pointer, to operations that are constant.
-unsafe impl Sync for OpsPtr {}
-
 /// What a driver wants to be told of: `iommufd_access_ops::unmap`.
 type Unmap = unsafe extern "C" fn(*mut c_void, c_ulong, c_ulong);
 
@@ -76,7 +69,7 @@ type Unmap = unsafe extern "C" fn(*mut c_void, c_ulong, c_ulong);
 /// least as long as `open` says so.
 #[pin_data]
 pub(crate) struct Notifier {
-    ops: OpsPtr,
+    ops: *const bindings::iommufd_access_ops,
     unmap: Option<Unmap>,
     data: *mut c_void,
     alignment: usize,
@@ -85,7 +78,8 @@ pub(crate) struct Notifier {
     open: RwSemaphore<bool>,
 }
 
-// SAFETY: `data` is for the driver, which is prepared for calls on any thread.
+// SAFETY: `ops` are constant, and `data` is for the driver, which is prepared for calls on any
+// thread.
 unsafe impl Send for Notifier {}
 // SAFETY: The driver is prepared for calls by several threads at once.
 unsafe impl Sync for Notifier {}
@@ -99,7 +93,7 @@ impl Notifier {
     ) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                ops: OpsPtr(ops),
+                ops,
                 unmap,
                 data,
                 alignment,
@@ -134,9 +128,9 @@ impl Notifier {
         Self::new(ptr::null(), None, ptr::null_mut(), PAGE_SIZE)
     }
 
-    /// The operations, for C.
-    pub(crate) fn ops(&self) -> OpsPtr {
-        self.ops
+    /// The operations of the driver, for C; NULL for an internal access.
+    pub(crate) fn ops(&self) -> ForC<bindings::iommufd_access_ops> {
+        ForC::from(self.ops)
     }
 
     /// What mappings must be aligned to for this access: a power of two.

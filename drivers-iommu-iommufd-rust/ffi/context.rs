@@ -91,6 +91,32 @@ impl Context {
     }
 }
 
+/// The context that an object belongs to, where C looks for it: a pointer in the object.
+///
+/// It is a field of objects of that very context only, which outlives its objects.
+#[repr(transparent)]
+pub(crate) struct ContextPtr(NonNull<Context>);
+
+// SAFETY: A reference to a context, which is `Sync`.
+unsafe impl Send for ContextPtr {}
+// SAFETY: A reference to a context, which is `Sync`.
+unsafe impl Sync for ContextPtr {}
+
+impl From<&Context> for ContextPtr {
+    fn from(ctx: &Context) -> Self {
+        Self(NonNull::from(ctx))
+    }
+}
+
+impl Deref for ContextPtr {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        // SAFETY: It is a field of an object of the context, which outlives its objects.
+        unsafe { self.0.as_ref() }
+    }
+}
+
 /// A reference to a context: to its `struct file`.
 ///
 /// Dropping the last one releases the file, and the context with it. For an object that owns one,

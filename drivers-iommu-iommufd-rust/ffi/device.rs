@@ -18,6 +18,7 @@
 //! - What an IOMMU driver returns from `hw_info` is memory from kmalloc() of the length that it
 //!   says.
 
+use super::object::Revocable;
 use crate::{
     context::Context,
     device::{
@@ -29,9 +30,7 @@ use crate::{
         group::Group,
         Device, //
     },
-    object::{
-        User, //
-    }, //
+    object::User, //
 };
 use core::{
     mem::{
@@ -121,7 +120,8 @@ impl BoundDevice {
     /// How many PASIDs the device can use; zero if PASID is not enabled.
     pub(crate) fn max_pasids(&self) -> u32 {
         self.dev_iommu().map_or(0, |dev_iommu| {
-            // SAFETY: As in `iommu()`.
+            // SAFETY: By the type invariants the device is bound, so that it keeps the structure,
+            // and the field does not change.
             unsafe { (*dev_iommu.as_ptr()).max_pasids }
         })
     }
@@ -267,18 +267,9 @@ pub(crate) fn allow_unsafe_interrupts() -> bool {
     unsafe { (&raw const bindings::iommufd_allow_unsafe_interrupts).read_volatile() }
 }
 
-/// A pointer for C, which this driver never follows.
-#[repr(transparent)]
-pub(crate) struct ForC<T>(*const T);
-
-// SAFETY: The pointer is not followed.
-unsafe impl<T> Send for ForC<T> {}
-// SAFETY: The pointer is not followed.
-unsafe impl<T> Sync for ForC<T> {}
-
-impl<T> From<&T> for ForC<T> {
-    fn from(target: &T) -> Self {
-        Self(target)
+impl Revocable for Device {
+    fn ctx(&self) -> &Context {
+        self.ictx()
     }
 }
 

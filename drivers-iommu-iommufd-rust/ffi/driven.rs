@@ -20,7 +20,8 @@
 use crate::object::{
     Object,
     Registered,
-    Reserved, //
+    Reserved,
+    WriteSide, //
 };
 use core::{
     cell::UnsafeCell,
@@ -32,24 +33,25 @@ use kernel::prelude::*;
 /// A function that a driver undoes its init function with.
 pub(super) type Destroy<C> = unsafe extern "C" fn(*mut C);
 
-/// Where the init function of a driver leaves a [`Destroy`] function for the object.
+/// A field of an object that the init function of a driver sets: a pointer to a function or to
+/// operations.
 #[repr(transparent)]
-pub(super) struct DestroySlot<C>(UnsafeCell<Option<Destroy<C>>>);
+pub(super) struct InitSlot<T>(UnsafeCell<T>);
 
-// SAFETY: A pointer to a function belongs to no thread.
-unsafe impl<C> Send for DestroySlot<C> {}
+// SAFETY: Functions and operations are constant and belong to no thread.
+unsafe impl<T> Send for InitSlot<T> {}
 // SAFETY: Only the init function writes to it, before the object is shared.
-unsafe impl<C> Sync for DestroySlot<C> {}
+unsafe impl<T> Sync for InitSlot<T> {}
 
-impl<C> DestroySlot<C> {
-    /// Nothing to call.
-    pub(super) const fn new() -> Self {
-        Self(UnsafeCell::new(None))
+impl<T: Copy> InitSlot<T> {
+    /// A field that has this value unless the init function sets it.
+    pub(super) const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
     }
 
     /// What the init function has left there.
-    pub(super) fn get(&self) -> Option<Destroy<C>> {
-        // SAFETY: Only the init function writes to it, by the thread that calls that, before the
+    pub(super) fn get(&self) -> T {
+        // SAFETY: Only the init function writes to it, on the thread that calls that, before the
         // object is shared.
         unsafe { *self.0.get() }
     }
@@ -64,15 +66,22 @@ pub(crate) trait Driven: Registered {
     fn destroy_fn(this: &Object<Self>) -> Option<unsafe extern "C" fn(*mut Self::Raw)>;
 }
 
+/// Has the driver undo what its init function did, for an object that was published.
+pub(super) fn end<T: Driven>(this: WriteSide<'_, T>) {
+    // SAFETY: It was published by `Ready::publish()`, as there is no other way for objects of such
+    // a kind, and the write side of an object is had once.
+    unsafe { undo_init(this.object()) };
+}
+
 /// Has the driver undo what its init function did.
 ///
 /// # Safety
 ///
 /// To be called once for an object, after its init function.
-pub(super) unsafe fn end<T: Driven>(this: &Object<T>) {
-    if let Some(destroy) = T::destroy_fn(this) {
+unsafe fn undo_init<T: Driven>(object: &Object<T>) {
+    if let Some(destroy) = T::destroy_fn(object) {
         // SAFETY: By the requirements of this function, and the contract at the top of this file.
-        unsafe { destroy(this.as_ptr().cast()) };
+        unsafe { destroy(object.as_ptr().cast()) };
     }
 }
 
@@ -147,7 +156,7 @@ impl<T: Driven> Deref for Ready<'_, T> {
 impl<T: Driven> Drop for Ready<'_, T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants, and the object was not published.
-        unsafe { end(&**self) };
+        unsafe { undo_init(&**self) };
         // SAFETY: `self` is being dropped, and does not use it again.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }

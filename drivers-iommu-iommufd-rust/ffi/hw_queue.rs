@@ -10,9 +10,9 @@ use super::{
     driven::{
         end,
         Destroy,
-        DestroySlot,
         Draft,
         Driven,
+        InitSlot,
         Ready, //
     },
     layout::same_layout,
@@ -23,12 +23,12 @@ use crate::{
         Access,
         Internal, //
     },
-    context::Context,
     object::{
         Kind,
         Object,
         Ref,
-        User, //
+        User,
+        WriteSide, //
     },
     viommu::Viommu, //
 };
@@ -49,7 +49,7 @@ pub(crate) struct HwQueue {
     base_addr: u64,
     length: usize,
     type_: bindings::iommu_hw_queue_type,
-    destroy: DestroySlot<bindings::iommufd_hw_queue>,
+    destroy: InitSlot<Option<Destroy<bindings::iommufd_hw_queue>>>,
 }
 
 same_layout!(HwQueue, iommufd_hw_queue: viommu access base_addr length type_ destroy);
@@ -63,9 +63,8 @@ impl Driven for HwQueue {
 }
 
 impl Kind for HwQueue {
-    fn destroy(this: &Object<Self>, _ctx: &Context) {
-        // SAFETY: The object was published after its init function, and is destroyed once.
-        unsafe { end(this) };
+    fn destroy(this: WriteSide<'_, Self>) {
+        end(this);
     }
 }
 
@@ -75,7 +74,7 @@ impl HwQueue {
     /// # Errors
     ///
     /// [`EOPNOTSUPP`] if the driver has no queues of this type; [`ENOENT`] if the vIOMMU is being
-    /// destroyed; those of [`Context::reserve`].
+    /// destroyed; those of [`Context::reserve`](crate::context::Context::reserve).
     pub(crate) fn reserve<'a>(
         viommu: &'a Ref<'_, Viommu>,
         type_: bindings::iommu_hw_queue_type,
@@ -96,7 +95,7 @@ impl HwQueue {
             base_addr: 0,
             length: 0,
             type_,
-            destroy: DestroySlot::new(),
+            destroy: InitSlot::new(None),
         };
         let queue = viommu.ctx().reserve_sized(size, Ok::<_, Error>(this))?;
         Ok(Draft::new(queue))

@@ -185,21 +185,6 @@ unsafe fn owned(domain: *mut bindings::iommu_domain) -> Result<OwnedDomain> {
     Ok(unsafe { OwnedDomain::from_raw(domain) })
 }
 
-/// The domain of a HWPT, for C.
-#[repr(transparent)]
-pub(crate) struct DomainPtr(NonNull<bindings::iommu_domain>);
-
-// SAFETY: Only C follows the pointer, while a device is attached to the domain.
-unsafe impl Send for DomainPtr {}
-// SAFETY: The pointer does not change, and only C follows it.
-unsafe impl Sync for DomainPtr {}
-
-impl From<&Domain> for DomainPtr {
-    fn from(domain: &Domain) -> Self {
-        Self(NonNull::from(domain).cast())
-    }
-}
-
 /// A kind of HWPT: its object starts with a `struct iommufd_hw_pagetable`.
 pub(crate) trait Hwpt: Registered {
     /// The domain of the HWPT.

@@ -15,6 +15,7 @@ pub(crate) mod domain;
 pub(crate) mod driven;
 pub(crate) mod eventq;
 pub(crate) mod file;
+pub(crate) mod for_c;
 pub(crate) mod hw_queue;
 pub(crate) mod hwpt;
 #[cfg(CONFIG_IOMMUFD_TEST)]

@@ -17,87 +17,69 @@
 use crate::context::Context;
 use core::{
     marker::PhantomPinned,
-    mem::ManuallyDrop,
+    mem::{
+        offset_of,
+        ManuallyDrop, //
+    },
     ops::Deref,
     ptr::{
-        addr_of_mut,
+        from_ref,
         NonNull, //
     }, //
 };
 use kernel::{
     bindings,
-    id_table::{
-        RcuPointer,
-        Reservation, //
-    },
+    id_table::Reservation,
     prelude::*,
     sync::{
         atomic::ordering::{
-            Acquire,
             Full,
             Relaxed, //
         },
         rcu_box::RcuBox,
         Refcount, //
-    },
-    types::Opaque, //
+    }, //
+};
+
+mod owner;
+
+pub(crate) use self::owner::{
+    ObjectBox,
+    WriteSide, //
 };
 
 /// The value of `iommufd_object::type`.
 type KindOfC = bindings::iommufd_object_type;
 
-/// The header of every object: two counts, a kind and an id.
-#[repr(transparent)]
-pub(crate) struct Header(Opaque<bindings::iommufd_object>);
+/// The header of every object: two counts, a kind and an id. See [`crate::object`].
+#[repr(C)]
+pub(crate) struct Header {
+    wait_cnt: Refcount,
+    users: Refcount,
+    kind: KindOfC,
+    id: u32,
+}
 
-// SAFETY: The counts are atomic, and the rest does not change while the header is shared.
-unsafe impl Send for Header {}
-// SAFETY: As above.
-unsafe impl Sync for Header {}
+const _: () = {
+    use bindings::iommufd_object as C;
+
+    assert!(offset_of!(Header, wait_cnt) == offset_of!(C, wait_cnt));
+    assert!(offset_of!(Header, users) == offset_of!(C, users));
+    assert!(offset_of!(Header, kind) == offset_of!(C, type_));
+    assert!(offset_of!(Header, id) == offset_of!(C, id));
+    assert!(size_of::<Header>() == size_of::<C>());
+};
 
 impl Header {
     fn new(kind: KindOfC, id: u32) -> Self {
-        // One for the time during which the object can be found, and one for the table.
-        let one = bindings::refcount_t {
-            refs: bindings::atomic_t { counter: 1 },
-        };
-        Self(Opaque::new(bindings::iommufd_object {
-            wait_cnt: one,
-            users: one,
-            type_: kind,
+        Self {
+            // The time during which the object can be found.
+            wait_cnt: Refcount::new(1),
+            // The table.
+            users: Refcount::new(1),
+            kind,
             id,
-        }))
-    }
-
-    fn wait_cnt(&self) -> &Refcount {
-        // SAFETY: The header is initialised. `Refcount` is a transparent wrapper.
-        unsafe { &*addr_of_mut!((*self.0.get()).wait_cnt).cast() }
-    }
-
-    fn users(&self) -> &Refcount {
-        // SAFETY: As in `wait_cnt()`.
-        unsafe { &*addr_of_mut!((*self.0.get()).users).cast() }
-    }
-
-    /// The kind of the object.
-    pub(crate) fn kind(&self) -> KindOfC {
-        // SAFETY: The field does not change while the header is shared.
-        unsafe { (*self.0.get()).type_ }
-    }
-
-    /// The id of the object.
-    pub(crate) fn id(&self) -> u32 {
-        // SAFETY: As in `kind()`.
-        unsafe { (*self.0.get()).id }
-    }
-
-    /// The object, if it is of kind `T`.
-    ///
-    /// To be used while the table is locked, or otherwise known to own the object.
-    pub(crate) fn downcast<T: Registered>(&self) -> Option<&Object<T>> {
-        // SAFETY: The header of an object of this kind is at the start of an `Object<T>`. The table
-        // owns it, so its `T` has not been dropped.
-        (self.kind() == T::TYPE).then(|| unsafe { NonNull::from(self).cast().as_ref() })
+        }
     }
 
     /// Takes `users` from `held` to zero. Fails if there are others.
@@ -106,7 +88,7 @@ impl Header {
     /// two fails (`IOMMUFD+user+claim`), and the claimer sees what was done by those who have put
     /// theirs (`IOMMUFD+put-user+claim`).
     pub(crate) fn claim(&self, held: i32) -> bool {
-        self.users().as_atomic().cmpxchg(held, 0, Full).is_ok()
+        self.users.as_atomic().cmpxchg(held, 0, Full).is_ok()
     }
 }
 
@@ -118,8 +100,8 @@ pub(crate) trait Kind: Send + Sync + Sized {
     /// Makes those let go who keep a [`RevocableRef`] to the object. Not called if there are none.
     fn pre_destroy(_this: &Object<Self>, _ctx: &Context) {}
 
-    /// Ends a published object. Nobody else can reach it any more.
-    fn destroy(_this: &Object<Self>, _ctx: &Context) {}
+    /// Ends a published object, before it is dropped.
+    fn destroy(_this: WriteSide<'_, Self>) {}
 }
 
 /// A kind of object that has a value of `enum iommufd_object_type`.
@@ -127,7 +109,7 @@ pub(crate) trait Kind: Send + Sync + Sized {
 /// # Safety
 ///
 /// No other type has the same `TYPE`, and headers of this type are made only by this module, for an
-/// `Object<Self>`. Implemented by [`kinds!`].
+/// `Object<Self>`. Implemented by the table of kinds in [`owner`].
 pub(crate) unsafe trait Registered: Kind {
     /// How C calls it.
     const TYPE: KindOfC;
@@ -147,16 +129,16 @@ pub(crate) struct Object<T> {
 impl<T> Object<T> {
     /// Where the `T` is.
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) const DATA_OFFSET: usize = core::mem::offset_of!(Self, data);
+    pub(crate) const DATA_OFFSET: usize = offset_of!(Self, data);
 
     /// The id by which user space knows the object.
     pub(crate) fn id(&self) -> u32 {
-        self.header.id()
+        self.header.id
     }
 
     /// How C sees the object.
     pub(crate) fn as_ptr(&self) -> *mut bindings::iommufd_object {
-        self.header.0.get()
+        from_ref(self).cast_mut().cast()
     }
 
     /// The object behind a pointer that C passes in.
@@ -216,7 +198,7 @@ impl<T: Registered> Deref for Unseen<T> {
 impl<T: Registered> Drop for Unseen<T> {
     fn drop(&mut self) {
         // A dependency that outlives the object would point to freed memory: rather leak it.
-        if !kernel::warn_on!(self.header.users().as_atomic().load(Relaxed) != 1) {
+        if !kernel::warn_on!(self.header.users.as_atomic().load(Relaxed) != 1) {
             // SAFETY: `self` is being dropped, so this is the last use.
             unsafe { ManuallyDrop::drop(&mut self.0) };
         }
@@ -266,9 +248,9 @@ impl<'a, T: Registered> Reserved<'a, T> {
     ///
     /// It must be put before the object is dropped without having been published.
     pub(crate) fn user(&self) -> User<T> {
-        self.object.header.users().inc();
+        self.object.header.users.inc();
         // INVARIANT: The count was just taken. `Drop` keeps the object if it is not put.
-        User(NonNull::from(&*self.object))
+        User(Held(NonNull::from(&*self.object)))
     }
 
     /// Lets user space find the object. Cannot fail: this is the last step of its creation.
@@ -280,9 +262,9 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// Lets user space find the object, and keeps it from being destroyed until the user is put.
     pub(crate) fn publish_with_user(self) -> User<T> {
         let Self { id, object, .. } = self;
-        object.header.users().inc();
+        object.header.users.inc();
         // INVARIANT: The count was just taken.
-        let user = User(NonNull::from(&*object));
+        let user = User(Held(NonNull::from(&*object)));
         id.publish(object.into_box().into());
         user
     }
@@ -322,29 +304,52 @@ impl<T: Registered> Deref for Reserved<'_, T> {
     }
 }
 
+/// The object of a guard.
+///
+/// # Invariants
+///
+/// Points to an object of kind `T`, of which whoever has this owns a count. So it is not dropped.
+#[repr(transparent)]
+struct Held<T: Registered>(NonNull<Object<T>>);
+
+// SAFETY: Whoever has it can use the `T`, which is `Sync`, and put a count, which is atomic.
+unsafe impl<T: Registered> Send for Held<T> {}
+// SAFETY: Whoever shares it can use the `T`, which is `Sync`.
+unsafe impl<T: Registered> Sync for Held<T> {}
+
+impl<T: Registered> Deref for Held<T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        // SAFETY: By the type invariants: a destroyer claims `users` only if there is none, and
+        // waits for the counts of `wait_cnt`.
+        unsafe { self.0.as_ref() }
+    }
+}
+
 /// The read side of an object's destroying lock: the object lives until it is dropped.
 ///
 /// It bounds one operation: it must not be kept.
 ///
 /// # Invariants
 ///
-/// Owns one count of `wait_cnt` of the object, which is of kind `T` and belongs to `ctx`.
+/// Owns one count of `wait_cnt` of the object, which belongs to `ctx`.
 pub(crate) struct Ref<'a, T: Registered> {
-    object: NonNull<Object<T>>,
+    object: Held<T>,
     ctx: &'a Context,
 }
 
 impl<'a, T: Registered> Ref<'a, T> {
     /// Takes the read side, if the object is of kind `T` and not being destroyed.
     ///
-    /// `header` is of an object of `ctx`, found under RCU or kept by something that `ctx` keeps.
+    /// `header` is of an object of `ctx`, found under RCU or in the table while that is locked.
     pub(crate) fn try_lock(header: &Header, ctx: &'a Context) -> Option<Self> {
-        if T::TYPE != Any::TYPE && header.kind() != T::TYPE {
+        if T::TYPE != Any::TYPE && header.kind != T::TYPE {
             return None;
         }
         // INVARIANT: The count was just taken, and the kind compared.
-        header.wait_cnt().inc_not_zero().then(|| Self {
-            object: NonNull::from(header).cast(),
+        header.wait_cnt.inc_not_zero().then(|| Self {
+            object: Held(NonNull::from(header).cast()),
             ctx,
         })
     }
@@ -355,27 +360,27 @@ impl<'a, T: Registered> Ref<'a, T> {
     ///
     /// [`ENOENT`] if the object is being destroyed: a destroyer claimed it after it was looked up.
     pub(crate) fn user(&self) -> Result<User<T>> {
-        if !self.header.users().inc_not_zero() {
+        if !self.header.users.inc_not_zero() {
             return Err(ENOENT);
         }
         // INVARIANT: The count was just taken.
-        Ok(User(self.object))
+        Ok(User(Held(self.object.0)))
     }
 
     /// Makes a read side that another object can keep.
-    pub(crate) fn revocable(&self) -> RevocableRef<T> {
-        self.header.wait_cnt().inc();
+    pub(crate) fn revocable(&self) -> RevocableRef<T>
+    where
+        T: Revocable,
+    {
+        self.header.wait_cnt.inc();
         // INVARIANT: The count was just taken, from a count that is not zero.
-        RevocableRef {
-            object: self.object,
-            ctx: NonNull::from(self.ctx),
-        }
+        RevocableRef(Held(self.object.0))
     }
 
     /// Hands the read side to C, to be taken back by [`Self::from_raw`].
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
-        ManuallyDrop::new(self).object.as_ptr().cast()
+        ManuallyDrop::new(self).as_ptr()
     }
 
     /// Takes the read side back from C.
@@ -385,9 +390,12 @@ impl<'a, T: Registered> Ref<'a, T> {
     /// `ptr` must come from [`Self::into_raw`] of an object of `ctx` that is of kind `T`, once.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) unsafe fn from_raw(ctx: &'a Context, ptr: *mut bindings::iommufd_object) -> Self {
+        // SAFETY: By the requirements of this function the count is there, and keeps the object.
+        let object = unsafe { Object::from_ptr(ptr) };
+
+        // INVARIANT: The count is the one that `into_raw()` gave away.
         Self {
-            // SAFETY: By the requirements of this function.
-            object: unsafe { NonNull::new_unchecked(ptr.cast()) },
+            object: Held(NonNull::from(object)),
             ctx,
         }
     }
@@ -397,18 +405,18 @@ impl<'a> Ref<'a, Any> {
     /// The kind of the object.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn kind(&self) -> KindOfC {
-        self.header.kind()
+        self.header.kind
     }
 
     /// The same read side, if the object is of kind `T`.
     pub(crate) fn downcast<T: Registered>(self) -> Result<Ref<'a, T>, Self> {
-        if self.header.kind() != T::TYPE {
+        if self.header.kind != T::TYPE {
             return Err(self);
         }
         let this = ManuallyDrop::new(self);
         // INVARIANT: The count moves from `this`, and the kind was compared.
         Ok(Ref {
-            object: this.object.cast(),
+            object: Held(this.object.0.cast()),
             ctx: this.ctx,
         })
     }
@@ -418,8 +426,7 @@ impl<T: Registered> Deref for Ref<'_, T> {
     type Target = Object<T>;
 
     fn deref(&self) -> &Object<T> {
-        // SAFETY: By the type invariants, the destroyer waits for this read side.
-        unsafe { self.object.as_ref() }
+        &self.object
     }
 }
 
@@ -437,88 +444,61 @@ impl<T: Registered> Drop for Ref<'_, T> {
 /// sees what was done to the object (`IOMMUFD+put+drain`). The queue's lock, taken by both sides,
 /// sees to it that either the destroyer reads zero or is woken (`IOMMUFD+put+wait`).
 fn put_read_side(header: &Header, ctx: &Context) {
-    if header.wait_cnt().dec_and_test() {
+    if header.wait_cnt.dec_and_test() {
         ctx.destroy_wait.wake_all();
     }
 }
 
-/// A read side that another object of the same context keeps.
+/// A kind of object of which other objects keep a read side.
+pub(crate) trait Revocable: Registered {
+    /// The context that the object belongs to.
+    fn ctx(&self) -> &Context;
+}
+
+/// A read side that another object of the same context keeps. C sees a pointer.
 ///
 /// Whoever keeps it lets go when [`Kind::pre_destroy`] of the object asks for it.
 ///
 /// # Invariants
 ///
-/// As [`Ref`]. The keeper is an object of the context or part of one, so the context outlives it.
-pub(crate) struct RevocableRef<T: Registered> {
-    object: NonNull<Object<T>>,
-    ctx: NonNull<Context>,
-}
+/// Owns one count of `wait_cnt` of the object.
+#[repr(transparent)]
+pub(crate) struct RevocableRef<T: Revocable>(Held<T>);
 
-// SAFETY: A reference to a `T` and to a context, which are both `Sync`, and atomic counts.
-unsafe impl<T: Registered> Send for RevocableRef<T> {}
-// SAFETY: As above.
-unsafe impl<T: Registered> Sync for RevocableRef<T> {}
-
-impl<T: Registered> RevocableRef<T> {
-    /// Turns it into the pointer that C expects in its place.
-    pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
-        ManuallyDrop::new(self).object.as_ptr().cast()
-    }
-
-    /// Takes it back.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` must come from [`Self::into_raw`] of an object of `ctx` that is of kind `T`, once.
-    pub(crate) unsafe fn from_raw(ctx: &Context, ptr: *mut bindings::iommufd_object) -> Self {
-        Self {
-            // SAFETY: By the requirements of this function.
-            object: unsafe { NonNull::new_unchecked(ptr.cast()) },
-            ctx: NonNull::from(ctx),
-        }
-    }
-}
-
-impl<T: Registered> Deref for RevocableRef<T> {
+impl<T: Revocable> Deref for RevocableRef<T> {
     type Target = Object<T>;
 
     fn deref(&self) -> &Object<T> {
-        // SAFETY: By the type invariants, the destroyer waits for this read side.
-        unsafe { self.object.as_ref() }
+        &self.0
     }
 }
 
-impl<T: Registered> Drop for RevocableRef<T> {
+impl<T: Revocable> Drop for RevocableRef<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants, the context outlives the keeper of this.
-        put_read_side(&self.header, unsafe { self.ctx.as_ref() });
+        put_read_side(&self.header, self.ctx());
     }
 }
 
-/// A lasting dependency on an object: it cannot be destroyed by its id while there is one.
+/// A lasting dependency on an object: it cannot be destroyed by its id while there is one. C sees a
+/// pointer.
 ///
 /// # Invariants
 ///
-/// Owns one count of `users` of the object, which is of kind `T` and in the table of its context.
+/// Owns one count of `users` of the object, whose id is in the table of its context.
 #[repr(transparent)]
-pub(crate) struct User<T: Registered>(NonNull<Object<T>>);
-
-// SAFETY: A reference to a `T`, which is `Sync`, and atomic counts.
-unsafe impl<T: Registered> Send for User<T> {}
-// SAFETY: As above.
-unsafe impl<T: Registered> Sync for User<T> {}
+pub(crate) struct User<T: Registered>(Held<T>);
 
 impl<T: Registered> User<T> {
     /// Another dependency on the same object.
     pub(crate) fn another(&self) -> Self {
-        self.header.users().inc();
+        self.header.users.inc();
         // INVARIANT: The count was just taken.
-        Self(self.0)
+        Self(Held(self.0 .0))
     }
 
     /// Hands the dependency to C, to be taken back by [`Self::from_raw`].
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
-        ManuallyDrop::new(self).0.as_ptr().cast()
+        ManuallyDrop::new(self).as_ptr()
     }
 
     /// Takes the dependency back from C.
@@ -527,8 +507,11 @@ impl<T: Registered> User<T> {
     ///
     /// `ptr` must come from [`Self::into_raw`] of an object of kind `T`, once.
     pub(crate) unsafe fn from_raw(ptr: *mut bindings::iommufd_object) -> Self {
-        // SAFETY: By the requirements of this function.
-        Self(unsafe { NonNull::new_unchecked(ptr.cast()) })
+        // SAFETY: By the requirements of this function the count is there, and keeps the object.
+        let object = unsafe { Object::from_ptr(ptr) };
+
+        // INVARIANT: The count is the one that `into_raw()` gave away.
+        Self(Held(NonNull::from(object)))
     }
 }
 
@@ -536,137 +519,12 @@ impl<T: Registered> Deref for User<T> {
     type Target = Object<T>;
 
     fn deref(&self) -> &Object<T> {
-        // SAFETY: By the type invariants, nobody can claim the object.
-        unsafe { self.0.as_ref() }
+        &self.0
     }
 }
 
 impl<T: Registered> Drop for User<T> {
     fn drop(&mut self) {
-        self.header.users().dec();
+        self.header.users.dec();
     }
-}
-
-/// The owner of an object of whatever kind.
-///
-/// # Invariants
-///
-/// Points to the header of an `Object<T>` in an [`RcuBox`] that this owns, where `T::TYPE` is the
-/// type in the header.
-pub(crate) struct ObjectBox(NonNull<Header>);
-
-// SAFETY: All kinds of objects are `Send`.
-unsafe impl Send for ObjectBox {}
-
-// SAFETY: The box keeps the memory for a grace period, and dropping an object leaves its header,
-// which has no destructor and whose counts are atomic, as it is. Headers are aligned to 4 bytes.
-unsafe impl RcuPointer for ObjectBox {
-    type Target = Header;
-
-    fn into_raw(self) -> NonNull<Header> {
-        ManuallyDrop::new(self).0
-    }
-
-    unsafe fn from_raw(ptr: NonNull<Header>) -> Self {
-        // INVARIANT: `ptr` comes from `into_raw()`.
-        Self(ptr)
-    }
-}
-
-impl<T: Registered> From<Pin<RcuBox<Object<T>>>> for ObjectBox {
-    fn from(object: Pin<RcuBox<Object<T>>>) -> Self {
-        // INVARIANT: `Reserved::new()` made the header for this `T`.
-        Self(RcuBox::into_raw(object).cast())
-    }
-}
-
-impl ObjectBox {
-    fn header(&self) -> &Header {
-        // SAFETY: By the type invariants.
-        unsafe { self.0.as_ref() }
-    }
-
-    /// Gives up the count that lets lookups succeed. Returns whether no read side is left.
-    pub(crate) fn end_of_lookups(&self) -> bool {
-        self.header().wait_cnt().dec_and_test()
-    }
-
-    /// Whether the last read side is gone, and all that was done under it is visible.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.header().wait_cnt().as_atomic().load(Acquire) == 0
-    }
-}
-
-/// Registers the kinds of objects: type, name in C.
-macro_rules! kinds {
-    ($($(#[$attr:meta])* $kind:ty = $name:ident;)*) => {
-        $(
-            $(#[$attr])*
-            // SAFETY: The arms of the matches below are distinct, so no two kinds have the same
-            // type. Headers are made for `Object<T>` with `T::TYPE` only.
-            unsafe impl Registered for $kind {
-                const TYPE: KindOfC = bindings::$name;
-            }
-        )*
-
-        #[deny(unreachable_patterns)]
-        impl ObjectBox {
-            /// [`Kind::pre_destroy`] of the object's kind.
-            pub(crate) fn pre_destroy(&self, ctx: &Context) {
-                match self.header().kind() {
-                    $($(#[$attr])* bindings::$name => {
-                        // SAFETY: By the type invariants.
-                        let object = unsafe { self.0.cast::<Object<$kind>>().as_ref() };
-                        <$kind as Kind>::pre_destroy(object, ctx)
-                    })*
-                    _ => (),
-                }
-            }
-
-            /// [`Kind::destroy`] of the object's kind.
-            pub(crate) fn destroy(&self, ctx: &Context) {
-                match self.header().kind() {
-                    $($(#[$attr])* bindings::$name => {
-                        // SAFETY: By the type invariants.
-                        let object = unsafe { self.0.cast::<Object<$kind>>().as_ref() };
-                        <$kind as Kind>::destroy(object, ctx)
-                    })*
-                    _ => (),
-                }
-            }
-        }
-
-        impl Drop for ObjectBox {
-            fn drop(&mut self) {
-                // A user that was never put would point to freed memory: rather leak the object.
-                // Whoever drops the table with objects in it has warned of that.
-                if self.header().users().as_atomic().load(Relaxed) != 0 {
-                    return;
-                }
-                match self.header().kind() {
-                    $($(#[$attr])* bindings::$name => {
-                        // SAFETY: By the type invariants. The box is not used after this.
-                        drop(unsafe { RcuBox::from_raw(self.0.cast::<Object<$kind>>()) })
-                    })*
-                    // Not reached, by the type invariants; a leak would be harmless.
-                    _ => (),
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    crate::eventq::Fault = iommufd_object_type_IOMMUFD_OBJ_FAULT;
-    crate::eventq::Veventq = iommufd_object_type_IOMMUFD_OBJ_VEVENTQ;
-    crate::viommu::HwQueue = iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE;
-    crate::viommu::Vdevice = iommufd_object_type_IOMMUFD_OBJ_VDEVICE;
-    crate::viommu::Viommu = iommufd_object_type_IOMMUFD_OBJ_VIOMMU;
-    crate::access::Access = iommufd_object_type_IOMMUFD_OBJ_ACCESS;
-    crate::device::Device = iommufd_object_type_IOMMUFD_OBJ_DEVICE;
-    crate::hwpt::HwptNested = iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED;
-    crate::hwpt::HwptPaging = iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING;
-    crate::ioas::Ioas = iommufd_object_type_IOMMUFD_OBJ_IOAS;
-    #[cfg(CONFIG_IOMMUFD_TEST)]
-    super::test::Selftest = iommufd_object_type_IOMMUFD_OBJ_SELFTEST;
 }

@@ -102,9 +102,9 @@ mod mock {
         object::{
             Any,
             Kind,
-            Object,
             Ref,
-            Reserved, //
+            Reserved,
+            WriteSide, //
         }, //
     };
     use kernel::{
@@ -116,8 +116,8 @@ mod mock {
     pub(crate) struct Selftest;
 
     impl Kind for Selftest {
-        fn destroy(this: &Object<Self>, _ctx: &Context) {
-            // SAFETY: The mock driver created the object, and it is destroyed once.
+        fn destroy(this: WriteSide<'_, Self>) {
+            // SAFETY: The mock driver created the object, and nobody else uses it.
             unsafe { bindings::iommufd_selftest_destroy(this.as_ptr()) };
         }
     }

@@ -10,32 +10,29 @@ use super::{
     driven::{
         end,
         Destroy,
-        DestroySlot,
         Draft,
         Driven,
+        InitSlot,
         Ready, //
     },
     layout::same_layout, //
 };
 use crate::{
-    context::Context,
     device::Device,
     object::{
         Kind,
         Object,
         Ref,
         RevocableRef,
-        User, //
+        User,
+        WriteSide, //
     },
     viommu::Viommu, //
 };
 use core::{
     mem::ManuallyDrop,
     ops::Deref,
-    ptr::{
-        null_mut,
-        NonNull, //
-    }, //
+    ptr::null_mut, //
 };
 use kernel::{
     bindings,
@@ -176,24 +173,15 @@ impl Deref for ReadyVdevice<'_> {
 }
 
 /// A vDEVICE: `struct iommufd_vdevice`, less the object header.
-///
-/// # Invariants
-///
-/// `idev` is from [`RevocableRef::into_raw`] of a device of the context of `viommu`.
 #[repr(C)]
 pub(crate) struct Vdevice {
     viommu: User<Viommu>,
-    idev: NonNull<Object<Device>>,
+    idev: RevocableRef<Device>,
     virt_id: u64,
-    destroy: DestroySlot<bindings::iommufd_vdevice>,
+    destroy: InitSlot<Option<Destroy<bindings::iommufd_vdevice>>>,
 }
 
 same_layout!(Vdevice, iommufd_vdevice: viommu idev virt_id destroy);
-
-// SAFETY: `idev` stands for a `RevocableRef`, which is `Send`, as the other fields are.
-unsafe impl Send for Vdevice {}
-// SAFETY: `idev` stands for a `RevocableRef`, which is `Sync`, as the other fields are.
-unsafe impl Sync for Vdevice {}
 
 impl Driven for Vdevice {
     type Raw = bindings::iommufd_vdevice;
@@ -204,12 +192,12 @@ impl Driven for Vdevice {
 }
 
 impl Kind for Vdevice {
-    fn destroy(this: &Object<Self>, _ctx: &Context) {
-        let mut seat = this.device().seat();
-        // SAFETY: The object was published after its init function, and is destroyed once.
-        unsafe { end(this) };
+    fn destroy(this: WriteSide<'_, Self>) {
+        let vdevice = this.object();
+        let mut seat = vdevice.device().seat();
+        end(this);
         // CAST: It was a `usize`.
-        this.viommu.vdevs.remove(this.virt_id as usize);
+        vdevice.viommu.vdevs.remove(vdevice.virt_id as usize);
         seat.leave();
     }
 }
@@ -223,7 +211,7 @@ impl Vdevice {
     /// - [`EEXIST`] if the vIOMMU has a vDEVICE of this id;
     /// - [`ENOENT`] if the vIOMMU is being destroyed;
     /// - [`EOPNOTSUPP`] if the driver contradicts itself, which is a bug;
-    /// - what the driver says, and those of [`Context::reserve`].
+    /// - what the driver says, and those of [`Context::reserve`](crate::context::Context::reserve).
     pub(crate) fn create<'a>(
         viommu: &'a Ref<'_, Viommu>,
         device: RevocableRef<Device>,
@@ -236,14 +224,12 @@ impl Vdevice {
             return Err(EOPNOTSUPP);
         }
 
-        // INVARIANT: The device belongs to the context of the vIOMMU, as both were looked up there.
         let this = Self {
             viommu: viommu.user()?,
-            // SAFETY: The pointer of a reference is not null.
-            idev: unsafe { NonNull::new_unchecked(device.into_raw().cast()) },
+            idev: device,
             // CAST: `usize` has at most 64 bits.
             virt_id: virt_id as u64,
-            destroy: DestroySlot::new(),
+            destroy: InitSlot::new(None),
         };
         let draft = Draft::new(viommu.ctx().reserve_sized(size, Ok::<_, Error>(this))?);
         let slot = viommu.vdevs.reserve(virt_id)?;
@@ -259,16 +245,6 @@ impl Vdevice {
 
     /// The device.
     pub(crate) fn device(&self) -> &Object<Device> {
-        // SAFETY: By the type invariants it stands for a reference, which keeps the device.
-        unsafe { self.idev.as_ref() }
-    }
-}
-
-impl Drop for Vdevice {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants, and it is not used after this.
-        drop(unsafe {
-            RevocableRef::<Device>::from_raw(self.viommu.ctx(), self.idev.as_ptr().cast())
-        });
+        &self.idev
     }
 }

@@ -10,12 +10,12 @@
 
 use super::layout::same_offset;
 use crate::{
-    context::Context,
     object::{
         Kind,
         Object,
         Reserved,
-        User, //
+        User,
+        WriteSide, //
     },
     viommu::Viommu, //
 };
@@ -99,8 +99,8 @@ unsafe impl Send for Veventq {}
 unsafe impl Sync for Veventq {}
 
 impl Kind for Veventq {
-    fn destroy(this: &Object<Self>, _ctx: &Context) {
-        Veventqs::lock(&this.viommu).remove(this);
+    fn destroy(this: WriteSide<'_, Self>) {
+        Veventqs::lock(&this.viommu).remove(&this);
     }
 }
 

@@ -10,12 +10,14 @@
 //!   find event queues in `veventqs`, through `driver.c`, under a read lock of `veventqs_rwsem`.
 
 use super::{
+    context::ContextPtr,
     device::Iommu,
     driven::{
         end,
         Destroy,
         Draft,
         Driven,
+        InitSlot,
         Ready, //
     },
     layout::same_layout,
@@ -29,11 +31,11 @@ use crate::{
         Kind,
         Object,
         Ref,
-        User, //
+        User,
+        WriteSide, //
     }, //
 };
 use core::{
-    cell::UnsafeCell,
     marker::PhantomPinned,
     ptr::{
         from_ref,
@@ -59,10 +61,10 @@ use kernel::{
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Viommu {
-    ictx: *mut bindings::iommufd_ctx,
+    ictx: ContextPtr,
     iommu_dev: Iommu,
     hwpt: User<HwptPaging>,
-    ops: UnsafeCell<*const bindings::iommufd_viommu_ops>,
+    ops: InitSlot<*const bindings::iommufd_viommu_ops>,
     #[pin]
     pub(super) vdevs: Vdevs,
     /// Changed under `veventqs_rwsem`.
@@ -77,15 +79,9 @@ pub(crate) struct Viommu {
 
 same_layout!(Viommu, iommufd_viommu: ictx iommu_dev hwpt ops vdevs veventqs veventqs_rwsem type_);
 
-// SAFETY: The pointers belong to no thread, and the other fields are `Send`.
-unsafe impl Send for Viommu {}
-// SAFETY: The pointers do not change while the object is shared, and the other fields are `Sync`.
-unsafe impl Sync for Viommu {}
-
 impl Kind for Viommu {
-    fn destroy(this: &Object<Self>, _ctx: &Context) {
-        // SAFETY: The object was published after its init function, and is destroyed once.
-        unsafe { end(this) };
+    fn destroy(this: WriteSide<'_, Self>) {
+        end(this);
     }
 }
 
@@ -105,10 +101,10 @@ impl Viommu {
         type_: bindings::iommu_viommu_type,
     ) -> impl PinInit<Self, Error> + '_ {
         try_pin_init!(Self {
-            ictx: ctx.as_ptr(),
+            ictx: ContextPtr::from(ctx),
             iommu_dev,
             hwpt,
-            ops: UnsafeCell::new(null()),
+            ops: InitSlot::new(null()),
             vdevs <- Vdevs::new(),
             veventqs <- CListHead::new(),
             veventqs_rwsem <- new_rwsem!((), "iommufd_viommu::veventqs_rwsem"),
@@ -119,15 +115,14 @@ impl Viommu {
 
     /// What the driver can do, once its init function has said so.
     pub(super) fn ops(&self) -> Option<&bindings::iommufd_viommu_ops> {
-        // SAFETY: Only the init function writes the field, before the object is shared. It is null
-        // then, or points to operations that are constant and live as long as the driver's objects.
-        unsafe { (*self.ops.get()).as_ref() }
+        // SAFETY: It is null, or the driver's init function has set it to operations that are
+        // constant and live as long as the driver's objects.
+        unsafe { self.ops.get().as_ref() }
     }
 
     /// The context that the vIOMMU belongs to.
     pub(crate) fn ctx(&self) -> &Context {
-        // SAFETY: The context outlives its objects.
-        unsafe { Context::from_ptr(self.ictx) }
+        &self.ictx
     }
 
     /// The HWPT that nested HWPTs of this vIOMMU translate through.

@@ -42,7 +42,10 @@ use core::{
         ManuallyDrop,
         MaybeUninit, //
     },
-    ops::RangeInclusive,
+    ops::{
+        Deref,
+        RangeInclusive, //
+    },
     ptr::{
         null_mut,
         NonNull, //
@@ -68,8 +71,9 @@ pub unsafe trait RcuPointer: Sized {
     ///
     /// # Safety
     ///
-    /// `ptr` must come from `into_raw()`, once. Shared references to the target may only be used
-    /// under the RCU read lock from here on.
+    /// `ptr` must come from `into_raw()`. The owner that is returned must be the only one, or not
+    /// be dropped and not be used for longer than the pointer is owned otherwise. When an owner has
+    /// been dropped, shared references to the target may only be used under the RCU read lock.
     unsafe fn from_raw(ptr: NonNull<Self::Target>) -> Self;
 }
 
@@ -112,6 +116,9 @@ pub unsafe trait RcuPointer: Sized {
 /// assert_eq!(table.load(id, &rcu::read_lock()), None);
 /// slot.publish(Number(RcuBox::new(42, GFP_KERNEL)?));
 /// assert_eq!(table.load(id, &rcu::read_lock()), Some(&42));
+///
+/// // Who has the lock sees the owner.
+/// assert_eq!(*table.lock().get(id).ok_or(ENOENT)?.0, 42);
 ///
 /// // A reservation that is dropped gives its id back.
 /// drop(table.reserve(1..=31, GFP_KERNEL)?);
@@ -305,12 +312,12 @@ impl<P: RcuPointer> Guard<'_, P> {
     }
 
     /// Finds a published object.
-    pub fn get(&self, id: u32) -> Option<&P::Target> {
+    pub fn get(&self, id: u32) -> Option<Borrowed<'_, P>> {
         let mut walk = Walk::new(self.table.xa.get(), id);
         // SAFETY: The xarray is initialised and locked.
-        let object = unsafe { walk.load() };
-        // SAFETY: The pointer comes from `P::into_raw()`, and the table owns it while it is locked.
-        object.map(|object| unsafe { object.cast().as_ref() })
+        let object = unsafe { walk.load() }?;
+        // SAFETY: The xarray is locked, and `object` was found in it.
+        Some(unsafe { Borrowed::new(object) })
     }
 
     /// Finds a published object, to be taken out of the table.
@@ -319,31 +326,64 @@ impl<P: RcuPointer> Guard<'_, P> {
     pub fn entry(&mut self, id: u32) -> Option<Entry<'_, P>> {
         let mut walk = Walk::new(self.table.xa.get(), id);
         // SAFETY: The xarray is initialised and locked.
-        let object = unsafe { walk.load() }?.cast();
-        // INVARIANT: The pointer was just found, and the table stays locked and borrowed.
+        let object = unsafe { walk.load() }?;
+        // INVARIANT: The object was just found, and the table stays locked and borrowed.
         Some(Entry {
             walk,
-            object,
-            _guard: PhantomData,
+            // SAFETY: The xarray is locked, and `object` was found in it.
+            object: unsafe { Borrowed::new(object) },
         })
     }
 
     /// Finds the published object with the lowest id that is not below `from`.
-    pub fn find(&self, from: u32) -> Option<(u32, &P::Target)> {
+    pub fn find(&self, from: u32) -> Option<(u32, Borrowed<'_, P>)> {
         let mut index = from as usize;
         // SAFETY: The xarray is initialised. `xa_find()` skips `XA_ZERO_ENTRY`.
-        let ptr = unsafe {
+        let object = NonNull::new(unsafe {
             bindings::xa_find(
                 self.table.xa.get(),
                 &mut index,
                 u32::MAX as usize,
                 bindings::XA_PRESENT,
             )
-        };
-        // SAFETY: As in `get()`.
-        let object = NonNull::new(ptr.cast()).map(|ptr| unsafe { ptr.as_ref() })?;
+        })?;
         // CAST: The search ended at `u32::MAX`.
-        Some((index as u32, object))
+        // SAFETY: The xarray is locked, and `object` was found in it.
+        Some((index as u32, unsafe { Borrowed::new(object) }))
+    }
+}
+
+/// An object that a table owns, which is locked. Dereferences to its owner.
+///
+/// # Invariants
+///
+/// `self.0` is made from the pointer in the table, which stays there for `'a` unless the owner is
+/// moved out of this.
+pub struct Borrowed<'a, P: RcuPointer>(ManuallyDrop<P>, PhantomData<&'a P>);
+
+impl<P: RcuPointer> Borrowed<'_, P> {
+    /// # Safety
+    ///
+    /// `object` must be an object in a table that is locked, and stay there for the lifetime of the
+    /// result, unless the owner is moved out of the result.
+    #[inline]
+    unsafe fn new(object: NonNull<c_void>) -> Self {
+        // INVARIANT: By the requirements of this function.
+        // SAFETY: By the invariants of the table the pointer comes from `into_raw()`. The owner is
+        // not dropped, and the table has the pointer for as long as it is used.
+        Self(
+            ManuallyDrop::new(unsafe { P::from_raw(object.cast()) }),
+            PhantomData,
+        )
+    }
+}
+
+impl<P: RcuPointer> Deref for Borrowed<'_, P> {
+    type Target = P;
+
+    #[inline]
+    fn deref(&self) -> &P {
+        &self.0
     }
 }
 
@@ -352,26 +392,24 @@ impl<P: RcuPointer> Guard<'_, P> {
 /// # Invariants
 ///
 /// The table is locked and used by nobody else for `'a`. `walk` has come to the entry of the table
-/// that is `object`, a pointer from [`RcuPointer::into_raw`].
+/// that is `object`.
 pub struct Entry<'a, P: RcuPointer> {
     walk: Walk,
-    object: NonNull<P::Target>,
-    _guard: PhantomData<&'a mut P>,
+    object: Borrowed<'a, P>,
 }
 
 impl<P: RcuPointer> Entry<'_, P> {
     /// The object.
-    pub fn get(&self) -> &P::Target {
-        // SAFETY: By the type invariants, the table owns the object.
-        unsafe { self.object.as_ref() }
+    pub fn get(&self) -> &P {
+        &self.object
     }
 
     /// Takes the object out of the table and frees the id.
     pub fn remove(mut self) -> P {
         // SAFETY: By the type invariants, the lock of the xarray is held. To erase needs no memory.
         unsafe { bindings::xas_store(&mut self.walk.0, null_mut()) };
-        // SAFETY: By the type invariants, and the table has just forgotten the pointer.
-        unsafe { P::from_raw(self.object) }
+        // The table has just forgotten the pointer: this is its only owner.
+        ManuallyDrop::into_inner(self.object.0)
     }
 
     /// Takes the object out of the table but keeps the id from being used again.
@@ -380,8 +418,8 @@ impl<P: RcuPointer> Entry<'_, P> {
         // SAFETY: By the type invariants, the lock of the xarray is held. The entry exists, so
         // nothing is allocated. An xarray that tracks free entries stores `XA_ZERO_ENTRY` for NULL.
         unsafe { bindings::__xa_store(xas.xa, xas.xa_index, null_mut(), 0) };
-        // SAFETY: As in `remove()`.
-        unsafe { P::from_raw(self.object) }
+        // The table has just forgotten the pointer: this is its only owner.
+        ManuallyDrop::into_inner(self.object.0)
     }
 }
 
