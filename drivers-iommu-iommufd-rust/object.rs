@@ -183,7 +183,7 @@ impl Context {
         if !claim(entry.get()) {
             return Err(EBUSY);
         }
-        self.vfio.object_gone(id);
+        self.vfio.forget(&entry);
         Ok(Destroying {
             object: match then {
                 Id::Free => entry.remove(),

@@ -40,12 +40,16 @@ use crate::{
     ioas::Ioas,
     ioctl::Command,
     mapping::Prot,
-    object::Ref,
+    object::{
+        ObjectBox,
+        Ref, //
+    },
     pages::Pages,
     range::IovaRange, //
 };
 use kernel::{
     bindings,
+    id_table::Entry,
     ioctl::_IO,
     new_mutex,
     prelude::*,
@@ -85,9 +89,9 @@ impl State {
         })
     }
 
-    /// The object of this id leaves the table, which the caller has locked.
-    pub(crate) fn object_gone(&self, id: u32) {
-        if self.ioas.load(Relaxed) == id {
+    /// An object is about to leave the table: it is not the compatibility IOAS any more.
+    pub(crate) fn forget(&self, object: &Entry<'_, ObjectBox>) {
+        if self.ioas.load(Relaxed) == object.get().id() {
             self.ioas.store(0, Relaxed);
         }
     }

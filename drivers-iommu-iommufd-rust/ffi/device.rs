@@ -60,6 +60,12 @@ use kernel::{
     sync::aref::ARef, //
 };
 
+/// What is constant in the `struct dev_iommu` of a device that is bound.
+struct DevIommu {
+    iommu: Option<Iommu>,
+    max_pasids: u32,
+}
+
 /// A device that stays bound to its driver for as long as this exists. C sees a pointer.
 ///
 /// # Invariants
@@ -86,20 +92,25 @@ impl BoundDevice {
     }
 
     /// What the IOMMU core knows of the device.
-    fn dev_iommu(&self) -> Option<NonNull<bindings::dev_iommu>> {
-        // SAFETY: The device is valid, and by the type invariants bound, so that the field does not
-        // change.
-        NonNull::new(unsafe { (*self.as_raw()).iommu })
+    fn dev_iommu(&self) -> Option<DevIommu> {
+        // SAFETY: The device is valid, and by the type invariants bound. So it keeps the structure,
+        // and none of these fields changes.
+        let (iommu, max_pasids) = unsafe {
+            let dev_iommu = NonNull::new((*self.as_raw()).iommu)?.as_ptr();
+
+            ((*dev_iommu).iommu_dev, (*dev_iommu).max_pasids)
+        };
+
+        Some(DevIommu {
+            // INVARIANT: It is that of a bound device.
+            iommu: NonNull::new(iommu).map(Iommu),
+            max_pasids,
+        })
     }
 
     /// The IOMMU that translates for the device.
     pub(crate) fn iommu(&self) -> Option<Iommu> {
-        let dev_iommu = self.dev_iommu()?.as_ptr();
-
-        // INVARIANT: It is that of a bound device.
-        // SAFETY: By the type invariants the device is bound, so that it keeps the structure, and
-        // the field does not change.
-        NonNull::new(unsafe { (*dev_iommu).iommu_dev }).map(Iommu)
+        self.dev_iommu()?.iommu
     }
 
     /// The operations of the IOMMU driver.
@@ -119,11 +130,7 @@ impl BoundDevice {
 
     /// How many PASIDs the device can use; zero if PASID is not enabled.
     pub(crate) fn max_pasids(&self) -> u32 {
-        self.dev_iommu().map_or(0, |dev_iommu| {
-            // SAFETY: By the type invariants the device is bound, so that it keeps the structure,
-            // and the field does not change.
-            unsafe { (*dev_iommu.as_ptr()).max_pasids }
-        })
+        self.dev_iommu().map_or(0, |dev_iommu| dev_iommu.max_pasids)
     }
 
     /// Whether it is a device of the selftests.

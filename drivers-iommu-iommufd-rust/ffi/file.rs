@@ -75,8 +75,8 @@ pub(super) unsafe fn context_of<'a>(file: *mut bindings::file) -> Result<&'a Con
 ///
 /// # Safety
 ///
-/// To be called by the VFS, once for a file, by way of `misc_open()`: that has put the address of
-/// the misc device into `private_data`.
+/// `file` must be in the course of being opened, with the address of its misc device in
+/// `private_data`, as `misc_open()` puts it there.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_open(
     _inode: *mut bindings::inode,
@@ -95,7 +95,7 @@ pub(crate) unsafe extern "C" fn iommufd_fops_open(
     };
     from_result(|| {
         let ctx = KBox::pin_init(Context::new(FileRef(file), mode), GFP_KERNEL_ACCOUNT)?;
-        // SAFETY: By the requirements of this function.
+        // SAFETY: By the requirements of this function nobody else uses the file yet.
         unsafe { (*file).private_data = ctx.into_foreign().cast() };
         Ok(0)
     })
@@ -105,13 +105,14 @@ pub(crate) unsafe extern "C" fn iommufd_fops_open(
 ///
 /// # Safety
 ///
-/// To be called by the VFS, once for a file that [`iommufd_fops_open`] has opened.
+/// [`iommufd_fops_open`] must have opened `file`, and nobody must use it any more.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_release(
     _inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
-    // SAFETY: `open` put the context there, and this is the only `release`.
+    // SAFETY: By the requirements of this function: `open` put the context there, and this is its
+    // last use.
     let ctx = unsafe { <Pin<KBox<Context>>>::from_foreign((*file).private_data.cast()) };
     ctx.destroy_all();
     drop(ctx);
@@ -122,14 +123,14 @@ pub(crate) unsafe extern "C" fn iommufd_fops_release(
 ///
 /// # Safety
 ///
-/// To be called by the VFS, for a file that [`iommufd_fops_open`] has opened.
+/// [`iommufd_fops_open`] must have opened `file`, and it must not be released during the call.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_ioctl(
     file: *mut bindings::file,
     cmd: c_uint,
     arg: c_ulong,
 ) -> c_long {
-    // SAFETY: By the requirements of this function; `release` does not run during this call.
+    // SAFETY: By the requirements of this function.
     let ctx = unsafe { private_data(file) };
 
     match ioctl::ioctl(ctx, cmd, arg) {

@@ -219,7 +219,8 @@ pub(crate) fn route_faults<T: Hwpt>(hwpt: &Reserved<'_, T>, fault: User<Fault>) 
 ///
 /// # Safety
 ///
-/// To be called by the IOMMU core, as the contract at the top of this file says.
+/// `group` must be as the contract at the top of this file says. If this returns 0, it is given
+/// away.
 unsafe extern "C" fn iommufd_fault_iopf_handler(group: *mut bindings::iopf_group) -> c_int {
     // SAFETY: By the requirements of this function. The attach handle of the core is the first
     // field of a `struct iommufd_attach_handle`, whose id can change meanwhile, as a whole.

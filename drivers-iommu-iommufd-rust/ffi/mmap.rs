@@ -133,7 +133,7 @@ static VM_OPS: bindings::vm_operations_struct = bindings::vm_operations_struct {
 
 /// # Safety
 ///
-/// To be called by the core of mm for a VMA from [`mmap`].
+/// `vma` must be a copy of a VMA that [`mmap`] has set up, which is still there.
 unsafe extern "C" fn vma_open(vma: *mut bindings::vm_area_struct) {
     // SAFETY: The copy of a VMA has the `vm_private_data` of the original, which is still there: a
     // `User` that is not ours to drop.
@@ -144,7 +144,7 @@ unsafe extern "C" fn vma_open(vma: *mut bindings::vm_area_struct) {
 
 /// # Safety
 ///
-/// To be called by the core of mm for a VMA from [`mmap`] that goes.
+/// `vma` must be one that [`mmap`] has set up, or a copy of one, and not be used after this.
 unsafe extern "C" fn vma_close(vma: *mut bindings::vm_area_struct) {
     // SAFETY: Each VMA stands for one `User`, from `mmap()` or `vma_open()`.
     drop(unsafe { User::<Any>::from_raw((*vma).vm_private_data.cast()) });
@@ -154,7 +154,7 @@ unsafe extern "C" fn vma_close(vma: *mut bindings::vm_area_struct) {
 ///
 /// # Safety
 ///
-/// To be called by the VFS, for a file of ours, and a VMA that is being set up.
+/// `file` must be a file of ours, and `vma` one of it that is being set up.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_mmap(
     file: *mut bindings::file,

@@ -82,6 +82,11 @@ impl Header {
         }
     }
 
+    /// The id by which user space knows the object.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Takes `users` from `held` to zero. Fails if there are others.
     ///
     /// Fully ordered, and [`Ref::user`] takes a count only from one that is not zero: one of the
@@ -133,7 +138,7 @@ impl<T> Object<T> {
 
     /// The id by which user space knows the object.
     pub(crate) fn id(&self) -> u32 {
-        self.header.id
+        self.header.id()
     }
 
     /// How C sees the object.

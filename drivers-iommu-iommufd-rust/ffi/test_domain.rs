@@ -57,7 +57,8 @@ unsafe fn of<'a>(domain: *mut bindings::iommu_domain) -> &'a mut TestDomain {
 
 /// # Safety
 ///
-/// Called by the core, for a domain that was made here.
+/// `domain` must be one that was made here and is not in use otherwise, and `mapped` be valid for
+/// reading and writing.
 unsafe extern "C" fn map_pages(
     domain: *mut bindings::iommu_domain,
     iova: c_ulong,
@@ -68,7 +69,7 @@ unsafe extern "C" fn map_pages(
     _gfp: bindings::gfp_t,
     mapped: *mut usize,
 ) -> c_int {
-    // SAFETY: By the contract at the top of this file.
+    // SAFETY: By the requirements of this function.
     let this = unsafe { of(domain) };
 
     for n in 0..count {
@@ -76,7 +77,7 @@ unsafe extern "C" fn map_pages(
             Some(entry) if *entry == 0 => *entry = paddr + (n * pgsize) as u64,
             _ => return EINVAL.to_errno(),
         }
-        // SAFETY: The core passes a valid pointer.
+        // SAFETY: By the requirements of this function.
         unsafe { *mapped += pgsize };
     }
     0
@@ -84,7 +85,7 @@ unsafe extern "C" fn map_pages(
 
 /// # Safety
 ///
-/// Called by the core, for a domain that was made here.
+/// `domain` must be one that was made here and is not in use otherwise.
 unsafe extern "C" fn unmap_pages(
     domain: *mut bindings::iommu_domain,
     iova: c_ulong,
@@ -92,7 +93,7 @@ unsafe extern "C" fn unmap_pages(
     count: usize,
     _gather: *mut bindings::iommu_iotlb_gather,
 ) -> usize {
-    // SAFETY: By the contract at the top of this file.
+    // SAFETY: By the requirements of this function.
     let this = unsafe { of(domain) };
     let entries = this.table.iter_mut().skip(iova >> PAGE_SHIFT).take(count);
 
@@ -103,25 +104,25 @@ unsafe extern "C" fn unmap_pages(
 
 /// # Safety
 ///
-/// Called by the core, for a domain that was made here.
+/// `domain` must be one that was made here and is not in use otherwise.
 unsafe extern "C" fn iotlb_sync(
     domain: *mut bindings::iommu_domain,
     _gather: *mut bindings::iommu_iotlb_gather,
 ) {
-    // SAFETY: By the contract at the top of this file.
+    // SAFETY: By the requirements of this function.
     unsafe { of(domain) }.flushes += 1;
 }
 
 /// # Safety
 ///
-/// Called by the core, for a domain that was made here.
+/// `domain` must be one that was made here and is not in use otherwise.
 unsafe extern "C" fn iova_to_phys(
     domain: *mut bindings::iommu_domain,
     iova: bindings::dma_addr_t,
 ) -> bindings::phys_addr_t {
     let iova = iova as usize;
 
-    // SAFETY: By the contract at the top of this file.
+    // SAFETY: By the requirements of this function.
     match unsafe { of(domain) }.table.get(iova >> PAGE_SHIFT) {
         Some(&paddr) if paddr != 0 => paddr + (iova % PAGE_SIZE) as u64,
         _ => 0,
@@ -130,9 +131,9 @@ unsafe extern "C" fn iova_to_phys(
 
 /// # Safety
 ///
-/// Called by the core, for a domain that was made here.
+/// `domain` must be one that was made here, and not be used after this.
 unsafe extern "C" fn free(domain: *mut bindings::iommu_domain) {
-    // SAFETY: `new()` made it from a box, and it is the owner that frees it.
+    // SAFETY: `new()` made it from a box, and by the requirements of this function this ends it.
     drop(unsafe { KBox::from_raw(domain.cast::<TestDomain>()) });
 }
 
@@ -159,7 +160,7 @@ pub(crate) fn new() -> Result<Arc<PagingDomain>> {
 
 /// What is mapped in the domain: the page frame of each page of IOVA, or zero.
 pub(crate) fn pfns(domain: &PagingDomain) -> [usize; PAGES] {
-    // SAFETY: By the contract at the top of this file.
+    // SAFETY: A domain of a test, which one thread uses: see the contract at the top of this file.
     let this = unsafe { of(domain.as_raw()) };
 
     this.table.map(|paddr| paddr as usize >> PAGE_SHIFT)
@@ -167,7 +168,7 @@ pub(crate) fn pfns(domain: &PagingDomain) -> [usize; PAGES] {
 
 /// Maps a page frame, which nobody will use, at a page of IOVA that is free.
 pub(crate) fn set_pfn(domain: &PagingDomain, page: usize, pfn: usize) {
-    // SAFETY: By the contract at the top of this file.
+    // SAFETY: A domain of a test, which one thread uses: see the contract at the top of this file.
     let this = unsafe { of(domain.as_raw()) };
 
     if let Some(entry) = this.table.get_mut(page) {
@@ -177,6 +178,6 @@ pub(crate) fn set_pfn(domain: &PagingDomain, page: usize, pfn: usize) {
 
 /// How often the caches were flushed since this was asked last.
 pub(crate) fn take_flushes(domain: &PagingDomain) -> usize {
-    // SAFETY: By the contract at the top of this file.
+    // SAFETY: A domain of a test, which one thread uses: see the contract at the top of this file.
     core::mem::take(unsafe { &mut of(domain.as_raw()).flushes })
 }

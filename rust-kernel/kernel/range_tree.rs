@@ -142,7 +142,8 @@ pub struct Node<L, T> {
 // SAFETY: Links may be used on any thread, by the requirements of `Links`. What can be reached
 // through a node alone is its range and value.
 unsafe impl<L: Links, T: Send> Send for Node<L, T> {}
-// SAFETY: As for `Send`; through `&Node` the value is only reached as `&T`.
+// SAFETY: Links may be used on any thread, by the requirements of `Links`. Through `&Node` the
+// value is only reached as `&T`.
 unsafe impl<L: Links, T: Sync> Sync for Node<L, T> {}
 
 impl<L: Links, T> Node<L, T> {
@@ -260,7 +261,8 @@ pub struct Tree<L: Links, T> {
 // SAFETY: Roots and links may be used on any thread, by the requirements of `Links`. The tree owns
 // its values, and gives out `&mut T` to the owner of the tree only.
 unsafe impl<L: Links, T: Send> Send for Tree<L, T> {}
-// SAFETY: As for `Send`; through `&Tree` links are only read, and values are only reached as `&T`.
+// SAFETY: Roots and links may be used on any thread, by the requirements of `Links`. Through
+// `&Tree` links are only read, and values are only reached as `&T`.
 unsafe impl<L: Links, T: Sync> Sync for Tree<L, T> {}
 
 impl<L: Links, T> Default for Tree<L, T> {

@@ -89,7 +89,8 @@ impl Domain {
     /// The operations that track writes, if the domain can do that.
     #[inline]
     fn dirty_ops(&self) -> Option<&bindings::iommu_dirty_ops> {
-        // SAFETY: As for `ops()`.
+        // SAFETY: By the type invariant. The operations are set before the domain can be used, are
+        // constant, and live as long as it.
         unsafe { (*self.as_raw()).dirty_ops.as_ref() }
     }
 
@@ -182,7 +183,8 @@ impl Domain {
         prot: u32,
         flags: Flags,
     ) -> Result {
-        // SAFETY: As for `iommu_map()`.
+        // SAFETY: The domain is valid by the type invariant, the range is the caller's by the
+        // contract of this function.
         let ret = unsafe {
             bindings::iommu_map_nosync(
                 self.as_raw(),
@@ -250,7 +252,8 @@ impl Domain {
 
             all &= done == size;
         }
-        // SAFETY: As above. What was gathered is given up.
+        // SAFETY: The domain is valid by the type invariant, the gather is initialised and belongs
+        // to this domain. What was gathered is given up.
         unsafe { bindings::iommu_iotlb_sync(self.as_raw(), gather.as_mut_ptr()) };
         all
     }

@@ -170,7 +170,7 @@ impl Mm {
     /// Undoes [`Self::add_pinned_vm`].
     #[inline]
     pub fn sub_pinned_vm(&self, pages: usize) {
-        // CAST: As above.
+        // CAST: No memory has 2^63 pages.
         self.pinned_vm().fetch_sub(pages as i64, Relaxed);
     }
 }
@@ -179,7 +179,7 @@ impl Mm {
     fn account_locked_vm(&self, pages: usize, charge: bool, task: &Task) -> Result {
         // SAFETY: The address space is valid, though the process may have exited.
         unsafe { bindings::mmap_write_lock(self.as_raw()) };
-        // SAFETY: As above, and its lock is held for writing; the task is valid.
+        // SAFETY: The address space is valid, and its lock is held for writing; the task is valid.
         let ret = unsafe {
             bindings::__account_locked_vm(self.as_raw(), pages, charge, task.as_ptr(), false)
         };

@@ -195,7 +195,9 @@ impl PinnedRun {
         let mut at = 0;
 
         self.for_each_page(offset, data.len(), |page, mem, len| {
-            // SAFETY: As in `read()`.
+            // SAFETY: `mem` is valid for `len` bytes, `data` has `len` bytes from `at` on as the
+            // lengths add up to `data.len()`. This is C's `memcpy()`, not a copy by Rust, as others
+            // may access `mem`. By the requirements of this function we may write there.
             unsafe { bindings::memcpy(mem.cast(), data.as_ptr().add(at).cast(), len) };
             // SAFETY: The page is pinned by us.
             unsafe { bindings::set_page_dirty_lock(page) };

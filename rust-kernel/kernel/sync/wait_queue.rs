@@ -134,7 +134,8 @@ impl WaitQueue {
             unsafe { bindings::schedule() };
         }
 
-        // SAFETY: As for `prepare_to_wait()`. After this call the queue does not refer to `entry`.
+        // SAFETY: `entry` was initialised above; `self.head` by the constructor. After this call
+        // the queue does not refer to `entry`.
         unsafe { bindings::finish_wait(self.head.get(), entry.get()) };
     }
 
