@@ -92,15 +92,19 @@ impl Access {
     /// Where C expects a field.
     pub(crate) const STATE: usize = offset_of!(Self, state);
 
-    /// Makes an access for a driver, or, without a context, an internal one.
+    /// Makes an access for a driver, which holds the context by it.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn create(
+    pub(crate) fn create(ctx: &Context, notifier: Arc<Notifier>) -> Result<User<Self>> {
+        Self::publish(ctx, notifier, Some(ContextRef::from(ctx)))
+    }
+
+    fn publish(
         ctx: &Context,
         notifier: Arc<Notifier>,
-        keeps_ctx: bool,
+        held: Option<ContextRef>,
     ) -> Result<User<Self>> {
         let access = ctx.reserve(try_pin_init!(Self {
             ops: notifier.ops(),
@@ -113,7 +117,7 @@ impl Access {
                 "iommufd_access::ioas_lock"
             ),
             notifier,
-            ctx: keeps_ctx.then(|| ContextRef::from(ctx)),
+            ctx: held,
         }? Error))?;
 
         Ok(access.publish_with_user())
@@ -298,7 +302,7 @@ impl<'a> Internal<'a> {
     /// [`ENOMEM`].
     pub(crate) fn new(ctx: &'a Context) -> Result<Self> {
         Ok(Self {
-            access: Some(Access::create(ctx, Notifier::internal()?, false)?),
+            access: Some(Access::publish(ctx, Notifier::internal()?, None)?),
             ctx,
         })
     }

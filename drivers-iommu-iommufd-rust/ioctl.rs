@@ -152,13 +152,13 @@ fn execute<T: Uapi, R: Outcome>(
     user: UserPtr,
     user_size: u32,
     min_size: u32,
-    execute: fn(&mut Command<'_, T>) -> Result<R>,
+    function: fn(&mut Command<'_, T>) -> Result<R>,
 ) -> Result<isize> {
     if user_size < min_size {
         return Err(EINVAL);
     }
     let args = copy_struct_from_user(user, user_size as usize)?;
-    execute(&mut Command {
+    function(&mut Command {
         ctx,
         args,
         user,

@@ -227,7 +227,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
     // SAFETY: By the requirements of this function.
     let (ctx, notifier) = unsafe { (Context::from_ptr(ictx), Notifier::of_driver(ops, data)) };
 
-    match notifier.and_then(|notifier| Access::create(ctx, notifier, true)) {
+    match notifier.and_then(|notifier| Access::create(ctx, notifier)) {
         Ok(access) => {
             // SAFETY: By the requirements of this function.
             unsafe { *id = access.id() };

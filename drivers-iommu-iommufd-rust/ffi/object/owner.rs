@@ -2,11 +2,10 @@
 
 //! The owner of an object of whatever kind, how it ends, and the table of the kinds.
 //!
-//! The table of ids has objects as [`ObjectBox`]. An object that was taken out of there ends in
-//! three steps, each of which is a type: an [`ObjectBox`] is given up for lookups and becomes
-//! [`Draining`], and then, when the last read side is put, [`Drained`]. That, if there is no user
-//! either, is the write side of the destroying lock ([`WriteSide`]), under which [`Kind::destroy`]
-//! runs.
+//! The table of ids has objects as [`ObjectBox`]. What was taken out of there ends in steps, each
+//! of which is a type: lookups are over ([`Draining`]), the last read side is put ([`Drained`]),
+//! and if there is no user either, that is the write side of the destroying lock ([`WriteSide`]),
+//! under which [`Kind::destroy`] runs.
 //!
 //! See [`crate::object`] for the memory order of the counts.
 
@@ -194,9 +193,9 @@ macro_rules! kinds {
 
         impl Drop for ObjectBox {
             fn drop(&mut self) {
-                let count = |count: &Refcount| count.as_atomic().load(Relaxed);
+                let is_zero = |count: &Refcount| count.as_atomic().load(Acquire) == 0;
 
-                if count(&self.users) != 0 || count(&self.wait_cnt) != 0 {
+                if !is_zero(&self.users) || !is_zero(&self.wait_cnt) {
                     return;
                 }
                 #[deny(unreachable_patterns)]
