@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What only C can say: character devices, symbol exports, module parameters
- * and aliases. There is no logic here.
+ * and aliases, and macros. There is no policy here.
  */
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
