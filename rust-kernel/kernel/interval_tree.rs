@@ -26,9 +26,10 @@ use crate::{
     prelude::*,
     range_tree, //
 };
+#[cfg(CONFIG_INTERVAL_TREE_SPAN_ITER)]
+use core::marker::PhantomData;
 use core::{
     convert::Infallible,
-    marker::PhantomData,
     ptr::{
         from_ref,
         null_mut,
