@@ -78,6 +78,9 @@ enum command {
 
 #define ERRNO_MAX 134
 
+/* What is to happen soon is given up after so long: slow machines are right. */
+#define PATIENCE_SECONDS 60
+
 struct command_row {
 	const char *name;
 	/* How often it is called, relative to the others. */

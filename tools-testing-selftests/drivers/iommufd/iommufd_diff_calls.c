@@ -1445,14 +1445,11 @@ static void do_mmap(struct world *w)
 		munmap(at, length);
 }
 
-/* A fault is on its way for so long at most, on however slow a machine. */
-#define ARRIVE_MS 30000
-
-static bool readable(int fd, int timeout)
+static bool readable(int fd, int seconds)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 
-	return poll(&p, 1, timeout) == 1 && p.revents & POLLIN;
+	return poll(&p, 1, seconds * 1000) == 1 && p.revents & POLLIN;
 }
 
 static void write_fault(struct world *w, const struct iommu_hwpt_pgfault *f)
@@ -2089,7 +2086,7 @@ static void do_trigger_fault(struct world *w)
 	     cmd.trigger_iopf.addr);
 	rc = call_test(w, CMD_TRIGGER_FAULT, &cmd);
 	if (!rc && fault)
-		put(w, "\tarrived=%d\n", readable(fault->fd, ARRIVE_MS));
+		put(w, "\tarrived=%d\n", readable(fault->fd, PATIENCE_SECONDS));
 	else if (!rc)
 		/* It should not arrive anywhere, or we do not know. */
 		usleep(dev && dev->pt ? 500 : 20000);
