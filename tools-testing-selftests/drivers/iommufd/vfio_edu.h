@@ -357,6 +357,24 @@ static int hwpt_alloc(int iommufd, u32 device, u32 ioas, u32 *id)
 
 /* VFIO */
 
+/* /dev/vfio/N, N being the number of the group of @bdf; @prefix before it. */
+static int vfio_open_group(const char *bdf, const char *prefix)
+{
+	char path[PATH_MAX], link[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group",
+		 bdf);
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n < 0)
+		return -errno;
+	link[n] = 0;
+	snprintf(path, sizeof(path), "/dev/vfio/%s%s", prefix,
+		 strrchr(link, '/') + 1);
+	n = open(path, O_RDWR);
+	return n < 0 ? -errno : n;
+}
+
 static int vfio_bind(int device, int iommufd, u32 *id)
 {
 	struct vfio_device_bind_iommufd cmd = {

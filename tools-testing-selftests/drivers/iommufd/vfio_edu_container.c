@@ -37,28 +37,12 @@ FIXTURE_VARIANT_ADD(container, type1v2)
 	.type = VFIO_TYPE1v2_IOMMU,
 };
 
-/* /dev/vfio/N, N being the number of the group of the device. */
-static int open_group(void)
-{
-	char path[PATH_MAX], link[PATH_MAX];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group",
-		 edu.bdf);
-	n = readlink(path, link, sizeof(link) - 1);
-	if (n < 0)
-		return -1;
-	link[n] = 0;
-	snprintf(path, sizeof(path), "/dev/vfio%s", strrchr(link, '/'));
-	return open(path, O_RDWR);
-}
-
 FIXTURE_SETUP(container)
 {
 	self->container = open("/dev/vfio/vfio", O_RDWR);
 	if (self->container < 0)
 		SKIP(return, "no container");
-	self->group = open_group();
+	self->group = vfio_open_group(edu.bdf, "");
 	ASSERT_LE(0, self->group);
 	ASSERT_EQ(0, ioctl(self->group, VFIO_GROUP_SET_CONTAINER,
 			   &self->container));

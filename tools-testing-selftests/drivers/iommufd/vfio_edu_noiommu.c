@@ -2,7 +2,8 @@
 /*
  * A PCI device without an IOMMU, by its VFIO cdev: memory is mapped in an IOAS
  * as for any other, which pins it; where it is for the device, which sees
- * physical memory, IOMMU_IOAS_NOIOMMU_GET_PA tells.
+ * physical memory, IOMMU_IOAS_NOIOMMU_GET_PA tells. And by a group in a
+ * container, which maps nothing.
  *
  * Run QEMU without an IOMMU and "-device edu,dma_mask=0xffffffffffffffff", and
  * the vfio module with enable_unsafe_noiommu_mode=1. See vfio_edu.h, too.
@@ -233,6 +234,108 @@ TEST_F(noiommu, closed_while_mapped)
 	close(self->iommufd);
 	self->iommufd = -1;
 	EXPECT_EQ(MEM_SIZE / 1024, pinned_kib());
+}
+
+FIXTURE(container)
+{
+	int container;
+	int group;
+};
+
+FIXTURE_SETUP(container)
+{
+	self->container = open("/dev/vfio/vfio", O_RDWR);
+	ASSERT_LE(0, self->container);
+	self->group = vfio_open_group(edu.bdf, "noiommu-");
+	ASSERT_LE(0, self->group);
+}
+
+FIXTURE_TEARDOWN(container)
+{
+	close(self->group);
+	close(self->container);
+}
+
+static int set_vfio_ioas(int iommufd, u32 ioas)
+{
+	struct iommu_vfio_ioas cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = ioas,
+		.op = IOMMU_VFIO_IOAS_SET,
+	};
+
+	return ioctl(iommufd, IOMMU_VFIO_IOAS, &cmd) ? -errno : 0;
+}
+
+TEST_F(container, maps_nothing)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ,
+		.vaddr = (uintptr_t)self,
+		.size = page_size,
+	};
+	struct vfio_iommu_type1_info info = { .argsz = sizeof(info) };
+	struct vfio_region_info bar;
+	int device;
+	u32 value;
+
+	EXPECT_EQ(1, ioctl(self->container, VFIO_CHECK_EXTENSION,
+			   VFIO_TYPE1_IOMMU));
+	EXPECT_EQ(-1, ioctl(self->container, VFIO_SET_IOMMU,
+			    VFIO_NOIOMMU_IOMMU));
+	EXPECT_EQ(EINVAL, errno);
+	ASSERT_EQ(0, ioctl(self->group, VFIO_GROUP_SET_CONTAINER,
+			   &self->container));
+	EXPECT_EQ(0, ioctl(self->container, VFIO_CHECK_EXTENSION,
+			   VFIO_TYPE1_IOMMU));
+	EXPECT_EQ(0, ioctl(self->container, VFIO_CHECK_EXTENSION,
+			   VFIO_TYPE1v2_IOMMU));
+	EXPECT_EQ(1, ioctl(self->container, VFIO_CHECK_EXTENSION,
+			   VFIO_NOIOMMU_IOMMU));
+	EXPECT_EQ(-1, ioctl(self->container, VFIO_SET_IOMMU,
+			    VFIO_TYPE1v2_IOMMU));
+	EXPECT_EQ(EINVAL, errno);
+	ASSERT_EQ(0, ioctl(self->container, VFIO_SET_IOMMU,
+			   VFIO_NOIOMMU_IOMMU));
+
+	device = ioctl(self->group, VFIO_GROUP_GET_DEVICE_FD, edu.bdf);
+	ASSERT_LE(0, device);
+	ASSERT_EQ(0, vfio_region(device, VFIO_PCI_BAR0_REGION_INDEX, &bar));
+	ASSERT_EQ(0, vfio_set_command(device, PCI_COMMAND_MEMORY, 0));
+	ASSERT_EQ(sizeof(value), pread(device, &value, sizeof(value),
+				       bar.offset + EDU_ID));
+	EXPECT_EQ(EDU_ID_VALUE, value);
+	EXPECT_EQ(-1, ioctl(self->container, VFIO_IOMMU_MAP_DMA, &map));
+	EXPECT_EQ(ENODEV, errno);
+	EXPECT_EQ(-1, ioctl(self->container, VFIO_IOMMU_GET_INFO, &info));
+	EXPECT_EQ(ENODEV, errno);
+	close(device);
+}
+
+/* One context is with an IOMMU or without, whichever comes first. */
+TEST_F(container, not_with_an_ioas)
+{
+	u32 ioas = 0;
+
+	ASSERT_EQ(0, ioas_alloc(self->container, &ioas));
+	ASSERT_EQ(0, set_vfio_ioas(self->container, ioas));
+	EXPECT_EQ(-1, ioctl(self->group, VFIO_GROUP_SET_CONTAINER,
+			    &self->container));
+	EXPECT_EQ(EINVAL, errno);
+}
+
+TEST_F(container, then_an_ioas)
+{
+	u32 ioas = 0;
+
+	ASSERT_EQ(0, ioctl(self->group, VFIO_GROUP_SET_CONTAINER,
+			   &self->container));
+	ASSERT_EQ(0, ioas_alloc(self->container, &ioas));
+	ASSERT_EQ(0, set_vfio_ioas(self->container, ioas));
+	/* Somebody expects translation. */
+	EXPECT_EQ(-1, ioctl(self->group, VFIO_GROUP_GET_DEVICE_FD, edu.bdf));
+	EXPECT_EQ(EPERM, errno);
 }
 
 static void give_back(void)
