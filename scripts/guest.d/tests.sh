@@ -129,6 +129,9 @@ vfio_devices_to()
 	done
 }
 
+# Of the names of the suites below, for what runs a second time.
+vfio_suffix=
+
 # vfio_suite TEST DEVICE [ARG...]: one of the kernel's selftests of VFIO on one device. A device that is not there makes
 # the test fail by its own doing.
 vfio_suite()
@@ -136,7 +139,7 @@ vfio_suite()
 	vfio_test=$1
 	vfio_device=$2
 	shift 2
-	suite "vfio_$vfio_test.$vfio_device" "$tests/vfio_${vfio_test}_test" "$@" "$(bdf "$vfio_device")"
+	suite "vfio_$vfio_test.$vfio_device$vfio_suffix" "$tests/vfio_${vfio_test}_test" "$@" "$(bdf "$vfio_device")"
 }
 
 # suite_vfio_selftests DEVICE...: the kernel's own selftests of VFIO; those that map memory, on these devices only. A page
@@ -155,7 +158,7 @@ suite_vfio_selftests()
 		vfio_all="$vfio_all $(bdf "$vfio_name")"
 	done
 	# shellcheck disable=SC2086 # words
-	suite vfio_pci_device_init_perf.all $tests/vfio_pci_device_init_perf_test $vfio_all || vfio_rc=1
+	suite "vfio_pci_device_init_perf.all$vfio_suffix" $tests/vfio_pci_device_init_perf_test $vfio_all || vfio_rc=1
 	for vfio_name in "$@"; do
 		vfio_suite dma_mapping "$vfio_name" || vfio_rc=1
 	done
