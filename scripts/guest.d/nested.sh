@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# A guest in the guest, with the Rust module and then with the C one.
+# A guest in the guest, with the Rust module and then with the C one, or as NESTED on the kernel's command line says (c,rust).
 
 # shellcheck source=scripts/guest.d/lib.sh
 . /guest/lib.sh
 
+[ ! -e /guest/files/iommufd-c.ko ] || both=,c
 rc=0
-suite nested sh /guest/nested || rc=1
-if [ -e /guest/files/iommufd-c.ko ]; then
-	phase load
-	insmod /guest/files/iommufd-c.ko && suite nested_c sh /guest/nested || rc=1
-fi
+for module in $(echo "${NESTED:-rust$both}" | tr , ' '); do
+	case $module in
+	rust) suite nested sh /guest/nested || rc=1 ;;
+	c)
+		phase load
+		insmod /guest/files/iommufd-c.ko && suite nested_c sh /guest/nested || rc=1 ;;
+	esac
+done
 exit $rc
