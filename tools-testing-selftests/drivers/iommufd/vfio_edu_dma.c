@@ -678,7 +678,7 @@ TEST_F(edu, interrupt)
 			      LOW_IOVA));
 	EXPECT_EQ(0, poll(&event, 1, 0));
 	ASSERT_EQ(0, edu_dma(self->bar, LOW_IOVA, EDU_BUF, 64, EDU_DMA_IRQ));
-	ASSERT_EQ(1, poll(&event, 1, 5000));
+	ASSERT_EQ(1, poll(&event, 1, 60000));
 	ASSERT_EQ(sizeof(count), read(event.fd, &count, sizeof(count)));
 	EXPECT_EQ(1, count);
 	EXPECT_EQ(EDU_DMA_IRQ_STATUS, readl(self->bar + EDU_IRQ_STATUS));
