@@ -16,7 +16,7 @@
 //! The thread works on copies of what the area says; no reference to an area outlives the lock.
 //!
 //! The rooms inside of this one: [`areas`], the tree of them; [`fit`], the search for free IOVA;
-//! [`map`], how areas come and go; [`reserved`], `domains` and `accesses`, as above.
+//! [`map`] and [`unmap`], how areas come and go; [`reserved`], `domains` and `accesses`, as above.
 //!
 //! Locks, in order:
 //!
@@ -38,6 +38,7 @@ mod domains;
 mod fit;
 mod map;
 mod reserved;
+mod unmap;
 
 use crate::ffi::domain::PagingDomain;
 use kernel::{

@@ -156,6 +156,15 @@ impl Area {
         }
     }
 
+    /// Unpins the pages of an area that was taken out of the tree and of its domains, which may go
+    /// [this way](Emptied::takes).
+    #[inline(always)]
+    pub(super) fn release(&self, domains: &[Arc<PagingDomain>]) {
+        if let Some(live) = self.live().filter(|live| live.is_stored()) {
+            live.pages.release(&self.mapping, domains);
+        }
+    }
+
     /// Begins to empty a live area: what belongs to it is the caller's now, who removes it later.
     pub(super) fn take_live(&mut self) -> Option<Live> {
         if !matches!(self.state, State::Live(_)) {
@@ -422,9 +431,7 @@ impl Emptied {
             let area = node.value_mut();
 
             self.head = area.next.take();
-            if let Some(live) = area.live().filter(|live| live.is_stored()) {
-                live.pages.release(&area.mapping, domains);
-            }
+            area.release(domains);
         }
     }
 }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How areas come and go.
+//! How areas come, and are divided; [`super::unmap`] is how they go.
 //!
-//! A mapper occupies IOVA, fills domains without the lock of the space, and publishes the areas. An
-//! unmapper goes the same way back. What it is doing to an area in the meantime, nobody else sees:
-//! `unmap` of an area in transition is `EBUSY`, all others pass it by.
+//! A mapper occupies IOVA, fills domains without the lock of the space, and publishes the areas.
+//! What it is doing to an area in the meantime, nobody else sees: `unmap` of an area in transition
+//! is `EBUSY`, all others pass it by.
 //!
 //! Small areas, which are most of them, skip this: what may take long is done before (pages are
-//! pinned) or after (they are unpinned), and the little that is left with the space locked. Several
-//! areas that are unmapped by one call are so with one flush of the IOMMU's caches.
+//! pinned), and the little that is left with the space locked.
 //!
 //! Locks: see [`super`]. Everything that may fail or may take long is done without the lock of the
 //! space; pages are put without it, too, as the last reference may wait for a DMA buffer.
@@ -16,9 +15,7 @@
 
 use super::{
     areas::{
-        Area,
         Blank,
-        Emptied,
         Live, //
     },
     fit::Request,
@@ -45,17 +42,10 @@ use crate::{
     }, //
 };
 use kernel::{
-    gap_tree::{
-        Entry,
-        Node, //
-    },
     page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
 };
-
-/// How often accesses are asked in vain to let go of an area.
-const MAX_TRIES: u32 = 100;
 
 /// Where to map.
 #[derive(Clone, Copy, Debug)]
@@ -393,75 +383,6 @@ impl IoPagetable {
         Ok(parts)
     }
 
-    /// Unmaps all areas in `range`, one after the other. Areas are unmapped as a whole.
-    ///
-    /// Returns how many bytes were unmapped, even on error.
-    ///
-    /// # Errors
-    ///
-    /// At the first area for which it is so, and which stays with those behind it:
-    ///
-    /// - `EBUSY` if it is in transition, or locked;
-    /// - `ENOENT` if part of it is not in `range`;
-    /// - `EDEADLK` if accesses do not let go of it.
-    pub(crate) fn unmap(&self, range: IovaRange) -> (usize, Result) {
-        let mut progress = Unmap {
-            rest: Some(range),
-            bytes: 0,
-            tries: 0,
-        };
-        let result = self.try_unmap(&mut progress);
-
-        (progress.bytes, result)
-    }
-
-    /// Unmaps all there is. See [`IoPagetable::unmap`].
-    pub(crate) fn unmap_all(&self) -> (usize, Result) {
-        self.unmap(IovaRange::ALL)
-    }
-
-    fn try_unmap(&self, progress: &mut Unmap) -> Result {
-        while let Some(area) = self.unmap_unused(progress)? {
-            // No lock is held: the drivers unpin what they have pinned, or wait for those who do.
-            self.notify_unmap(area);
-            progress.tries += 1;
-            if kernel::warn_on!(progress.tries > MAX_TRIES) {
-                return Err(EDEADLK);
-            }
-        }
-        Ok(())
-    }
-
-    /// Unmaps areas up to the first that has accesses, if one has, and returns its range.
-    fn unmap_unused(&self, progress: &mut Unmap) -> Result<Option<IovaRange>> {
-        // No domain may come or go while an area is half way out of them.
-        let domains = self.domains.read();
-        let mut space = self.iova.write();
-
-        loop {
-            let mut emptied = Emptied::new();
-            let next = space.empty_some(&domains, progress, &mut emptied);
-
-            emptied.unmap_from(&domains.list);
-            let locked = emptied.has_files().then_some(space);
-            emptied.release(&domains.list);
-            drop(locked);
-            match next? {
-                Next::End => return Ok(None),
-                Next::Accessed(range) => return Ok(Some(range)),
-                Next::More => space = self.iova.write(),
-                Next::Alone(mapping, live) => {
-                    if live.is_stored() {
-                        live.pages.unfill(&mapping, &domains.list);
-                    }
-                    drop(live);
-                    space = self.iova.write();
-                    space.areas.vacate(mapping.iova.start);
-                }
-            }
-        }
-    }
-
     /// Divides areas, so that each of `lasts` is the last IOVA of an area if it is in one.
     ///
     /// VFIO's type1 can unmap parts of what was mapped; it uses this before, to make it whole.
@@ -483,125 +404,7 @@ impl IoPagetable {
     }
 }
 
-/// How far an unmap has come.
-struct Unmap {
-    /// What is left; [`None`] at the end.
-    rest: Option<IovaRange>,
-    bytes: usize,
-    /// How often accesses were asked to let go of the area at the start of `rest`.
-    tries: u32,
-}
-
-impl Unmap {
-    /// Areas of `bytes` bytes, up to `last`, are or will be unmapped. What others map behind our
-    /// back into IOVA that is done stays.
-    #[inline]
-    fn advance(&mut self, bytes: usize, last: usize) {
-        self.bytes = self.bytes.wrapping_add(bytes);
-        self.rest = self.rest.and_then(|rest| rest.after(last));
-        self.tries = 0;
-    }
-}
-
-/// How an unmap goes on.
-enum Next {
-    /// It does not.
-    End,
-    /// There is more to do.
-    More,
-    /// There are accesses to this area, the first of what is left.
-    Accessed(IovaRange),
-    /// This area is to be taken out of the domains and the space, without the lock of the space.
-    Alone(Mapping, Live),
-}
-
-/// How an area goes that is to be unmapped.
-enum Way {
-    /// Those who access it have to let go before.
-    Accessed,
-    /// With others, see [`Emptied`].
-    Together,
-    /// As [`Next::Alone`].
-    Alone,
-}
-
-impl Way {
-    /// That of the first area of `rest`, which is to be unmapped.
-    ///
-    /// # Errors
-    ///
-    /// See [`IoPagetable::unmap`].
-    #[inline(always)]
-    fn of(area: &Area, rest: IovaRange, domains: &Domains) -> Result<Self> {
-        let live = area.live().ok_or(EBUSY)?;
-
-        if live.is_locked() {
-            Err(EBUSY)
-        } else if !rest.covers(area.mapping().iova) {
-            Err(ENOENT)
-        } else if live.is_accessed() {
-            Ok(Self::Accessed)
-        } else if Emptied::takes(area, live, &domains.list) {
-            Ok(Self::Together)
-        } else {
-            Ok(Self::Alone)
-        }
-    }
-}
-
 impl IovaSpace {
-    /// Takes areas out of the space that are to be unmapped, from the front.
-    ///
-    /// # Errors
-    ///
-    /// See [`IoPagetable::unmap`].
-    fn empty_some(
-        &mut self,
-        domains: &Domains,
-        progress: &mut Unmap,
-        emptied: &mut Emptied,
-    ) -> Result<Next> {
-        while let Some(rest) = progress.rest {
-            if emptied.is_full() {
-                return Ok(Next::More);
-            }
-            let Some(mut entry) = self.areas.first_mut(rest) else {
-                break;
-            };
-            let area = entry.value_mut();
-            let iova = area.mapping().iova;
-
-            match Way::of(area, rest, domains)? {
-                Way::Accessed => {
-                    if let Some(live) = area.live_mut() {
-                        live.prevent_access = true;
-                    }
-                    progress.rest = IovaRange::new(iova.start, rest.last);
-                    return Ok(Next::Accessed(iova));
-                }
-                Way::Alone => {
-                    let mapping = *area.mapping();
-                    let live = area.take_live().ok_or(EBUSY)?;
-
-                    progress.advance(mapping.len(), iova.last);
-                    return Ok(Next::Alone(mapping, live));
-                }
-                Way::Together => {
-                    emptied.count(area);
-                    progress.advance(area.mapping().len(), iova.last);
-                    match neighbours(&entry, domains, progress, emptied) {
-                        None => emptied.push(entry.remove()),
-                        Some(last) => self
-                            .areas
-                            .take(IovaRange { last, ..iova })
-                            .for_each(|node| emptied.push(node)),
-                    }
-                }
-            }
-        }
-        Ok(Next::End)
-    }
-
     /// Makes `last` the last IOVA of an area, if it is in one. See [`IoPagetable::cut`].
     fn cut_at(&mut self, domains: &Domains, last: usize) -> Result {
         let Some(area) = self.areas.at(last) else {
@@ -644,29 +447,4 @@ impl IovaSpace {
         self.areas.split(left, right, blank, slot);
         Ok(())
     }
-}
-
-/// Counts the areas behind `entry` that can go together with it, and returns the last IOVA of the
-/// last of them. Whatever is wrong with one is found when it is the first.
-#[inline]
-fn neighbours(
-    entry: &Entry<'_, Area>,
-    domains: &Domains,
-    progress: &mut Unmap,
-    emptied: &mut Emptied,
-) -> Option<usize> {
-    let rest = progress.rest?;
-    let (mut bytes, mut last) = (0_usize, None);
-
-    for area in entry.iter_behind(rest.start, rest.last).map(Node::value) {
-        if emptied.is_full() || !matches!(Way::of(area, rest, domains), Ok(Way::Together)) {
-            break;
-        }
-
-        emptied.count(area);
-        bytes = bytes.wrapping_add(area.mapping().len());
-        last = Some(area.mapping().iova.last);
-    }
-    progress.advance(bytes, last?);
-    last
 }
