@@ -2,12 +2,13 @@
 /*
  * An in-kernel user of iommufd that does what user space tells it, so that the
  * cost of pinning and copying can be measured without CONFIG_IOMMUFD_TEST; and
- * counts of the kernel's memory, for what iommufd needs.
+ * counts of the kernel's memory, now and at most, for what iommufd needs.
  *
  * Each open file of /dev/iommufd_bench_access is one access. Its owner unpins
  * what it has pinned before it unmaps that or closes the file.
  */
 #include <linux/fs.h>
+#include <linux/hrtimer.h>
 #include <linux/iommufd.h>
 #include <linux/miscdevice.h>
 #include <linux/mmzone.h>
@@ -83,14 +84,41 @@ static u64 bench_pages(enum node_stat_item item)
 	return max(pages, 0);
 }
 
+/*
+ * The most memory there was is found by a timer that interrupts the processor
+ * whose work is watched: a thread elsewhere would see nothing as long as it
+ * does not run, and here nothing happens as long as the timer does not. What it
+ * may miss is what comes and goes between two looks.
+ */
+static struct hrtimer bench_watch;
+static u64 bench_most;
+
 /* Of a machine with one node, as the guest of the benchmark is. */
-static int bench_usage(void __user *arg)
+static struct iommufd_bench_usage bench_look(void)
 {
 	struct iommufd_bench_usage usage = {
 		.slab_pages = bench_pages(NR_SLAB_RECLAIMABLE_B) +
 			      bench_pages(NR_SLAB_UNRECLAIMABLE_B),
+		.vmalloc_pages = bench_pages(NR_VMALLOC),
 		.table_pages = bench_pages(NR_IOMMU_PAGES),
 	};
+	u64 pages = usage.slab_pages + usage.vmalloc_pages + usage.table_pages;
+
+	usage.most_pages = max(READ_ONCE(bench_most), pages);
+	WRITE_ONCE(bench_most, usage.most_pages);
+	return usage;
+}
+
+static enum hrtimer_restart bench_watch_tick(struct hrtimer *timer)
+{
+	bench_look();
+	hrtimer_forward_now(timer, us_to_ktime(50));
+	return HRTIMER_RESTART;
+}
+
+static int bench_usage(void __user *arg)
+{
+	struct iommufd_bench_usage usage = bench_look();
 
 	return copy_to_user(arg, &usage, sizeof(usage)) ? -EFAULT : 0;
 }
@@ -101,8 +129,18 @@ static long bench_access_ioctl(struct file *file, unsigned int cmd,
 	struct bench_access *bench = file->private_data;
 	struct iommufd_bench_access op;
 
-	if (cmd == IOMMUFD_BENCH_ACCESS_USAGE)
+	switch (cmd) {
+	case IOMMUFD_BENCH_ACCESS_USAGE:
 		return bench_usage((void __user *)arg);
+	case IOMMUFD_BENCH_ACCESS_WATCH:
+		WRITE_ONCE(bench_most, 0);
+		hrtimer_start(&bench_watch, us_to_ktime(50),
+			      HRTIMER_MODE_REL_PINNED);
+		return 0;
+	case IOMMUFD_BENCH_ACCESS_UNWATCH:
+		hrtimer_cancel(&bench_watch);
+		return 0;
+	}
 	if (copy_from_user(&op, (void __user *)arg, sizeof(op)))
 		return -EFAULT;
 	if (cmd == IOMMUFD_BENCH_ACCESS_ATTACH)
@@ -156,7 +194,21 @@ static struct miscdevice bench_access_misc = {
 	.name = IOMMUFD_BENCH_ACCESS,
 	.fops = &bench_access_fops,
 };
-module_misc_device(bench_access_misc);
+
+static int __init bench_access_init(void)
+{
+	hrtimer_setup(&bench_watch, bench_watch_tick, CLOCK_MONOTONIC,
+		      HRTIMER_MODE_REL_PINNED);
+	return misc_register(&bench_access_misc);
+}
+module_init(bench_access_init);
+
+static void __exit bench_access_exit(void)
+{
+	misc_deregister(&bench_access_misc);
+	hrtimer_cancel(&bench_watch);
+}
+module_exit(bench_access_exit);
 
 MODULE_DESCRIPTION("Pin and copy memory of an IOAS on request, to measure");
 MODULE_LICENSE("GPL");

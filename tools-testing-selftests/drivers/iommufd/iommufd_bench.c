@@ -247,7 +247,8 @@ static void bench_memory(const struct backend *backend,
 		size_t size = sizes[i];
 
 		if (!wanted_size(size) ||
-		    (!strcmp(mem->kind, "hugetlb") && size < SZ_2M))
+		    (!strcmp(mem->kind, "hugetlb") && size < SZ_2M) ||
+		    (!strcmp(mem->kind, "hugefrag") && size < large))
 			continue;
 		/* One page is like another. */
 		if (size > SZ_4K || anon4k)
@@ -260,7 +261,8 @@ static void bench_memory(const struct backend *backend,
 			bench_map(&compat_backend, "compat-", mem, size);
 		if (mem->fd < 0 ? size > SZ_4K || anon4k : size >= SZ_2M)
 			bench_second(mem, size);
-		if (size <= SZ_2M && (anon4k || (thp && size > SZ_4K)))
+		if (size <= SZ_2M && (anon4k || size > SZ_4K) &&
+		    strcmp(mem->kind, "hugetlb"))
 			bench_access(mem, size);
 	}
 	for (i = 0; i < 2 && is_iommufd && (frag4k || thp); i++) {
@@ -324,16 +326,18 @@ static void __noreturn usage(int status)
 		"  -d vfioN      the device (the first one there is)\n"
 		"  -s MIB        size of the large mappings (1024)\n"
 		"  -o PATTERN    only operations of this name, as in 'map*'\n"
-		"  -m KIND       only memory of this kind: anon4k, frag4k, thp, hugetlb, memfd,\n"
-		"                or none for what needs none in particular\n"
+		"  -m KIND       only memory of this kind: anon4k, frag4k, thp, hugetlb, hugefrag,\n"
+		"                memfd, or none for what needs none in particular\n"
 		"  -S BYTES      only this size\n");
 	exit(status);
 }
 
 int main(int argc, char **argv)
 {
+	/* The first to use hugetlbfs gets neighbours, if anybody does. */
 	static const char * const kinds[] = {
-		"none", "anon4k", "frag4k", "thp", "hugetlb", "memfd", NULL
+		"hugetlb", "none", "anon4k", "frag4k", "thp", "hugefrag",
+		"memfd", NULL
 	};
 	char names[256] = "iommufd";
 	struct memory mem;

@@ -136,7 +136,8 @@ struct memory {
  * get_memory - Allocate memory and touch all of it
  * @mem: to be filled
  * @kind: anon4k (pages of 4 KiB, contiguous in blocks of 2 MiB where debugfs
- *	  can split them), frag4k (no two are neighbours), thp, hugetlb, memfd
+ *	  can split them), frag4k (no two are neighbours), thp, hugetlb, hugefrag
+ *	  (of hugetlbfs, no two pages of 2 MiB are neighbours), memfd
  * @size: a multiple of 2 MiB
  *
  * Return: false, with a message, if there is not so much of it.
@@ -151,13 +152,15 @@ void *get_cold_memory(const char *kind, size_t size);
  * struct usage - Memory of the whole kernel, in bytes
  * @objects: what slab caches, kmalloc() and vmalloc() have handed out
  * @tables: page tables of IOMMUs
+ * @most: the most of both since watch_usage(), by pages
  */
 struct usage {
 	u64 objects;
 	u64 tables;
+	u64 most;
 };
 
-/* Around the two below: opening a file in between takes memory, too. */
+/* Around what is below: opening a file in between takes memory, too. */
 void begin_usage(void);
 void end_usage(void);
 
@@ -165,6 +168,13 @@ void end_usage(void);
 struct usage exact_usage(void);
 /* By pages, as it is at this moment */
 struct usage quick_usage(void);
+/* From now on, find the most that this processor uses, if that is possible. */
+bool watch_usage(void);
+void unwatch_usage(void);
+
+/* The rows of this */
+void bench_usage(const struct memory *mem);
+void bench_area_usage(const struct memory *mem);
 
 /* iommufd_bench_calls.c */
 
@@ -216,8 +226,6 @@ void bench_alloc_iova(const struct memory *mem, unsigned int areas);
 void bench_second(const struct memory *mem, size_t size);
 void bench_dirty(const struct memory *mem, size_t size);
 void bench_access(const struct memory *mem, size_t size);
-void bench_usage(const struct memory *mem);
-void bench_area_usage(const struct memory *mem);
 void bench_lookups(void);
 void bench_lookup_writes(void);
 

@@ -35,13 +35,17 @@ struct iommufd_bench_access {
 /**
  * struct iommufd_bench_usage - Memory of the whole kernel at this moment
  * @slab_pages: in slabs and kmalloc()
+ * @vmalloc_pages: in vmalloc()
  * @table_pages: in page tables of IOMMUs
+ * @most_pages: the most of all of these since WATCH
  *
  * What /proc/vmstat has, to the page: its counters lag behind each processor's.
  */
 struct iommufd_bench_usage {
 	__u64 slab_pages;
+	__u64 vmalloc_pages;
 	__u64 table_pages;
+	__u64 most_pages;
 };
 
 #define IOMMUFD_BENCH_ACCESS_ATTACH _IOW('b', 1, struct iommufd_bench_access)
@@ -49,5 +53,8 @@ struct iommufd_bench_usage {
 #define IOMMUFD_BENCH_ACCESS_UNPIN _IOW('b', 3, struct iommufd_bench_access)
 #define IOMMUFD_BENCH_ACCESS_RW _IOW('b', 4, struct iommufd_bench_access)
 #define IOMMUFD_BENCH_ACCESS_USAGE _IOR('b', 5, struct iommufd_bench_usage)
+/* From now on, look at the memory all the time, on this processor; or no more */
+#define IOMMUFD_BENCH_ACCESS_WATCH _IO('b', 6)
+#define IOMMUFD_BENCH_ACCESS_UNWATCH _IO('b', 7)
 
 #endif

@@ -12,6 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <linux/iommufd.h>
+
 #include "iommufd_bench.h"
 #include "iommufd_bench_access.h"
 
@@ -116,6 +118,31 @@ static bool get_file(struct memory *mem, unsigned int flags)
 	return mem->base;
 }
 
+/* As frag4k, of pages of 2 MiB */
+static bool get_hugefrag(struct memory *mem)
+{
+	int fd;
+	unsigned int flags = MFD_HUGETLB | MFD_CLOEXEC;
+	size_t i;
+
+	mem->fd = memfd_create("iommufd_bench", flags);
+	fd = memfd_create("iommufd_bench", flags);
+	if (mem->fd < 0 || fd < 0 || ftruncate(mem->fd, mem->size) ||
+	    ftruncate(fd, mem->size))
+		return false;
+	/* There are not so many pages, if this fails. */
+	mem->base = reserve(mem->size, MAP_SHARED, mem->fd);
+	mem->extra = reserve(mem->size, MAP_SHARED, fd);
+	close(fd);
+	if (!mem->base || !mem->extra)
+		return false;
+	for (i = 0; i < mem->size; i += SZ_2M) {
+		mem->base[i] = 1;
+		((char *)mem->extra)[i] = 1;
+	}
+	return true;
+}
+
 void put_memory(struct memory *mem)
 {
 	if (mem->base)
@@ -139,6 +166,8 @@ bool get_memory(struct memory *mem, const char *kind, size_t size)
 		ok = get_thp(mem);
 	else if (!strcmp(kind, "memfd"))
 		ok = get_file(mem, 0);
+	else if (!strcmp(kind, "hugefrag"))
+		ok = get_hugefrag(mem);
 	else
 		ok = get_file(mem, MFD_HUGETLB);
 	if (!ok) {
@@ -213,8 +242,7 @@ void end_usage(void)
 
 struct usage quick_usage(void)
 {
-	struct iommufd_bench_usage pages;
-	struct usage usage;
+	struct iommufd_bench_usage pages = {};
 	char text[16384];
 
 	if (usage_fd < 0 ||
@@ -222,13 +250,24 @@ struct usage quick_usage(void)
 		read_text("/proc/vmstat", text, sizeof(text));
 		pages.slab_pages = number_in(text, "nr_slab_reclaimable") +
 				   number_in(text, "nr_slab_unreclaimable");
+		pages.vmalloc_pages = number_in(text, "nr_vmalloc");
 		pages.table_pages = number_in(text, "nr_iommu_pages");
 	}
-	usage.objects = pages.slab_pages * SZ_4K;
-	usage.tables = pages.table_pages * SZ_4K;
-	read_text("/proc/meminfo", text, sizeof(text));
-	usage.objects += number_in(text, "VmallocUsed") * 1024;
-	return usage;
+	return (struct usage){
+		.objects = (pages.slab_pages + pages.vmalloc_pages) * SZ_4K,
+		.tables = pages.table_pages * SZ_4K,
+		.most = pages.most_pages * SZ_4K,
+	};
+}
+
+bool watch_usage(void)
+{
+	return usage_fd >= 0 && !ioctl(usage_fd, IOMMUFD_BENCH_ACCESS_WATCH);
+}
+
+void unwatch_usage(void)
+{
+	ioctl(usage_fd, IOMMUFD_BENCH_ACCESS_UNWATCH);
 }
 
 /*
@@ -268,4 +307,72 @@ struct usage exact_usage(void)
 	fclose(file);
 	usage.objects = usage.objects + in_use - in_slabs;
 	return usage;
+}
+
+/*
+ * What a large mapping keeps, and what it takes to make it and to end it: with
+ * a page table of its own, as that of the device keeps some levels.
+ */
+void bench_usage(const struct memory *mem)
+{
+	struct usage before, after;
+	u32 id, hwpt;
+	u64 base;
+
+	if (!wanted("mem-objects mem-tables mem-peak"))
+		return;
+	begin_usage();
+	id = ioas_alloc();
+	hwpt = hwpt_alloc(id, 0);
+	exact_usage();
+	before = exact_usage();
+	ioas_map(id, mem->base, mem->size, IOVA, IOMMU_IOAS_MAP_FIXED_IOVA);
+	after = exact_usage();
+	ioas_unmap(id, IOVA, mem->size);
+	report_value("mem-objects", mem->kind, mem->size,
+		     after.objects - before.objects, "bytes");
+	report_value("mem-tables", mem->kind, mem->size,
+		     after.tables - before.tables, "bytes");
+	destroy(hwpt);
+
+	hwpt = hwpt_alloc(id, 0);
+	exact_usage();
+	if (watch_usage()) {
+		before = quick_usage();
+		base = before.objects + before.tables;
+		ioas_map(id, mem->base, mem->size, IOVA,
+			 IOMMU_IOAS_MAP_FIXED_IOVA);
+		/* However seldom it was looked at, what is kept counts. */
+		quick_usage();
+		ioas_unmap(id, IOVA, mem->size);
+		after = quick_usage();
+		unwatch_usage();
+		report_value("mem-peak", mem->kind, mem->size,
+			     after.most - base, "bytes");
+	}
+	destroy(hwpt);
+	destroy(id);
+	end_usage();
+}
+
+/* What one area of one page keeps, page tables apart */
+void bench_area_usage(const struct memory *mem)
+{
+	const unsigned int areas = 10000;
+	struct usage before, after;
+	unsigned int area;
+
+	if (!wanted("mem-area"))
+		return;
+	begin_usage();
+	exact_usage();
+	before = exact_usage();
+	for (area = 0; area < areas; area++)
+		ioas_map(ioas, mem->base, SZ_4K, IOVA + area * SZ_4K,
+			 IOMMU_IOAS_MAP_FIXED_IOVA);
+	after = exact_usage();
+	end_usage();
+	ioas_unmap(ioas, IOVA, areas * SZ_4K);
+	report_value("mem-area", mem->kind, SZ_4K,
+		     (after.objects - before.objects) / areas, "bytes");
 }

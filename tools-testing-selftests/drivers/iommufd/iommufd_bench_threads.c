@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * iommufd_bench: what takes more than one thread. Lookups of objects from
- * several processors, and the most memory that the kernel uses meanwhile.
+ * iommufd_bench: what takes more than one thread, lookups of objects.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -17,7 +16,10 @@
 #include "iommufd_bench.h"
 
 #define MAX_THREADS 4
-#define LOOKUPS 2000
+/* So long that threads which start one after the other make no difference */
+#define WINDOW_NS 50000000ULL
+/* Calls between two looks at the clock */
+#define BATCH 64
 
 /* In place of an id: what shares nothing, and what shares only the file */
 #define GETPID 0
@@ -39,7 +41,8 @@ struct worker {
 	int cpu;
 	/* Looked up by an option's ioctl, or a control */
 	u32 id;
-	u64 from, to;
+	/* Calls per second */
+	u64 rate;
 };
 
 static pthread_barrier_t line;
@@ -61,28 +64,33 @@ static void *worker_main(void *arg)
 		.op = IOMMU_OPTION_OP_GET,
 		.object_id = worker->id,
 	};
+	u64 from, now, calls = 0;
 	int i;
 
 	pin_to(worker->cpu);
 	pthread_barrier_wait(&line);
-	worker->from = now_ns();
-	for (i = 0; i < LOOKUPS; i++) {
-		if (worker->id == GETPID)
-			syscall(SYS_getpid);
-		else if (worker->id == ENOTTY_IOCTL)
-			ioctl(iommufd, _IO(IOMMUFD_TYPE, 0xff), NULL);
-		else if (ioctl(iommufd, IOMMU_OPTION, &cmd))
-			fail("IOMMU_OPTION");
-	}
-	worker->to = now_ns();
+	from = now_ns();
+	do {
+		for (i = 0; i < BATCH; i++) {
+			if (worker->id == GETPID)
+				syscall(SYS_getpid);
+			else if (worker->id == ENOTTY_IOCTL)
+				ioctl(iommufd, _IO(IOMMUFD_TYPE, 0xff), NULL);
+			else if (ioctl(iommufd, IOMMU_OPTION, &cmd))
+				fail("IOMMU_OPTION");
+		}
+		calls += BATCH;
+		now = now_ns();
+	} while (now - from < WINDOW_NS);
+	worker->rate = calls * 1000000000ULL / (now - from);
 	return NULL;
 }
 
-/* Calls per second of all threads together, from the first to the last */
+/* Calls per second of all threads together */
 static u64 throughput(const u32 *ids, int threads)
 {
 	struct worker workers[MAX_THREADS];
-	u64 from = UINT64_MAX, to = 0;
+	u64 rate = 0;
 	int i;
 
 	pthread_barrier_init(&line, NULL, threads);
@@ -95,13 +103,10 @@ static u64 throughput(const u32 *ids, int threads)
 	}
 	for (i = 0; i < threads; i++) {
 		pthread_join(workers[i].thread, NULL);
-		if (workers[i].from < from)
-			from = workers[i].from;
-		if (workers[i].to > to)
-			to = workers[i].to;
+		rate += workers[i].rate;
 	}
 	pthread_barrier_destroy(&line);
-	return 1000000000ULL * LOOKUPS * threads / (to - from);
+	return rate;
 }
 
 /*
@@ -209,96 +214,4 @@ void bench_lookup_writes(void)
 		destroy(workers[i].id);
 	}
 	pthread_barrier_destroy(&line);
-}
-
-/* Memory */
-
-static bool sampling;
-static u64 peak;
-
-static void *sampler_main(void *arg)
-{
-	pin_to(sysconf(_SC_NPROCESSORS_ONLN) - 1);
-	pthread_barrier_wait(&line);
-	while (__atomic_load_n(&sampling, __ATOMIC_RELAXED)) {
-		struct usage now = quick_usage();
-
-		if (now.objects + now.tables > peak)
-			peak = now.objects + now.tables;
-	}
-	return NULL;
-}
-
-/*
- * What a large mapping keeps, and what it takes to make it and to end it: with
- * a page table of its own, as that of the device keeps some levels.
- */
-void bench_usage(const struct memory *mem)
-{
-	struct usage before, after;
-	pthread_t sampler;
-	u64 base = 0;
-	u32 id, hwpt;
-
-	if (!wanted("mem-objects mem-tables mem-peak"))
-		return;
-	begin_usage();
-	id = ioas_alloc();
-	hwpt = hwpt_alloc(id, 0);
-	exact_usage();
-	before = exact_usage();
-	ioas_map(id, mem->base, mem->size, IOVA, IOMMU_IOAS_MAP_FIXED_IOVA);
-	after = exact_usage();
-	ioas_unmap(id, IOVA, mem->size);
-	report_value("mem-objects", mem->kind, mem->size,
-		     after.objects - before.objects, "bytes");
-	report_value("mem-tables", mem->kind, mem->size,
-		     after.tables - before.tables, "bytes");
-	destroy(hwpt);
-
-	if (sysconf(_SC_NPROCESSORS_ONLN) > 1) {
-		hwpt = hwpt_alloc(id, 0);
-		pthread_barrier_init(&line, NULL, 2);
-		sampling = true;
-		peak = 0;
-		if (pthread_create(&sampler, NULL, sampler_main, NULL))
-			fail("no thread");
-		exact_usage();
-		before = quick_usage();
-		base = before.objects + before.tables;
-		pthread_barrier_wait(&line);
-		ioas_map(id, mem->base, mem->size, IOVA,
-			 IOMMU_IOAS_MAP_FIXED_IOVA);
-		ioas_unmap(id, IOVA, mem->size);
-		__atomic_store_n(&sampling, false, __ATOMIC_RELAXED);
-		pthread_join(sampler, NULL);
-		pthread_barrier_destroy(&line);
-		destroy(hwpt);
-		report_value("mem-peak", mem->kind, mem->size,
-			     peak > base ? peak - base : 0, "bytes");
-	}
-	destroy(id);
-	end_usage();
-}
-
-/* What one area of one page keeps, page tables apart */
-void bench_area_usage(const struct memory *mem)
-{
-	const unsigned int areas = 10000;
-	struct usage before, after;
-	unsigned int area;
-
-	if (!wanted("mem-area"))
-		return;
-	begin_usage();
-	exact_usage();
-	before = exact_usage();
-	for (area = 0; area < areas; area++)
-		ioas_map(ioas, mem->base, SZ_4K, IOVA + area * SZ_4K,
-			 IOMMU_IOAS_MAP_FIXED_IOVA);
-	after = exact_usage();
-	end_usage();
-	ioas_unmap(ioas, IOVA, areas * SZ_4K);
-	report_value("mem-area", mem->kind, SZ_4K,
-		     (after.objects - before.objects) / areas, "bytes");
 }
