@@ -244,6 +244,12 @@ impl PhysRuns {
         }
     }
 
+    /// How many runs there is room for.
+    #[inline]
+    pub(crate) fn capacity(&self) -> usize {
+        self.many.as_ref().map_or(Self::FEW, KVec::capacity)
+    }
+
     /// Makes room for `runs` runs, if memory can be had without waiting. What was read is
     /// forgotten.
     pub(crate) fn try_reserve(&mut self, runs: usize) {

@@ -169,7 +169,7 @@ impl Inner {
         // A run that was read, but is not in the list.
         let mut stray: Option<Run> = None;
 
-        let res = reader.try_for_each(self, |run| {
+        let res = reader.read_to(self, &mut |run| {
             list.push(run, GFP_KERNEL_ACCOUNT).map_err(|_| {
                 stray = Some(run);
                 ENOMEM

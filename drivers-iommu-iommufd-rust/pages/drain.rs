@@ -14,7 +14,10 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    record::pfns_of,
+    record::{
+        pages_of,
+        pfns_of, //
+    },
     run::{
         Run,
         RunList, //
@@ -131,7 +134,7 @@ impl Inner {
         }
         while let Some(range) = rest {
             let runs = read.read(domain, mapping.iova_of(range));
-            let pages = runs.iter().map(|phys| pfns_of(phys).len).sum::<usize>();
+            let pages = pages_of(runs);
             // What is mapped is there.
             if warn_on!(pages == 0) {
                 return;

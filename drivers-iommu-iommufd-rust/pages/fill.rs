@@ -22,6 +22,7 @@ use super::{
         Few,
         Reader,
         Room,
+        Sink,
         Source, //
     },
     Inner, //
@@ -180,11 +181,13 @@ struct Mapper<'a> {
     mapping: &'a Mapping,
     domains: &'a [Arc<PagingDomain>],
     small: bool,
-    /// The first page that is not mapped: its index,
-    index: usize,
-    /// the IOVA of the first of its bytes that is shown,
+    /// The only domain, if it may use large pages.
+    only: Option<&'a PagingDomain>,
+    /// How many bytes are not mapped,
+    left: usize,
+    /// the IOVA of the first of them, if there is one,
     iova: usize,
-    /// and the number of those before.
+    /// and the number of bytes before it in its page.
     offset: usize,
 }
 
@@ -195,7 +198,11 @@ impl<'a> Mapper<'a> {
             mapping,
             domains,
             small,
-            index: mapping.pages.first,
+            only: match domains {
+                [domain] if !small => Some(domain),
+                _ => None,
+            },
+            left: mapping.len(),
             iova: mapping.iova.start,
             offset: mapping.page_offset,
         }
@@ -204,27 +211,31 @@ impl<'a> Mapper<'a> {
     /// Maps the next run in all domains, or in none if one of them fails.
     #[inline(always)]
     fn map(&mut self, run: Run) -> Result {
-        let Self { mapping, iova, .. } = *self;
+        let (iova, prot) = (self.iova, self.mapping.prot);
         let paddr = ((run.pfn as u64) << PAGE_SHIFT) + self.offset as u64;
         // The last page may be shown in part only.
-        let left = mapping.iova.last - iova;
-        let last = iova + left.min(run.len * PAGE_SIZE - self.offset - 1);
+        let len = self.left.min(run.len * PAGE_SIZE - self.offset);
 
-        match (self.domains, self.small) {
-            ([domain], false) => {
-                domain.map_nosync(iova, paddr, last - iova + 1, mapping.prot)?;
-            }
-            (domains, small) => {
-                let range = IovaRange { start: iova, last };
+        if let Some(domain) = self.only {
+            domain.map_nosync(iova, paddr, len, prot)?;
+        } else {
+            let range = IovaRange::from_len(iova, len)?;
 
-                map_in_all_nosync(domains, range, paddr, mapping.prot, small)?;
-            }
+            map_in_all_nosync(self.domains, range, paddr, prot, self.small)?;
         }
-        self.index += run.len;
-        // It may wrap behind the last run, and is not used then.
-        self.iova = last.wrapping_add(1);
+        // It wraps behind the last run at most, and is not used then.
+        self.iova = iova.wrapping_add(len);
+        self.left -= len;
         self.offset = 0;
         Ok(())
+    }
+
+    /// The index of the first page that is not mapped.
+    fn index(&self) -> usize {
+        match self.left {
+            0 => self.mapping.pages.last + 1,
+            _ => self.mapping.iova_to_index(self.iova),
+        }
     }
 
     /// Ends the mapping. On error it is to be unmapped.
@@ -235,7 +246,7 @@ impl<'a> Mapper<'a> {
 
     /// What was mapped.
     fn mapped(&self) -> Option<PageRange> {
-        PageRange::new(self.mapping.pages.first, self.index.checked_sub(1)?)
+        PageRange::new(self.mapping.pages.first, self.index().checked_sub(1)?)
     }
 }
 
@@ -255,7 +266,11 @@ impl<'a> Joiner<'a> {
         Self {
             mapper: Mapper::new(mapping, domains, small),
             collector: Collector::new(mapping.pages.first),
-            pending: Run { pfn: 0, len: 0 },
+            // Nothing continues this.
+            pending: Run {
+                pfn: usize::MAX,
+                len: 0,
+            },
             stray: None,
         }
     }
@@ -271,10 +286,12 @@ impl<'a> Joiner<'a> {
         Ok(())
     }
 
-    /// Adds the next run that was read.
+}
+
+impl Sink for Joiner<'_> {
     #[inline(always)]
     fn push(&mut self, run: Run) -> Result {
-        if self.pending.len != 0 && self.pending.try_append(run) {
+        if self.pending.try_append(run) {
             return Ok(());
         }
         self.flush().inspect_err(|_| self.stray = Some(run))?;
@@ -299,7 +316,7 @@ impl Inner {
         let mut joiner = Joiner::new(mapping, domains, small);
 
         let res = reader
-            .try_for_each(self, |run| joiner.push(run))
+            .read_to(self, &mut joiner)
             .and_then(|()| joiner.flush())
             .and_then(|()| joiner.mapper.sync())
             .and_then(|()| reader.settle(self));
@@ -317,10 +334,10 @@ impl Inner {
 
         // What was read but not mapped goes the same way.
         if pending.len != 0 {
-            self.unpin_unheld(dirty, mapper.index, pending);
+            self.unpin_unheld(dirty, mapper.index(), pending);
         }
         if let Some(stray) = stray {
-            self.unpin_unheld(dirty, mapper.index + pending.len, stray);
+            self.unpin_unheld(dirty, mapper.index() + pending.len, stray);
         }
         if let (Some((storage, others)), Some(range)) = (domains.split_first(), mapper.mapped()) {
             unmap_from_all(others.iter(), mapping.iova_of(range));
@@ -373,7 +390,7 @@ impl Inner {
 
 /// Maps a few runs.
 fn map_runs(few: &Few<'_>, mapper: &mut Mapper<'_>) -> Result<Option<RunList>> {
-    let mut collector = Collector::new(mapper.index);
+    let mut collector = Collector::new(mapper.mapping.pages.first);
 
     few.runs()
         .try_for_each(|run| mapper.map(run).map(|()| collector.push(run)))?;

@@ -295,6 +295,10 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
+    /// So many runs are read at a time, if there is memory (8 KiB): a walk of the page table costs
+    /// about as much as 10 of its entries.
+    const MANY: usize = 512;
+
     #[inline]
     pub(super) const fn new() -> Self {
         Self {
@@ -335,10 +339,37 @@ impl Cursor {
         run
     }
 
+    /// All runs of the front of `range`, which is within `mapping`: as many as there is room for.
+    ///
+    /// If there is memory, the room is made larger for ranges of many pages.
+    pub(super) fn read_many(
+        &mut self,
+        mapping: &Mapping,
+        domain: &PagingDomain,
+        range: PageRange,
+    ) -> &[PhysRun] {
+        if range.len() > PhysRuns::FEW && self.read.capacity() == PhysRuns::FEW {
+            self.read.try_reserve(range.len().min(Self::MANY));
+        }
+        // There is nothing left of it for `read()`.
+        self.at = usize::MAX;
+        self.read.read(domain, mapping.iova_of(range))
+    }
+
     #[inline]
     fn next(&self) -> Option<Run> {
         self.read.as_slice().get(self.at).map(pfns_of)
     }
+}
+
+/// The number of pages of what was read back, of which the first and the last may be there in part.
+#[inline]
+pub(super) fn pages_of(runs: &[PhysRun]) -> usize {
+    // Inside, runs begin and end with pages.
+    let offset = runs.first().map_or(0, |run| run.paddr() as usize % PAGE_SIZE);
+    let bytes = runs.iter().map(PhysRun::len).sum::<usize>();
+
+    (offset + bytes).div_ceil(PAGE_SIZE)
 }
 
 /// The PFNs of memory that IOVA is mapped to. The first and the last page may be there in part.

@@ -12,8 +12,15 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    record::Cursor,
-    run::Run,
+    record::{
+        pfns_of,
+        Cursor,
+        Record, //
+    },
+    run::{
+        Run,
+        RunList, //
+    },
     tiers::Holder,
     Inner, //
 };
@@ -199,6 +206,27 @@ fn pin_flags(writable: bool) -> PinFlags {
         PinFlags::LONGTERM.with(PinFlags::WRITE)
     } else {
         PinFlags::LONGTERM
+    }
+}
+
+/// Takes the runs that a [`Reader`] reads.
+pub(super) trait Sink {
+    /// Takes a run, and the pins if nobody held it. They are the sink's even if this fails.
+    ///
+    /// Where memory is fragmented, this is called for each page: let it be inlined.
+    fn push(&mut self, run: Run) -> Result;
+
+    /// The same, from where it is not worth the code.
+    #[inline(never)]
+    fn push_seldom(&mut self, run: Run) -> Result {
+        self.push(run)
+    }
+}
+
+impl<F: FnMut(Run) -> Result> Sink for F {
+    #[inline]
+    fn push(&mut self, run: Run) -> Result {
+        self(run)
     }
 }
 
@@ -404,48 +432,47 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Gives all runs to `f`, until that fails.
+    /// Gives all runs to `sink`, until that fails.
     ///
-    /// They are in order. If nobody held what is given, its pins are now stored with `f`. Runs need
-    /// not be as long as possible.
+    /// They are in order. If nobody held what is given, its pins are now stored with `sink`. Runs
+    /// need not be as long as possible.
     ///
     /// # Errors
     ///
-    /// As [`Self::next`], and what `f` returns.
+    /// As [`Self::next`], and what the sink returns.
     #[inline]
-    pub(super) fn try_for_each(
-        &mut self,
-        inner: &mut Inner,
-        mut f: impl FnMut(Run) -> Result,
-    ) -> Result {
+    pub(super) fn read_to(&mut self, inner: &mut Inner, sink: &mut impl Sink) -> Result {
         while self.index <= self.last {
             if self.index >= self.unheld_end {
-                self.give_held(inner, &mut f)?;
+                self.give_held(inner, sink)?;
             }
             if self.index >= self.unheld_end {
                 continue;
             }
             self.fill_queue(inner)?;
 
-            // Where memory is fragmented, this is done for each page.
             let index = &mut self.index;
-            let give = |run: PinnedRun| {
-                let run = pin::store(run);
-
-                *index += run.len;
-                f(run)
-            };
             match &mut self.feed {
-                Feed::User(feed) => feed.queue.try_for_each_run(give)?,
-                Feed::File(feed) => feed.queue.try_for_each_run(give)?,
+                Feed::User(feed) => feed.queue.try_for_each_run(|run| {
+                    let run = pin::store(run);
+
+                    *index += run.len;
+                    sink.push(run)
+                })?,
+                Feed::File(feed) => feed.queue.try_for_each_run(|run| {
+                    let run = pin::store(run);
+
+                    *index += run.len;
+                    sink.push_seldom(run)
+                })?,
             }
         }
         Ok(())
     }
 
-    /// Gives the runs to `f` that somebody holds, up to the first index that nobody does, or finds
-    /// out how many nobody does.
-    fn give_held(&mut self, inner: &Inner, f: &mut impl FnMut(Run) -> Result) -> Result {
+    /// Gives the runs to `sink` that somebody holds, up to the first index that nobody does, or
+    /// finds out how many nobody does.
+    fn give_held(&mut self, inner: &Inner, sink: &mut impl Sink) -> Result {
         while self.index <= self.last {
             let rest = PageRange {
                 first: self.index,
@@ -455,10 +482,7 @@ impl<'a> Reader<'a> {
             let span = PageRange { last, ..rest };
             let record = match holder {
                 Holder::Access(runs) => {
-                    for (_, run) in runs.iter_range(span) {
-                        self.index += run.len;
-                        f(run)?;
-                    }
+                    self.give_list(runs, span, sink)?;
                     continue;
                 }
                 Holder::Domain(record) => record,
@@ -468,14 +492,31 @@ impl<'a> Reader<'a> {
                 }
             };
 
-            let mut next = Some(span);
-            while let Some(span) = next {
-                let run = record.read(span, &mut self.cursor);
-
-                self.index += run.len;
-                next = PageRange::new(self.index, last);
-                f(run)?;
+            if let Some(runs) = &record.runs {
+                self.give_list(runs, span, sink)?;
+                continue;
             }
+            let Record {
+                mapping, storage, ..
+            } = record;
+            let runs = self.cursor.read_many(mapping, storage, span);
+            // What is mapped is there.
+            if warn_on!(runs.is_empty()) {
+                return Err(EFAULT);
+            }
+            for run in runs.iter().map(pfns_of) {
+                self.index += run.len;
+                sink.push(run)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the runs of `span` to `sink`, which are in a list.
+    fn give_list(&mut self, runs: &RunList, span: PageRange, sink: &mut impl Sink) -> Result {
+        for (_, run) in runs.iter_range(span) {
+            self.index += run.len;
+            sink.push_seldom(run)?;
         }
         Ok(())
     }

@@ -31,6 +31,11 @@ __rust_helper struct folio *rust_helper_page_folio(struct page *page)
 	return page_folio(page);
 }
 
+__rust_helper bool rust_helper_folio_test_dirty(const struct folio *folio)
+{
+	return folio_test_dirty(folio);
+}
+
 __rust_helper bool rust_helper_folio_test_hugetlb(const struct folio *folio)
 {
 	return folio_test_hugetlb(folio);
