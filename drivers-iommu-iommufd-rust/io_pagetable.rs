@@ -254,7 +254,7 @@ impl IovaSpace {
 
         for area in self.areas.iter() {
             let mapping = area.mapping();
-            if (mapping.iova.start | mapping.len() | mapping.page_offset) & mask != 0 {
+            if (mapping.iova.start | mapping.len() | mapping.page_offset()) & mask != 0 {
                 return Err(EADDRINUSE);
             }
         }

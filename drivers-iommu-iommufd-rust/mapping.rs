@@ -79,17 +79,15 @@ impl Prot {
 ///
 /// # Invariants
 ///
-/// `page_offset < PAGE_SIZE`, and `iova` spans exactly the bytes from `page_offset` in page
-/// `pages.first` to some byte in page `pages.last`. In particular, it is never the whole IOVA
+/// `iova` is as long as some bytes from `first_byte` on. In particular, it is never the whole IOVA
 /// space, so that its length is a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
     /// Where it is shown.
     pub(crate) iova: IovaRange,
-    /// The pages that it shows, the first and the last maybe in part.
-    pub(crate) pages: PageRange,
-    /// The number of bytes of the first page that it does not show.
-    pub(crate) page_offset: usize,
+    /// The byte of the array of pages that is shown first. The pages follow from it: an area has
+    /// its mapping twice (see [`crate::pages`]), so it is small.
+    pub(crate) first_byte: usize,
     /// What may be done with it.
     pub(crate) prot: Prot,
 }
@@ -102,15 +100,40 @@ impl Mapping {
     /// `EOVERFLOW` if there are not so many bytes after `start_byte`.
     #[inline]
     pub(crate) fn new(iova: IovaRange, start_byte: usize, prot: Prot) -> Result<Self> {
-        let pages = PageRange::of_bytes(start_byte, iova.len().ok_or(EOVERFLOW)?)?;
+        start_byte
+            .checked_add(iova.last - iova.start)
+            .filter(|_| iova != IovaRange::ALL)
+            .ok_or(EOVERFLOW)?;
 
-        // INVARIANT: By the definition of `of_bytes()`.
+        // INVARIANT: As was just checked.
         Ok(Self {
             iova,
-            pages,
-            page_offset: start_byte % PAGE_SIZE,
+            first_byte: start_byte,
             prot,
         })
+    }
+
+    /// The pages that it shows, the first and the last maybe in part.
+    #[inline]
+    pub(crate) const fn pages(&self) -> PageRange {
+        PageRange {
+            first: self.first_byte / PAGE_SIZE,
+            last: self.last_byte() / PAGE_SIZE,
+        }
+    }
+
+    /// The number of bytes of the first page that it does not show.
+    #[inline]
+    pub(crate) const fn page_offset(&self) -> usize {
+        self.first_byte % PAGE_SIZE
+    }
+
+    /// The byte of the array of pages that is shown last.
+    #[inline]
+    const fn last_byte(&self) -> usize {
+        // By the type invariant this does not wrap.
+        self.first_byte
+            .wrapping_add(self.iova.last - self.iova.start)
     }
 
     /// The number of bytes.
@@ -124,10 +147,9 @@ impl Mapping {
     #[inline]
     pub(crate) fn start_byte(&self, iova: usize) -> usize {
         debug_assert!(self.iova.contains(iova));
-        let first = self.pages.first * PAGE_SIZE + self.page_offset;
-
         // By the type invariant this does not wrap for an IOVA of the mapping.
-        first.wrapping_add(iova.wrapping_sub(self.iova.start))
+        self.first_byte
+            .wrapping_add(iova.wrapping_sub(self.iova.start))
     }
 
     /// The index of the page that is shown at `iova`, which must be in the mapping.
@@ -139,27 +161,24 @@ impl Mapping {
     /// The first IOVA at which page `index`, one of the mapping, is shown.
     #[inline]
     pub(crate) fn index_to_iova(&self, index: usize) -> usize {
-        debug_assert!(self.pages.contains(index));
-        match index.wrapping_sub(self.pages.first) {
-            0 => self.iova.start,
-            // The start of a further page is an IOVA of the mapping, so nothing wraps in the end.
-            n => self
-                .iova
-                .start
-                .wrapping_sub(self.page_offset)
-                .wrapping_add(n.wrapping_mul(PAGE_SIZE)),
-        }
+        debug_assert!(self.pages().contains(index));
+        let byte = index.wrapping_mul(PAGE_SIZE);
+
+        // The start of the first page may be before the mapping, that of a further one is in it.
+        self.iova
+            .start
+            .wrapping_add(byte.saturating_sub(self.first_byte))
     }
 
     /// The last IOVA at which page `index`, one of the mapping, is shown.
     #[inline]
     pub(crate) fn index_to_iova_last(&self, index: usize) -> usize {
-        if index == self.pages.last {
-            self.iova.last
-        } else {
-            // Another page follows, so that there is an IOVA behind this one.
-            self.index_to_iova(index.wrapping_add(1)).wrapping_sub(1)
-        }
+        debug_assert!(self.pages().contains(index));
+        let byte = index.wrapping_mul(PAGE_SIZE) | (PAGE_SIZE - 1);
+        let left = self.last_byte().saturating_sub(byte);
+
+        // The end of the last page may be behind the mapping, that of another one is in it.
+        self.iova.last.wrapping_sub(left)
     }
 
     /// The IOVAs at which `pages`, some of the mapping, are shown.
@@ -216,12 +235,10 @@ mod tests {
                     for start in iovas {
                         let iova = IovaRange::from_len(start, len).unwrap_or(IovaRange::ALL);
                         let byte = page * PAGE_SIZE + offset;
-                        check(&Mapping::new(iova, byte, PROT).unwrap_or(Mapping {
-                            iova: IovaRange::ALL,
-                            pages: PageRange { first: 0, last: 0 },
-                            page_offset: PAGE_SIZE,
-                            prot: PROT,
-                        }));
+                        let mapping = Mapping::new(iova, byte, PROT);
+
+                        assert!(mapping.is_ok());
+                        mapping.iter().for_each(&mut check);
                     }
                 }
             }
@@ -231,12 +248,12 @@ mod tests {
     #[test]
     fn each_byte_is_in_its_page() {
         for_each_mapping(|m| {
-            assert!(m.page_offset < PAGE_SIZE);
+            assert!(m.page_offset() < PAGE_SIZE);
             let first = m.start_byte(m.iova.start);
-            assert_eq!(first, m.pages.first * PAGE_SIZE + m.page_offset);
-            assert_eq!(m.start_byte(m.iova.last) / PAGE_SIZE, m.pages.last);
+            assert_eq!(first, m.pages().first * PAGE_SIZE + m.page_offset());
+            assert_eq!(m.start_byte(m.iova.last) / PAGE_SIZE, m.pages().last);
             assert_eq!(m.start_byte(m.iova.last) - first, m.len() - 1);
-            assert_eq!(m.pages_of(m.iova), m.pages);
+            assert_eq!(m.pages_of(m.iova), m.pages());
         });
     }
 
@@ -244,7 +261,7 @@ mod tests {
     fn pages_tile_the_iovas() {
         for_each_mapping(|m| {
             let mut next = Some(m.iova.start);
-            for index in m.pages.first..=m.pages.last {
+            for index in m.pages().first..=m.pages().last {
                 let range = m.iova_of(PageRange {
                     first: index,
                     last: index,
@@ -257,7 +274,7 @@ mod tests {
                 next = range.last.checked_add(1);
             }
             assert_eq!(next, m.iova.last.checked_add(1));
-            assert_eq!(m.iova_of(m.pages), m.iova);
+            assert_eq!(m.iova_of(m.pages()), m.iova);
         });
     }
 
@@ -278,7 +295,7 @@ mod tests {
                     for iova in [part.iova.start, part.iova.last] {
                         assert_eq!(part.start_byte(iova), m.start_byte(iova));
                     }
-                    assert!(m.pages.covers(part.pages));
+                    assert!(m.pages().covers(part.pages()));
                 }
             }
         });

@@ -69,14 +69,12 @@ use self::{
 use crate::{
     context::AccountMode,
     ffi::{
-        dmabuf::{
-            Attachment,
-            DmaBuf, //
-        },
+        dmabuf::DmaBuf,
         pin, //
     },
     range::PageRange, //
 };
+use core::mem::size_of;
 use kernel::{
     mm::folio::is_memory_file,
     new_mutex,
@@ -97,9 +95,8 @@ use kernel::{
 /// A linear array of pages that can be shown in IO page tables.
 #[pin_data]
 pub(crate) struct Pages {
-    /// What ties the pages to a dma-buf. First, so that it is dropped first: as long as it exists,
-    /// the exporter can call.
-    attachment: SetOnce<Attachment>,
+    /// First, so that it is dropped first: as long as an attachment to a dma-buf exists, the
+    /// exporter can call.
     source: Source,
     npages: usize,
     /// Whether devices may write to the pages.
@@ -113,8 +110,12 @@ struct Inner {
     tiers: Tiers,
     account: Account,
     /// For a dma-buf only.
-    dmabuf: Option<dmabuf::State>,
+    dmabuf: Option<KBox<dmabuf::State>>,
 }
+
+// Most areas have pages of their own: these are to fit into 256 bytes.
+#[cfg(CONFIG_64BIT)]
+static_assert!(size_of::<Inner>() <= 176 && size_of::<Source>() <= 24);
 
 /// Pages that no area shows yet.
 ///
@@ -163,7 +164,6 @@ impl Pages {
             Source::User { .. } | Source::File { .. } => {
                 let inner = inner(mode, None);
                 let pages = pin_init!(Self {
-                    attachment: SetOnce::new(),
                     source,
                     npages,
                     writable,
@@ -172,10 +172,10 @@ impl Pages {
                 Arc::pin_init(pages, GFP_KERNEL_ACCOUNT)
             }
             Source::DmaBuf { .. } => {
-                let inner = inner(AccountMode::None, Some(dmabuf::State::new()));
+                let state = KBox::new(dmabuf::State::new(), GFP_KERNEL_ACCOUNT)?;
+                let inner = inner(AccountMode::None, Some(state));
                 // The same, but for the lock class.
                 let pages = pin_init!(Self {
-                    attachment: SetOnce::new(),
                     source,
                     npages,
                     writable,
@@ -244,6 +244,7 @@ impl Pages {
                     return Err(EINVAL);
                 }
                 let source = Source::DmaBuf {
+                    attachment: KBox::new(SetOnce::new(), GFP_KERNEL_ACCOUNT)?,
                     start: start & PAGE_MASK,
                 };
                 let owner = Owner::current()?;
@@ -266,12 +267,6 @@ impl Pages {
             }
         };
         Ok((NewPages(pages), start_byte))
-    }
-
-    /// Keeps the pages attached to a dma-buf for as long as they exist.
-    #[cfg(CONFIG_DMA_SHARED_BUFFER)]
-    pub(crate) fn keep_attachment(&self, attachment: Attachment) {
-        warn_on!(!self.attachment.populate(attachment));
     }
 
     /// Pins all pages of `range`, of pages that nobody holds, if they are few, before it is known
@@ -312,7 +307,7 @@ impl Pages {
         let start = match self.source {
             Source::User { start, .. } => start,
             Source::File { start, .. } => start,
-            Source::DmaBuf { start } => start,
+            Source::DmaBuf { start, .. } => start,
         };
 
         start.wrapping_add(start_byte)

@@ -375,7 +375,7 @@ impl Emptied {
 
     fn takes_unknown(area: &Area, live: &Live, domains: &[Arc<PagingDomain>]) -> bool {
         !live.is_stored()
-            || area.mapping.pages.len() <= Self::AREA_PAGES
+            || area.mapping.pages().len() <= Self::AREA_PAGES
                 && live.pages.is_known(&area.mapping, domains)
     }
 
@@ -383,7 +383,7 @@ impl Emptied {
     #[inline]
     pub(super) fn count(&mut self, area: &Area) {
         self.areas += 1;
-        self.pages += area.mapping.pages.len();
+        self.pages += area.mapping.pages().len();
         self.has_files |= area.pages().is_some_and(|pages| pages.is_file());
     }
 

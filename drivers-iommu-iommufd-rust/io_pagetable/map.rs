@@ -136,7 +136,7 @@ fn mapping_at(
     let range = IovaRange::from_len(iova, len)?;
     let mapping = Mapping::new(range, start_byte, prot)?;
     // The pages were made, or other areas found, to have these bytes.
-    if kernel::warn_on!(mapping.pages.last >= pages.npages()) {
+    if kernel::warn_on!(mapping.pages().last >= pages.npages()) {
         return Err(EOVERFLOW);
     }
     Ok(mapping)

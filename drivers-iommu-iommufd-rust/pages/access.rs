@@ -213,14 +213,8 @@ impl Inner {
             })
             .and_then(|()| self.account.settle(None));
 
-        if res.is_ok() {
-            few.store();
-        } else {
-            few.unpin(dirty);
-            self.account.unpinned(range.len());
-            self.account.settle_less(None);
-        }
-        res.map(|()| true)
+        self.end_few(&mut few, range.len(), dirty, res)
+            .map(|()| true)
     }
 
     /// Unpins the pages of a list that nobody holds.

@@ -26,6 +26,8 @@ use super::{
     source::Source,
     Pages, //
 };
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
+use crate::ffi::dmabuf::Attachment;
 use crate::{
     ffi::{
         domain::PagingDomain,
@@ -55,7 +57,7 @@ struct Shown {
     domain: Arc<PagingDomain>,
 }
 
-/// The state of pages behind a dma-buf.
+/// The state of pages behind a dma-buf. Few pages are, so it has its own memory.
 pub(super) struct State {
     /// The physical address of the memory, unless it was revoked (or is not known yet).
     phys: Option<u64>,
@@ -109,8 +111,8 @@ impl Inner {
         if let (Ok(()), Some(phys)) = (res, state.phys) {
             // The buffer has all of these bytes: that was checked when the pages were made.
             let byte = start
-                .wrapping_add(mapping.pages.first.wrapping_mul(PAGE_SIZE))
-                .wrapping_add(mapping.page_offset);
+                .wrapping_add(mapping.pages().first.wrapping_mul(PAGE_SIZE))
+                .wrapping_add(mapping.page_offset());
             let paddr = phys.wrapping_add(byte as u64);
 
             res = if should_fail() {
@@ -150,6 +152,13 @@ impl Inner {
 
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
 impl Pages {
+    /// Keeps the pages attached to a dma-buf for as long as they exist.
+    pub(crate) fn keep_attachment(&self, new: Attachment) {
+        if let Source::DmaBuf { attachment, .. } = &self.source {
+            warn_on!(!attachment.populate(new));
+        }
+    }
+
     /// Notes where the memory is. Called once, by whoever has attached these pages to the buffer
     /// and still holds its reservation lock.
     ///
@@ -157,7 +166,7 @@ impl Pages {
     ///
     /// `EINVAL` if that is less memory than the buffer promised.
     pub(crate) fn dmabuf_mapped(&self, phys: PhysRange) -> Result {
-        let Source::DmaBuf { start } = self.source else {
+        let Source::DmaBuf { start, .. } = self.source else {
             return Err(EINVAL);
         };
         let end = self

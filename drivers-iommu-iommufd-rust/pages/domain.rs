@@ -64,15 +64,8 @@ impl Inner {
         #[cfg(CONFIG_IOMMUFD_TEST)]
         check_runs(mapping, &storage, runs.as_ref());
 
-        let mapping = *mapping;
-        self.tiers.stored.insert(
-            slot,
-            Record {
-                mapping,
-                storage,
-                runs,
-            },
-        );
+        let record = Record::new(mapping, storage, runs);
+        self.tiers.stored.insert(slot, record);
     }
 }
 
@@ -99,7 +92,7 @@ impl Pages {
             Source::User { .. } | Source::File { .. } => {
                 inner.map_pages(&self.source, self.writable, mapping, domains, small)
             }
-            Source::DmaBuf { start } => inner
+            Source::DmaBuf { start, .. } => inner
                 .map_dmabuf(*start, mapping, domains, small)
                 .map(|()| None),
         };
@@ -154,7 +147,7 @@ impl Pages {
                 .tiers
                 .stored
                 .of(mapping, is_ours)
-                .is_some_and(|record| record.runs.is_some())
+                .is_some_and(|record| record.known().is_some())
         })
     }
 
@@ -173,10 +166,10 @@ impl Pages {
             tiers.stored.forget_own();
         } else if let Some((_slot, record)) = tiers.stored.remove(mapping, is_ours) {
             // Mostly somebody else holds all or nothing of it.
-            if tiers.hold_all(mapping.pages) {
+            if tiers.hold_all(mapping.pages()) {
                 return;
             }
-            for (index, run) in record.runs.iter().flat_map(RunList::iter) {
+            for (index, run) in record.known().iter().flat_map(|runs| runs.iter()) {
                 inner.unpin_unheld(self.writable, index, run);
             }
         }
@@ -193,18 +186,18 @@ impl Pages {
         let Some((_slot, record)) = inner.tiers.stored.remove(mapping, is_ours) else {
             return;
         };
-        let Record { storage, runs, .. } = record;
+        let storage = &record.storage;
 
         match &self.source {
             Source::User { .. } | Source::File { .. } => {
-                let others = domains.iter().filter(|domain| !domain.ptr_eq(&storage));
+                let others = domains.iter().filter(|domain| !domain.ptr_eq(storage));
                 unmap_from_all(others, mapping.iova);
                 inner.drain(
                     self.writable,
                     mapping,
-                    mapping.pages,
-                    &storage,
-                    runs.as_ref(),
+                    mapping.pages(),
+                    storage,
+                    record.known(),
                 );
                 inner.account.settle_less(None);
             }
@@ -232,7 +225,7 @@ impl Pages {
             Source::User { .. } | Source::File { .. } => {
                 inner.map_pages(&self.source, self.writable, mapping, domains, small)?
             }
-            Source::DmaBuf { start } => {
+            Source::DmaBuf { start, .. } => {
                 inner.map_dmabuf(*start, mapping, domains, small)?;
                 None
             }
@@ -263,12 +256,12 @@ impl Pages {
             let Some((free, record)) = inner.tiers.stored.remove(mapping, is_ours) else {
                 return;
             };
-            let Record { storage, runs, .. } = record;
+            let storage = &record.storage;
 
             match &self.source {
                 Source::User { .. } | Source::File { .. } => {
                     let dirty = self.writable;
-                    inner.drain(dirty, mapping, mapping.pages, &storage, runs.as_ref());
+                    inner.drain(dirty, mapping, mapping.pages(), storage, record.known());
                     inner.account.settle_less(None);
                 }
                 Source::DmaBuf { .. } => inner.unmap_dmabuf(mapping, is_ours),
@@ -301,15 +294,14 @@ impl Pages {
         let Some((slot, record)) = inner.tiers.stored.remove(mapping, is_ours) else {
             return;
         };
-        let Record { storage, runs, .. } = record;
 
         // Should there be no memory for the runs, they will be read from the domain.
         let slice = |range| {
             let gfp = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
-            runs.as_ref().and_then(|runs| runs.slice(range, gfp).ok())
+            record.known().and_then(|runs| runs.slice(range, gfp).ok())
         };
-        inner.store(slot, left, storage.clone(), slice(left.pages));
-        inner.store(spare, right, storage, slice(right.pages));
+        inner.store(slot, left, record.storage.clone(), slice(left.pages()));
+        inner.store(spare, right, record.storage.clone(), slice(right.pages()));
     }
 
     /// The physical address behind `iova`, which is in `mapping`, and how many bytes from there on
@@ -363,7 +355,7 @@ impl Pages {
 fn check_runs(mapping: &Mapping, domain: &PagingDomain, runs: Option<&RunList>) {
     let Some(runs) = runs else { return };
 
-    warn_on!(runs.range() != Some(mapping.pages));
+    warn_on!(runs.range() != Some(mapping.pages()));
     for (first, run) in runs.iter() {
         for (index, pfn) in [
             (first, run.pfn),
@@ -455,7 +447,7 @@ mod tests {
             let mut room = Room::new();
             let mut few = Few::new(&mut room);
             // Unless a signal comes, or the like.
-            if !pages.pin_few(mapping.pages, &mut few)? {
+            if !pages.pin_few(mapping.pages(), &mut few)? {
                 continue;
             }
             let known = pages.fill_few(&mut few, &mapping, &fasts, small, slot)?;
@@ -464,16 +456,16 @@ mod tests {
                 .fill(&mapping, &slows, small, other_slot)
                 .map_err(|(err, _)| err)?;
             assert!(test_domain::pfns(&fast) == test_domain::pfns(&slow));
-            assert_eq!(pinned(&pages), mapping.pages.len());
-            assert_eq!(pinned(&others), mapping.pages.len());
+            assert_eq!(pinned(&pages), mapping.pages().len());
+            assert_eq!(pinned(&others), mapping.pages().len());
             assert!(known && pages.is_known(&mapping, &fasts));
             assert!(!pages.is_known(&mapping, &slows));
 
             // A part of it is held by an access, too, or it is shown twice.
             let hold = round % 2 == 0;
             let page = PageRange {
-                first: mapping.pages.last,
-                last: mapping.pages.last,
+                first: mapping.pages().last,
+                last: mapping.pages().last,
             };
             let mut out = [core::mem::MaybeUninit::uninit()];
             if hold {
@@ -515,7 +507,7 @@ mod tests {
             test_domain::set_pfn(&domain, page, 1);
             let mut table = [0; test_domain::PAGES];
             table[page] = 1;
-            if pages.pin_few(mapping.pages, &mut few)? {
+            if pages.pin_few(mapping.pages(), &mut few)? {
                 // The test domain refuses what it has, and the core unmaps what was mapped.
                 let res = pages.fill_few(&mut few, &mapping, &domains, true, slot);
 

@@ -204,7 +204,7 @@ impl<'a> Mapper<'a> {
             },
             left: mapping.len(),
             iova: mapping.iova.start,
-            offset: mapping.page_offset,
+            offset: mapping.page_offset(),
         }
     }
 
@@ -233,7 +233,7 @@ impl<'a> Mapper<'a> {
     /// The index of the first page that is not mapped.
     fn index(&self) -> usize {
         match self.left {
-            0 => self.mapping.pages.last + 1,
+            0 => self.mapping.pages().last + 1,
             _ => self.mapping.iova_to_index(self.iova),
         }
     }
@@ -246,7 +246,7 @@ impl<'a> Mapper<'a> {
 
     /// What was mapped.
     fn mapped(&self) -> Option<PageRange> {
-        PageRange::new(self.mapping.pages.first, self.index().checked_sub(1)?)
+        PageRange::new(self.mapping.pages().first, self.index().checked_sub(1)?)
     }
 }
 
@@ -265,7 +265,7 @@ impl<'a> Joiner<'a> {
     fn new(mapping: &'a Mapping, domains: &'a [Arc<PagingDomain>], small: bool) -> Self {
         Self {
             mapper: Mapper::new(mapping, domains, small),
-            collector: Collector::new(mapping.pages.first),
+            collector: Collector::new(mapping.pages().first),
             // Nothing continues this.
             pending: Run {
                 pfn: usize::MAX,
@@ -285,7 +285,6 @@ impl<'a> Joiner<'a> {
         }
         Ok(())
     }
-
 }
 
 impl Sink for Joiner<'_> {
@@ -312,7 +311,7 @@ impl Inner {
         small: bool,
     ) -> Result<Option<RunList>> {
         let mut room = Room::new();
-        let mut reader = Reader::new(source, mapping.pages, &mut room)?;
+        let mut reader = Reader::new(source, mapping.pages(), &mut room)?;
         let mut joiner = Joiner::new(mapping, domains, small);
 
         let res = reader
@@ -359,13 +358,13 @@ impl Inner {
         small: bool,
     ) -> Result<Option<RunList>> {
         let mut mapper = Mapper::new(mapping, domains, small);
-        let pages = mapping.pages.len();
+        let pages = mapping.pages().len();
 
         self.account.pinned(pages);
         let res = match few.only_run() {
             Some(run) => mapper
                 .map(run)
-                .map(|()| Some(RunList::of(mapping.pages.first, run))),
+                .map(|()| Some(RunList::of(mapping.pages().first, run))),
             None => map_runs(few, &mut mapper),
         };
         let res = res.and_then(|runs| {
@@ -374,23 +373,19 @@ impl Inner {
             Ok(runs)
         });
 
-        if res.is_ok() {
-            few.store();
-        } else {
+        if res.is_err() {
+            // Before they are unpinned.
             if let Some(range) = mapper.mapped() {
                 unmap_from_all(domains.iter(), mapping.iova_of(range));
             }
-            few.unpin(dirty);
-            self.account.unpinned(pages);
-            self.account.settle_less(None);
         }
-        res
+        self.end_few(few, pages, dirty, res)
     }
 }
 
 /// Maps a few runs.
 fn map_runs(few: &Few<'_>, mapper: &mut Mapper<'_>) -> Result<Option<RunList>> {
-    let mut collector = Collector::new(mapper.mapping.pages.first);
+    let mut collector = Collector::new(mapper.mapping.pages().first);
 
     few.runs()
         .try_for_each(|run| mapper.map(run).map(|()| collector.push(run)))?;

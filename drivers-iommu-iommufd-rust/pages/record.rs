@@ -44,14 +44,34 @@ pub(super) struct Record {
     pub(super) mapping: Mapping,
     /// A domain in which the PFNs can be read back.
     pub(super) storage: Arc<PagingDomain>,
-    /// The PFNs of all of `mapping.pages`, or nothing.
-    pub(super) runs: Option<RunList>,
+    /// The PFNs of all of `mapping.pages()`, or an empty list: an [`Option`] would be larger.
+    runs: RunList,
 }
 
 impl Record {
+    /// Says that `mapping` is shown in `storage`, with these PFNs if they are known.
+    #[inline]
+    pub(super) fn new(
+        mapping: &Mapping,
+        storage: Arc<PagingDomain>,
+        runs: Option<RunList>,
+    ) -> Self {
+        Self {
+            mapping: *mapping,
+            storage,
+            runs: runs.unwrap_or(RunList::new(0)),
+        }
+    }
+
+    /// The PFNs, if they are known.
+    #[inline]
+    pub(super) fn known(&self) -> Option<&RunList> {
+        (self.runs.len() != 0).then_some(&self.runs)
+    }
+
     /// The first PFNs of `range`, which is within the record.
     pub(super) fn read(&self, range: PageRange, cursor: &mut Cursor) -> Run {
-        match &self.runs {
+        match self.known() {
             Some(runs) => runs.run_at(range.first).part(0, range.len()),
             None => cursor.read(&self.mapping, &self.storage, range),
         }
@@ -66,7 +86,7 @@ impl Record {
     pub(super) fn is_of(&self, mapping: &Mapping, is_ours: impl Fn(&PagingDomain) -> bool) -> bool {
         let own = &self.mapping;
 
-        own.iova == mapping.iova && own.pages.first == mapping.pages.first && is_ours(&self.storage)
+        own.iova == mapping.iova && own.first_byte == mapping.first_byte && is_ours(&self.storage)
     }
 }
 
@@ -138,12 +158,12 @@ impl Stored {
     #[inline]
     pub(super) fn first(&self, first: usize, last: usize) -> Option<Found<'_>> {
         let own = self.own.as_ref().filter(|record| {
-            let pages = record.mapping.pages;
+            let pages = record.mapping.pages();
 
             pages.first <= last && first <= pages.last
         });
         let own = own.map(|record| Found {
-            pages: record.mapping.pages,
+            pages: record.mapping.pages(),
             record,
         });
         if self.others.is_empty() {
@@ -174,7 +194,7 @@ impl Stored {
         mapping: &Mapping,
         is_ours: impl Fn(&PagingDomain) -> bool,
     ) -> Option<&Record> {
-        let PageRange { first, last } = mapping.pages;
+        let PageRange { first, last } = mapping.pages();
         let is_it = |record: &&Record| record.is_of(mapping, &is_ours);
 
         if let Some(own) = self.own.as_ref().filter(is_it) {
@@ -197,7 +217,7 @@ impl Stored {
     }
 
     fn insert_node(&mut self, mut node: KBox<Node<Option<Record>>>, record: Record) {
-        let PageRange { first, last } = record.mapping.pages;
+        let PageRange { first, last } = record.mapping.pages();
 
         // A mapping is never backwards.
         warn_on!(node.set_range(first, last).is_err());
@@ -218,7 +238,7 @@ impl Stored {
             return Some((Slot(Place::Own), record));
         }
 
-        let PageRange { first, last } = mapping.pages;
+        let PageRange { first, last } = mapping.pages();
         let found = self
             .others
             .find_mut(first, last, |node| node.value().as_ref().is_some_and(is_it))
@@ -248,7 +268,7 @@ impl Stored {
             .as_ref()
             .filter(|own| own.is_of(mapping, is_ours))?;
 
-        own.runs.as_ref()?.only_run()
+        own.runs.only_run()
     }
 
     /// Forgets the record in the place of the pages.
@@ -271,7 +291,7 @@ impl Stored {
             return;
         }
 
-        let PageRange { first, last } = mapping.pages;
+        let PageRange { first, last } = mapping.pages();
         let entry = self
             .others
             .find_mut(first, last, |node| node.value().as_ref().is_some_and(is_it));
@@ -366,7 +386,9 @@ impl Cursor {
 #[inline]
 pub(super) fn pages_of(runs: &[PhysRun]) -> usize {
     // Inside, runs begin and end with pages.
-    let offset = runs.first().map_or(0, |run| run.paddr() as usize % PAGE_SIZE);
+    let offset = runs
+        .first()
+        .map_or(0, |run| run.paddr() as usize % PAGE_SIZE);
     let bytes = runs.iter().map(PhysRun::len).sum::<usize>();
 
     (offset + bytes).div_ceil(PAGE_SIZE)
@@ -379,7 +401,8 @@ pub(super) fn pfns_of(phys: &PhysRun) -> Run {
 
     Run {
         pfn: paddr >> PAGE_SHIFT,
-        len: (paddr % PAGE_SIZE + phys.len()).div_ceil(PAGE_SIZE),
+        // Memory is far from overflow.
+        len: (paddr % PAGE_SIZE + phys.len() + (PAGE_SIZE - 1)) >> PAGE_SHIFT,
     }
 }
 
@@ -425,8 +448,8 @@ mod tests {
 
             // In order, or not; cut short, or not; by a cursor that has read other ranges, or not.
             for _ in 0..20 {
-                let mut index = all.pages.first + random.below(all.pages.len());
-                let last = all.pages.last.min(index + random.below(PAGES));
+                let mut index = all.pages().first + random.below(all.pages().len());
+                let last = all.pages().last.min(index + random.below(PAGES));
                 let mut new = Cursor::new();
                 while index <= last && random.below(10) != 0 {
                     let range = PageRange { first: index, last };
@@ -442,6 +465,16 @@ mod tests {
                     assert!(run.len == range.len() || next != Some(&(run.pfn + run.len)));
                     // Or shorter, where an earlier range ended.
                     assert!(other.pfn == run.pfn && 0 < other.len && other.len <= run.len);
+
+                    // Or all at once, if there is room.
+                    let mut many = Cursor::new();
+                    let runs = many.read_many(&all, &domain, range);
+                    assert!(runs.len() >= PhysRuns::FEW || pages_of(runs) == range.len());
+                    assert_eq!(
+                        pages_of(runs),
+                        runs.iter().map(|phys| pfns_of(phys).len).sum()
+                    );
+                    assert!(runs.first().map(pfns_of) == Some(run));
                     index += run.len;
                 }
             }
@@ -484,11 +517,7 @@ mod tests {
                         Some(slot) => slot,
                         None => Slot::new()?,
                     };
-                    let record = Record {
-                        mapping: new,
-                        storage: domain.clone(),
-                        runs: None,
-                    };
+                    let record = Record::new(&new, domain.clone(), None);
 
                     stored.insert(slot, record);
                     model.push(new, GFP_KERNEL)?;
@@ -505,11 +534,11 @@ mod tests {
                 let (first, last) = (a.min(b), a.max(b));
                 let hits = model
                     .iter()
-                    .filter(|m| m.pages.first <= last && first <= m.pages.last);
+                    .filter(|m| m.pages().first <= last && first <= m.pages().last);
                 let found = stored.first(first, last);
                 assert_eq!(
                     found.map(|found| found.pages.first),
-                    hits.map(|m| m.pages.first).min()
+                    hits.map(|m| m.pages().first).min()
                 );
             }
             for m in &model {

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     ffi::{
+        dmabuf::Attachment,
         pin,
         task::is_being_killed,
         test::{
@@ -52,7 +53,10 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
-    sync::aref::ARef,
+    sync::{
+        aref::ARef,
+        SetOnce, //
+    },
     warn_on, //
 };
 
@@ -76,6 +80,8 @@ pub(super) enum Source {
     },
     /// Memory of a device, that its exporter can revoke. It is not pinned, and no CPU touches it.
     DmaBuf {
+        /// What ties the pages to the buffer, once they are attached.
+        attachment: KBox<SetOnce<Attachment>>,
         /// Which byte of it the first page begins with, a multiple of the page size.
         start: usize,
     },
@@ -179,17 +185,39 @@ impl<'a> Few<'a> {
 
     /// Declares that the pins are stored.
     #[inline]
-    pub(super) fn store(&mut self) {
+    fn store(&mut self) {
         self.0.forget();
     }
 
     /// Unpins the pages. If they are `dirty`, a device may have written to them.
-    pub(super) fn unpin(&mut self, dirty: bool) {
+    fn unpin(&mut self, dirty: bool) {
         while let Some(run) = self.0.next_run(usize::MAX) {
             if dirty {
                 run.unpin_dirty();
             }
         }
+    }
+}
+
+impl Inner {
+    /// Ends what was done with few pages, which nobody held and which were counted as pinned: if it
+    /// went well, their pins are stored now, else they are unpinned and paid for no more.
+    #[inline]
+    pub(super) fn end_few<T>(
+        &mut self,
+        few: &mut Few<'_>,
+        pages: usize,
+        dirty: bool,
+        result: Result<T>,
+    ) -> Result<T> {
+        if result.is_ok() {
+            few.store();
+        } else {
+            few.unpin(dirty);
+            self.account.unpinned(pages);
+            self.account.settle_less(None);
+        }
+        result
     }
 }
 
@@ -453,12 +481,14 @@ impl<'a> Reader<'a> {
 
             let index = &mut self.index;
             match &mut self.feed {
-                Feed::User(feed) => feed.queue.try_for_each_run(|run| {
-                    let run = pin::store(run);
+                Feed::User(feed) => {
+                    while let Some(run) = feed.queue.next_run(usize::MAX) {
+                        let run = pin::store(run);
 
-                    *index += run.len;
-                    sink.push(run)
-                })?,
+                        *index += run.len;
+                        sink.push(run)?;
+                    }
+                }
                 Feed::File(feed) => feed.queue.try_for_each_run(|run| {
                     let run = pin::store(run);
 
@@ -492,7 +522,7 @@ impl<'a> Reader<'a> {
                 }
             };
 
-            if let Some(runs) = &record.runs {
+            if let Some(runs) = record.known() {
                 self.give_list(runs, span, sink)?;
                 continue;
             }

@@ -250,7 +250,7 @@ impl Drop for PinnedRun {
 ///
 /// # Safety
 ///
-/// The caller owns a pin on each page and gives it up.
+/// `len` is not zero. The caller owns a pin on each page and gives it up.
 #[inline]
 unsafe fn unpin(pfn: usize, len: usize, dirty: bool) {
     // What goes page by page is worth a shorter way.
@@ -271,7 +271,7 @@ unsafe fn unpin(pfn: usize, len: usize, dirty: bool) {
     let step = if MEMMAP_IS_LINEAR { len } else { 1 };
     let mut done = 0;
 
-    while done < len {
+    loop {
         // SAFETY: The pages are pinned, thus exist; the caller gives up one pin on each.
         unsafe {
             bindings::unpin_user_page_range_dirty_lock(
@@ -281,6 +281,9 @@ unsafe fn unpin(pfn: usize, len: usize, dirty: bool) {
             )
         };
         done += step;
+        if done >= len {
+            break;
+        }
     }
 }
 
@@ -549,37 +552,6 @@ impl<'a> PinQueue<'a> {
         }
         // SAFETY: The page is valid as it is pinned.
         Some((unsafe { bindings::page_to_pfn(first) }, len))
-    }
-
-    /// Takes all pages, as runs that are as long as possible, and gives them to `f` until that
-    /// fails. What it was not given stays in the queue.
-    #[inline]
-    pub fn try_for_each_run<E>(
-        &mut self,
-        mut f: impl FnMut(PinnedRun) -> Result<(), E>,
-    ) -> Result<(), E> {
-        while self.head < self.tail {
-            let Some((pfn, len)) = self.run_at(0, usize::MAX) else {
-                break;
-            };
-
-            // INVARIANT: The pins move from the queue to the run.
-            self.head += len;
-            if self.more.is_none() || self.head != self.tail {
-                f(PinnedRun { pfn, len })?;
-                continue;
-            }
-            let mut run = PinnedRun { pfn, len };
-            if let Some(Err(more)) = self.more.take().map(|more| run.try_append(more)) {
-                // Not reached: they follow each other.
-                self.more = Some(more);
-            }
-            f(run)?;
-        }
-        match self.more.take() {
-            Some(more) => f(more),
-            None => Ok(()),
-        }
     }
 
     /// All pages in the queue, which stay there, as `(pfn, len)`, if they are one run.
