@@ -73,6 +73,14 @@ pub(crate) struct Access {
     ctx: Option<ContextRef>,
 }
 
+const _: () = {
+    use bindings::iommufd_access as C;
+    const HEADER: usize = size_of::<bindings::iommufd_object>();
+
+    assert!(HEADER + offset_of!(Access, ops) == offset_of!(C, ops));
+    assert!(HEADER + offset_of!(Access, state) == offset_of!(C, ioas_lock));
+};
+
 /// What an access is attached to. C knows how it begins.
 #[repr(C)]
 pub(crate) struct State {
@@ -87,11 +95,6 @@ pub(crate) struct State {
 type StateGuard<'a> = Guard<'a, State, MutexBackend>;
 
 impl Access {
-    /// Where C expects a field.
-    pub(crate) const OPS: usize = offset_of!(Self, ops);
-    /// Where C expects a field.
-    pub(crate) const STATE: usize = offset_of!(Self, state);
-
     /// Makes an access for a driver, which holds the context by it.
     ///
     /// # Errors

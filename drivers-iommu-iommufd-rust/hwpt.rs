@@ -81,12 +81,19 @@ pub(crate) struct HwptPaging {
     ioas: User<Ioas>,
 }
 
-impl HwptPaging {
-    /// Where C expects a field.
-    pub(crate) const DOMAIN: usize = offset_of!(Self, domain);
-    /// Where C expects a field.
-    pub(crate) const PRESENT_SW_MSI: usize = offset_of!(Self, present_sw_msi);
+const _: () = {
+    use bindings::{
+        iommufd_hw_pagetable as Common,
+        iommufd_hwpt_paging as C, //
+    };
+    const HEADER: usize = size_of::<bindings::iommufd_object>();
 
+    assert!(offset_of!(C, common) == 0);
+    assert!(HEADER + offset_of!(HwptPaging, domain) == offset_of!(Common, domain));
+    assert!(HEADER + offset_of!(HwptPaging, present_sw_msi) == offset_of!(C, present_sw_msi));
+};
+
+impl HwptPaging {
     /// The IOAS whose mappings it shows.
     pub(crate) fn ioas(&self) -> &User<Ioas> {
         &self.ioas
@@ -155,12 +162,17 @@ pub(crate) struct HwptNested {
     viommu: Option<User<Viommu>>,
 }
 
-impl HwptNested {
-    /// Where C expects a field.
-    pub(crate) const DOMAIN: usize = offset_of!(Self, domain);
-    /// Where C expects a field.
-    pub(crate) const PARENT: usize = offset_of!(Self, parent);
-}
+const _: () = {
+    use bindings::{
+        iommufd_hw_pagetable as Common,
+        iommufd_hwpt_nested as C, //
+    };
+    const HEADER: usize = size_of::<bindings::iommufd_object>();
+
+    assert!(offset_of!(C, common) == 0);
+    assert!(HEADER + offset_of!(HwptNested, domain) == offset_of!(Common, domain));
+    assert!(HEADER + offset_of!(HwptNested, parent) == offset_of!(C, parent));
+};
 
 impl Hwpt for HwptNested {
     fn domain(&self) -> &Domain {

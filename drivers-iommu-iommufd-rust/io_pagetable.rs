@@ -86,6 +86,13 @@ pub(crate) struct IoPagetable {
     domains: RwSemaphore<Domains>,
 }
 
+const _: () = {
+    use core::mem::offset_of;
+    use kernel::bindings::io_pagetable as C;
+
+    assert!(offset_of!(IoPagetable, iova) == offset_of!(C, iova_rwsem));
+};
+
 /// What is where. Reached through the `iova` lock.
 pub(crate) struct IovaSpace {
     areas: Areas,
@@ -106,10 +113,6 @@ struct Domains {
 }
 
 impl IoPagetable {
-    /// Where C finds the semaphore of the space.
-    #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) const IOVA_LOCK_OFFSET: usize = core::mem::offset_of!(Self, iova);
-
     /// An empty space, with all IOVA that can be expressed, and without alignment.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {

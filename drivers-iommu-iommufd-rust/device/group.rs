@@ -50,6 +50,14 @@ pub(crate) struct Group {
     state: Mutex<GroupState>,
 }
 
+const _: () = {
+    use core::mem::offset_of;
+    use kernel::bindings::iommufd_group as C;
+
+    assert!(offset_of!(Group, sw_msi_start) == offset_of!(C, sw_msi_start));
+    assert!(offset_of!(Group, required_sw_msi) == offset_of!(C, required_sw_msi));
+};
+
 /// What the group lock protects.
 pub(crate) struct GroupState {
     /// What is attached: at most one for each PASID.
@@ -63,11 +71,6 @@ pub(crate) type GroupGuard<'a> = Guard<'a, GroupState, MutexBackend>;
 const NO_SW_MSI: PhysAddr = PhysAddr::MAX;
 
 impl Group {
-    /// Where C expects a field.
-    pub(crate) const SW_MSI_START: usize = core::mem::offset_of!(Self, sw_msi_start);
-    /// Where C expects a field.
-    pub(crate) const REQUIRED_SW_MSI: usize = core::mem::offset_of!(Self, required_sw_msi);
-
     fn new(iommu: Option<ARef<iommu::Group>>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {

@@ -85,14 +85,16 @@ pub(crate) struct Device {
     _ctx: Option<ContextRef>,
 }
 
-impl Device {
-    /// Where C expects a field.
-    pub(crate) const ICTX: usize = offset_of!(Self, ictx);
-    /// Where C expects a field.
-    pub(crate) const IGROUP: usize = offset_of!(Self, igroup);
-    /// Where C expects a field.
-    pub(crate) const DEV: usize = offset_of!(Self, dev);
+const _: () = {
+    use bindings::iommufd_device as C;
+    const HEADER: usize = size_of::<bindings::iommufd_object>();
 
+    assert!(HEADER + offset_of!(Device, ictx) == offset_of!(C, ictx));
+    assert!(HEADER + offset_of!(Device, igroup) == offset_of!(C, igroup));
+    assert!(HEADER + offset_of!(Device, dev) == offset_of!(C, dev));
+};
+
+impl Device {
     /// The context that the device is bound to.
     pub(crate) fn ictx(&self) -> &Context {
         &self.ictx

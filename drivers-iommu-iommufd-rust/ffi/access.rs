@@ -183,10 +183,7 @@ impl Access {
 
 const _: () = {
     use core::mem::offset_of;
-    const HEADER: usize = size_of::<bindings::iommufd_object>();
 
-    assert!(Access::OPS + HEADER == offset_of!(bindings::iommufd_access, ops));
-    assert!(Access::STATE + HEADER == offset_of!(bindings::iommufd_access, ioas_lock));
     // A Rust mutex is the C one, and behind it the data, of which the IOAS is first.
     assert!(
         size_of::<kernel::sync::Mutex<State>>()

@@ -27,16 +27,12 @@ use crate::{
             self,
             Op, //
         },
-        group::Group,
         Device, //
     },
     object::User, //
 };
 use core::{
-    mem::{
-        offset_of,
-        ManuallyDrop, //
-    },
+    mem::ManuallyDrop,
     ops::Deref,
     ptr::{
         self,
@@ -280,16 +276,7 @@ impl Revocable for Device {
     }
 }
 
-const _: () = {
-    const HEADER: usize = size_of::<bindings::iommufd_object>();
-
-    assert!(Device::ICTX + HEADER == offset_of!(bindings::iommufd_device, ictx));
-    assert!(Device::IGROUP + HEADER == offset_of!(bindings::iommufd_device, igroup));
-    assert!(Device::DEV + HEADER == offset_of!(bindings::iommufd_device, dev));
-    assert!(size_of::<BoundDevice>() == size_of::<*mut bindings::device>());
-    assert!(Group::SW_MSI_START == offset_of!(bindings::iommufd_group, sw_msi_start));
-    assert!(Group::REQUIRED_SW_MSI == offset_of!(bindings::iommufd_group, required_sw_msi));
-};
+const _: () = assert!(size_of::<BoundDevice>() == size_of::<*mut bindings::device>());
 
 /// The device object that a driver got from `iommufd_device_bind()`, lent, and its context.
 ///

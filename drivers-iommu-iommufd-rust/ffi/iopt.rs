@@ -8,19 +8,16 @@
 //! the node of the tree of areas, by which C steps to the next.
 
 use crate::{
+    ffi::layout::same_offset,
     io_pagetable::{
         Area,
         IoPagetable,
         Owner, //
     },
     ioas::Ioas,
-    object::Object,
     range::IovaRange, //
 };
-use core::mem::{
-    offset_of,
-    ManuallyDrop, //
-};
+use core::mem::ManuallyDrop;
 use kernel::{
     bindings,
     gap_tree::Node,
@@ -31,14 +28,8 @@ use kernel::{
     }, //
 };
 
-// C finds the semaphore of the space at the start of the IO page table, and that in the IOAS.
-const _: () = {
-    assert!(IoPagetable::IOVA_LOCK_OFFSET == offset_of!(bindings::io_pagetable, iova_rwsem));
-    assert!(
-        Object::<Ioas>::DATA_OFFSET + offset_of!(Ioas, iopt)
-            == offset_of!(bindings::iommufd_ioas, iopt)
-    );
-};
+// C finds the IO page table in the IOAS.
+same_offset!(Ioas, iopt, iommufd_ioas, iopt);
 
 /// # Safety
 ///

@@ -2,18 +2,13 @@
 
 //! That Rust types lie in memory as C expects.
 
-use kernel::bindings;
-
-/// Where the data of an [`Object`](super::object::Object) begins: behind the header, aligned.
-pub(super) const fn data_offset<T>() -> usize {
-    size_of::<bindings::iommufd_object>().next_multiple_of(align_of::<T>())
-}
-
-/// Asserts that a field of the data of an object is where C has it.
+/// Asserts that a field of the data of an object is where C has it. The data begin behind the
+/// header, aligned.
 macro_rules! same_offset {
     ($rust:ty, $field:ident, $c:ident, $($cfield:tt)+) => {
         const _: () = assert!(
-            $crate::ffi::layout::data_offset::<$rust>() + core::mem::offset_of!($rust, $field)
+            size_of::<kernel::bindings::iommufd_object>().next_multiple_of(align_of::<$rust>())
+                + core::mem::offset_of!($rust, $field)
                 == core::mem::offset_of!(kernel::bindings::$c, $($cfield)+)
         );
     };

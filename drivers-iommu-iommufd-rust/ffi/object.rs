@@ -132,10 +132,6 @@ pub(crate) struct Object<T> {
 }
 
 impl<T> Object<T> {
-    /// Where the `T` is.
-    #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) const DATA_OFFSET: usize = offset_of!(Self, data);
-
     /// The id by which user space knows the object.
     pub(crate) fn id(&self) -> u32 {
         self.header.id()
