@@ -216,21 +216,24 @@ impl RunList {
 
             // INVARIANT: A continuation is not a piece of its own.
             if last.pfn.wrapping_add(index.wrapping_sub(last.index)) != run.pfn {
-                self.push_piece(
-                    Piece {
-                        index,
-                        pfn: run.pfn,
-                    },
-                    flags,
-                )?;
+                let piece = Piece {
+                    index,
+                    pfn: run.pfn,
+                };
+                let tail = self.tail.as_mut();
+
+                if tail.is_none_or(|tail| tail.push_within_capacity(piece).is_err()) {
+                    self.push_growing(piece, flags)?;
+                }
             }
         }
         self.len = self.len.wrapping_add(run.len);
         Ok(())
     }
 
-    /// Adds the beginning of a run that does not continue the last one.
-    fn push_piece(&mut self, piece: Piece, flags: Flags) -> Result<(), AllocError> {
+    /// Adds the beginning of a run that does not continue the last one, for which there is no room.
+    #[inline(never)]
+    fn push_growing(&mut self, piece: Piece, flags: Flags) -> Result<(), AllocError> {
         let tail = self.tail.get_or_insert_with(KVVec::new);
 
         if tail.capacity() == 0 {
