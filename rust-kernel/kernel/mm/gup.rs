@@ -497,8 +497,33 @@ impl<'a> PinQueue<'a> {
     /// Takes the longest run of at most `most` pages from the front.
     ///
     /// Returns [`None`] if the queue is empty or `most` is zero.
-    #[inline]
+    #[inline(always)]
     pub fn next_run(&mut self, most: usize) -> Option<PinnedRun> {
+        if most == 0 || self.tail - self.head < 2 {
+            return self.next_long_run(most);
+        }
+
+        // SAFETY: By the type invariant these slots are initialised.
+        let (first, second) = unsafe {
+            let slots = self.slots.as_ptr().add(self.head);
+            (*slots, *slots.add(1))
+        };
+        if follows(first, 1, second) {
+            return self.next_long_run(most);
+        }
+        // Where memory is scattered, this is done for each page.
+        // INVARIANT: The pin moves from the queue to the run.
+        self.head += 1;
+        Some(PinnedRun {
+            // SAFETY: The page is valid as it is pinned.
+            pfn: unsafe { bindings::page_to_pfn(first) },
+            len: 1,
+        })
+    }
+
+    /// As [`Self::next_run`], which has the shortest way.
+    #[inline(never)]
+    fn next_long_run(&mut self, most: usize) -> Option<PinnedRun> {
         let Some((pfn, len)) = self.run_at(0, most) else {
             return self.next_more(most);
         };
