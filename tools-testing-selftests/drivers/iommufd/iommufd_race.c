@@ -47,6 +47,8 @@
 #define CALM_LAST_US 64000
 #define MEM_SIZE (64 * PAGE)
 #define FEW_CALLS 200
+/* With pauses, so many tell; fewer if there is no time for more. */
+#define CALM_CALLS 100
 #define LIMIT_PAGES 512
 #define MODULES_MAX 4
 
@@ -82,8 +84,9 @@ struct options {
 /* What a case came to on one module. */
 struct outcome {
 	struct op_stats stats[OP_NR];
-	/* Of them, the last sessions in which the workers paused. */
+	/* Of them, the sessions with the last pace; whether there are more. */
 	struct op_stats calm[OP_NR];
+	bool over;
 	u64 sessions, worst_close_ns;
 	unsigned int pace;
 	enum op odd_op;
@@ -336,7 +339,9 @@ static void collect(struct outcome *outcome)
 {
 	unsigned int i, j;
 
-	memset(outcome->calm, 0, sizeof(outcome->calm));
+	if (outcome->pace != crew->s->pace)
+		memset(outcome->calm, 0, sizeof(outcome->calm));
+	outcome->pace = crew->s->pace;
 	/* One may be another process. */
 	for (i = 0; i < WORKERS_MAX; i++) {
 		struct worker *w = &crew->workers[i];
@@ -353,7 +358,7 @@ static void collect(struct outcome *outcome)
 	}
 }
 
-static bool enough_of(const struct race_case *what,
+static bool has_share(const struct race_case *what,
 		      const struct op_stats *stats, enum op which)
 {
 	unsigned int least = what->least, i;
@@ -361,17 +366,20 @@ static bool enough_of(const struct race_case *what,
 	for (i = 0; i < ARRAY_SIZE(what->rare); i++)
 		if (what->rare[i].least && what->rare[i].op == which)
 			least = what->rare[i].least;
-	/* A share of a few says nothing: a slow machine may not do more. */
-	return stats->good && (stats->calls < FEW_CALLS ||
-			       stats->good * 100 >= stats->calls * least);
+	return stats->good && stats->good * 100 >= stats->calls * least;
 }
 
-static bool enough(const struct race_case *what, const struct outcome *outcome,
+static bool enough(const struct race_case *what, const struct outcome *o,
 		   enum op which)
 {
-	return !outcome->stats[which].calls ||
-	       enough_of(what, &outcome->stats[which], which) ||
-	       enough_of(what, &outcome->calm[which], which);
+	const struct op_stats *all = &o->stats[which], *calm = &o->calm[which];
+
+	/* A share of a few says nothing: a slow machine may not do more. */
+	if (!all->calls || (all->good && all->calls < FEW_CALLS) ||
+	    has_share(what, all, which))
+		return true;
+	return o->pace && (calm->calls >= CALM_CALLS || o->over) &&
+	       has_share(what, calm, which);
 }
 
 static bool all_enough(const struct race_case *what,
@@ -421,11 +429,10 @@ static void run_case(const struct options *options,
 		end = now_ns() + CALM_SECONDS * 1000000000ULL;
 		*pace = CALM_FIRST_US;
 		while (!all_enough(what, outcome) && now_ns() < end &&
-		       run_sessions(outcome, 1 + options->seconds, holders)) {
-			outcome->pace = *pace;
+		       run_sessions(outcome, 1 + options->seconds, holders))
 			if (*pace < CALM_LAST_US)
 				*pace *= 2;
-		}
+		outcome->over = true;
 	}
 	fire();
 	outcome->devices = mock_devices();
