@@ -471,7 +471,8 @@ impl<T> GapTree<T> {
         self.link(node).map_err(|(node, Overlap)| node)
     }
 
-    /// Takes all ranges out that intersect `[start, last]`, as a tree of their own. Needs no memory.
+    /// Takes out all ranges that intersect `[start, last]`, as a tree of their own.
+    /// Needs no memory.
     ///
     /// Costs `O(log n)`, however many they are; removing a single one costs less.
     ///
