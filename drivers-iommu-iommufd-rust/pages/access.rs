@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    record::Cursor,
     run::{
         Run,
         RunList, //
@@ -235,6 +236,37 @@ impl Inner {
         });
     }
 
+    /// Calls `f` with the runs of a range, each index of which somebody holds, until it fails.
+    fn for_each_held(&self, range: PageRange, mut f: impl FnMut(Run) -> Result) -> Result {
+        let mut cursor = Cursor::new();
+        let mut rest = Some(range);
+
+        while let Some(range) = rest {
+            let (holder, last) = self.tiers.holder(range);
+            let span = PageRange { last, ..range };
+
+            match holder {
+                Holder::Access(runs) => runs.iter_range(span).try_for_each(|(_, run)| f(run))?,
+                Holder::Domain(record) => {
+                    let mut next = Some(span);
+
+                    while let Some(span) = next {
+                        let run = record.read(span, &mut cursor);
+
+                        next = PageRange::new(span.first + run.len, last);
+                        f(run)?;
+                    }
+                }
+                Holder::Nobody => {
+                    warn_on!(true);
+                    return Err(EFAULT);
+                }
+            }
+            rest = PageRange::new(last + 1, range.last);
+        }
+        Ok(())
+    }
+
     /// The access to exactly this range.
     fn find_access(&mut self, range: PageRange) -> Option<Entry<'_, Access>> {
         let PageRange { first, last } = range;
@@ -418,15 +450,22 @@ impl Pages {
     }
 
     /// Copies bytes of pages as a domain would see them, from wherever their PFNs are.
-    fn rw_slow(&self, start_byte: usize, mut buf: RwBuf<'_>) -> Result {
-        let len = buf.len();
-        let range = PageRange::of_bytes(start_byte, len)?;
+    fn rw_slow(&self, start_byte: usize, buf: RwBuf<'_>) -> Result {
+        let range = PageRange::of_bytes(start_byte, buf.len())?;
         let mut inner = self.lock();
         let mut room = Room::new();
         let mut reader = Reader::new(&self.source, range, &mut room)?;
         let mut index = range.first;
-        let mut offset = start_byte % PAGE_SIZE;
-        let mut done = 0;
+        let mut copy = Copy {
+            buf,
+            done: 0,
+            offset: start_byte % PAGE_SIZE,
+        };
+
+        // What is held stays so as long as this is locked.
+        if inner.tiers.hold_all(range) {
+            return inner.for_each_held(range, |run| copy.run(run));
+        }
 
         let res = loop {
             let run = match reader.next(&mut inner) {
@@ -434,22 +473,39 @@ impl Pages {
                 Ok(None) => break Ok(()),
                 Err(err) => break Err(err),
             };
-            let bytes = run.len.saturating_mul(PAGE_SIZE) - offset;
-            let bytes = bytes.min(len - done);
 
-            let res = buf.copy_run(done, bytes, run, offset);
+            let res = copy.run(run);
             // It was pinned for this only, unless somebody holds it.
             inner.unpin_unheld(self.writable, index, run);
             if res.is_err() {
                 break res;
             }
             index += run.len;
-            done += bytes;
-            offset = 0;
         };
         reader.finish(&mut inner);
         inner.account.settle_less(None);
         res
+    }
+}
+
+/// Bytes that are being copied, at the offset `offset` of the next run.
+struct Copy<'a> {
+    buf: RwBuf<'a>,
+    done: usize,
+    offset: usize,
+}
+
+impl Copy<'_> {
+    /// Copies as much as the next run has. Its pins are stored.
+    #[inline]
+    fn run(&mut self, run: Run) -> Result {
+        let offset = core::mem::take(&mut self.offset);
+        let bytes = run.len.saturating_mul(PAGE_SIZE) - offset;
+        let bytes = bytes.min(self.buf.len() - self.done);
+
+        self.buf.copy_run(self.done, bytes, run, offset)?;
+        self.done += bytes;
+        Ok(())
     }
 }
 

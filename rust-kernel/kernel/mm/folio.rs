@@ -185,7 +185,8 @@ impl<'a> FolioQueue<'a> {
         Ok(self.pages)
     }
 
-    /// Takes the pages of the folio at the front, at most `most` of them, as a run.
+    /// Takes pages from the front, at most `most` of them, as a run: those of a folio, or as many
+    /// as are contiguous of folios that have one page each.
     ///
     /// Returns [`None`] if the queue is empty or `most` is zero.
     ///
@@ -197,7 +198,10 @@ impl<'a> FolioQueue<'a> {
         if most == 0 {
             return Ok(None);
         }
-        self.take_run(most).map(Some)
+        match self.next_small_run(most) {
+            Some(run) => Ok(Some(run)),
+            None => self.take_run(most).map(Some),
+        }
     }
 
     /// Takes the pages of the folio at the front, at most `most` of them, as a run. `most` is not
@@ -249,7 +253,7 @@ impl<'a> FolioQueue<'a> {
     #[inline]
     pub fn try_for_each_run(&mut self, mut f: impl FnMut(PinnedRun) -> Result) -> Result {
         while self.pages != 0 {
-            match self.next_small_run() {
+            match self.next_small_run(self.pages) {
                 Some(run) => f(run)?,
                 None => f(self.take_run(self.pages)?)?,
             }
@@ -257,15 +261,15 @@ impl<'a> FolioQueue<'a> {
         Ok(())
     }
 
-    /// Takes as many pages as are contiguous from the front, if their folios have one page each.
+    /// Takes as many pages as are contiguous from the front, at most `most` of them, if their
+    /// folios have one page each. `most` is not more than [`Self::len`].
     #[inline]
-    fn next_small_run(&mut self) -> Option<PinnedRun> {
+    fn next_small_run(&mut self, most: usize) -> Option<PinnedRun> {
         let slots = self.slots.as_ptr();
-        let most = self.pages.min(self.tail - self.head);
+        let most = most.min(self.tail - self.head);
         let mut first = 0;
         let mut len = 0;
 
-        // Mostly it is all folios or none that are large.
         while len < most {
             // SAFETY: By the type invariant this slot has a valid folio.
             let folio = unsafe { *slots.add(self.head + len) };
