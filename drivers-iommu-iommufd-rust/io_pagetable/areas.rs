@@ -185,6 +185,7 @@ impl Blank {
         Ok(Self(NodeReservation::new(GFP_KERNEL_ACCOUNT)?))
     }
 
+    #[inline(always)]
     fn fill(self, mapping: Mapping, state: State) -> Result<KBox<Node<Area>>> {
         let range = mapping.iova;
 

@@ -53,7 +53,7 @@ fn is_in(domains: &[Arc<PagingDomain>], domain: &PagingDomain) -> bool {
 
 impl Inner {
     /// Records an area.
-    #[inline]
+    #[inline(always)]
     fn store(
         &mut self,
         slot: Slot,
