@@ -81,6 +81,7 @@ pub(super) enum Source {
     /// Memory of a device, that its exporter can revoke. It is not pinned, and no CPU touches it.
     DmaBuf {
         /// What ties the pages to the buffer, once they are attached.
+        #[cfg_attr(not(CONFIG_DMA_SHARED_BUFFER), expect(dead_code))]
         attachment: KBox<SetOnce<Attachment>>,
         /// Which byte of it the first page begins with, a multiple of the page size.
         start: usize,
