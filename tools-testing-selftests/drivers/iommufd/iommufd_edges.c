@@ -208,13 +208,6 @@ static bool dirty_bitmap(int fd, u32 ioas)
 /* The kernel does not go through as many entries as a number can say. */
 static bool invalidations(int fd, u32 ioas)
 {
-	struct iommu_hwpt_selftest data = {};
-	struct iommu_hwpt_alloc nested = {
-		.size = sizeof(nested),
-		.data_type = IOMMU_HWPT_DATA_SELFTEST,
-		.data_len = sizeof(data),
-		.data_uptr = (uintptr_t)&data,
-	};
 	struct iommu_hwpt_invalidate cmd = {
 		.size = sizeof(cmd),
 		.data_type = IOMMU_HWPT_INVALIDATE_DATA_SELFTEST,
@@ -233,15 +226,15 @@ static bool invalidations(int fd, u32 ioas)
 	};
 	struct mock mock;
 	unsigned int i;
+	u32 parent;
 	bool ok;
 
 	ok = is("a device", do_mock_device(fd, ioas, &mock), 0) &
 	     is("a parent", do_hwpt_alloc(fd, mock.idev, ioas,
 					  IOMMU_HWPT_ALLOC_NEST_PARENT, 0,
-					  &nested.pt_id), 0);
-	nested.dev_id = mock.idev;
-	ok &= is("HWPT_ALLOC", call(fd, IOMMU_HWPT_ALLOC, &nested), 0);
-	cmd.hwpt_id = nested.out_hwpt_id;
+					  &parent), 0);
+	ok &= is("HWPT_ALLOC", do_nested_alloc(fd, mock.idev, parent,
+					       &cmd.hwpt_id), 0);
 	for (i = 0; i < ARRAY_SIZE(calls); i++) {
 		cmd.entry_len = calls[i].length;
 		cmd.entry_num = calls[i].number;

@@ -314,13 +314,6 @@ struct scene {
 
 static int set_scene(struct scene *s)
 {
-	struct iommu_hwpt_selftest data = {};
-	struct iommu_hwpt_alloc nested = {
-		.size = sizeof(nested),
-		.data_type = IOMMU_HWPT_DATA_SELFTEST,
-		.data_len = sizeof(data),
-		.data_uptr = (uintptr_t)&data,
-	};
 	int rc;
 
 	s->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
@@ -331,11 +324,7 @@ static int set_scene(struct scene *s)
 	     do_hwpt_alloc(s->fd, s->mock.idev, s->ioas,
 			   IOMMU_HWPT_ALLOC_NEST_PARENT |
 			   IOMMU_HWPT_ALLOC_DIRTY_TRACKING, 0, &s->hwpt);
-	nested.dev_id = s->mock.idev;
-	nested.pt_id = s->hwpt;
-	rc = rc ?: call(s->fd, IOMMU_HWPT_ALLOC, &nested);
-	s->nested = nested.out_hwpt_id;
-	return rc;
+	return rc ?: do_nested_alloc(s->fd, s->mock.idev, s->hwpt, &s->nested);
 }
 
 static void much_invalidate(struct scene *s)

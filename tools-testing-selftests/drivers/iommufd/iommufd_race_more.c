@@ -136,22 +136,8 @@ int setup_vevent(struct session *s)
 			     &s->slot[1]) ?:
 	     do_vdevice_alloc(s->fd, s->slot[1], s->mock.idev, virt,
 			      &s->slot[2]);
-	if (!rc) {
-		struct iommu_hwpt_selftest data = {
-			.iotlb = IOMMU_TEST_IOTLB_DEFAULT,
-		};
-		struct iommu_hwpt_alloc cmd = {
-			.size = sizeof(cmd),
-			.dev_id = s->mock.idev,
-			.pt_id = s->slot[1],
-			.data_type = IOMMU_HWPT_DATA_SELFTEST,
-			.data_len = sizeof(data),
-			.data_uptr = (uintptr_t)&data,
-		};
-
-		rc = call(s->fd, IOMMU_HWPT_ALLOC, &cmd);
-		s->slot[3] = cmd.out_hwpt_id;
-	}
+	rc = rc ?: do_nested_alloc(s->fd, s->mock.idev, s->slot[1],
+				   &s->slot[3]);
 	return rc ?: do_replace(s->fd, s->mock.stdev, s->slot[3]);
 }
 
@@ -219,15 +205,8 @@ int setup_graph(struct session *s)
 
 static void make_graph(struct session *s, struct worker *w)
 {
-	struct iommu_hwpt_selftest data = {};
-	struct iommu_hwpt_alloc nested = {
-		.size = sizeof(nested),
-		.data_type = IOMMU_HWPT_DATA_SELFTEST,
-		.data_len = sizeof(data),
-		.data_uptr = (uintptr_t)&data,
-	};
+	u32 viommu = 0, nested = 0, id;
 	struct mock mock = {};
-	u32 id = 0;
 
 	if (TRY(w, OP_ALLOC, do_mock_device(s->fd, s->hwpt[0], &mock)))
 		return;
@@ -235,27 +214,25 @@ static void make_graph(struct session *s, struct worker *w)
 	set(&s->slot[STDEV], mock.stdev);
 	/* From here on anything may be gone, and the device with it. */
 	if (TRY(w, OP_ALLOC,
-		do_viommu_alloc(s->fd, mock.idev, s->hwpt[0], NULL, &id),
+		do_viommu_alloc(s->fd, mock.idev, s->hwpt[0], NULL, &viommu),
 		ENOENT))
 		return;
-	nested.dev_id = mock.idev;
-	nested.pt_id = id;
-	if (!TRY(w, OP_ALLOC, call(s->fd, IOMMU_HWPT_ALLOC, &nested), ENOENT))
-		set(&s->slot[NESTED], nested.out_hwpt_id);
-	set(&s->slot[VIOMMU], id);
 	if (!TRY(w, OP_ALLOC,
-		 do_hw_queue_alloc(s->fd, nested.pt_id, 0, IOVA, PAGE, &id),
+		 do_nested_alloc(s->fd, mock.idev, viommu, &nested), ENOENT))
+		set(&s->slot[NESTED], nested);
+	set(&s->slot[VIOMMU], viommu);
+	if (!TRY(w, OP_ALLOC,
+		 do_hw_queue_alloc(s->fd, viommu, 0, IOVA, PAGE, &id),
 		 ENOENT))
 		set(&s->slot[HW_QUEUE], id);
 	/* Another worker may make it, too. */
 	if (!TRY(w, OP_ALLOC,
-		 do_vdevice_alloc(s->fd, nested.pt_id, mock.idev, 7, &id),
+		 do_vdevice_alloc(s->fd, viommu, mock.idev, 7, &id),
 		 ENOENT, EEXIST))
 		set(&s->slot[VDEVICE], id);
-	if (nested.out_hwpt_id)
-		TRY(w, OP_REPLACE,
-		    do_replace(s->fd, mock.stdev, nested.out_hwpt_id), ENOENT,
-		    EINVAL);
+	if (nested)
+		TRY(w, OP_REPLACE, do_replace(s->fd, mock.stdev, nested),
+		    ENOENT, EINVAL);
 }
 
 void turn_graph(struct session *s, struct worker *w)

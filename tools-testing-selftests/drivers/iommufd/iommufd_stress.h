@@ -298,28 +298,40 @@ static inline int do_copy(int fd, u32 to, u64 to_iova, u32 from,
 	return call(fd, IOMMU_IOAS_COPY, &cmd);
 }
 
-static inline int do_hwpt_alloc(int fd, u32 dev, u32 pt, u32 flags, u32 fault,
-				u32 *id)
+static inline int do_hwpt_alloc_as(int fd, u32 dev, u32 pt, u32 flags,
+				   u32 fault, bool nested, u32 *id)
 {
 	struct iommu_hwpt_selftest data = {
 		.iotlb = IOMMU_TEST_IOTLB_DEFAULT,
 	};
-	/* With a fault queue it is a nested one. */
 	struct iommu_hwpt_alloc cmd = {
 		.size = sizeof(cmd),
 		.flags = flags | (fault ? IOMMU_HWPT_FAULT_ID_VALID : 0),
 		.dev_id = dev,
 		.pt_id = pt,
 		.fault_id = fault,
-		.data_type = fault ? IOMMU_HWPT_DATA_SELFTEST :
-				     IOMMU_HWPT_DATA_NONE,
-		.data_len = fault ? sizeof(data) : 0,
-		.data_uptr = fault ? (uintptr_t)&data : 0,
+		.data_type = nested ? IOMMU_HWPT_DATA_SELFTEST :
+				      IOMMU_HWPT_DATA_NONE,
+		.data_len = nested ? sizeof(data) : 0,
+		.data_uptr = nested ? (uintptr_t)&data : 0,
 	};
 	int rc = call(fd, IOMMU_HWPT_ALLOC, &cmd);
 
 	*id = cmd.out_hwpt_id;
 	return rc;
+}
+
+/* With a fault queue it is a nested one. */
+static inline int do_hwpt_alloc(int fd, u32 dev, u32 pt, u32 flags, u32 fault,
+				u32 *id)
+{
+	return do_hwpt_alloc_as(fd, dev, pt, flags, fault, fault, id);
+}
+
+/* A nested one, in a parent or a vIOMMU. */
+static inline int do_nested_alloc(int fd, u32 dev, u32 pt, u32 *id)
+{
+	return do_hwpt_alloc_as(fd, dev, pt, 0, 0, true, id);
 }
 
 static inline int do_fault_alloc(int fd, u32 *id, int *queue)
