@@ -37,6 +37,7 @@ use crate::{
     }, //
 };
 use core::{
+    cell::UnsafeCell,
     marker::PhantomData,
     mem::{
         ManuallyDrop,
@@ -58,8 +59,10 @@ use core::{
 ///
 /// - `into_raw()` returns a pointer that is aligned to at least 4 bytes and valid for shared access
 ///   until it is handed to `from_raw()`.
-/// - After the owner that `from_raw()` returned is dropped, the target must stay valid for shared
-///   access until an RCU grace period has passed.
+/// - The owner that `from_raw()` returns gives safe code no exclusive access to the target: readers
+///   that found it in the table may still look at it.
+/// - After that owner is dropped, the target must stay valid for shared access until an RCU grace
+///   period has passed.
 pub unsafe trait RcuPointer: Sized {
     /// What readers see.
     type Target: Sync;
@@ -140,7 +143,9 @@ pub unsafe trait RcuPointer: Sized {
 pub struct IdTable<P: RcuPointer> {
     #[pin]
     xa: Opaque<bindings::xarray>,
-    _p: PhantomData<P>,
+    /// Objects are put in through a shared reference, so this is invariant in `P`: what one that
+    /// may be used for a shorter time could bring in must not be found by those who rely on longer.
+    _p: PhantomData<UnsafeCell<P>>,
 }
 
 // SAFETY: The table owns its objects, and the xarray can be used from any thread.
@@ -181,7 +186,7 @@ impl<P: RcuPointer> IdTable<P> {
         })
     }
 
-    /// Reserves the lowest free id of `ids`, which must not contain 0.
+    /// Reserves the lowest free id of `ids`. There is no id 0.
     ///
     /// # Errors
     ///
