@@ -245,8 +245,8 @@ pub struct ReadGuard<'a, T: ?Sized> {
     _not_send: NotThreadSafe,
 }
 
-// SAFETY: A shared guard gives access to `&T` only.
-unsafe impl<T: ?Sized + Sync> Sync for ReadGuard<'_, T> {}
+// SAFETY: A shared guard gives access to `&T`, and by `lock_ref()` to the semaphore.
+unsafe impl<T: ?Sized + Send + Sync> Sync for ReadGuard<'_, T> {}
 
 impl<'a, T: ?Sized> ReadGuard<'a, T> {
     /// Makes a guard of a read side that was acquired by other means.
@@ -305,8 +305,8 @@ pub struct WriteGuard<'a, T: ?Sized> {
     _not_send: NotThreadSafe,
 }
 
-// SAFETY: A shared guard gives access to `&T` only.
-unsafe impl<T: ?Sized + Sync> Sync for WriteGuard<'_, T> {}
+// SAFETY: A shared guard gives access to `&T`, and by `lock_ref()` to the semaphore.
+unsafe impl<T: ?Sized + Send + Sync> Sync for WriteGuard<'_, T> {}
 
 impl<'a, T: ?Sized> WriteGuard<'a, T> {
     /// Makes a guard of a write side that was acquired by other means.
