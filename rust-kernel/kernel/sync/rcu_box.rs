@@ -13,14 +13,17 @@ use crate::{
         NumaNode, //
     },
     bindings,
-    ffi::c_void,
     prelude::*, //
 };
 use core::{
     alloc::Layout,
+    marker::PhantomData,
     mem::ManuallyDrop,
     ops::Deref,
-    ptr::NonNull, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 /// A box that frees its memory only after an RCU grace period.
@@ -32,7 +35,7 @@ use core::{
 ///
 /// The `rcu_head` lies in front of the value, so `T` needs no room for it; this matters where the
 /// layout of `T` is fixed by C. An allocation that goes through `rcu_head` never has to fall back
-/// to `synchronize_rcu()` for lack of memory.
+/// to `synchronize_rcu()` for lack of memory, nor to sleep for another reason than `T` has.
 ///
 /// # Invariants
 ///
@@ -60,25 +63,54 @@ unsafe impl<T: Send> Send for RcuBox<T> {}
 unsafe impl<T: Sync> Sync for RcuBox<T> {}
 
 /// Memory with room for a `T` that has not been initialised.
-struct Uninit<T>(NonNull<T>);
+///
+/// # Invariants
+///
+/// `base` is an allocation of [`Kmalloc`] with this layout, which `self` owns. There is room for a
+/// `T` at `OFFSET` bytes from its start, and it is aligned for one there.
+struct Uninit<T> {
+    base: NonNull<u8>,
+    layout: Layout,
+    _p: PhantomData<T>,
+}
 
 impl<T> Uninit<T> {
     fn alloc(size: usize, flags: Flags) -> Result<Self, AllocError> {
         let size = size.max(size_of::<T>());
         let size = size.checked_add(RcuBox::<T>::OFFSET).ok_or(AllocError)?;
         let layout = Layout::from_size_align(size, RcuBox::<T>::ALIGN).map_err(|_| AllocError)?;
-        let base = Kmalloc::alloc(layout, flags, NumaNode::NO_NODE)?.cast::<u8>();
-        // SAFETY: The allocation is larger than `OFFSET`.
-        Ok(Self(unsafe { base.add(RcuBox::<T>::OFFSET) }.cast()))
+
+        // INVARIANT: The size has room for the head and for a `T`, and the offset is a multiple of
+        // an alignment that is that of `T` at least.
+        Ok(Self {
+            base: Kmalloc::alloc(layout, flags, NumaNode::NO_NODE)?.cast(),
+            layout,
+            _p: PhantomData,
+        })
+    }
+
+    /// Where the `T` is to be.
+    fn value(&self) -> NonNull<T> {
+        // SAFETY: By the type invariants, that is in the allocation.
+        unsafe { self.base.add(RcuBox::<T>::OFFSET) }.cast()
+    }
+
+    /// The memory becomes that of a box.
+    ///
+    /// # Safety
+    ///
+    /// The `T` must have been initialised.
+    unsafe fn into_box(self) -> RcuBox<T> {
+        // INVARIANT: By the type invariants and the requirements of this function. The allocation
+        // begins with room for the head.
+        RcuBox(ManuallyDrop::new(self).value())
     }
 }
 
 impl<T> Drop for Uninit<T> {
     fn drop(&mut self) {
-        let base = RcuBox::<T>::base(self.0);
-        // SAFETY: `self.0` lies `OFFSET` bytes into an allocation made by `Self::alloc()`, which is
-        // not at address zero. `Kmalloc` does not look at the layout.
-        unsafe { Kmalloc::free(NonNull::new_unchecked(base), Layout::new::<T>()) };
+        // SAFETY: By the type invariants, and it is not used after this.
+        unsafe { Kmalloc::free(self.base, self.layout) };
     }
 }
 
@@ -90,22 +122,18 @@ impl<T> RcuBox<T> {
     };
     const OFFSET: usize = size_of::<bindings::kvfree_rcu_head>().next_multiple_of(Self::ALIGN);
 
-    /// The start of the allocation in which `ptr` lies, given that a box or [`Uninit`] owns it.
-    fn base(ptr: NonNull<T>) -> *mut u8 {
-        ptr.as_ptr().cast::<u8>().wrapping_sub(Self::OFFSET)
-    }
-
     /// Allocates memory and moves `value` there.
     ///
     /// # Errors
     ///
     /// [`AllocError`] if memory is short.
     pub fn new(value: T, flags: Flags) -> Result<Self, AllocError> {
-        let memory = ManuallyDrop::new(Uninit::<T>::alloc(0, flags)?);
+        let memory = Uninit::alloc(0, flags)?;
+
         // SAFETY: The memory is large and aligned enough for a `T`.
-        unsafe { memory.0.write(value) };
-        // INVARIANT: `Uninit` has the same layout, and the value was just written.
-        Ok(Self(memory.0))
+        unsafe { memory.value().write(value) };
+        // SAFETY: The value was just written.
+        Ok(unsafe { memory.into_box() })
     }
 
     /// Allocates at least `size` bytes and initialises a `T` at their start.
@@ -124,13 +152,23 @@ impl<T> RcuBox<T> {
         E: From<AllocError>,
     {
         let memory = Uninit::<T>::alloc(size, flags)?;
+
         // SAFETY: The memory is large and aligned enough for a `T`, is not used on failure, and
         // does not move.
-        unsafe { init.__init(memory.0.as_ptr()) }?;
-        let memory = ManuallyDrop::new(memory);
-        // INVARIANT: `Uninit` has the same layout, and the value was just initialised.
-        // SAFETY: The box never moves its value.
-        Ok(unsafe { Pin::new_unchecked(Self(memory.0)) })
+        unsafe { init.__init(memory.value().as_ptr()) }?;
+        // SAFETY: The value was just initialised, and the box never moves it.
+        Ok(unsafe { Pin::new_unchecked(memory.into_box()) })
+    }
+
+    /// Returns the address of the value.
+    ///
+    /// It is good for whatever the owner of the box could do: for shared access while the box is
+    /// borrowed, and for exclusive access while nobody else has any.
+    #[inline]
+    pub fn as_ptr(this: &Pin<Self>) -> NonNull<T> {
+        // `Pin::deref()` would make a reference of it, which is good for less.
+        // SAFETY: A `Pin` is transparent, and the value is not moved.
+        unsafe { &*ptr::from_ref(this).cast::<Self>() }.0
     }
 
     /// Gives up the box for a raw pointer, to be taken back by [`Self::from_raw`].
@@ -165,11 +203,13 @@ impl<T> Deref for RcuBox<T> {
 
 impl<T> Drop for RcuBox<T> {
     fn drop(&mut self) {
-        let base: *mut c_void = Self::base(self.0).cast();
+        // SAFETY: By the type invariants the allocation begins there.
+        let base = unsafe { self.0.cast::<u8>().sub(Self::OFFSET) }.as_ptr();
+
         // SAFETY: By the type invariants the value is valid, and nobody uses it after this.
         unsafe { self.0.drop_in_place() };
         // SAFETY: By the type invariants, `base` is the start of a kmalloc() allocation that nobody
         // else frees, with room for the head in front of the value.
-        unsafe { bindings::kvfree_call_rcu(base.cast(), base) };
+        unsafe { bindings::kvfree_call_rcu(base.cast(), base.cast()) };
     }
 }
