@@ -371,7 +371,8 @@ impl PhysRun {
 ///
 /// # Invariants
 ///
-/// `ptr` is a valid domain that nobody else frees.
+/// `ptr` is a valid domain that nobody else frees. When `self` is dropped, no device is attached to
+/// it, and what its IOMMU driver needs to free it is still there.
 #[repr(transparent)]
 pub struct OwnedDomain {
     ptr: NonNull<bindings::iommu_domain>,
@@ -388,12 +389,17 @@ impl OwnedDomain {
     /// # Errors
     ///
     /// `ENODEV` if no IOMMU translates for `dev`, else what the IOMMU driver says.
-    pub fn new_paging(dev: &Device<Bound>) -> Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::from_raw`]: a domain does not keep its IOMMU or the driver of that, which
+    /// stay for as long as a device has them.
+    pub unsafe fn new_paging(dev: &Device<Bound>) -> Result<Self> {
         // SAFETY: `dev` is valid, and bound, so that its IOMMU driver cannot let go of it.
         let ptr =
             from_err_ptr(unsafe { bindings::iommu_paging_domain_alloc_flags(dev.as_raw(), 0) })?;
 
-        // INVARIANT: The call above returned a new domain, which is ours.
+        // INVARIANT: The call above returned a new domain, which is ours; the rest is required.
         Ok(Self {
             ptr: NonNull::new(ptr).ok_or(ENOMEM)?,
         })
@@ -403,8 +409,9 @@ impl OwnedDomain {
     ///
     /// # Safety
     ///
-    /// `ptr` must be a valid domain that the caller owns. For as long as a device is attached to it
-    /// the result must not be dropped.
+    /// - `ptr` must be a valid domain that the caller owns.
+    /// - When the result is dropped, no device may be attached to it, and the IOMMU and the IOMMU
+    ///   driver that the domain was made by must still be there.
     #[inline]
     pub unsafe fn from_raw(ptr: NonNull<bindings::iommu_domain>) -> Self {
         // INVARIANT: By the contract of this function.
@@ -424,18 +431,19 @@ impl Deref for OwnedDomain {
 
 impl Drop for OwnedDomain {
     fn drop(&mut self) {
-        // SAFETY: We own the domain, and whoever attached devices to it has detached them by the
-        // contract of `from_raw()` (a domain of `new_paging()` is attached by `unsafe` code only).
+        // SAFETY: By the type invariants.
         unsafe { bindings::iommu_domain_free(self.ptr.as_ptr()) };
     }
 }
 
-/// Unmapped ranges whose translations may still be cached by the IOMMU.
+/// What was changed in a domain and the IOMMU may still have cached. Dropping it flushes the
+/// caches.
 ///
-/// Removing translations from the IOMMU's caches is slow; this allows one flush for many unmaps.
-/// Memory that was mapped must not be given up before [`Self::sync`]. Dropping the gather syncs.
+/// # Invariants
+///
+/// `inner` is initialised, and gathers of `domain` only.
 #[pin_data(PinnedDrop)]
-pub struct IotlbGather<'d> {
+struct IotlbGather<'d> {
     domain: &'d Domain,
     #[pin]
     inner: Opaque<bindings::iommu_iotlb_gather>,
@@ -443,40 +451,20 @@ pub struct IotlbGather<'d> {
 
 impl<'d> IotlbGather<'d> {
     /// An empty gather for `domain`.
-    #[inline]
-    pub fn new(domain: &'d Domain) -> impl PinInit<Self> + 'd {
+    fn new(domain: &'d Domain) -> impl PinInit<Self> + 'd {
         pin_init!(Self {
             domain,
             // SAFETY: This initialises the whole structure, which holds a list head and is pinned.
             inner <- Opaque::ffi_init(|g| unsafe { bindings::iommu_iotlb_gather_init(g) }),
         })
     }
-
-    /// As [`Domain::unmap`], but the translations may be used until [`Self::sync`].
-    ///
-    /// # Safety
-    ///
-    /// No other call may act on a range that overlaps `[iova, iova + size)` at the same time.
-    #[inline]
-    pub unsafe fn unmap(self: Pin<&mut Self>, iova: usize, size: usize) -> usize {
-        // SAFETY: The domain is valid, the gather is initialised and belongs to this domain; the
-        // range is the caller's by the contract of this function.
-        unsafe { bindings::iommu_unmap_fast(self.domain.as_raw(), iova, size, self.inner.get()) }
-    }
-
-    /// Waits until no device can use the translations that were removed, and starts over.
-    #[inline]
-    pub fn sync(self: Pin<&mut Self>) {
-        // SAFETY: The domain is valid, the gather is initialised and belongs to this domain.
-        unsafe { bindings::iommu_iotlb_sync(self.domain.as_raw(), self.inner.get()) };
-    }
 }
 
 #[pinned_drop]
 impl PinnedDrop for IotlbGather<'_> {
-    #[inline]
     fn drop(self: Pin<&mut Self>) {
-        self.sync();
+        // SAFETY: By the type invariants; the domain is valid.
+        unsafe { bindings::iommu_iotlb_sync(self.domain.as_raw(), self.inner.get()) };
     }
 }
 
@@ -495,8 +483,9 @@ struct IovaBitmap {
 
 impl IovaBitmap {
     fn new(iova: usize, length: usize, page_size: usize, data: UserPtr) -> Result<Self> {
-        // The C function takes the lowest bit of it, and does not ask whether there is one.
-        if page_size == 0 {
+        // The C function takes the lowest bit of one and the last byte of the other, and does not
+        // ask whether they are there.
+        if page_size == 0 || length == 0 {
             return Err(EINVAL);
         }
         // A kernel thread has no memory to pin.
@@ -549,7 +538,8 @@ impl<'d> DirtyReader<'d> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `page_size` is zero; `ENOMEM`; `EFAULT` in a task without user memory.
+    /// `EINVAL` if `page_size` or `length` is zero; `ENOMEM`; `EFAULT` in a task without user
+    /// memory.
     pub fn new(
         domain: &'d Domain,
         (iova, length): (usize, usize),

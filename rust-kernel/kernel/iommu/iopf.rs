@@ -135,11 +135,11 @@ impl Fault {
 
 /// The ownership of a group of page requests, and the duty to answer it.
 ///
-/// Dropping it answers [`Response::Invalid`].
+/// Dropping it answers [`Response::Invalid`], which may sleep.
 ///
 /// # Invariants
 ///
-/// `self.0` points to a [`Pending`] that nobody else owns.
+/// `self.0` points to a [`Pending`] that nobody else owns, of a device that has its fault queue.
 #[must_use = "the device waits for an answer"]
 pub struct Group(NonNull<Pending>);
 
@@ -154,8 +154,10 @@ impl Group {
     ///
     /// # Safety
     ///
-    /// `group` must be the argument of an `iopf_handler` that is running and that returns 0; this
-    /// may be called once for it.
+    /// - `group` must be the argument of an `iopf_handler` that is running and that returns 0; this
+    ///   may be called once for it.
+    /// - The result must be answered before the device leaves its fault queue: the IOMMU core,
+    ///   which then answers what is on the list of the device, does not know of it any more.
     ///
     /// Context: process context; may sleep.
     pub unsafe fn claim(group: NonNull<bindings::iopf_group>, tag: u32) -> Self {
@@ -165,7 +167,7 @@ impl Group {
             bindings::iopf_group_dequeue(group.as_ptr());
             (*group.as_ptr()).cookie = tag;
         }
-        // INVARIANT: A handler that returns 0 owns the group.
+        // INVARIANT: A handler that returns 0 owns the group; the rest is required.
         Self(group.cast())
     }
 
@@ -179,8 +181,8 @@ impl Group {
     /// To be called once, as the end of the group.
     fn answer(&mut self, response: Response) {
         let group = self.0.as_ptr().cast();
-        // SAFETY: By the type invariants the group is valid and nobody else refers to it. The
-        // caller does not use it again.
+        // SAFETY: By the type invariants the group is valid, nobody else refers to it, and the
+        // device can be answered. The caller does not use it again.
         unsafe {
             bindings::iopf_group_response(group, response.as_raw());
             bindings::iopf_free_group(group);
@@ -205,7 +207,8 @@ impl Deref for Group {
 
 /// A queue of groups. It allocates nothing: each group brings its own link.
 ///
-/// Dropping the queue answers what is in it with [`Response::Invalid`].
+/// Dropping the queue answers what is in it with [`Response::Invalid`], which may sleep. All else
+/// does not: a queue can be protected by a spinlock.
 ///
 /// # Invariants
 ///
