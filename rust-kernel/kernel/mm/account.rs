@@ -177,6 +177,10 @@ impl Mm {
 
 impl Mm {
     fn account_locked_vm(&self, pages: usize, charge: bool, task: &Task) -> Result {
+        // No process has so many, and the C function adds without a look.
+        if pages > usize::MAX / PAGE_SIZE {
+            return Err(ENOMEM);
+        }
         // SAFETY: The address space is valid, though the process may have exited.
         unsafe { bindings::mmap_write_lock(self.as_raw()) };
         // SAFETY: The address space is valid, and its lock is held for writing; the task is valid.
