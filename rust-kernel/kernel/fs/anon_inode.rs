@@ -315,7 +315,7 @@ impl<T: AnonFile> Vtable<T> {
         // SAFETY: The position is null or valid for reads.
         let pos = unsafe { pos.as_ref() }.copied().unwrap_or(0);
         let out = UserSlice::new(UserPtr::from_ptr(buf.cast()), count).writer();
-        result(T::read(this, pos, out))
+        result(T::read(this, pos, out), count)
     }
 
     /// # Safety
@@ -332,7 +332,7 @@ impl<T: AnonFile> Vtable<T> {
         // SAFETY: The position is null or valid for reads.
         let pos = unsafe { pos.as_ref() }.copied().unwrap_or(0);
         let data = UserSlice::new(UserPtr::from_ptr(buf.cast_mut().cast()), count).reader();
-        result(T::write(this, pos, data))
+        result(T::write(this, pos, data), count)
     }
 
     /// # Safety
@@ -365,10 +365,11 @@ impl<T: AnonFile> Vtable<T> {
     }
 }
 
-fn result(ret: Result<usize>) -> isize {
+/// What C is told of a transfer of at most `count` bytes.
+fn result(ret: Result<usize>, count: usize) -> isize {
     match ret {
-        // CAST: At most the number of bytes asked for, which the VFS keeps below `MAX_RW_COUNT`.
-        Ok(done) => done as isize,
+        // CAST: The VFS keeps the number of bytes asked for below `MAX_RW_COUNT`.
+        Ok(done) => done.min(count) as isize,
         Err(err) => err.to_errno() as isize,
     }
 }
