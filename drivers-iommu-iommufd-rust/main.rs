@@ -47,19 +47,21 @@ module! {
 ///
 /// The fields are dropped in order.
 struct Iommufd {
-    _test: ffi::test::Mock,
-    _vfio: Option<ffi::file::Registration>,
     _iommu: ffi::file::Registration,
+    _vfio: Option<ffi::file::Registration>,
+    _test: ffi::test::Mock,
 }
 
 impl kernel::Module for Iommufd {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let iommu = ffi::file::Registration::iommu()?;
+        // A device can be opened as soon as it is registered, but that does not keep a module whose
+        // init fails: what else can fail comes first.
+        let test = ffi::test::Mock::new()?;
         let vfio = ffi::file::Registration::vfio()?;
         Ok(Self {
-            _test: ffi::test::Mock::new()?,
+            _iommu: ffi::file::Registration::iommu()?,
             _vfio: vfio,
-            _iommu: iommu,
+            _test: test,
         })
     }
 }
