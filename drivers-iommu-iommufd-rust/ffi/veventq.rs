@@ -57,6 +57,9 @@ struct Events {
     lost: bindings::iommufd_vevent,
 }
 
+// SAFETY: What the pointers lead to belongs to the queue, and to no thread.
+unsafe impl Send for Events {}
+
 /// The events of one type of a vIOMMU: `struct iommufd_veventq`, less the object header, and with
 /// the Rust part at the end.
 #[repr(C)]
@@ -92,11 +95,6 @@ const _: () = {
     assert!(events + offset_of!(Events, sequence) == offset_of!(C, sequence));
     assert!(events + offset_of!(Events, lost) == offset_of!(C, lost_events_header));
 };
-
-// SAFETY: What the pointers in `events` lead to belongs to the queue, and to no thread.
-unsafe impl Send for Veventq {}
-// SAFETY: The events are used under their lock, and the other fields are `Sync`.
-unsafe impl Sync for Veventq {}
 
 impl Kind for Veventq {
     fn destroy(this: WriteSide<'_, Self>) {
