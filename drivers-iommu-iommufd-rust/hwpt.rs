@@ -150,28 +150,18 @@ fn unlist(hwpts: &mut KVec<u32>, id: u32) {
 }
 
 /// A HWPT that user space fills. C knows how it begins.
-///
-/// The fields are dropped in order: the domain goes before its parent can.
 #[repr(C)]
 pub(crate) struct HwptNested {
     domain: NestedDomain,
-    parent: User<HwptPaging>,
     pasid_compatible: bool,
     fault: SetOnce<User<Fault>>,
-    /// The vIOMMU that it was made for.
-    viommu: Option<User<Viommu>>,
 }
 
 const _: () = {
-    use bindings::{
-        iommufd_hw_pagetable as Common,
-        iommufd_hwpt_nested as C, //
-    };
+    use bindings::iommufd_hw_pagetable as C;
     const HEADER: usize = size_of::<bindings::iommufd_object>();
 
-    assert!(offset_of!(C, common) == 0);
-    assert!(HEADER + offset_of!(HwptNested, domain) == offset_of!(Common, domain));
-    assert!(HEADER + offset_of!(HwptNested, parent) == offset_of!(C, parent));
+    assert!(HEADER + offset_of!(HwptNested, domain) == offset_of!(C, domain));
 };
 
 impl Hwpt for HwptNested {
@@ -207,7 +197,7 @@ impl HwptRef {
     pub(crate) fn paging(&self) -> &Object<HwptPaging> {
         match self {
             Self::Paging(hwpt) => hwpt,
-            Self::Nested(hwpt) => &hwpt.parent,
+            Self::Nested(hwpt) => hwpt.domain.parent(),
         }
     }
 
@@ -439,9 +429,9 @@ fn new_nested<'a>(
     if parent.auto || !parent.nest_parent || !parent.paging.is_owned_by(ops) {
         return Err(EINVAL);
     }
-    let domain = NestedDomain::new(ops, device.dev(), &parent.paging, driver_flags, data)?;
+    let domain = NestedDomain::new(ops, device.dev(), parent, driver_flags, data)?;
 
-    reserve_nested(ctx, domain, parent, flags)
+    reserve_nested(ctx, domain, flags)
 }
 
 /// Makes a nested HWPT for a vIOMMU.
@@ -456,26 +446,20 @@ fn new_nested_of_viommu<'a>(
         return Err(EINVAL);
     }
     let (driver_flags, data) = for_driver(flags, data)?;
-    let domain = NestedDomain::of_viommu(&viommu, driver_flags, data)?;
-    let parent = viommu.hwpt().another();
+    let domain = NestedDomain::of_viommu(viommu, driver_flags, data)?;
 
-    let mut hwpt = reserve_nested(ctx, domain, parent, flags)?;
-    hwpt.data().get_mut().viommu = Some(viommu);
-    Ok(hwpt)
+    reserve_nested(ctx, domain, flags)
 }
 
 fn reserve_nested<'a>(
     ctx: &'a Context,
     domain: NestedDomain,
-    parent: User<HwptPaging>,
     flags: u32,
 ) -> Result<Reserved<'a, HwptNested>> {
     let hwpt = ctx.reserve(try_init!(HwptNested {
         domain,
-        parent,
         pasid_compatible: flags & ALLOC_PASID != 0,
         fault: SetOnce::new(),
-        viommu: None,
     }? Error))?;
     ffi::link(&hwpt);
     Ok(hwpt)

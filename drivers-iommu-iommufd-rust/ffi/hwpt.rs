@@ -8,11 +8,14 @@
 //!
 //! Contract with C: the operations in `struct iommu_ops` of a device's IOMMU driver do not change
 //! while the device is bound, and the pointers to user memory in `struct iommu_user_data` are
-//! checked by who reads through them. An IOMMU driver that returns a domain gives it away.
+//! checked by who reads through them. An IOMMU driver that returns a domain gives it away, and
+//! stays for as long as the domain is there, as does what the domain belongs to: like an IOMMU, a
+//! domain may be kept longer than the device that it was made for.
 //!
 //! Contract with the IOMMU core: it calls the handler of a domain's faults with a group whose
 //! attach handle is one of `super::attach`. Handle, domain, HWPT and fault queue live until the
-//! handler returns: whoever detaches the device waits for that.
+//! handler returns: whoever detaches the device waits for that, and then answers what it delivered.
+//! The device is bound all that time, and so has its fault queue.
 
 use super::{
     device::BoundDevice,
@@ -33,6 +36,7 @@ use crate::{
     viommu::Viommu, //
 };
 use core::{
+    mem::offset_of,
     ops::Deref,
     ptr::{
         self,
@@ -87,18 +91,39 @@ pub(crate) fn new_paging(
             unsafe { (*domain.as_raw()).owner = ops };
             domain
         }
-        None => OwnedDomain::new_paging(dev)?,
+        // SAFETY: By the contract at the top of this file. Whoever attaches the domain detaches it
+        // before the HWPT can go (`super::attach`).
+        None => unsafe { OwnedDomain::new_paging(dev) }?,
     };
 
     // SAFETY: The domain is new: nobody maps into it.
     Ok(unsafe { PagingDomain::from_owned(domain) })
 }
 
-/// An [`iommu_domain`](Domain) whose page table user space fills, on top of a [`PagingDomain`].
+/// An [`iommu_domain`](Domain) whose page table user space fills, on top of that of a paging HWPT.
 ///
-/// It must not outlive the parent: the HWPT holds both. C sees a pointer.
-#[repr(transparent)]
-pub(crate) struct NestedDomain(OwnedDomain);
+/// IOMMU drivers expect that the domain goes before what it was made of. C sees two pointers: the
+/// domain and the parent, as in `struct iommufd_hwpt_nested`.
+///
+/// The fields are dropped in order.
+#[repr(C)]
+pub(crate) struct NestedDomain {
+    domain: OwnedDomain,
+    parent: User<HwptPaging>,
+    /// The vIOMMU that it was made for.
+    _viommu: Option<User<Viommu>>,
+}
+
+const _: () = {
+    use bindings::{
+        iommufd_hw_pagetable as Common,
+        iommufd_hwpt_nested as C, //
+    };
+    const DOMAIN: usize = offset_of!(Common, domain);
+
+    assert!(offset_of!(C, common) == 0);
+    assert!(DOMAIN + offset_of!(NestedDomain, parent) == offset_of!(C, parent));
+};
 
 impl NestedDomain {
     /// Asks the IOMMU driver of `dev` for a domain.
@@ -110,17 +135,23 @@ impl NestedDomain {
     pub(crate) fn new(
         ops: &bindings::iommu_ops,
         dev: &BoundDevice,
-        parent: &PagingDomain,
+        parent: User<HwptPaging>,
         flags: u32,
         data: &bindings::iommu_user_data,
     ) -> Result<Self> {
         let alloc = ops.domain_alloc_nested.ok_or(EOPNOTSUPP)?;
-        // SAFETY: The operation belongs to the IOMMU driver of the bound device.
-        let domain = unsafe { owned(alloc(dev.as_raw(), parent.as_raw(), flags, data)) }?;
+        // SAFETY: The operation belongs to the IOMMU driver of the bound device. The parent stays
+        // until the domain is freed.
+        let domain = unsafe { owned(alloc(dev.as_raw(), parent.as_raw_domain(), flags, data)) }?;
 
         // SAFETY: The domain is new, nobody else sees it.
         unsafe { (*domain.as_raw()).owner = ops };
-        Self(domain).check()
+        Self {
+            domain,
+            parent,
+            _viommu: None,
+        }
+        .check()
     }
 
     /// Asks the driver of a vIOMMU for a domain.
@@ -129,21 +160,33 @@ impl NestedDomain {
     ///
     /// As [`Self::new`].
     pub(crate) fn of_viommu(
-        viommu: &Object<Viommu>,
+        viommu: User<Viommu>,
         flags: u32,
         data: &bindings::iommu_user_data,
     ) -> Result<Self> {
-        let domain = Viommu::alloc_domain_nested(viommu, flags, data)?;
+        let domain = Viommu::alloc_domain_nested(&viommu, flags, data)?;
+        // SAFETY: The domain is new and ours. For the rest see `owned()`; the vIOMMU, too, is kept
+        // until the domain is freed.
+        let domain = unsafe { OwnedDomain::from_raw(domain) };
 
-        // SAFETY: The domain is new and ours; it sets its owner itself.
-        Self(unsafe { OwnedDomain::from_raw(domain) }).check()
+        Self {
+            domain,
+            parent: viommu.hwpt().another(),
+            _viommu: Some(viommu),
+        }
+        .check()
     }
 
     fn check(self) -> Result<Self> {
-        if kernel::warn_on!(!self.0.is_nested()) {
+        if kernel::warn_on!(!self.is_nested()) {
             return Err(EOPNOTSUPP);
         }
         Ok(self)
+    }
+
+    /// The HWPT whose page table it is on top of.
+    pub(crate) fn parent(&self) -> &User<HwptPaging> {
+        &self.parent
     }
 
     /// Invalidates what the IOMMU has cached. The driver counts in `array` what it has done.
@@ -168,7 +211,7 @@ impl Deref for NestedDomain {
 
     #[inline]
     fn deref(&self) -> &Domain {
-        &self.0
+        &self.domain
     }
 }
 
@@ -180,8 +223,8 @@ impl Deref for NestedDomain {
 unsafe fn owned(domain: *mut bindings::iommu_domain) -> Result<OwnedDomain> {
     let domain = NonNull::new(from_err_ptr(domain)?).ok_or(ENOMEM)?;
 
-    // SAFETY: By the requirements of this function. Whoever attaches the domain detaches it before
-    // the HWPT can go (`super::attach`).
+    // SAFETY: By the requirements of this function, and the contract at the top of this file.
+    // Whoever attaches the domain detaches it before the HWPT can go (`super::attach`).
     Ok(unsafe { OwnedDomain::from_raw(domain) })
 }
 
@@ -236,7 +279,8 @@ unsafe extern "C" fn iommufd_fault_iopf_handler(group: *mut bindings::iopf_group
         // Not a HWPT with a fault queue: the core keeps the group.
         return ENODEV.to_errno();
     };
-    // SAFETY: This is the handler, and it returns 0.
+    // SAFETY: This is the handler, and it returns 0. `super::attach` has the group answered before
+    // the device is detached for good.
     fault.deliver(unsafe { Group::claim(group, dev_id) });
     0
 }
@@ -271,5 +315,3 @@ unsafe fn fault_of<'a>(domain: *mut bindings::iommu_domain) -> Option<&'a Object
     };
     user.map(|user| &**user)
 }
-
-const _: () = assert!(size_of::<NestedDomain>() == size_of::<*mut bindings::iommu_domain>());
