@@ -29,7 +29,7 @@
 //!
 //! Memory order: publishing is a store with release semantics, and a lookup depends on the pointer
 //! it loads, so it sees the object complete. Putting a read side is a release, and the destroyer
-//! reads zero with acquire, so it sees all that the readers did. Putting a user is a release and
+//! puts the last count, or reads zero, with acquire, so it sees all that the readers did. Putting a user is a release and
 //! claiming is fully ordered, so who claims sees what was done by who depended on the object.
 //! Taking a count is relaxed: what it needs is that it and the count's end are read-modify-writes
 //! of one variable, of which one comes first. KCSAN does not see Rust: the arguments are in
@@ -151,7 +151,7 @@ impl Context {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn destroy(&self, id: u32) -> Result {
-        self.claim(id, Id::Free, |object| object.claim(1))?.finish();
+        self.claim(id, Id::Free, |object| object.claim())?.finish();
         Ok(())
     }
 
@@ -163,7 +163,7 @@ impl Context {
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn revoke<T: Registered>(&self, id: u32, is: impl FnOnce(&Object<T>) -> bool) {
         let claimed = self.claim(id, Id::Bury, |object| {
-            object.downcast().is_some_and(is) && object.claim(1)
+            object.downcast().is_some_and(is) && object.claim()
         });
         if let Ok(object) = claimed {
             object.finish();
@@ -198,7 +198,7 @@ impl Context {
         loop {
             let id = self.objects.lock().find(*from)?.0;
             *from = id + 1;
-            if let Ok(leaf) = self.claim(id, Id::Free, |object| object.claim(1)) {
+            if let Ok(leaf) = self.claim(id, Id::Free, |object| object.claim()) {
                 return Some(leaf);
             }
         }
@@ -237,12 +237,8 @@ impl<T: Registered> User<T> {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn destroy(self, ctx: &Context) {
-        match ctx.claim(self.id(), Id::Free, |object| object.claim(2)) {
-            Ok(object) => {
-                // Both users ended with the claim.
-                core::mem::forget(self);
-                object.finish();
-            }
+        match ctx.claim(self.id(), Id::Free, |object| self.claim(object)) {
+            Ok(object) => object.finish(),
             // The driver left something that depends on the object. It goes when the context does.
             Err(_) => {
                 kernel::warn_on!(true);
@@ -260,7 +256,7 @@ impl<T: Registered> User<T> {
         // In one step, or of two that put the last users each could see the other's.
         let last = ctx.claim(self.id(), Id::Free, |object| {
             drop(self);
-            object.claim(1)
+            object.claim()
         });
         if let Ok(object) = last {
             object.finish();

@@ -134,7 +134,8 @@ unsafe impl Sync for ContextRef {}
 
 impl From<&Context> for ContextRef {
     fn from(ctx: &Context) -> Self {
-        // SAFETY: The context lives, so its file has not been released.
+        // SAFETY: The context lives, and this is an operation on it, so there is a reference to its
+        // file: what runs while it is being closed takes none.
         unsafe { bindings::get_file(ctx.file()) };
         // INVARIANT: The reference was just taken.
         Self(NonNull::from(ctx))

@@ -17,11 +17,14 @@
 //!
 //! [`Kind::destroy`]: crate::object::Kind::destroy
 
-use crate::object::{
-    Object,
-    Registered,
-    Reserved,
-    WriteSide, //
+use crate::{
+    context::Context,
+    object::{
+        Object,
+        Registered,
+        Reserved,
+        WriteSide, //
+    }, //
 };
 use core::{
     cell::UnsafeCell,
@@ -86,18 +89,32 @@ unsafe fn undo_init<T: Driven>(object: &Object<T>) {
 }
 
 /// An object that the driver has not seen yet, with room for the driver's part.
+///
+/// # Invariants
+///
+/// The object has no users: `self.0` was made here and is not lent.
 #[must_use = "dropping a draft destroys the object"]
 pub(crate) struct Draft<'a, T: Driven>(Reserved<'a, T>);
 
 impl<'a, T: Driven> Draft<'a, T> {
-    /// An object that was just allocated.
-    pub(super) fn new(object: Reserved<'a, T>) -> Self {
-        Self(object)
+    /// Allocates an object of `size` bytes, counted from the header.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Context::reserve`].
+    pub(super) fn reserve(
+        ctx: &'a Context,
+        size: usize,
+        data: impl PinInit<T, Error>,
+    ) -> Result<Self> {
+        // INVARIANT: It is new.
+        Ok(Self(ctx.reserve_sized(size, data)?))
     }
 
     /// Exclusive access to the part of the core.
     pub(super) fn data(&mut self) -> Pin<&mut T> {
-        self.0.data()
+        // SAFETY: By the type invariants.
+        unsafe { self.0.data() }
     }
 
     /// Has the driver initialise its part.

@@ -97,8 +97,7 @@ impl HwQueue {
             type_,
             destroy: InitSlot::new(None),
         };
-        let queue = viommu.ctx().reserve_sized(size, Ok::<_, Error>(this))?;
-        Ok(Draft::new(queue))
+        Draft::reserve(viommu.ctx(), size, Ok::<_, Error>(this))
     }
 
     /// Where the queue is: address and length, in bytes of the guest's physical address space.

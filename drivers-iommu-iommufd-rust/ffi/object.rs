@@ -87,13 +87,18 @@ impl Header {
         self.id
     }
 
-    /// Takes `users` from `held` to zero. Fails if there are others.
+    /// Takes `users` from one, which is that of the table, to zero. Fails if there are others.
+    pub(crate) fn claim(&self) -> bool {
+        self.claim_with(0)
+    }
+
+    /// As [`Self::claim`] for a caller that has `held` users, which end with the claim.
     ///
     /// Fully ordered, and [`Ref::user`] takes a count only from one that is not zero: one of the
     /// two fails (`IOMMUFD+user+claim`), and the claimer sees what was done by those who have put
     /// theirs (`IOMMUFD+put-user+claim`).
-    pub(crate) fn claim(&self, held: i32) -> bool {
-        self.users.as_atomic().cmpxchg(held, 0, Full).is_ok()
+    fn claim_with(&self, held: i32) -> bool {
+        self.users.as_atomic().cmpxchg(1 + held, 0, Full).is_ok()
     }
 }
 
@@ -162,8 +167,8 @@ impl<T> Deref for Object<T> {
     }
 }
 
-/// Any kind of object.
-pub(crate) struct Any;
+/// Any kind of object. There is no value: objects are of some kind.
+pub(crate) struct Any(PhantomPinned);
 
 impl Kind for Any {}
 
@@ -234,9 +239,14 @@ impl<'a, T: Registered> Reserved<'a, T> {
     }
 
     /// Exclusive access to what nobody else sees yet.
-    pub(crate) fn data(&mut self) -> Pin<&mut T> {
-        let object = NonNull::from(&*self.object).as_ptr();
-        // SAFETY: The object is pinned, and `self` is its only owner.
+    ///
+    /// # Safety
+    ///
+    /// There must have been no call of [`Self::user`].
+    pub(super) unsafe fn data(&mut self) -> Pin<&mut T> {
+        let object = RcuBox::as_ptr(&self.object.0).as_ptr();
+        // SAFETY: The object is pinned. `self` is its only owner and borrowed exclusively, and by
+        // the requirements of this function there is no `User`: nobody else has access.
         unsafe { Pin::new_unchecked(&mut (*object).data) }
     }
 
@@ -495,6 +505,18 @@ impl<T: Registered> User<T> {
         self.header.users.inc();
         // INVARIANT: The count was just taken.
         Self(Held(self.0 .0))
+    }
+
+    /// As [`Header::claim`] of `object`, if that is the object, for whoever has this user. It ends
+    /// either way.
+    pub(crate) fn claim(self, object: &Header) -> bool {
+        let claimed = core::ptr::eq(&self.header, object) && object.claim_with(1);
+
+        if claimed {
+            // The claim took the count.
+            core::mem::forget(self);
+        }
+        claimed
     }
 
     /// Hands the dependency to C, to be taken back by [`Self::from_raw`].

@@ -112,8 +112,9 @@ mod mock {
         prelude::*, //
     };
 
-    /// An object that belongs to the mock driver. Its structure is known to C only.
-    pub(crate) struct Selftest;
+    /// An object that belongs to the mock driver. Its structure is known to C only, which makes it
+    /// by `_iommufd_object_alloc()`.
+    pub(crate) struct Selftest(());
 
     impl Kind for Selftest {
         fn destroy(this: WriteSide<'_, Self>) {
@@ -204,7 +205,7 @@ mod mock {
         }
         // SAFETY: By the requirements of this function.
         let ctx = unsafe { Context::from_ptr(ictx) };
-        match ctx.reserve_sized(size, Ok(Selftest)) {
+        match ctx.reserve_sized(size, Ok(Selftest(()))) {
             Ok(object) => object.into_raw(),
             Err(err) => err.to_ptr(),
         }

@@ -231,7 +231,7 @@ impl Vdevice {
             virt_id: virt_id as u64,
             destroy: InitSlot::new(None),
         };
-        let draft = Draft::new(viommu.ctx().reserve_sized(size, Ok::<_, Error>(this))?);
+        let draft = Draft::reserve(viommu.ctx(), size, Ok::<_, Error>(this))?;
         let slot = viommu.vdevs.reserve(virt_id)?;
         // SAFETY: The driver asked for the size; the closure calls its init function.
         let vdevice = unsafe {

@@ -215,7 +215,7 @@ impl ViommuDriver {
         hwpt: &Ref<'_, HwptPaging>,
     ) -> Result<Draft<'a, Viommu>> {
         let viommu = Viommu::new(ctx, self.iommu, hwpt.user()?, self.type_);
-        Ok(Draft::new(ctx.reserve_sized(self.size, viommu)?))
+        Draft::reserve(ctx, self.size, viommu)
     }
 }
 

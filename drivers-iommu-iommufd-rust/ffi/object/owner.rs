@@ -90,6 +90,10 @@ impl ObjectBox {
     }
 
     /// Gives up the count that lets lookups succeed.
+    ///
+    /// Memory order: putting the last count is an acquire, so that what was done under read sides
+    /// is visible if it succeeds (`IOMMUFD+put+end-of-lookups`), and comes before what the caller
+    /// does to the object (`IOMMUFD+read+end-of-lookups`).
     pub(crate) fn end_lookups(self) -> Result<Drained, Draining> {
         if self.wait_cnt.dec_and_test() {
             // INVARIANT: It was the last.
