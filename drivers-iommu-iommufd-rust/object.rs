@@ -29,11 +29,12 @@
 //!
 //! Memory order: publishing is a store with release semantics, and a lookup depends on the pointer
 //! it loads, so it sees the object complete. Putting a read side is a release, and the destroyer
-//! puts the last count, or reads zero, with acquire, so it sees all that the readers did. Putting a user is a release and
-//! claiming is fully ordered, so who claims sees what was done by who depended on the object.
-//! Taking a count is relaxed: what it needs is that it and the count's end are read-modify-writes
-//! of one variable, of which one comes first. KCSAN does not see Rust: the arguments are in
-//! `Documentation/litmus-tests/iommufd/`, for tools/memory-model, each named after the two sides.
+//! puts the last count, or reads zero, with acquire, so it sees all that the readers did. Putting a
+//! user is a release and claiming is fully ordered, so who claims sees what was done by who
+//! depended on the object. Taking a count is relaxed: what it needs is that it and the count's end
+//! are read-modify-writes of one variable, of which one comes first. KCSAN does not see Rust: the
+//! arguments are in `Documentation/litmus-tests/iommufd/`, for tools/memory-model, each named after
+//! the two sides.
 //!
 //! Locks: the spinlock of the table, held for moments, innermost. Waiting for readers happens with
 //! no lock of this room held.
