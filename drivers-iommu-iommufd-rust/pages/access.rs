@@ -18,7 +18,6 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    record::Cursor,
     run::{
         Run,
         RunList, //
@@ -27,6 +26,7 @@ use super::{
         Few,
         Reader,
         Room,
+        Sink,
         Source, //
     },
     tiers::Holder,
@@ -43,7 +43,10 @@ use crate::{
     },
     range::PageRange, //
 };
-use core::mem::MaybeUninit;
+use core::mem::{
+    take,
+    MaybeUninit, //
+};
 use kernel::{
     interval_tree::{
         Entry,
@@ -123,14 +126,24 @@ impl RwBuf<'_> {
         }
     }
 
-    /// Copies the bytes number `from .. from + len` of the buffer, at `offset` in a run whose pins
-    /// are stored.
-    fn copy_run(&mut self, from: usize, len: usize, run: Run, offset: usize) -> Result {
-        let range = from..from.checked_add(len).ok_or(EINVAL)?;
-
+    /// Copies at most `most` bytes from the front of the buffer, and takes them off it, at `offset`
+    /// in a run whose pins are stored.
+    #[inline]
+    fn copy_run(&mut self, most: usize, run: Run, offset: usize) -> Result {
         match self {
-            Self::Read(out) => pin::read(run, offset, out.get_mut(range).ok_or(EINVAL)?),
-            Self::Write(data) => pin::write(run, offset, data.get(range).ok_or(EINVAL)?),
+            Self::Read(out) => {
+                let len = most.min(out.len());
+                let (front, rest) = take(out).split_at_mut(len);
+
+                *out = rest;
+                pin::read(run, offset, front)
+            }
+            Self::Write(data) => {
+                let (front, rest) = data.split_at(most.min(data.len()));
+
+                *data = rest;
+                pin::write(run, offset, front)
+            }
         }
     }
 }
@@ -154,11 +167,13 @@ impl Inner {
         range: PageRange,
         list: &mut RunList,
     ) -> Result {
-        if let (Holder::Access(runs), last) = self.tiers.holder(range) {
-            if last == range.last {
-                *list = runs.slice(range, GFP_KERNEL_ACCOUNT)?;
-                return Ok(());
+        let (holder, last) = self.tiers.holder(range);
+        if let Some(runs) = holder.known().filter(|_| last == range.last) {
+            if let Holder::Domain(_) = holder {
+                storing_may_fail()?;
             }
+            *list = runs.slice(range, GFP_KERNEL_ACCOUNT)?;
+            return Ok(());
         }
 
         let mut room = Room::new();
@@ -236,37 +251,6 @@ impl Inner {
         });
     }
 
-    /// Calls `f` with the runs of a range, each index of which somebody holds, until it fails.
-    fn for_each_held(&self, range: PageRange, mut f: impl FnMut(Run) -> Result) -> Result {
-        let mut cursor = Cursor::new();
-        let mut rest = Some(range);
-
-        while let Some(range) = rest {
-            let (holder, last) = self.tiers.holder(range);
-            let span = PageRange { last, ..range };
-
-            match holder {
-                Holder::Access(runs) => runs.iter_range(span).try_for_each(|(_, run)| f(run))?,
-                Holder::Domain(record) => {
-                    let mut next = Some(span);
-
-                    while let Some(span) = next {
-                        let run = record.read(span, &mut cursor);
-
-                        next = PageRange::new(span.first + run.len, last);
-                        f(run)?;
-                    }
-                }
-                Holder::Nobody => {
-                    warn_on!(true);
-                    return Err(EFAULT);
-                }
-            }
-            rest = PageRange::new(last + 1, range.last);
-        }
-        Ok(())
-    }
-
     /// The access to exactly this range.
     fn find_access(&mut self, range: PageRange) -> Option<Entry<'_, Access>> {
         let PageRange { first, last } = range;
@@ -287,10 +271,20 @@ fn storing_may_fail() -> Result {
 
 /// Names the pages of a list in `out`.
 fn name_pages(list: &RunList, mut out: &mut [MaybeUninit<PagePtr>]) {
-    list.for_each(|run| {
-        let rest = core::mem::take(&mut out);
+    // Memory is mostly either contiguous over a long stretch or not at all.
+    if let Some(pfns) = list.scattered() {
+        let mut slots = out.iter_mut();
 
-        // Memory is mostly either contiguous over a long stretch or not at all.
+        pfns.for_each(|pfn| {
+            if let Some(slot) = slots.next() {
+                pin::name_page(pfn, slot);
+            }
+        });
+        return;
+    }
+    list.for_each(|run| {
+        let rest = take(&mut out);
+
         if run.len == 1 {
             if let Some((slot, rest)) = rest.split_first_mut() {
                 pin::name_page(run.pfn, slot);
@@ -353,6 +347,7 @@ impl Pages {
     /// more.
     ///
     /// Never fails, works without memory.
+    #[inline(never)]
     pub(crate) fn unpin_access(&self, range: PageRange) {
         let mut inner = self.lock();
         let Some(mut entry) = inner.find_access(range) else {
@@ -439,7 +434,7 @@ impl Pages {
         // Do not keep others waiting.
         mm.unlock();
 
-        let Some(run) = queue.next_run(1) else {
+        let Some(run) = queue.next_run() else {
             warn_on!(true);
             return Err(EINVAL);
         };
@@ -455,57 +450,49 @@ impl Pages {
         let mut inner = self.lock();
         let mut room = Room::new();
         let mut reader = Reader::new(&self.source, range, &mut room)?;
-        let mut index = range.first;
         let mut copy = Copy {
             buf,
-            done: 0,
             offset: start_byte % PAGE_SIZE,
+            dirty: self.writable,
+            unpinned: 0,
         };
 
-        // What is held stays so as long as this is locked.
-        if inner.tiers.hold_all(range) {
-            return inner.for_each_held(range, |run| copy.run(run));
-        }
-
-        let res = loop {
-            let run = match reader.next(&mut inner) {
-                Ok(Some(run)) => run,
-                Ok(None) => break Ok(()),
-                Err(err) => break Err(err),
-            };
-
-            let res = copy.run(run);
-            // It was pinned for this only, unless somebody holds it.
-            inner.unpin_unheld(self.writable, index, run);
-            if res.is_err() {
-                break res;
-            }
-            index += run.len;
-        };
+        let res = reader.read_to(&mut inner, &mut copy);
         reader.finish(&mut inner);
+        inner.account.unpinned(copy.unpinned);
         inner.account.settle_less(None);
         res
     }
 }
 
-/// Bytes that are being copied, at the offset `offset` of the next run.
+/// Copies bytes of the runs that are read, and unpins those that were pinned for that.
 struct Copy<'a> {
+    /// What is not copied yet.
     buf: RwBuf<'a>,
-    done: usize,
+    /// Where it is in the next run.
     offset: usize,
+    /// How to unpin.
+    dirty: bool,
+    /// How many pages were unpinned.
+    unpinned: usize,
 }
 
-impl Copy<'_> {
-    /// Copies as much as the next run has. Its pins are stored.
+impl Sink for Copy<'_> {
     #[inline]
-    fn run(&mut self, run: Run) -> Result {
-        let offset = core::mem::take(&mut self.offset);
-        let bytes = run.len.saturating_mul(PAGE_SIZE) - offset;
-        let bytes = bytes.min(self.buf.len() - self.done);
+    fn push(&mut self, run: Run) -> Result {
+        let res = self.push_held(run);
 
-        self.buf.copy_run(self.done, bytes, run, offset)?;
-        self.done += bytes;
-        Ok(())
+        pin::unpin(run, self.dirty);
+        self.unpinned += run.len;
+        res
+    }
+
+    #[inline]
+    fn push_held(&mut self, run: Run) -> Result {
+        let offset = take(&mut self.offset);
+        let bytes = run.len.saturating_mul(PAGE_SIZE) - offset;
+
+        self.buf.copy_run(bytes, run, offset)
     }
 }
 

@@ -49,6 +49,10 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// So many runs are read back at a time, if there is memory (8 KiB): a walk of the page table
+    /// costs about as much as 10 of its entries.
+    const MANY: usize = 512;
+
     /// Says that `mapping` is shown in `storage`, with these PFNs if they are known.
     #[inline]
     pub(super) fn new(
@@ -69,12 +73,15 @@ impl Record {
         (self.runs.len() != 0).then_some(&self.runs)
     }
 
-    /// The first PFNs of `range`, which is within the record.
-    pub(super) fn read(&self, range: PageRange, cursor: &mut Cursor) -> Run {
-        match self.known() {
-            Some(runs) => runs.run_at(range.first).part(0, range.len()),
-            None => cursor.read(&self.mapping, &self.storage, range),
+    /// Reads the PFNs of the front of `range`, which is within the record, back from the domain: as
+    /// many runs as there is room for in `read`.
+    ///
+    /// If there is memory, the room is made larger for ranges of many pages.
+    pub(super) fn read_back<'a>(&self, range: PageRange, read: &'a mut PhysRuns) -> &'a [PhysRun] {
+        if range.len() > PhysRuns::FEW && read.capacity() == PhysRuns::FEW {
+            read.try_reserve(range.len().min(Self::MANY));
         }
+        read.read(&self.storage, self.mapping.iova_of(range))
     }
 
     /// Whether this is the record of the area that shows `mapping` in the domains of which
@@ -303,85 +310,6 @@ impl Stored {
     }
 }
 
-/// Reads PFNs back from a domain, many at a time, each one once.
-pub(super) struct Cursor {
-    read: PhysRuns,
-    /// The number of the run that is told next, if there is one,
-    at: usize,
-    /// the index that it begins with,
-    index: usize,
-    /// and how many of its pages were told.
-    skip: usize,
-}
-
-impl Cursor {
-    /// So many runs are read at a time, if there is memory (8 KiB): a walk of the page table costs
-    /// about as much as 10 of its entries.
-    const MANY: usize = 512;
-
-    #[inline]
-    pub(super) const fn new() -> Self {
-        Self {
-            read: PhysRuns::new(),
-            at: 0,
-            index: 0,
-            skip: 0,
-        }
-    }
-
-    /// A run from the front of `range`, which is within `mapping`. It is as long as possible,
-    /// unless an earlier range ended within it.
-    pub(super) fn read(
-        &mut self,
-        mapping: &Mapping,
-        domain: &PagingDomain,
-        range: PageRange,
-    ) -> Run {
-        if self.index.wrapping_add(self.skip) != range.first || self.next().is_none() {
-            self.read.read(domain, mapping.iova_of(range));
-            self.at = 0;
-            self.index = range.first;
-            self.skip = 0;
-        }
-        // What is mapped is there.
-        let Some(whole) = self.next() else {
-            warn_on!(true);
-            return Run::page(0);
-        };
-
-        let run = whole.part(self.skip, range.len());
-        self.skip += run.len;
-        if self.skip == whole.len {
-            self.at += 1;
-            self.index += whole.len;
-            self.skip = 0;
-        }
-        run
-    }
-
-    /// All runs of the front of `range`, which is within `mapping`: as many as there is room for.
-    ///
-    /// If there is memory, the room is made larger for ranges of many pages.
-    pub(super) fn read_many(
-        &mut self,
-        mapping: &Mapping,
-        domain: &PagingDomain,
-        range: PageRange,
-    ) -> &[PhysRun] {
-        if range.len() > PhysRuns::FEW && self.read.capacity() == PhysRuns::FEW {
-            self.read.try_reserve(range.len().min(Self::MANY));
-        }
-        // There is nothing left of it for `read()`.
-        self.at = usize::MAX;
-        self.read.read(domain, mapping.iova_of(range))
-    }
-
-    #[inline]
-    fn next(&self) -> Option<Run> {
-        self.read.as_slice().get(self.at).map(pfns_of)
-    }
-}
-
 /// The number of pages of what was read back, of which the first and the last may be there in part.
 #[inline]
 pub(super) fn pages_of(runs: &[PhysRun]) -> usize {
@@ -444,38 +372,38 @@ mod tests {
             let table = test_domain::pfns(&domain);
             let (page, first) = (random.below(8), random.below(100));
             let all = mapping(page, first, PAGES - page)?;
-            let mut kept = Cursor::new();
+            let record = Record::new(&all, domain, None);
+            let mut kept = PhysRuns::new();
 
-            // In order, or not; cut short, or not; by a cursor that has read other ranges, or not.
+            // From anywhere, to anywhere, with room that there was or that is new.
             for _ in 0..20 {
                 let mut index = all.pages().first + random.below(all.pages().len());
                 let last = all.pages().last.min(index + random.below(PAGES));
-                let mut new = Cursor::new();
-                while index <= last && random.below(10) != 0 {
+
+                while index <= last {
                     let range = PageRange { first: index, last };
-                    let run = new.read(&all, &domain, range);
-                    let other = kept.read(&all, &domain, range);
+                    let mut new = PhysRuns::new();
+                    let runs = record.read_back(range, &mut new);
+                    let others = record.read_back(range, &mut kept);
 
-                    assert!(0 < run.len && run.len <= range.len());
-                    for n in 0..run.len {
-                        assert_eq!(table[page + index - first + n], run.pfn + n);
-                    }
-                    // As long as it gets.
-                    let next = table.get(page + index - first + run.len);
-                    assert!(run.len == range.len() || next != Some(&(run.pfn + run.len)));
-                    // Or shorter, where an earlier range ended.
-                    assert!(other.pfn == run.pfn && 0 < other.len && other.len <= run.len);
-
-                    // Or all at once, if there is room.
-                    let mut many = Cursor::new();
-                    let runs = many.read_many(&all, &domain, range);
                     assert!(runs.len() >= PhysRuns::FEW || pages_of(runs) == range.len());
-                    assert_eq!(
-                        pages_of(runs),
-                        runs.iter().map(|phys| pfns_of(phys).len).sum()
-                    );
-                    assert!(runs.first().map(pfns_of) == Some(run));
-                    index += run.len;
+                    assert!(runs
+                        .iter()
+                        .zip(others)
+                        .all(|(a, b)| pfns_of(a) == pfns_of(b)));
+                    let mut end = None;
+                    let first = index;
+                    for run in runs.iter().map(pfns_of) {
+                        // As long as it gets.
+                        assert!(run.len != 0 && end != Some(run.pfn));
+                        for n in 0..run.len {
+                            assert_eq!(table[page + index + n - all.pages().first], run.pfn + n);
+                        }
+                        end = Some(run.pfn + run.len);
+                        index += run.len;
+                    }
+                    assert_eq!(index - first, pages_of(runs));
+                    assert!(first < index && index <= last + 1);
                 }
             }
         }

@@ -183,7 +183,16 @@ impl RunList {
     /// The number of the run that has `index`; the head is number zero.
     #[inline]
     fn piece_of(&self, index: usize) -> usize {
-        self.tail().partition_point(|piece| piece.index <= index)
+        let tail = self.tail();
+
+        // Who asks for a part mostly wants it from the start, or to the end.
+        if tail.first().is_none_or(|piece| index < piece.index) {
+            return 0;
+        }
+        if tail.last().is_some_and(|piece| piece.index <= index) {
+            return tail.len();
+        }
+        tail.partition_point(|piece| piece.index <= index)
     }
 
     /// The part of run number `n` from `index` on, which it has.
@@ -284,6 +293,15 @@ impl RunList {
             slice.tail = Some(tail);
         }
         Ok(slice)
+    }
+
+    /// All PFNs, if each is a run of its own.
+    #[inline]
+    pub(crate) fn scattered(&self) -> Option<impl Iterator<Item = usize> + '_> {
+        let head = core::iter::once(&self.head);
+        let pieces = Iterator::chain(head, self.tail());
+
+        (self.len != 0 && self.len == self.run_count()).then(|| pieces.map(|piece| piece.pfn))
     }
 
     /// Calls `f` with each run, in order. Cheaper than to iterate, where runs are short.
@@ -423,6 +441,10 @@ mod tests {
             let mut runs = list.iter().map(|(_, run)| run);
             list.for_each(|run| assert_eq!(runs.next(), Some(run)));
             assert_eq!(runs.next(), None);
+            match list.scattered() {
+                Some(pfns) => assert!(pfns.eq(model.iter().copied())),
+                None => assert!(list.iter().any(|(_, run)| run.len != 1)),
+            }
             for (n, pfn) in model.iter().enumerate() {
                 let run = list.run_at(FIRST + n);
 
@@ -474,6 +496,15 @@ mod tests {
         list.push(Run::page(15), GFP_KERNEL)?;
         assert_eq!((list.run_count(), list.only_run()), (2, None));
         assert_eq!(list.run_at(8), Run { pfn: 14, len: 2 });
+        assert!(list.scattered().is_none());
+
+        let mut list = RunList::new(0);
+        assert!(list.scattered().is_none());
+        for pfn in [7, 9, 8] {
+            list.push(Run::page(pfn), GFP_KERNEL)?;
+            assert_eq!(list.scattered().and_then(Iterator::last), Some(pfn));
+        }
+        assert_eq!(list.scattered().map(Iterator::count), Some(3));
         Ok(())
     }
 

@@ -13,20 +13,17 @@
 
 use super::{
     record::{
-        pfns_of,
-        Cursor,
-        Record, //
+        pages_of,
+        pfns_of, //
     },
-    run::{
-        Run,
-        RunList, //
-    },
+    run::Run,
     tiers::Holder,
     Inner, //
 };
 use crate::{
     ffi::{
         dmabuf::Attachment,
+        domain::PhysRuns,
         pin,
         task::is_being_killed,
         test::{
@@ -46,7 +43,6 @@ use kernel::{
             PinFlags,
             PinQueue,
             PinRoom,
-            PinnedRun,
             RemoteMm, //
         },
         Mm, //
@@ -125,7 +121,7 @@ impl<'a> Few<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Reader::next`].
+    /// As [`Reader::read_to`].
     #[inline(always)]
     pub(super) fn pin(&mut self, source: &Source, range: PageRange) -> Result<bool> {
         let Source::User {
@@ -192,7 +188,7 @@ impl<'a> Few<'a> {
 
     /// Unpins the pages. If they are `dirty`, a device may have written to them.
     fn unpin(&mut self, dirty: bool) {
-        while let Some(run) = self.0.next_run(usize::MAX) {
+        while let Some(run) = self.0.next_run() {
             if dirty {
                 run.unpin_dirty();
             }
@@ -239,15 +235,15 @@ fn pin_flags(writable: bool) -> PinFlags {
 }
 
 /// Takes the runs that a [`Reader`] reads.
+///
+/// Where memory is fragmented, that is each page: let both functions be inlined.
 pub(super) trait Sink {
-    /// Takes a run, and the pins if nobody held it. They are the sink's even if this fails.
-    ///
-    /// Where memory is fragmented, this is called for each page: let it be inlined.
+    /// Takes a run that nobody held, and its pins. They are the sink's even if this fails.
     fn push(&mut self, run: Run) -> Result;
 
-    /// The same, from where it is not worth the code.
-    #[inline(never)]
-    fn push_seldom(&mut self, run: Run) -> Result {
+    /// Takes a run that somebody holds, who has its pins.
+    #[inline(always)]
+    fn push_held(&mut self, run: Run) -> Result {
         self.push(run)
     }
 }
@@ -268,7 +264,8 @@ pub(super) struct Reader<'a> {
     last: usize,
     /// Nobody holds the indexes from `index` to the one before this.
     unheld_end: usize,
-    cursor: Cursor,
+    /// What was read back from a domain.
+    read: PhysRuns,
 }
 
 /// Pins pages at the source.
@@ -360,6 +357,15 @@ impl UserFeed<'_> {
         }
         Ok(pinned)
     }
+
+    /// Gives all that is pinned to `sink`, until that fails.
+    #[inline]
+    fn give_all(&mut self, sink: &mut impl Sink) -> Result {
+        while let Some(run) = self.queue.next_run() {
+            sink.push(pin::store(run))?;
+        }
+        Ok(())
+    }
 }
 
 impl FileFeed<'_> {
@@ -381,6 +387,15 @@ impl FileFeed<'_> {
         let first = self.first_page.checked_add(index).ok_or(EINVAL)?;
         self.queue.pin(self.file, first, pages)
     }
+
+    /// As [`UserFeed::give_all`].
+    #[inline]
+    fn give_all(&mut self, sink: &mut impl Sink) -> Result {
+        while let Some(run) = self.queue.next_run()? {
+            sink.push(pin::store(run))?;
+        }
+        Ok(())
+    }
 }
 
 impl Feed<'_> {
@@ -397,14 +412,6 @@ impl Feed<'_> {
         match self {
             Feed::User(feed) => feed.queue.len(),
             Feed::File(feed) => feed.queue.len(),
-        }
-    }
-
-    #[inline]
-    fn take(&mut self, most: usize) -> Result<Option<PinnedRun>> {
-        match self {
-            Feed::User(feed) => Ok(feed.queue.next_run(most)),
-            Feed::File(feed) => feed.queue.next_run(most),
         }
     }
 
@@ -457,45 +464,32 @@ impl<'a> Reader<'a> {
             index: range.first,
             last: range.last,
             unheld_end: 0,
-            cursor: Cursor::new(),
+            read: PhysRuns::new(),
         })
     }
 
     /// Gives all runs to `sink`, until that fails.
     ///
-    /// They are in order. If nobody held what is given, its pins are now stored with `sink`. Runs
-    /// need not be as long as possible.
+    /// They are in order. Runs need not be as long as possible.
     ///
     /// # Errors
     ///
-    /// As [`Self::next`], and what the sink returns.
+    /// What the sink returns, and what pinning says: `EFAULT`, `ENOMEM`, `EINVAL` and others.
     #[inline]
     pub(super) fn read_to(&mut self, inner: &mut Inner, sink: &mut impl Sink) -> Result {
         while self.index <= self.last {
+            // A new area is mostly held by nobody from start to end: that is asked once.
             if self.index >= self.unheld_end {
                 self.give_held(inner, sink)?;
             }
             if self.index >= self.unheld_end {
                 continue;
             }
-            self.fill_queue(inner)?;
-
-            let index = &mut self.index;
+            // After an error it is of no interest how far this came.
+            self.index += self.fill_queue(inner)?;
             match &mut self.feed {
-                Feed::User(feed) => {
-                    while let Some(run) = feed.queue.next_run(usize::MAX) {
-                        let run = pin::store(run);
-
-                        *index += run.len;
-                        sink.push(run)?;
-                    }
-                }
-                Feed::File(feed) => feed.queue.try_for_each_run(|run| {
-                    let run = pin::store(run);
-
-                    *index += run.len;
-                    sink.push_seldom(run)
-                })?,
+                Feed::User(feed) => feed.give_all(sink)?,
+                Feed::File(feed) => feed.give_all(sink)?,
             }
         }
         Ok(())
@@ -511,114 +505,40 @@ impl<'a> Reader<'a> {
             };
             let (holder, last) = inner.tiers.holder(rest);
             let span = PageRange { last, ..rest };
-            let record = match holder {
-                Holder::Access(runs) => {
-                    self.give_list(runs, span, sink)?;
-                    continue;
+
+            if let Some(runs) = holder.known() {
+                for (_, run) in runs.iter_range(span) {
+                    sink.push_held(run)?;
                 }
-                Holder::Domain(record) => record,
-                Holder::Nobody => {
-                    self.unheld_end = last + 1;
-                    break;
+                self.index = last + 1;
+            } else if let Holder::Domain(record) = holder {
+                let read = record.read_back(span, &mut self.read);
+                // What is mapped is there.
+                if warn_on!(read.is_empty()) {
+                    return Err(EFAULT);
                 }
-            };
-
-            if let Some(runs) = record.known() {
-                self.give_list(runs, span, sink)?;
-                continue;
-            }
-            let Record {
-                mapping, storage, ..
-            } = record;
-            let runs = self.cursor.read_many(mapping, storage, span);
-            // What is mapped is there.
-            if warn_on!(runs.is_empty()) {
-                return Err(EFAULT);
-            }
-            for run in runs.iter().map(pfns_of) {
-                self.index += run.len;
-                sink.push(run)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives the runs of `span` to `sink`, which are in a list.
-    fn give_list(&mut self, runs: &RunList, span: PageRange, sink: &mut impl Sink) -> Result {
-        for (_, run) in runs.iter_range(span) {
-            self.index += run.len;
-            sink.push_seldom(run)?;
-        }
-        Ok(())
-    }
-
-    /// The next run, or [`None`] if the whole range was read.
-    ///
-    /// It is for the indexes that follow those of the last one. If nobody held it, its pins are now
-    /// stored with the caller. Runs need not be as long as possible.
-    ///
-    /// # Errors
-    ///
-    /// What pinning says: `EFAULT`, `ENOMEM`, `EINVAL` and others.
-    pub(super) fn next(&mut self, inner: &mut Inner) -> Result<Option<Run>> {
-        if self.index > self.last {
-            return Ok(None);
-        }
-
-        let run = if self.feed.len() != 0 {
-            self.pin(inner)?
-        } else {
-            self.next_slow(inner)?
-        };
-        self.index += run.len;
-        Ok(Some(run))
-    }
-
-    /// As [`Self::next`], where nothing is left that was pinned beforehand.
-    fn next_slow(&mut self, inner: &mut Inner) -> Result<Run> {
-        // A new area is mostly held by nobody else from start to end: ask once.
-        if self.index < self.unheld_end {
-            return self.pin(inner);
-        }
-
-        let rest = PageRange {
-            first: self.index,
-            last: self.last,
-        };
-        let (holder, last) = inner.tiers.holder(rest);
-        let span = PageRange { last, ..rest };
-
-        match holder {
-            Holder::Access(runs) => Ok(runs.run_at(rest.first).part(0, span.len())),
-            Holder::Domain(record) => Ok(record.read(span, &mut self.cursor)),
-            Holder::Nobody => {
+                for run in read.iter().map(pfns_of) {
+                    sink.push_held(run)?;
+                }
+                self.index += pages_of(read);
+            } else {
                 self.unheld_end = last + 1;
-                self.pin(inner)
+                break;
             }
         }
+        Ok(())
     }
 
-    /// Pins what comes next at the source, as much as there is room for. Nobody holds it, and the
-    /// queue of the feed is empty.
-    fn fill_queue(&mut self, inner: &mut Inner) -> Result {
+    /// Pins what comes next at the source, as much as there is room for, and tells how much that
+    /// is. Nobody holds it, and the queue of the feed is empty.
+    fn fill_queue(&mut self, inner: &mut Inner) -> Result<usize> {
         let pinned = self.feed.pin(self.index, self.unheld_end - self.index)?;
 
         if warn_on!(pinned == 0) {
             return Err(EFAULT);
         }
         inner.account.pinned(pinned);
-        Ok(())
-    }
-
-    /// Takes the next run from the source, which nobody holds.
-    fn pin(&mut self, inner: &mut Inner) -> Result<Run> {
-        if self.feed.len() == 0 {
-            self.fill_queue(inner)?;
-        }
-        match self.feed.take(self.unheld_end - self.index)? {
-            Some(run) => Ok(pin::store(run)),
-            None => Err(EFAULT),
-        }
+        Ok(pinned)
     }
 
     /// Makes the charge match what is pinned, at the end of a successful operation.

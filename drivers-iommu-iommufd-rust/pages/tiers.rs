@@ -46,6 +46,18 @@ pub(super) enum Holder<'a> {
     Nobody,
 }
 
+impl<'a> Holder<'a> {
+    /// The PFNs that the holder has in memory.
+    #[inline]
+    pub(super) fn known(&self) -> Option<&'a RunList> {
+        match self {
+            Self::Access(runs) => Some(runs),
+            Self::Domain(record) => record.known(),
+            Self::Nobody => None,
+        }
+    }
+}
+
 impl Tiers {
     pub(super) const fn new() -> Self {
         Self {

@@ -47,7 +47,7 @@ pub fn is_memory_file(file: &File) -> bool {
 ///     let mut queue = FolioQueue::new(&mut room);
 ///
 ///     queue.pin(file, 0, 1)?;
-///     let run = queue.next_run(1)?.ok_or(EINVAL)?;
+///     let run = queue.next_run()?.ok_or(EINVAL)?;
 ///     Ok(run.pfn())
 /// }
 /// ```
@@ -174,99 +174,76 @@ impl<'a> FolioQueue<'a> {
         self.tail = ret as usize;
         self.offset = offset / PAGE_SIZE;
 
-        let slots = self.slots.as_ptr();
-        let mut found = 0;
-        for n in 0..self.tail {
-            // SAFETY: By the type invariant the slot holds a valid folio.
-            found += unsafe { bindings::folio_nr_pages(*slots.add(n)) };
+        let mut found = self.tail;
+        // A folio has a page at least.
+        if found < pages || self.offset != 0 {
+            let slots = self.slots.as_ptr();
+
+            found = 0;
+            for n in 0..self.tail {
+                // SAFETY: By the type invariant the slot holds a valid folio.
+                found += unsafe { bindings::folio_nr_pages(*slots.add(n)) };
+            }
         }
         // INVARIANT: No more than what is there.
         self.pages = found.saturating_sub(self.offset).min(pages);
         Ok(self.pages)
     }
 
-    /// Takes pages from the front, at most `most` of them, as a run: those of a folio, or as many
-    /// as are contiguous of folios that have one page each.
+    /// Takes pages from the front as a run: those of a folio, or as many as are contiguous of
+    /// folios that have one page each.
     ///
-    /// Returns [`None`] if the queue is empty or `most` is zero.
+    /// Returns [`None`] if the queue is empty.
     ///
     /// # Errors
     ///
     /// `ENOMEM` if the folio cannot be pinned more often; then nothing has changed.
-    pub fn next_run(&mut self, most: usize) -> Result<Option<PinnedRun>> {
-        let most = most.min(self.pages);
-        if most == 0 {
-            return Ok(None);
-        }
-        match self.next_small_run(most) {
+    #[inline]
+    pub fn next_run(&mut self) -> Result<Option<PinnedRun>> {
+        match self.next_small_run() {
             Some(run) => Ok(Some(run)),
-            None => self.take_run(most).map(Some),
+            None if self.pages == 0 => Ok(None),
+            None => self.take_large_run().map(Some),
         }
     }
 
-    /// Takes the pages of the folio at the front, at most `most` of them, as a run. `most` is not
-    /// zero, and not more than [`Self::len`].
+    /// Takes the pages of the folio at the front, as a run. There is one.
     ///
     /// # Errors
     ///
     /// As [`Self::next_run`].
-    #[inline(always)]
-    fn take_run(&mut self, most: usize) -> Result<PinnedRun> {
+    #[inline]
+    fn take_large_run(&mut self) -> Result<PinnedRun> {
         // SAFETY: As there are pages, there is a folio at `head`.
         let folio = unsafe { *self.slots.as_ptr().add(self.head) };
         // SAFETY: The folio is valid as it is pinned.
         let left = unsafe { bindings::folio_nr_pages(folio) } - self.offset;
-        let len = left.min(most);
+        let len = left.min(self.pages);
 
         // Each page of the run needs its own pin. The pin of the folio itself serves for one of
-        // them, but only if no more pages of the folio are in the queue.
-        let done = len == left || len == self.pages;
-        let extra = if done { len - 1 } else { len };
-        if extra != 0 {
+        // them.
+        if len > 1 {
             // SAFETY: The folio is valid and pinned.
             // CAST: A folio has less than 2^32 pages.
-            to_result(unsafe { bindings::folio_add_pins(folio, extra as c_uint) })?;
+            to_result(unsafe { bindings::folio_add_pins(folio, (len - 1) as c_uint) })?;
         }
 
         // SAFETY: The folio is valid as it is pinned.
         let pfn = unsafe { bindings::folio_pfn(folio) } + self.offset;
+        // INVARIANT: Our pin on this folio goes to the run.
         self.pages -= len;
-        if done {
-            // INVARIANT: Our pin on this folio goes to the run.
-            self.head += 1;
-            self.offset = 0;
-        } else {
-            // INVARIANT: `len < left`.
-            self.offset += len;
-        }
+        self.head += 1;
+        self.offset = 0;
         // SAFETY: These pages are `len` neighbouring pages of one folio, which has as many pins for
         // us.
         Ok(unsafe { PinnedRun::from_raw(pfn, len) })
     }
 
-    /// Takes all pages, and gives them to `f` until that fails. The runs are as long as possible,
-    /// if each folio has one page. What `f` was not given stays in the queue.
-    ///
-    /// # Errors
-    ///
-    /// What `f` returns, and as [`Self::next_run`].
+    /// Takes as many pages as are contiguous from the front, if their folios have one page each.
     #[inline]
-    pub fn try_for_each_run(&mut self, mut f: impl FnMut(PinnedRun) -> Result) -> Result {
-        while self.pages != 0 {
-            match self.next_small_run(self.pages) {
-                Some(run) => f(run)?,
-                None => f(self.take_run(self.pages)?)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes as many pages as are contiguous from the front, at most `most` of them, if their
-    /// folios have one page each. `most` is not more than [`Self::len`].
-    #[inline]
-    fn next_small_run(&mut self, most: usize) -> Option<PinnedRun> {
+    fn next_small_run(&mut self) -> Option<PinnedRun> {
         let slots = self.slots.as_ptr();
-        let most = most.min(self.tail - self.head);
+        let most = self.pages.min(self.tail - self.head);
         let mut first = 0;
         let mut len = 0;
 

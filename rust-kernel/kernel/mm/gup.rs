@@ -113,22 +113,6 @@ impl PinnedRun {
         Ok(())
     }
 
-    /// Divides the run: at most `most` pages stay, the others are returned. `most` must not be
-    /// zero.
-    #[inline]
-    fn split_off(&mut self, most: usize) -> Option<PinnedRun> {
-        if most == 0 || self.len <= most {
-            return None;
-        }
-        // INVARIANT: The pins are divided, and neither part is empty.
-        let rest = PinnedRun {
-            pfn: self.pfn + most,
-            len: self.len - most,
-        };
-        self.len = most;
-        Some(rest)
-    }
-
     /// Gives up the ownership of the pins, as `(pfn, len)`: to record them where no `PinnedRun` can
     /// be kept, like in a page table. [`Self::from_raw`] takes it back.
     #[inline]
@@ -305,8 +289,8 @@ unsafe fn unpin(pfn: usize, len: usize, dirty: bool) {
 ///         queue.reserve(most, GFP_KERNEL)?;
 ///     }
 ///
-///     let pinned = queue.pin_current(addr, most, PinFlags::READ)?;
-///     Ok(queue.next_run(pinned).map_or(0, |run| run.len()))
+///     queue.pin_current(addr, most, PinFlags::READ)?;
+///     Ok(queue.next_run().map_or(0, |run| run.len()))
 /// }
 ///
 /// // A kernel thread, which runs this example, has no memory to pin.
@@ -494,13 +478,13 @@ impl<'a> PinQueue<'a> {
         len
     }
 
-    /// Takes the longest run of at most `most` pages from the front.
+    /// Takes the longest run from the front.
     ///
-    /// Returns [`None`] if the queue is empty or `most` is zero.
+    /// Returns [`None`] if the queue is empty.
     #[inline(always)]
-    pub fn next_run(&mut self, most: usize) -> Option<PinnedRun> {
-        if most == 0 || self.tail - self.head < 2 {
-            return self.next_long_run(most);
+    pub fn next_run(&mut self) -> Option<PinnedRun> {
+        if self.tail - self.head < 2 {
+            return self.next_long_run();
         }
 
         // SAFETY: By the type invariant these slots are initialised.
@@ -509,7 +493,7 @@ impl<'a> PinQueue<'a> {
             (*slots, *slots.add(1))
         };
         if follows(first, 1, second) {
-            return self.next_long_run(most);
+            return self.next_long_run();
         }
         // Where memory is scattered, this is done for each page.
         // INVARIANT: The pin moves from the queue to the run.
@@ -523,17 +507,17 @@ impl<'a> PinQueue<'a> {
 
     /// As [`Self::next_run`], which has the shortest way.
     #[inline(never)]
-    fn next_long_run(&mut self, most: usize) -> Option<PinnedRun> {
-        let Some((pfn, len)) = self.run_at(0, most) else {
-            return self.next_more(most);
+    fn next_long_run(&mut self) -> Option<PinnedRun> {
+        let Some((pfn, len)) = self.run_at(0) else {
+            return self.more.take();
         };
 
         // INVARIANT: The pins move from the queue to the run.
         self.head += len;
         let mut run = PinnedRun { pfn, len };
 
-        if self.more.is_some() && self.head == self.tail {
-            if let Some(Err(more)) = self.next_more(most - len).map(|more| run.try_append(more)) {
+        if self.head == self.tail {
+            if let Some(Err(more)) = self.more.take().map(|more| run.try_append(more)) {
                 // Not reached: they follow each other.
                 self.more = Some(more);
             }
@@ -541,10 +525,10 @@ impl<'a> PinQueue<'a> {
         Some(run)
     }
 
-    /// The longest run of at most `most` pages behind the first `skip` pages of the array, as
-    /// `(pfn, len)`. [`None`] if there is no such page or `most` is zero.
+    /// The longest run behind the first `skip` pages of the array, as `(pfn, len)`. [`None`] if
+    /// there is no such page.
     #[inline(always)]
-    fn run_at(&self, skip: usize, most: usize) -> Option<(usize, usize)> {
+    fn run_at(&self, skip: usize) -> Option<(usize, usize)> {
         // SAFETY: By the type invariant these slots are initialised.
         let queued = unsafe {
             core::slice::from_raw_parts(
@@ -553,15 +537,14 @@ impl<'a> PinQueue<'a> {
             )
         };
         let queued = queued.get(skip..)?;
-        let left = most.min(queued.len());
-        let first = *queued.get(..left)?.first()?;
+        let first = *queued.first()?;
 
         // Pages are mostly either contiguous over a long stretch or not at all.
         let mut len = 1;
-        if left > 1 && follows(first, 1, queued[1]) {
+        if queued.len() > 1 && follows(first, 1, queued[1]) {
             len = 2;
             // The count is fixed, so that the loop is unrolled: three instructions for each page.
-            for some in queued[2..left].chunks_exact(SCAN) {
+            for some in queued[2..].chunks_exact(SCAN) {
                 let mut at = 0;
                 while at < SCAN && follows(first, len + at, some[at]) {
                     at += 1;
@@ -571,7 +554,7 @@ impl<'a> PinQueue<'a> {
                 }
                 len += SCAN;
             }
-            while len < left && follows(first, len, queued[len]) {
+            while len < queued.len() && follows(first, len, queued[len]) {
                 len += 1;
             }
         }
@@ -583,7 +566,7 @@ impl<'a> PinQueue<'a> {
     #[inline]
     pub fn only_run(&self) -> Option<(usize, usize)> {
         // Without an iterator: for a single page, all of this is a few instructions.
-        let Some((pfn, len)) = self.run_at(0, usize::MAX) else {
+        let Some((pfn, len)) = self.run_at(0) else {
             return self.more.as_ref().map(|more| (more.pfn, more.len));
         };
 
@@ -605,7 +588,7 @@ impl<'a> PinQueue<'a> {
         let mut more = self.more.as_ref().map(|more| (more.pfn, more.len));
 
         core::iter::from_fn(move || {
-            let Some((pfn, len)) = self.run_at(skip, usize::MAX) else {
+            let Some((pfn, len)) = self.run_at(skip) else {
                 return more.take();
             };
 
@@ -628,16 +611,6 @@ impl<'a> PinQueue<'a> {
         // INVARIANT: No page is left.
         self.head = self.tail;
         core::mem::forget(self.more.take());
-    }
-
-    /// Takes at most `most` pages of `more`.
-    fn next_more(&mut self, most: usize) -> Option<PinnedRun> {
-        if most == 0 {
-            return None;
-        }
-        let mut run = self.more.take()?;
-        self.more = run.split_off(most);
-        Some(run)
     }
 
     /// Unpins all that is in the queue.
