@@ -5,8 +5,8 @@
  *
  * Each test stands for bugs that the C driver once had, or nearly: a sum that
  * wraps, an alignment that does, a shift wider than its type, a count without a
- * bound, a page that is none. What is expected is what the C driver of today
- * says.
+ * bound or with one too many, a page that is none. What is expected is what the
+ * C driver of today says.
  */
 #define _GNU_SOURCE
 #include "iommufd_stress.h"
@@ -284,6 +284,44 @@ static bool device_memory(int fd, u32 ioas)
 	return ok;
 }
 
+/*
+ * Who has pinned memory is asked a limited number of times to let go of an
+ * area: of each area, however many there are, and however close to each other.
+ */
+static bool accessed_areas(int fd, u32 ioas)
+{
+	const unsigned int areas = 128;
+	u64 iova = MOCK_APERTURE_START;
+	struct iommu_ioas_unmap unmap = {
+		.size = sizeof(unmap),
+		.ioas_id = ioas,
+		.iova = iova,
+		.length = areas * PAGE,
+	};
+	unsigned int i;
+	int access;
+	bool ok;
+	u32 id;
+
+	ok = is("an access",
+		do_access_create(fd, ioas,
+				 MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
+				 &access), 0);
+	for (i = 0; ok && i < areas; i++)
+		ok = is("MAP", do_map(fd, ioas, memory, PAGE, iova + i * PAGE),
+			0) &&
+		     is("a pin", do_access_pin(fd, access, iova + i * PAGE,
+					       PAGE, 0, &id), 0);
+	ok = ok && is("UNMAP of all", call(fd, IOMMU_IOAS_UNMAP, &unmap), 0);
+	if (ok && unmap.length != areas * PAGE) {
+		ksft_print_msg("%llu pages are unmapped\n",
+			       unmap.length / PAGE);
+		ok = false;
+	}
+	close(access);
+	return ok;
+}
+
 static const struct {
 	const char *name;
 	bool (*run)(int fd, u32 ioas);
@@ -295,6 +333,7 @@ static const struct {
 	{ "dirty_bitmap", dirty_bitmap },
 	{ "invalidations", invalidations },
 	{ "device_memory", device_memory },
+	{ "accessed_areas", accessed_areas },
 };
 
 int main(void)
