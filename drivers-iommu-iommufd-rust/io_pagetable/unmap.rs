@@ -240,7 +240,11 @@ impl IovaSpace {
                     if let Some(live) = area.live_mut() {
                         live.prevent_access = true;
                     }
-                    progress.rest = IovaRange::new(iova.start, rest.last);
+                    if iova.start != rest.start {
+                        // The area that was asked for, if one was, went without us.
+                        progress.rest = IovaRange::new(iova.start, rest.last);
+                        progress.tries = 0;
+                    }
                     return Ok(Next::Accessed(iova));
                 }
                 Way::Alone => {
