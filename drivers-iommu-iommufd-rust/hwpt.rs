@@ -32,6 +32,7 @@ use crate::{
             Hwpt,
             NestedDomain, //
         },
+        layout::same_offset,
         sw_msi::SwMsiMaps, //
     },
     ioas::Ioas,
@@ -39,13 +40,13 @@ use crate::{
     object::{
         Kind,
         Object,
+        Ref,
         Reserved,
         User,
         WriteSide, //
     },
     viommu::Viommu, //
 };
-use core::mem::offset_of;
 use kernel::{
     bindings,
     iommu::{
@@ -81,17 +82,13 @@ pub(crate) struct HwptPaging {
     ioas: User<Ioas>,
 }
 
-const _: () = {
-    use bindings::{
-        iommufd_hw_pagetable as Common,
-        iommufd_hwpt_paging as C, //
-    };
-    const HEADER: usize = size_of::<bindings::iommufd_object>();
-
-    assert!(offset_of!(C, common) == 0);
-    assert!(HEADER + offset_of!(HwptPaging, domain) == offset_of!(Common, domain));
-    assert!(HEADER + offset_of!(HwptPaging, present_sw_msi) == offset_of!(C, present_sw_msi));
-};
+same_offset!(HwptPaging, domain, iommufd_hwpt_paging, common.domain);
+same_offset!(
+    HwptPaging,
+    present_sw_msi,
+    iommufd_hwpt_paging,
+    present_sw_msi
+);
 
 impl HwptPaging {
     /// The IOAS whose mappings it shows.
@@ -132,20 +129,61 @@ impl Hwpt for HwptPaging {
 
 impl Kind for HwptPaging {
     fn destroy(this: WriteSide<'_, Self>) {
-        unlist(&mut this.ioas.hwpts.lock(), this.id());
+        this.ioas.hwpts.lock().remove(this.id());
         this.ioas.iopt.remove_domain(&this.paging);
     }
 }
 
-/// Takes an id out of the list of an IOAS.
-fn unlist(hwpts: &mut KVec<u32>, id: u32) {
-    if let Some(index) = hwpts.iter().position(|&listed| listed == id) {
-        // A destroyed HWPT and a new one can have the same id for a while: each removes one.
-        let _ = hwpts.remove(index);
+/// The paging HWPTs of an IOAS, in the order in which they were made: their ids. Each leaves before
+/// its IOAS goes.
+pub(crate) struct HwptIds(KVec<u32>);
+
+impl HwptIds {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self(KVec::new())
     }
-    if hwpts.is_empty() {
-        // To destroy an IOAS has little to do then.
-        *hwpts = KVec::new();
+
+    /// The HWPTs of `ioas`, whose list this is, but for those that are on their way out.
+    pub(crate) fn iter<'a>(
+        &'a self,
+        ctx: &'a Context,
+        ioas: &'a Object<Ioas>,
+    ) -> impl Iterator<Item = Ref<'a, HwptPaging>> {
+        self.0.iter().filter_map(move |&id| {
+            let hwpt = ctx.find::<HwptPaging>(id)?;
+
+            // The id of one that is on its way out may be that of another by now.
+            (hwpt.ioas.as_ptr() == ioas.as_ptr()).then_some(hwpt)
+        })
+    }
+
+    /// Makes room for one more.
+    fn reserve(&mut self) -> Result {
+        Ok(self.0.reserve(1, GFP_KERNEL_ACCOUNT)?)
+    }
+
+    /// Adds an id. Does not fail if there is room ([`Self::reserve`]).
+    fn push(&mut self, id: u32) -> Result {
+        Ok(self.0.push(id, GFP_KERNEL_ACCOUNT)?)
+    }
+
+    /// Removes an id, if it is there.
+    fn remove(&mut self, id: u32) {
+        if let Some(index) = self.0.iter().position(|&listed| listed == id) {
+            // A destroyed HWPT and a new one can have the same id for a while: each removes one.
+            let _ = self.0.remove(index);
+        }
+        if self.0.is_empty() {
+            // To destroy an IOAS has little to do then.
+            self.0 = KVec::new();
+        }
+    }
+}
+
+impl Drop for HwptIds {
+    fn drop(&mut self) {
+        kernel::warn_on!(!self.0.is_empty());
     }
 }
 
@@ -157,12 +195,7 @@ pub(crate) struct HwptNested {
     fault: SetOnce<User<Fault>>,
 }
 
-const _: () = {
-    use bindings::iommufd_hw_pagetable as C;
-    const HEADER: usize = size_of::<bindings::iommufd_object>();
-
-    assert!(HEADER + offset_of!(HwptNested, domain) == offset_of!(C, domain));
-};
+same_offset!(HwptNested, domain, iommufd_hwpt_nested, common.domain);
 
 impl Hwpt for HwptNested {
     fn domain(&self) -> &Domain {
@@ -327,7 +360,7 @@ impl<'a> NewPaging<'a> {
     /// HWPT, as it was.
     pub(crate) fn list<'h>(
         self,
-        hwpts: &'h mut KVec<u32>,
+        hwpts: &'h mut HwptIds,
     ) -> Result<ListedPaging<'a, 'h>, (Self, Error)> {
         match Listed::new(&self.0, hwpts) {
             Ok(listed) => Ok(ListedPaging {
@@ -366,7 +399,7 @@ impl ListedPaging<'_, '_> {
 
 /// The id of a new HWPT is in the list of its IOAS, and its domain in the IO page table.
 struct Listed<'h> {
-    hwpts: &'h mut KVec<u32>,
+    hwpts: &'h mut HwptIds,
     id: u32,
     ioas: User<Ioas>,
     domain: Arc<PagingDomain>,
@@ -374,8 +407,8 @@ struct Listed<'h> {
 }
 
 impl<'h> Listed<'h> {
-    fn new(hwpt: &Reserved<'_, HwptPaging>, hwpts: &'h mut KVec<u32>) -> Result<Self> {
-        hwpts.reserve(1, GFP_KERNEL_ACCOUNT)?;
+    fn new(hwpt: &Reserved<'_, HwptPaging>, hwpts: &'h mut HwptIds) -> Result<Self> {
+        hwpts.reserve()?;
         hwpt.ioas.iopt.add_domain(&hwpt.paging)?;
         let listed = Self {
             id: hwpt.id(),
@@ -384,7 +417,7 @@ impl<'h> Listed<'h> {
             domain: hwpt.paging.clone(),
             armed: true,
         };
-        listed.hwpts.push(listed.id, GFP_KERNEL_ACCOUNT)?;
+        listed.hwpts.push(listed.id)?;
         Ok(listed)
     }
 }
@@ -392,7 +425,7 @@ impl<'h> Listed<'h> {
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
         if self.armed {
-            unlist(self.hwpts, self.id);
+            self.hwpts.remove(self.id);
             self.ioas.iopt.remove_domain(&self.domain);
         }
     }

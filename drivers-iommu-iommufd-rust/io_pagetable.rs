@@ -40,7 +40,10 @@ mod map;
 mod reserved;
 mod unmap;
 
-use crate::ffi::domain::PagingDomain;
+use crate::ffi::{
+    domain::PagingDomain,
+    layout::same_plain_offset, //
+};
 use kernel::{
     interval_tree::IntervalTree,
     page::{
@@ -86,12 +89,7 @@ pub(crate) struct IoPagetable {
     domains: RwSemaphore<Domains>,
 }
 
-const _: () = {
-    use core::mem::offset_of;
-    use kernel::bindings::io_pagetable as C;
-
-    assert!(offset_of!(IoPagetable, iova) == offset_of!(C, iova_rwsem));
-};
+same_plain_offset!(IoPagetable, iova, io_pagetable, iova_rwsem);
 
 /// What is where. Reached through the `iova` lock.
 pub(crate) struct IovaSpace {

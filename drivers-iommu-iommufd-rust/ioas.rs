@@ -15,6 +15,7 @@ use crate::{
         self,
         uapi::Plain, //
     },
+    hwpt::HwptIds,
     io_pagetable::{
         IoPagetable,
         Iova,
@@ -34,10 +35,6 @@ use crate::{
     },
     range::IovaRange, //
 };
-use core::ops::{
-    Deref,
-    DerefMut, //
-};
 use kernel::{
     bindings,
     interval_tree::{
@@ -54,8 +51,7 @@ use kernel::{
     uaccess::{
         UserPtr,
         UserSlice, //
-    },
-    warn_on, //
+    }, //
 };
 
 /// An I/O address space, `struct iommufd_ioas` of which C knows the first field.
@@ -64,33 +60,10 @@ use kernel::{
 pub(crate) struct Ioas {
     #[pin]
     pub(crate) iopt: IoPagetable,
-    /// The ids of the paging HWPTs of this IOAS. Held while one is found or made for a device that
-    /// is being attached.
+    /// The paging HWPTs of this IOAS. Held while one is found or made for a device that is being
+    /// attached.
     #[pin]
     pub(crate) hwpts: Mutex<HwptIds>,
-}
-
-/// Ids of HWPTs, each of which leaves before its IOAS goes.
-pub(crate) struct HwptIds(KVec<u32>);
-
-impl Deref for HwptIds {
-    type Target = KVec<u32>;
-
-    fn deref(&self) -> &KVec<u32> {
-        &self.0
-    }
-}
-
-impl DerefMut for HwptIds {
-    fn deref_mut(&mut self) -> &mut KVec<u32> {
-        &mut self.0
-    }
-}
-
-impl Drop for HwptIds {
-    fn drop(&mut self) {
-        warn_on!(!self.0.is_empty());
-    }
 }
 
 impl Kind for Ioas {
@@ -103,7 +76,7 @@ impl Ioas {
     fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             iopt <- IoPagetable::new(),
-            hwpts <- new_mutex!(HwptIds(KVec::new()), "iommufd_ioas::mutex"),
+            hwpts <- new_mutex!(HwptIds::new(), "iommufd_ioas::mutex"),
         }? Error)
     }
 

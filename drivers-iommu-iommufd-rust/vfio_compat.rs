@@ -35,7 +35,6 @@ use crate::{
             INFO_MIN, //
         }, //
     },
-    hwpt::HwptPaging,
     io_pagetable::Iova,
     ioas::Ioas,
     ioctl::Command,
@@ -273,10 +272,10 @@ fn unmap_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
 fn is_cache_coherent(ctx: &Context) -> Result<bool> {
     let ioas = ioas(ctx)?;
     let hwpts = ioas.hwpts.lock();
-    Ok(hwpts.iter().all(|&id| {
-        ctx.find::<HwptPaging>(id)
-            .is_none_or(|hwpt| hwpt.enforce_cache_coherency())
-    }))
+    let coherent = hwpts
+        .iter(ctx, &ioas)
+        .all(|hwpt| hwpt.enforce_cache_coherency());
+    Ok(coherent)
 }
 
 /// VFIO_CHECK_EXTENSION.

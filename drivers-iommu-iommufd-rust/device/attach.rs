@@ -382,21 +382,14 @@ fn attach_to_ioas(
     let mut hwpts = ioas.hwpts.lock();
 
     // Such HWPTs differ in nothing but the devices that they suit.
-    for &id in hwpts.iter() {
-        // The id may be that of a HWPT which is on its way out, or by now of something else.
-        let Some(hwpt) = ctx.find::<HwptPaging>(id) else {
-            continue;
-        };
-        if !hwpt.is_auto() || hwpt.ioas().as_ptr() != ioas.as_ptr() {
-            continue;
-        }
+    for hwpt in hwpts.iter(ctx, ioas).filter(|hwpt| hwpt.is_auto()) {
         let Ok(candidate) = hwpt.user() else {
             continue;
         };
         match op.apply(ctx, device, pasid, HwptRef::Paging(candidate)) {
             // It does not suit the device.
             Err(err) if err == EINVAL => continue,
-            old => return Ok((id, old?)),
+            old => return Ok((hwpt.id(), old?)),
         }
     }
 

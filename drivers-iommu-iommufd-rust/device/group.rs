@@ -15,6 +15,7 @@
 use super::attach::Attachment;
 use crate::ffi::{
     device::BoundDevice,
+    layout::same_plain_offset,
     sw_msi::SwMsiMaps, //
 };
 use kernel::{
@@ -50,13 +51,8 @@ pub(crate) struct Group {
     state: Mutex<GroupState>,
 }
 
-const _: () = {
-    use core::mem::offset_of;
-    use kernel::bindings::iommufd_group as C;
-
-    assert!(offset_of!(Group, sw_msi_start) == offset_of!(C, sw_msi_start));
-    assert!(offset_of!(Group, required_sw_msi) == offset_of!(C, required_sw_msi));
-};
+same_plain_offset!(Group, sw_msi_start, iommufd_group, sw_msi_start);
+same_plain_offset!(Group, required_sw_msi, iommufd_group, required_sw_msi);
 
 /// What the group lock protects.
 pub(crate) struct GroupState {

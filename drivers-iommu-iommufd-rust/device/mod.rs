@@ -30,7 +30,8 @@ use crate::{
             BoundDevice,
             Iommu, //
         },
-        for_c::ForC, //
+        for_c::ForC,
+        layout::same_offset, //
     },
     object::{
         Kind,
@@ -42,12 +43,9 @@ use crate::{
         Seat, //
     }, //
 };
-use core::{
-    mem::offset_of,
-    ops::{
-        Deref,
-        DerefMut, //
-    }, //
+use core::ops::{
+    Deref,
+    DerefMut, //
 };
 use group::{
     Group,
@@ -85,14 +83,9 @@ pub(crate) struct Device {
     _ctx: Option<ContextRef>,
 }
 
-const _: () = {
-    use bindings::iommufd_device as C;
-    const HEADER: usize = size_of::<bindings::iommufd_object>();
-
-    assert!(HEADER + offset_of!(Device, ictx) == offset_of!(C, ictx));
-    assert!(HEADER + offset_of!(Device, igroup) == offset_of!(C, igroup));
-    assert!(HEADER + offset_of!(Device, dev) == offset_of!(C, dev));
-};
+same_offset!(Device, ictx, iommufd_device, ictx);
+same_offset!(Device, igroup, iommufd_device, igroup);
+same_offset!(Device, dev, iommufd_device, dev);
 
 impl Device {
     /// The context that the device is bound to.

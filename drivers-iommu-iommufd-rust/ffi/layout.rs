@@ -2,6 +2,17 @@
 
 //! That Rust types lie in memory as C expects.
 
+/// Asserts that a field of what is not an object is where C has it.
+macro_rules! same_plain_offset {
+    ($rust:ty, $field:ident, $c:ident, $cfield:ident) => {
+        const _: () = assert!(
+            core::mem::offset_of!($rust, $field)
+                == core::mem::offset_of!(kernel::bindings::$c, $cfield)
+        );
+    };
+}
+pub(crate) use same_plain_offset;
+
 /// Asserts that a field of the data of an object is where C has it. The data begin behind the
 /// header, aligned.
 macro_rules! same_offset {
@@ -13,7 +24,7 @@ macro_rules! same_offset {
         );
     };
 }
-pub(super) use same_offset;
+pub(crate) use same_offset;
 
 /// Asserts that an object is laid out as in C, and no larger: drivers embed it.
 macro_rules! same_layout {

@@ -20,7 +20,7 @@ pub(crate) mod hw_queue;
 pub(crate) mod hwpt;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 pub(crate) mod iopt;
-mod layout;
+pub(crate) mod layout;
 pub(crate) mod mmap;
 pub(crate) mod object;
 pub(crate) mod pin;
