@@ -41,7 +41,9 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result {
     let described = device.dev().ops().is_some_and(|ops| ops.hw_info.is_some());
     let (kind, data) = device.dev().hw_info(kind)?;
     // A driver that describes its IOMMU must say in which layout.
-    if kernel::warn_on!(described && kind == bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE) {
+    if kernel::warn_on_once!(
+        described && kind == bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE
+    ) {
         return Err(EOPNOTSUPP);
     }
     cmd.__bindgen_anon_1.out_data_type = kind;
@@ -93,12 +95,13 @@ fn capabilities(device: &Device) -> u64 {
     if !dev.can(Capability::PciAts) {
         caps |= PCI_ATS_NOT_SUPPORTED;
     }
-    // IOMMU drivers enable PASID when they probe the device, if both sides support it.
+    // IOMMU drivers are to enable PASID when they probe the device, if both sides support it. That of
+    // AMD does so when it attaches a domain that can have PASIDs; user space may ask before.
     if dev.max_pasids() != 0 {
         if let Some(control) = dev.pci_pasid_control() {
             // CAST: A negative value is an error.
             let bits = control.max(0) as u32;
-            kernel::warn_on!(bits & bindings::PCI_PASID_CTRL_ENABLE == 0);
+            kernel::warn_on_once!(bits & bindings::PCI_PASID_CTRL_ENABLE == 0);
             if bits & bindings::PCI_PASID_CTRL_EXEC != 0 {
                 caps |= PCI_PASID_EXEC;
             }

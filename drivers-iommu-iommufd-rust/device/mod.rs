@@ -119,7 +119,7 @@ impl Device {
             return None;
         }
         let iommu = self.dev.iommu();
-        kernel::warn_on!(iommu.is_none());
+        kernel::warn_on_once!(iommu.is_none());
         iommu
     }
 
@@ -129,7 +129,7 @@ impl Device {
             return ffi::noiommu_ops();
         }
         let ops = self.dev.ops();
-        kernel::warn_on!(ops.is_none());
+        kernel::warn_on_once!(ops.is_none());
         ops
     }
 

@@ -85,7 +85,7 @@ impl HwQueue {
         }
         // SAFETY: The vIOMMU lives during the call, and has the operation.
         let size = unsafe { bindings::iommufd_shim_hw_queue_size(viommu.as_ptr().cast(), type_) };
-        if size == 0 || kernel::warn_on!(size < size_of::<Object<Self>>()) {
+        if size == 0 || kernel::warn_on_once!(size < size_of::<Object<Self>>()) {
             return Err(EOPNOTSUPP);
         }
 

@@ -178,7 +178,7 @@ impl NestedDomain {
     }
 
     fn check(self) -> Result<Self> {
-        if kernel::warn_on!(!self.is_nested()) {
+        if kernel::warn_on_once!(!self.is_nested()) {
             return Err(EOPNOTSUPP);
         }
         Ok(self)

@@ -220,7 +220,7 @@ impl Vdevice {
         let (size, init) = viommu
             .ops()
             .map_or((0, None), |ops| (ops.vdevice_size, ops.vdevice_init));
-        if size != 0 && kernel::warn_on!(size < size_of::<Object<Self>>() || init.is_none()) {
+        if size != 0 && kernel::warn_on_once!(size < size_of::<Object<Self>>() || init.is_none()) {
             return Err(EOPNOTSUPP);
         }
 

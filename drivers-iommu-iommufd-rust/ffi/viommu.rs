@@ -198,7 +198,7 @@ impl ViommuDriver {
         }
         // SAFETY: The device is bound, and its IOMMU driver has the operation.
         let size = unsafe { bindings::iommufd_shim_viommu_size(ops, device.dev_ptr(), type_) };
-        if size == 0 || kernel::warn_on!(size < size_of::<Object<Viommu>>()) {
+        if size == 0 || kernel::warn_on_once!(size < size_of::<Object<Viommu>>()) {
             return Err(EOPNOTSUPP);
         }
         Ok(Self { iommu, type_, size })
@@ -236,7 +236,7 @@ impl<'a> Draft<'a, Viommu> {
             self.init(|viommu| {
                 let domain = viommu.hwpt.as_raw_domain();
                 to_result(init(viommu.as_ptr().cast(), domain, data))?;
-                if kernel::warn_on!(viommu.ops().is_none()) {
+                if kernel::warn_on_once!(viommu.ops().is_none()) {
                     return Err(EOPNOTSUPP);
                 }
                 Ok(())
