@@ -57,7 +57,7 @@ impl<F: AnonFile<Ptr = KBox<F>>> NewFile<F> {
     ///
     /// [`ENOMEM`], [`ENFILE`] or [`EMFILE`].
     fn new() -> Result<Self> {
-        let data = KBox::new_uninit(GFP_KERNEL)?;
+        let data = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
         let file = PendingFile::new(flags::O_RDWR)?;
         let fd = FileDescriptorReservation::get_unused_fd_flags(flags::O_CLOEXEC)?;
         Ok(Self { file, fd, data })

@@ -82,7 +82,7 @@ impl IovaSpace {
     /// Adds a domain to the list, with all areas in it.
     fn add_domain(&mut self, domains: &mut Domains, domain: &Arc<PagingDomain>) -> Result {
         self.reserve_outside(domain)?;
-        domains.list.reserve(1, GFP_KERNEL)?;
+        domains.list.reserve(1, GFP_KERNEL_ACCOUNT)?;
         self.fill(domains, domain)?;
         // There is room.
         domains
