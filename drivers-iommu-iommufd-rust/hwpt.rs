@@ -512,12 +512,15 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
     let data = data.as_ref();
     let ctx = cmd.ctx();
     let device = ctx.get::<Device>(cmd.dev_id)?;
-    let on = ctx.get_any(cmd.pt_id).map_err(|_| EINVAL)?;
+    // Also if it is gone by the time that it is to be kept.
+    let no_such = |_| EINVAL;
+    let on = ctx.get_any(cmd.pt_id).map_err(no_such)?;
 
     let on = match on.downcast::<Ioas>() {
         Ok(ioas) => {
             let mut hwpts = ioas.hwpts.lock();
-            let hwpt = NewPaging::new(ctx, ioas.user()?, &device, cmd.flags, data, false)?;
+            let user = ioas.user().map_err(no_such)?;
+            let hwpt = NewPaging::new(ctx, user, &device, cmd.flags, data, false)?;
             let hwpt = hwpt.list(&mut hwpts).map_err(|(_, err)| err)?;
             finish(cmd, &hwpt.hwpt)?;
             hwpt.publish();
@@ -526,10 +529,22 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
         Err(other) => other,
     };
     let hwpt = match on.downcast::<HwptPaging>() {
-        Ok(parent) => new_nested(ctx, parent.user()?, &device, cmd.flags, data)?,
+        Ok(parent) => new_nested(
+            ctx,
+            parent.user().map_err(no_such)?,
+            &device,
+            cmd.flags,
+            data,
+        )?,
         Err(other) => {
             let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
-            new_nested_of_viommu(ctx, viommu.user()?, &device, cmd.flags, data)?
+            new_nested_of_viommu(
+                ctx,
+                viommu.user().map_err(no_such)?,
+                &device,
+                cmd.flags,
+                data,
+            )?
         }
     };
     finish(cmd, &hwpt)?;
