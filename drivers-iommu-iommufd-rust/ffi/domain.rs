@@ -186,9 +186,9 @@ impl PagingDomain {
     ) -> Result<R> {
         let size = size_of_range(window);
         let reader = DirtyReader::new(&self.0, (window.start, size), page_size, bitmap, clear);
-        pin_init::stack_try_pin_init!(let reader = reader);
         // Whatever went wrong, it is out of memory as far as user space is told.
         let reader = reader.map_err(|_| ENOMEM)?;
+        pin_init::stack_pin_init!(let reader = reader);
         Ok(f(&mut Dirty {
             reader,
             window: Some(window),

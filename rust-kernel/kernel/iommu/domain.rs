@@ -436,38 +436,6 @@ impl Drop for OwnedDomain {
     }
 }
 
-/// What was changed in a domain and the IOMMU may still have cached. Dropping it flushes the
-/// caches.
-///
-/// # Invariants
-///
-/// `inner` is initialised, and gathers of `domain` only.
-#[pin_data(PinnedDrop)]
-struct IotlbGather<'d> {
-    domain: &'d Domain,
-    #[pin]
-    inner: Opaque<bindings::iommu_iotlb_gather>,
-}
-
-impl<'d> IotlbGather<'d> {
-    /// An empty gather for `domain`.
-    fn new(domain: &'d Domain) -> impl PinInit<Self> + 'd {
-        pin_init!(Self {
-            domain,
-            // SAFETY: This initialises the whole structure, which holds a list head and is pinned.
-            inner <- Opaque::ffi_init(|g| unsafe { bindings::iommu_iotlb_gather_init(g) }),
-        })
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for IotlbGather<'_> {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariants; the domain is valid.
-        unsafe { bindings::iommu_iotlb_sync(self.domain.as_raw(), self.inner.get()) };
-    }
-}
-
 /// A bitmap in user memory with one bit for each `page_size` bytes of an IOVA range.
 ///
 /// Windows of it are pinned as they are needed, from the memory of the task that made the object:
@@ -521,15 +489,36 @@ impl Drop for IovaBitmap {
 /// Reads the dirty state of a domain: which pages did devices write to since it was last cleared?
 ///
 /// Clearing needs a flush of the IOMMU's caches, which happens when this is dropped.
-#[pin_data]
+///
+/// # Invariants
+///
+/// `gather` is initialised, and gathers of `domain` only.
+#[pin_data(PinnedDrop)]
 pub struct DirtyReader<'d> {
+    domain: &'d Domain,
     bitmap: Option<IovaBitmap>,
     clear: bool,
+    /// What the IOMMU may still have cached.
     #[pin]
-    gather: IotlbGather<'d>,
+    gather: Opaque<bindings::iommu_iotlb_gather>,
 }
 
 impl<'d> DirtyReader<'d> {
+    fn with(
+        domain: &'d Domain,
+        bitmap: Option<IovaBitmap>,
+        clear: bool,
+    ) -> impl PinInit<Self> + 'd {
+        pin_init!(Self {
+            domain,
+            bitmap,
+            clear,
+            // INVARIANT: A new gather.
+            // SAFETY: This initialises the whole structure, which holds a list head and is pinned.
+            gather <- Opaque::ffi_init(|g| unsafe { bindings::iommu_iotlb_gather_init(g) }),
+        })
+    }
+
     /// Reports dirty pages to user space: sets the bits of `data`, one for each `page_size` bytes
     /// from `iova` on, `length` bytes in all.
     ///
@@ -546,21 +535,15 @@ impl<'d> DirtyReader<'d> {
         page_size: usize,
         data: UserPtr,
         clear: bool,
-    ) -> impl PinInit<Self, Error> + 'd {
-        try_pin_init!(Self {
-            bitmap: Some(IovaBitmap::new(iova, length, page_size, data)?),
-            clear,
-            gather <- IotlbGather::new(domain),
-        })
+    ) -> Result<impl PinInit<Self> + 'd> {
+        let bitmap = IovaBitmap::new(iova, length, page_size, data)?;
+
+        Ok(Self::with(domain, Some(bitmap), clear))
     }
 
     /// Clears the dirty state without reporting it.
     pub fn discard(domain: &'d Domain) -> impl PinInit<Self> + 'd {
-        pin_init!(Self {
-            bitmap: None,
-            clear: true,
-            gather <- IotlbGather::new(domain),
-        })
+        Self::with(domain, None, true)
     }
 
     /// Reads `size` bytes from `iova` on.
@@ -575,20 +558,19 @@ impl<'d> DirtyReader<'d> {
     /// within the range of the bitmap, if there is one.
     #[inline]
     pub unsafe fn read(self: Pin<&mut Self>, iova: usize, size: usize) -> Result {
-        let this = self.project();
-        let domain = this.gather.domain;
-        let read = domain
+        let read = self
+            .domain
             .dirty_ops()
             .and_then(|ops| ops.read_and_clear_dirty)
             .ok_or(EOPNOTSUPP)?;
         // A flush is needed for what was cleared only: a read alone records nothing.
-        let (flags, gather) = if *this.clear {
-            (0, this.gather.inner.get())
+        let (flags, gather) = if self.clear {
+            (0, self.gather.get())
         } else {
             (bindings::IOMMU_DIRTY_NO_CLEAR as usize, ptr::null_mut())
         };
         let mut dirty = bindings::iommu_dirty_bitmap {
-            bitmap: this
+            bitmap: self
                 .bitmap
                 .as_ref()
                 .map_or(ptr::null_mut(), |b| b.ptr.as_ptr()),
@@ -597,6 +579,16 @@ impl<'d> DirtyReader<'d> {
 
         // SAFETY: The domain, the bitmap and the gather are valid, the operation is the domain's
         // own, and the range stays as it is by the contract of this function.
-        to_result(unsafe { read(domain.as_raw(), iova, size, flags, &mut dirty) })
+        to_result(unsafe { read(self.domain.as_raw(), iova, size, flags, &mut dirty) })
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for DirtyReader<'_> {
+    fn drop(self: Pin<&mut Self>) {
+        if self.clear {
+            // SAFETY: By the type invariants; the domain is valid. What was gathered is given up.
+            unsafe { bindings::iommu_iotlb_sync(self.domain.as_raw(), self.gather.get()) };
+        }
     }
 }
