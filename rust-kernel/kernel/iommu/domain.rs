@@ -369,6 +369,24 @@ impl PhysRun {
 ///
 /// C sees a non-null `struct iommu_domain *`.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::{Bound, Device},
+///     iommu::domain::OwnedDomain,
+/// };
+///
+/// /// The size in bytes of the largest page that can be mapped for the device.
+/// fn largest_page(dev: &Device<Bound>) -> Result<usize> {
+///     // SAFETY: The device is bound until the domain is gone, so that its IOMMU is there. Nothing
+///     // is attached to the domain.
+///     let domain = unsafe { OwnedDomain::new_paging(dev) }?;
+///
+///     domain.pgsize_bitmap().checked_ilog2().map(|order| 1 << order).ok_or(EINVAL)
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// `ptr` is a valid domain that nobody else frees. When `self` is dropped, no device is attached to

@@ -23,6 +23,23 @@ use crate::{
 
 /// An IOMMU group.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::{Bound, Device},
+///     iommu::group::Group,
+/// };
+///
+/// /// Whether one of the devices can be given away without the other.
+/// fn can_part(a: &Device<Bound>, b: &Device<Bound>) -> bool {
+///     match (Group::of(a), Group::of(b)) {
+///         (Some(a), Some(b)) => a.id() != b.id(),
+///         _ => false,
+///     }
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// Instances are reference counted by `iommu_group_ref_get()` and `iommu_group_put()`.

@@ -207,6 +207,26 @@ impl Deref for Group {
 
 /// A queue of groups. It allocates nothing: each group brings its own link.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::iommu::iopf::{Queue, Response};
+///
+/// /// Answers the groups that ask for a page of this address space, and keeps the others.
+/// fn answer_pasid(queue: &mut Queue, pasid: u32, response: Response) {
+///     let mut ours =
+///         queue.extract(|group| group.requests().any(|request| request.pasid == pasid));
+///
+///     while let Some(group) = ours.pop_front() {
+///         group.respond(response);
+///     }
+/// }
+///
+/// let mut queue = Queue::new();
+/// answer_pasid(&mut queue, 1, Response::Success);
+/// assert!(queue.is_empty());
+/// ```
+///
 /// Dropping the queue answers what is in it with [`Response::Invalid`], which may sleep. All else
 /// does not: a queue can be protected by a spinlock.
 ///

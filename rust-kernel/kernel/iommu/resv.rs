@@ -46,6 +46,23 @@ pub struct ResvRegion {
 }
 
 /// The reserved regions of a device, as they were when this was made.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::{Bound, Device},
+///     iommu::resv::{ResvRegions, ResvType},
+/// };
+/// use pin_init::stack_pin_init;
+///
+/// /// Whether interrupt messages of the device go past the page table.
+/// fn has_msi_window(dev: &Device<Bound>) -> bool {
+///     stack_pin_init!(let regions = ResvRegions::new(dev));
+///     let mut regions = regions.as_ref().iter();
+///     regions.any(|region| region.kind == ResvType::Msi)
+/// }
+/// ```
 #[pin_data(PinnedDrop)]
 pub struct ResvRegions<'a> {
     dev: &'a Device<Bound>,
