@@ -53,6 +53,9 @@ use core::{
 /// // A C structure with room for the private data of a driver behind it:
 /// let b = RcuBox::pin_init_sized::<Error>(Ok([0u64; 2]), 64, GFP_KERNEL)?;
 /// assert_eq!(b[1], 0);
+/// // Where the initialiser fails, nothing is left behind.
+/// let b = RcuBox::pin_init_sized(Err::<(), _>(EINVAL), 64, GFP_KERNEL);
+/// assert_eq!(b.err(), Some(EINVAL));
 /// # Ok::<(), Error>(())
 /// ```
 pub struct RcuBox<T>(NonNull<T>);
