@@ -145,7 +145,7 @@ pub(crate) fn iova_ranges(cmd: &mut Command<'_, bindings::iommu_ioas_iova_ranges
 
     let ioas = cmd.ctx().get::<Ioas>(cmd.ioas_id)?;
     let room = cmd.num_iovas;
-    let len = size_of::<bindings::iommu_iova_range>() * room as usize;
+    let len = size_of::<bindings::iommu_iova_range>().saturating_mul(room as usize);
     let user = UserPtr::from_addr(cmd.allowed_iovas as usize);
     let mut out = UserSlice::new(user, len).writer();
     let mut count = 0_u32;
@@ -171,7 +171,7 @@ pub(crate) fn iova_ranges(cmd: &mut Command<'_, bindings::iommu_ioas_iova_ranges
 
 /// Reads ranges, which must not overlap. User space may have a great many.
 fn read_ranges(user: UserPtr, count: u32) -> Result<IntervalTree<()>> {
-    let len = size_of::<bindings::iommu_iova_range>() * count as usize;
+    let len = size_of::<bindings::iommu_iova_range>().saturating_mul(count as usize);
     let mut reader = UserSlice::new(user, len).reader();
     let mut ranges = IntervalTree::new();
 
