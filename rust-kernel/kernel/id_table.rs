@@ -143,8 +143,8 @@ pub unsafe trait RcuPointer: Sized {
 pub struct IdTable<P: RcuPointer> {
     #[pin]
     xa: Opaque<bindings::xarray>,
-    /// Objects are put in through a shared reference, so this is invariant in `P`: what one that
-    /// may be used for a shorter time could bring in must not be found by those who rely on longer.
+    /// Invariant in `P`, as objects are put in through shared references: a table of those that
+    /// live long must not pass for one of those that live shorter.
     _p: PhantomData<UnsafeCell<P>>,
 }
 
