@@ -6,7 +6,7 @@
  * Each test stands for bugs that the C driver once had, or nearly: a sum that
  * wraps, an alignment that does, a shift wider than its type, a count without a
  * bound or with one too many, a page that is none. What is expected is what the
- * C driver of today says.
+ * C driver of today says, also of calls that it has two reasons to refuse.
  */
 #define _GNU_SOURCE
 #include "iommufd_stress.h"
@@ -322,6 +322,345 @@ static bool accessed_areas(int fd, u32 ioas)
 	return ok;
 }
 
+/* ---- two things wrong at once -------------------------------------------- */
+
+/* A value for a field that the call refuses. */
+struct wrong {
+	const char *field;
+	size_t offset, size;
+	u64 value;
+	int expected;
+};
+
+#define WRONG_SIZED(type, name, size, v, error)				\
+	{ #name, offsetof(struct type, name), size, v, -(error) }
+#define WRONG(type, name, v, error)	WRONG_SIZED(type, name, 4, v, error)
+#define WRONG64(type, name, v, error)	WRONG_SIZED(type, name, 8, v, error)
+
+#define NOBODY 0x7fff0000
+#define UNMAPPED_IOVA (MOCK_APERTURE_START + (1UL << 30))
+#define FIXED IOMMU_IOAS_MAP_FIXED_IOVA
+
+/*
+ * For each command, in the order in which they are seen. With two of them the
+ * answer is that to the first. Except where it says so, the call would succeed
+ * without.
+ */
+static const struct wrong map_wrongs[] = {
+	WRONG(iommu_ioas_map, flags, 1 << 20, EOPNOTSUPP),
+	WRONG(iommu_ioas_map, __reserved, 1, EOPNOTSUPP),
+	WRONG64(iommu_ioas_map, iova, UINT64_MAX, EOVERFLOW),
+	WRONG64(iommu_ioas_map, length, UINT64_MAX, EOVERFLOW),
+	WRONG(iommu_ioas_map, flags, FIXED, EINVAL),
+	WRONG(iommu_ioas_map, ioas_id, NOBODY, ENOENT),
+	WRONG64(iommu_ioas_map, user_va, UINT64_MAX, EOVERFLOW),
+	WRONG64(iommu_ioas_map, length, PAGE + 1, EINVAL),
+	WRONG64(iommu_ioas_map, iova, MOCK_APERTURE_START, EEXIST),
+	WRONG64(iommu_ioas_map, user_va, PAGE, EFAULT),
+	{},
+};
+
+static const struct wrong map_file_wrongs[] = {
+	WRONG(iommu_ioas_map_file, flags, 1 << 20, EOPNOTSUPP),
+	WRONG64(iommu_ioas_map_file, iova, UINT64_MAX, EOVERFLOW),
+	WRONG64(iommu_ioas_map_file, length, UINT64_MAX, EOVERFLOW),
+	WRONG(iommu_ioas_map_file, flags, FIXED, EINVAL),
+	WRONG(iommu_ioas_map_file, ioas_id, NOBODY, ENOENT),
+	WRONG64(iommu_ioas_map_file, length, 0, EINVAL),
+	WRONG64(iommu_ioas_map_file, start, LAST_PAGE + 1, EOVERFLOW),
+	WRONG(iommu_ioas_map_file, fd, -1, EBADF),
+	WRONG(iommu_ioas_map_file, fd, 0, EINVAL),
+	WRONG64(iommu_ioas_map_file, length, PAGE + 1, EINVAL),
+	WRONG64(iommu_ioas_map_file, iova, MOCK_APERTURE_START, EEXIST),
+	{},
+};
+
+static const struct wrong copy_wrongs[] = {
+	WRONG(iommu_ioas_copy, flags, 1 << 20, EOPNOTSUPP),
+	WRONG64(iommu_ioas_copy, length, UINT64_MAX, EOVERFLOW),
+	WRONG64(iommu_ioas_copy, src_iova, UINT64_MAX, EOVERFLOW),
+	WRONG64(iommu_ioas_copy, dst_iova, UINT64_MAX, EOVERFLOW),
+	WRONG(iommu_ioas_copy, flags, FIXED, EINVAL),
+	WRONG(iommu_ioas_copy, src_ioas_id, NOBODY, ENOENT),
+	WRONG64(iommu_ioas_copy, length, 0, EINVAL),
+	WRONG64(iommu_ioas_copy, src_iova, UNMAPPED_IOVA, ENOENT),
+	WRONG(iommu_ioas_copy, dst_ioas_id, NOBODY, ENOENT),
+	WRONG64(iommu_ioas_copy, length, PAGE - 1, EINVAL),
+	WRONG64(iommu_ioas_copy, dst_iova, MOCK_APERTURE_START, EEXIST),
+	{},
+};
+
+static const struct wrong unmap_wrongs[] = {
+	WRONG(iommu_ioas_unmap, ioas_id, NOBODY, ENOENT),
+	WRONG64(iommu_ioas_unmap, iova, UINT64_MAX, EOVERFLOW),
+	WRONG64(iommu_ioas_unmap, length, UINT64_MAX, EOVERFLOW),
+	WRONG64(iommu_ioas_unmap, length, 0, EINVAL),
+	WRONG64(iommu_ioas_unmap, iova, UNMAPPED_IOVA, ENOENT),
+	{},
+};
+
+static const struct wrong ranges_wrongs[] = {
+	WRONG(iommu_ioas_iova_ranges, __reserved, 1, EOPNOTSUPP),
+	WRONG(iommu_ioas_iova_ranges, ioas_id, NOBODY, ENOENT),
+	WRONG64(iommu_ioas_iova_ranges, allowed_iovas, PAGE, EFAULT),
+	{},
+};
+
+static const struct wrong option_wrongs[] = {
+	WRONG_SIZED(iommu_option, __reserved, 2, 1, EOPNOTSUPP),
+	WRONG(iommu_option, option_id, 0xffff, EOPNOTSUPP),
+	WRONG(iommu_option, object_id, NOBODY, ENOENT),
+	WRONG_SIZED(iommu_option, op, 2, 0xffff, EOPNOTSUPP),
+	WRONG64(iommu_option, val64, 2, EINVAL),
+	{},
+};
+
+static const struct wrong hwpt_wrongs[] = {
+	WRONG(iommu_hwpt_alloc, __reserved, 1, EOPNOTSUPP),
+	WRONG(iommu_hwpt_alloc, data_len, 8, EINVAL),
+	WRONG(iommu_hwpt_alloc, dev_id, NOBODY, ENOENT),
+	WRONG(iommu_hwpt_alloc, pt_id, NOBODY, EINVAL),
+	WRONG(iommu_hwpt_alloc, flags, 1 << 20, EOPNOTSUPP),
+	WRONG(iommu_hwpt_alloc, flags, IOMMU_HWPT_FAULT_ID_VALID, ENOENT),
+	{},
+};
+
+static const struct wrong nested_wrongs[] = {
+	WRONG(iommu_hwpt_alloc, __reserved, 1, EOPNOTSUPP),
+	WRONG(iommu_hwpt_alloc, data_len, 0, EINVAL),
+	WRONG(iommu_hwpt_alloc, dev_id, NOBODY, ENOENT),
+	WRONG(iommu_hwpt_alloc, pt_id, NOBODY, EINVAL),
+	WRONG(iommu_hwpt_alloc, flags, 1 << 20, EOPNOTSUPP),
+	WRONG(iommu_hwpt_alloc, data_type, 0x7777, EOPNOTSUPP),
+	WRONG64(iommu_hwpt_alloc, data_uptr, PAGE, EFAULT),
+	WRONG(iommu_hwpt_alloc, flags, IOMMU_HWPT_FAULT_ID_VALID, ENOENT),
+	{},
+};
+
+/* The HWPT cannot track anything. */
+static const struct wrong dirty_wrongs[] = {
+	WRONG(iommu_hwpt_get_dirty_bitmap, flags, 1 << 20, EOPNOTSUPP),
+	WRONG(iommu_hwpt_get_dirty_bitmap, __reserved, 1, EOPNOTSUPP),
+	WRONG(iommu_hwpt_get_dirty_bitmap, hwpt_id, NOBODY, ENOENT),
+	WRONG64(iommu_hwpt_get_dirty_bitmap, length, 0, EINVAL),
+	WRONG64(iommu_hwpt_get_dirty_bitmap, iova, LAST_PAGE, EOVERFLOW),
+	WRONG64(iommu_hwpt_get_dirty_bitmap, iova, 1, EINVAL),
+	WRONG64(iommu_hwpt_get_dirty_bitmap, page_size, 0, EINVAL),
+	{},
+};
+
+static const struct wrong invalidate_wrongs[] = {
+	WRONG(iommu_hwpt_invalidate, __reserved, 1, EOPNOTSUPP),
+	WRONG(iommu_hwpt_invalidate, entry_len, 0, EINVAL),
+	WRONG64(iommu_hwpt_invalidate, data_uptr, 0, EINVAL),
+	WRONG(iommu_hwpt_invalidate, hwpt_id, NOBODY, ENOENT),
+	WRONG(iommu_hwpt_invalidate, data_type, 0x7777, EINVAL),
+	WRONG64(iommu_hwpt_invalidate, data_uptr, PAGE, EFAULT),
+	{},
+};
+
+static const struct wrong info_wrongs[] = {
+	WRONG(iommu_hw_info, flags, 1 << 20, EOPNOTSUPP),
+	WRONG_SIZED(iommu_hw_info, __reserved, 1, 1, EOPNOTSUPP),
+	WRONG(iommu_hw_info, dev_id, NOBODY, ENOENT),
+	WRONG64(iommu_hw_info, data_uptr, PAGE, EFAULT),
+	{},
+};
+
+static const struct wrong viommu_wrongs[] = {
+	WRONG(iommu_viommu_alloc, flags, 1, EOPNOTSUPP),
+	WRONG(iommu_viommu_alloc, type, 0, EOPNOTSUPP),
+	WRONG(iommu_viommu_alloc, dev_id, NOBODY, ENOENT),
+	WRONG(iommu_viommu_alloc, type, 0x7777, EOPNOTSUPP),
+	WRONG(iommu_viommu_alloc, hwpt_id, NOBODY, ENOENT),
+	{},
+};
+
+static const struct wrong veventq_wrongs[] = {
+	WRONG(iommu_veventq_alloc, flags, 1, EOPNOTSUPP),
+	WRONG(iommu_veventq_alloc, __reserved, 1, EOPNOTSUPP),
+	WRONG(iommu_veventq_alloc, type, 0, EOPNOTSUPP),
+	WRONG(iommu_veventq_alloc, veventq_depth, 0, EINVAL),
+	WRONG(iommu_veventq_alloc, veventq_depth, UINT32_MAX, EINVAL),
+	WRONG(iommu_veventq_alloc, viommu_id, NOBODY, ENOENT),
+	{},
+};
+
+static const struct wrong queue_wrongs[] = {
+	WRONG(iommu_hw_queue_alloc, flags, 1, EOPNOTSUPP),
+	WRONG(iommu_hw_queue_alloc, type, 0, EOPNOTSUPP),
+	WRONG64(iommu_hw_queue_alloc, length, 0, EINVAL),
+	WRONG64(iommu_hw_queue_alloc, nesting_parent_iova, UINT64_MAX, EOVERFLOW),
+	WRONG(iommu_hw_queue_alloc, viommu_id, NOBODY, ENOENT),
+	WRONG(iommu_hw_queue_alloc, type, 0x7777, EOPNOTSUPP),
+	WRONG64(iommu_hw_queue_alloc, nesting_parent_iova, UNMAPPED_IOVA, ENOENT),
+	WRONG(iommu_hw_queue_alloc, index, 0x7777, EINVAL),
+	{},
+};
+
+static void put_wrong(void *args, const struct wrong *wrong)
+{
+	memcpy(args + wrong->offset, &wrong->value, wrong->size);
+}
+
+static bool order(int fd, unsigned long nr, const void *good, size_t size,
+		  const struct wrong *wrongs, int expected)
+{
+	const struct wrong *first, *second;
+	unsigned char args[128];
+	bool ok = true;
+	char what[96];
+
+	for (first = wrongs; first->field; first++) {
+		for (second = first; second->field; second++) {
+			if (second != first && second->offset == first->offset)
+				continue;
+			memcpy(args, good, size);
+			put_wrong(args, second);
+			put_wrong(args, first);
+			snprintf(what, sizeof(what), "call %lx, %s=%llx, %s=%llx",
+				 nr, first->field, first->value,
+				 second->field, second->value);
+			ok &= is(what, call(fd, nr, args), first->expected);
+		}
+	}
+	memcpy(args, good, size);
+	snprintf(what, sizeof(what), "call %lx", nr);
+	return ok & is(what, call(fd, nr, args), expected);
+}
+
+#define ORDER(fd, nr, good, wrongs, expected)				\
+	order(fd, nr, &(good), sizeof(good), wrongs, expected)
+
+struct ids {
+	u32 ioas, other, device, parent, nested, viommu;
+	int file;
+};
+
+static bool orders(int fd, const struct ids *id)
+{
+	const u32 access = FIXED | IOMMU_IOAS_MAP_READABLE;
+	const u64 iova = MOCK_APERTURE_START;
+	struct iommu_hwpt_selftest config = {};
+	struct iommu_iova_range ranges[8];
+	struct iommu_ioas_map map = {
+		.size = sizeof(map), .flags = access, .ioas_id = id->ioas,
+		.user_va = (uintptr_t)memory, .length = PAGE,
+		.iova = iova + PAGE,
+	};
+	struct iommu_ioas_map_file map_file = {
+		.size = sizeof(map_file), .flags = access, .ioas_id = id->ioas,
+		.fd = id->file, .length = PAGE, .iova = iova + 2 * PAGE,
+	};
+	struct iommu_ioas_copy copy = {
+		.size = sizeof(copy), .flags = access, .dst_ioas_id = id->ioas,
+		.src_ioas_id = id->other, .length = PAGE,
+		.dst_iova = iova + 3 * PAGE, .src_iova = iova,
+	};
+	struct iommu_ioas_unmap unmap = {
+		.size = sizeof(unmap), .ioas_id = id->other, .iova = iova,
+		.length = PAGE,
+	};
+	struct iommu_ioas_iova_ranges iovas = {
+		.size = sizeof(iovas), .ioas_id = id->ioas,
+		.num_iovas = ARRAY_SIZE(ranges),
+		.allowed_iovas = (uintptr_t)ranges,
+	};
+	struct iommu_option option = {
+		.size = sizeof(option), .option_id = IOMMU_OPTION_HUGE_PAGES,
+		.op = IOMMU_OPTION_OP_SET, .object_id = id->ioas, .val64 = 1,
+	};
+	struct iommu_hwpt_alloc hwpt = {
+		.size = sizeof(hwpt), .dev_id = id->device, .pt_id = id->ioas,
+	};
+	struct iommu_hwpt_alloc nest = {
+		.size = sizeof(nest), .dev_id = id->device, .pt_id = id->parent,
+		.data_type = IOMMU_HWPT_DATA_SELFTEST,
+		.data_len = sizeof(config), .data_uptr = (uintptr_t)&config,
+	};
+	struct iommu_hwpt_get_dirty_bitmap dirty = {
+		.size = sizeof(dirty), .hwpt_id = id->parent, .iova = iova,
+		.length = 2 * PAGE, .page_size = PAGE,
+		.data = (uintptr_t)memory,
+	};
+	struct iommu_hwpt_invalidate invalidate = {
+		.size = sizeof(invalidate), .hwpt_id = id->nested,
+		.data_uptr = (uintptr_t)memory,
+		.data_type = IOMMU_HWPT_INVALIDATE_DATA_SELFTEST,
+		.entry_len = sizeof(struct iommu_hwpt_invalidate_selftest),
+		.entry_num = 1,
+	};
+	struct iommu_hw_info info = {
+		.size = sizeof(info), .dev_id = id->device, .data_len = 8,
+		.data_uptr = (uintptr_t)memory,
+	};
+	struct iommu_viommu_alloc vm = {
+		.size = sizeof(vm), .type = IOMMU_VIOMMU_TYPE_SELFTEST,
+		.dev_id = id->device, .hwpt_id = id->parent,
+	};
+	struct iommu_veventq_alloc veventq = {
+		.size = sizeof(veventq), .viommu_id = id->viommu,
+		.type = IOMMU_VEVENTQ_TYPE_SELFTEST, .veventq_depth = 4,
+	};
+	struct iommu_hw_queue_alloc queue = {
+		.size = sizeof(queue), .viommu_id = id->viommu,
+		.type = IOMMU_HW_QUEUE_TYPE_SELFTEST,
+		.nesting_parent_iova = iova, .length = PAGE,
+	};
+
+	return ORDER(fd, IOMMU_IOAS_MAP, map, map_wrongs, 0) &
+	       ORDER(fd, IOMMU_IOAS_MAP_FILE, map_file, map_file_wrongs, 0) &
+	       ORDER(fd, IOMMU_IOAS_COPY, copy, copy_wrongs, 0) &
+	       ORDER(fd, IOMMU_IOAS_UNMAP, unmap, unmap_wrongs, 0) &
+	       ORDER(fd, IOMMU_IOAS_IOVA_RANGES, iovas, ranges_wrongs, 0) &
+	       ORDER(fd, IOMMU_OPTION, option, option_wrongs, 0) &
+	       ORDER(fd, IOMMU_HWPT_ALLOC, hwpt, hwpt_wrongs, 0) &
+	       ORDER(fd, IOMMU_HWPT_ALLOC, nest, nested_wrongs, 0) &
+	       ORDER(fd, IOMMU_HWPT_GET_DIRTY_BITMAP, dirty, dirty_wrongs,
+		     -EOPNOTSUPP) &
+	       ORDER(fd, IOMMU_HWPT_INVALIDATE, invalidate, invalidate_wrongs,
+		     0) &
+	       ORDER(fd, IOMMU_GET_HW_INFO, info, info_wrongs, 0) &
+	       ORDER(fd, IOMMU_VIOMMU_ALLOC, vm, viommu_wrongs, 0) &
+	       ORDER(fd, IOMMU_VEVENTQ_ALLOC, veventq, veventq_wrongs, 0) &
+	       ORDER(fd, IOMMU_HW_QUEUE_ALLOC, queue, queue_wrongs, 0);
+}
+
+/* Of two reasons to refuse a call, user space is told the same one. */
+static bool first_reason(int fd, u32 ioas)
+{
+	struct ids id = { .ioas = ioas };
+	struct mock mock;
+	int pipes[2];
+	bool ok;
+
+	id.file = memfd_create("edges", MFD_CLOEXEC);
+	if (id.file < 0 || ftruncate(id.file, 4 * PAGE))
+		return false;
+	/* A file that cannot be mapped has the number 0. */
+	if (pipe(pipes) || dup2(pipes[0], 0))
+		return false;
+	ok = is("IOAS_ALLOC", do_ioas_alloc(fd, &id.other), 0) &&
+	     is("a device", do_mock_device(fd, ioas, &mock), 0) &&
+	     is("MAP", do_map(fd, ioas, memory, PAGE, MOCK_APERTURE_START),
+		0) &&
+	     is("MAP of the other", do_map(fd, id.other, memory, PAGE,
+					   MOCK_APERTURE_START), 0) &&
+	     is("a parent", do_hwpt_alloc(fd, mock.idev, ioas,
+					  IOMMU_HWPT_ALLOC_NEST_PARENT, 0,
+					  &id.parent), 0) &&
+	     is("a nested HWPT", do_nested_alloc(fd, mock.idev, id.parent,
+						 &id.nested), 0) &&
+	     is("a vIOMMU", do_viommu_alloc(fd, mock.idev, id.parent, NULL,
+					    &id.viommu), 0);
+	id.device = mock.idev;
+	ok = ok && orders(fd, &id);
+	close(pipes[0]);
+	close(pipes[1]);
+	close(id.file);
+	return ok;
+}
+
 static const struct {
 	const char *name;
 	bool (*run)(int fd, u32 ioas);
@@ -334,6 +673,7 @@ static const struct {
 	{ "invalidations", invalidations },
 	{ "device_memory", device_memory },
 	{ "accessed_areas", accessed_areas },
+	{ "first_reason", first_reason },
 };
 
 int main(void)
