@@ -24,6 +24,11 @@ static bool is_vtd(const char *name)
 	return !strncmp(name, "dmar", 4);
 }
 
+static bool is_smmuv3(const char *name)
+{
+	return !strncmp(name, "smmu3.", 6);
+}
+
 /* The kernel's log, for the faults that the IOMMU reports. */
 
 static int kmsg_open(void)
@@ -35,21 +40,42 @@ static int kmsg_open(void)
 	return fd;
 }
 
-/*
- * Wait for a VT-d fault record of a @direction ("Read", "Write") access of our
- * device to the page of @iova. They come by interrupt, after the fact.
- */
-static bool kmsg_has_fault(int fd, const char *direction, u64 iova)
+/* A line of VT-d about a @direction ("Read", "Write") access to the page. */
+static bool is_vtd_fault(const char *line, const char *direction, u64 page)
 {
-	char line[1024], addr[64], access[32], source[32];
-	int tries = 300;
-	ssize_t n;
+	char addr[64], access[32], source[32];
 
 	snprintf(access, sizeof(access), "[DMA %s ", direction);
 	/* With or without the segment in front of it. */
 	snprintf(source, sizeof(source), "%s]", strchr(edu.bdf, ':') + 1);
 	snprintf(addr, sizeof(addr), "fault addr 0x%llx ",
-		 (unsigned long long)(iova & ~(page_size - 1)));
+		 (unsigned long long)page);
+	return strstr(line, access) && strstr(line, source) &&
+	       strstr(line, addr);
+}
+
+/* A line of SMMUv3; it is the next one that tells the direction. */
+static bool is_smmuv3_fault(const char *line, u64 page)
+{
+	const char *iova = strstr(line, " iova: ");
+	char event[64];
+
+	snprintf(event, sizeof(event), "F_TRANSLATION client: %s ", edu.bdf);
+	return iova && strstr(line, event) &&
+	       (strtoull(iova + 7, NULL, 16) & ~(page_size - 1)) == page;
+}
+
+/*
+ * Wait for the IOMMU's record of a @direction access of our device to the page
+ * of @iova. They come by interrupt, after the fact.
+ */
+static bool kmsg_has_fault(int fd, const char *direction, u64 iova)
+{
+	u64 page = iova & ~(page_size - 1);
+	char line[1024];
+	int tries = 300;
+	ssize_t n;
+
 	while (tries) {
 		n = read(fd, line, sizeof(line) - 1);
 		if (n < 0) {
@@ -61,8 +87,8 @@ static bool kmsg_has_fault(int fd, const char *direction, u64 iova)
 			continue;
 		}
 		line[n] = 0;
-		if (strstr(line, access) && strstr(line, source) &&
-		    strstr(line, addr))
+		if (is_vtd_fault(line, direction, page) ||
+		    is_smmuv3_fault(line, page))
 			return true;
 	}
 	return false;
@@ -218,29 +244,36 @@ TEST_F(edu, offsets)
 			   self->mem + cases[i].to, cases[i].count);
 }
 
+/*
+ * Only so many reports are printed in five seconds. If this came at the end of
+ * many faults, wait and try again.
+ */
+static bool is_reported(FIXTURE_DATA(edu) *self, bool store, u64 iova)
+{
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		if (i)
+			sleep(6);
+		if (store ? edu_store(self->bar, iova, 64) :
+			    edu_fetch(self->bar, iova, 64))
+			return false;
+		if (kmsg_has_fault(self->kmsg, store ? "Write" : "Read", iova))
+			return true;
+	}
+	return false;
+}
+
 TEST_F(edu, fault_report)
 {
 	char name[NAME_MAX + 1];
-	bool seen = false;
-	int i;
 
 	/* Other IOMMUs refuse as well, but say so in other words. */
-	if (!find_entry("/sys/class/iommu", is_vtd, name, sizeof(name)))
-		SKIP(return, "not a VT-d");
-	/*
-	 * Only so many reports are printed in five seconds. If this came at
-	 * the end of many faults, wait and try again.
-	 */
-	for (i = 0; i < 5 && !seen; i++) {
-		if (i)
-			sleep(6);
-		ASSERT_EQ(0, edu_store(self->bar, HIGH_IOVA + page_size, 64));
-		seen = kmsg_has_fault(self->kmsg, "Write",
-				      HIGH_IOVA + page_size);
-		ASSERT_EQ(0, edu_fetch(self->bar, LOW_IOVA, 64));
-		seen = kmsg_has_fault(self->kmsg, "Read", LOW_IOVA) && seen;
-	}
-	ASSERT_TRUE(seen);
+	if (!find_entry("/sys/class/iommu", is_vtd, name, sizeof(name)) &&
+	    !find_entry("/sys/class/iommu", is_smmuv3, name, sizeof(name)))
+		SKIP(return, "neither a VT-d nor an SMMUv3");
+	ASSERT_TRUE(is_reported(self, true, HIGH_IOVA + page_size));
+	ASSERT_TRUE(is_reported(self, false, LOW_IOVA));
 }
 
 TEST_F(edu, above_4g)
@@ -641,17 +674,30 @@ TEST_F(edu, destroy_busy)
 
 TEST_F(edu, hw_info)
 {
+	struct iommu_hw_info_arm_smmuv3 smmu = {};
 	struct iommu_hw_info_vtd vtd = {};
 	struct iommu_hw_info cmd = {
 		.size = sizeof(cmd),
 		.dev_id = self->device_id,
-		.data_len = sizeof(vtd),
-		.data_uptr = (uintptr_t)&vtd,
 	};
 	char name[NAME_MAX + 1], path[PATH_MAX], text[64];
 
+	if (find_entry("/sys/class/iommu", is_smmuv3, name, sizeof(name))) {
+		cmd.data_len = sizeof(smmu);
+		cmd.data_uptr = (uintptr_t)&smmu;
+		ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_GET_HW_INFO, &cmd));
+		EXPECT_EQ(IOMMU_HW_INFO_TYPE_ARM_SMMUV3, cmd.out_data_type);
+		EXPECT_EQ(sizeof(smmu), cmd.data_len);
+		/* IDR1.SIDSIZE, and IDR5 for the page size that we run on. */
+		EXPECT_NE(0, smmu.idr[1] & 0x3f);
+		EXPECT_NE(0, smmu.idr[5] & (page_size == 0x1000 ? 0x10 :
+					    page_size == 0x4000 ? 0x20 : 0x40));
+		return;
+	}
 	if (!find_entry("/sys/class/iommu", is_vtd, name, sizeof(name)))
-		SKIP(return, "not a VT-d");
+		SKIP(return, "neither a VT-d nor an SMMUv3");
+	cmd.data_len = sizeof(vtd);
+	cmd.data_uptr = (uintptr_t)&vtd;
 	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_GET_HW_INFO, &cmd));
 	EXPECT_EQ(IOMMU_HW_INFO_TYPE_INTEL_VTD, cmd.out_data_type);
 	EXPECT_EQ(sizeof(vtd), cmd.data_len);
