@@ -12,6 +12,7 @@ stress_part()
 	suite_fuzz "$(scaled 20000)" 1 || part_rc=1
 	suite leaks sh /guest/leaks || part_rc=1
 	# It makes an allocation four times as slow, and upstream's harness gives a test 30 seconds.
+	phase no_kmemleak
 	echo off >/sys/kernel/debug/kmemleak
 	suite_fail_nth || part_rc=1
 	suite unload sh /guest/unload || part_rc=1
