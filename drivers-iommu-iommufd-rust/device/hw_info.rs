@@ -95,8 +95,8 @@ fn capabilities(device: &Device) -> u64 {
     if !dev.can(Capability::PciAts) {
         caps |= PCI_ATS_NOT_SUPPORTED;
     }
-    // IOMMU drivers are to enable PASID when they probe the device, if both sides support it. That of
-    // AMD does so when it attaches a domain that can have PASIDs; user space may ask before.
+    // IOMMU drivers are to enable PASID when they probe the device, if both sides support it. That
+    // of AMD does so when it attaches a domain that can have PASIDs; user space may ask before.
     if dev.max_pasids() != 0 {
         if let Some(control) = dev.pci_pasid_control() {
             // CAST: A negative value is an error.

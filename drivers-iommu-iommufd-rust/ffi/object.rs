@@ -203,8 +203,8 @@ impl<T: Registered> Deref for Unseen<T> {
 
 impl<T: Registered> Drop for Unseen<T> {
     fn drop(&mut self) {
-        // A dependency that outlives the object would point to freed memory: rather leak it. Acquire:
-        // after what was done by those who have put theirs, on whatever thread.
+        // A dependency that outlives the object would point to freed memory: rather leak it.
+        // Acquire: after what was done by those who have put theirs, on whatever thread.
         if !kernel::warn_on!(self.header.users.as_atomic().load(Acquire) != 1) {
             // SAFETY: `self` is being dropped, so this is the last use.
             unsafe { ManuallyDrop::drop(&mut self.0) };
