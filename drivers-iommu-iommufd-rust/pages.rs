@@ -15,9 +15,9 @@
 //!    too;
 //! 3. the source ([`source`]), where it has to be pinned first.
 //!
-//! [`tiers`] knows the holders, [`record`] names the domains among them, [`fill`] and [`drain`]
-//! move PFNs in and out of these, [`account`] pays, [`run`] has the arithmetic of PFNs. Memory of
-//! devices goes its own way, see [`dmabuf`].
+//! [`tiers`] knows the holders, [`record`] names the domains among them, [`reader`] finds PFNs,
+//! [`fill`] and [`drain`] move them in and out of domains, [`account`] pays, [`run`] has the
+//! arithmetic. Memory of devices goes its own way, see [`dmabuf`].
 //!
 //! One principle: giving back never fails. What could need memory to be given back has it from the
 //! start, or does without.
@@ -36,6 +36,7 @@ mod dmabuf;
 mod domain;
 mod drain;
 mod fill;
+mod reader;
 mod record;
 pub(crate) mod run;
 mod source;
@@ -63,6 +64,7 @@ use self::{
         Account,
         Owner, //
     },
+    run::Run,
     source::Source,
     tiers::Tiers, //
 };
@@ -86,8 +88,7 @@ use kernel::{
     sync::{
         Arc,
         Mutex,
-        MutexGuard,
-        SetOnce, //
+        MutexGuard, //
     },
     warn_on, //
 };
@@ -139,6 +140,15 @@ impl core::ops::Deref for NewPages {
     }
 }
 
+/// How many pages have the `len` bytes from `start_byte` (less than a page) on.
+fn page_count(start_byte: usize, len: usize) -> Result<usize> {
+    if len == 0 || len > usize::MAX - PAGE_SIZE {
+        return Err(EINVAL);
+    }
+    // Does not overflow, by the check above.
+    Ok((start_byte + len).div_ceil(PAGE_SIZE))
+}
+
 impl Pages {
     /// Makes pages of the `len` bytes from `start_byte` (less than a page) on.
     fn new(
@@ -149,41 +159,19 @@ impl Pages {
         mode: AccountMode,
         owner: Owner,
     ) -> Result<Arc<Self>> {
-        if len == 0 || len > usize::MAX - PAGE_SIZE {
-            return Err(EINVAL);
-        }
-        // Does not overflow, by the check above.
-        let npages = (start_byte + len).div_ceil(PAGE_SIZE);
-        let inner = |mode, dmabuf| Inner {
+        let inner = Inner {
             tiers: Tiers::new(),
             account: Account::new(mode, owner),
-            dmabuf,
+            dmabuf: None,
         };
+        let pages = pin_init!(Self {
+            source,
+            npages: page_count(start_byte, len)?,
+            writable,
+            inner <- new_mutex!(inner, "iommufd_pages"),
+        }? Error);
 
-        match source {
-            Source::User { .. } | Source::File { .. } => {
-                let inner = inner(mode, None);
-                let pages = pin_init!(Self {
-                    source,
-                    npages,
-                    writable,
-                    inner <- new_mutex!(inner, "iommufd_pages"),
-                });
-                Arc::pin_init(pages, GFP_KERNEL_ACCOUNT)
-            }
-            Source::DmaBuf { .. } => {
-                let state = KBox::new(dmabuf::State::new(), GFP_KERNEL_ACCOUNT)?;
-                let inner = inner(AccountMode::None, Some(state));
-                // The same, but for the lock class.
-                let pages = pin_init!(Self {
-                    source,
-                    npages,
-                    writable,
-                    inner <- new_mutex!(inner, "iommufd_pages_dmabuf"),
-                });
-                Arc::pin_init(pages, GFP_KERNEL_ACCOUNT)
-            }
-        }
+        Arc::pin_init(pages, GFP_KERNEL_ACCOUNT)
     }
 
     /// Makes pages of memory of the current process, and tells which byte of them is the first of
@@ -231,41 +219,27 @@ impl Pages {
         writable: bool,
         mode: AccountMode,
     ) -> Result<(NewPages, usize)> {
-        let last = start
+        start
             .checked_add(len.checked_sub(1).ok_or(EINVAL)?)
             .ok_or(EOVERFLOW)?;
         let start_byte = start % PAGE_SIZE;
-        let mode = mode_for_current(mode);
 
-        let pages = match DmaBuf::get(fd) {
-            Ok(buf) => {
-                // C counts the pages of a run in 32 bits; what it refuses is refused here.
-                if buf.size() <= last || len / PAGE_SIZE >= u32::MAX as usize {
-                    return Err(EINVAL);
-                }
-                let source = Source::DmaBuf {
-                    attachment: KBox::new(SetOnce::new(), GFP_KERNEL_ACCOUNT)?,
-                    start: start & PAGE_MASK,
-                };
-                let owner = Owner::current()?;
-                let pages = Self::new(source, start_byte, len, writable, mode, owner)?;
+        if let Ok(buf) = DmaBuf::get(fd) {
+            let pages = Self::from_dmabuf(buf, start, len, writable)?;
+            return Ok((NewPages(pages), start_byte));
+        }
 
-                buf.attach(&pages)?;
-                pages
-            }
-            Err(_) => {
-                let file = pin::file(fd)?;
-                // Another kind could not be pinned, but keep the context alive: by being its file.
-                if !is_memory_file(&file) {
-                    return Err(EINVAL);
-                }
-                let source = Source::File {
-                    file,
-                    start: start & PAGE_MASK,
-                };
-                Self::new(source, start_byte, len, writable, mode, Owner::current()?)?
-            }
+        let file = pin::file(fd)?;
+        // Another kind could not be pinned, but keep the context alive: by being its file.
+        if !is_memory_file(&file) {
+            return Err(EINVAL);
+        }
+        let source = Source::File {
+            file,
+            start: start & PAGE_MASK,
         };
+        let mode = mode_for_current(mode);
+        let pages = Self::new(source, start_byte, len, writable, mode, Owner::current()?)?;
         Ok((NewPages(pages), start_byte))
     }
 
@@ -316,6 +290,28 @@ impl Pages {
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
+    }
+}
+
+impl Inner {
+    /// Unpins those pages of a run, the first of which is `index`, that nobody holds.
+    #[inline]
+    pub(super) fn unpin_unheld(&mut self, dirty: bool, index: usize, run: Run) {
+        if self.tiers.is_empty() {
+            pin::unpin(run, dirty);
+            self.account.unpinned(run.len);
+            return;
+        }
+
+        let Self { tiers, account, .. } = self;
+        let range = PageRange {
+            first: index,
+            last: index + run.len - 1,
+        };
+        tiers.for_each_unheld(range, |unheld| {
+            pin::unpin(run.part(unheld.first - index, unheld.len()), dirty);
+            account.unpinned(unheld.len());
+        });
     }
 }
 

@@ -7,8 +7,9 @@
 //! done; or has bytes *copied* once. Ranges of different accesses overlap at will, and the same
 //! range can be pinned many times, which is counted.
 //!
-//! An [`Access`] has the PFNs of its whole range in memory, so that unpinning needs no memory and
-//! asks nobody, and so that it can tell them to others.
+//! What is pinned is an [`Access`], one of the [holders](super::tiers): it has the PFNs of its whole
+//! range in memory, so that unpinning needs no memory and asks nobody, and so that it can tell them
+//! to others.
 //!
 //! Copying looks for the cheapest way: through the mapping of user space, if it is that of the
 //! current process or a kernel thread may borrow it; one page that is pinned for a moment; else the
@@ -18,18 +19,23 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    reader::{
+        Reader,
+        Sink, //
+    },
     run::{
         Run,
         RunList, //
     },
     source::{
         Few,
-        Reader,
         Room,
-        Sink,
         Source, //
     },
-    tiers::Holder,
+    tiers::{
+        Access,
+        Holder, //
+    },
     Inner,
     Pages, //
 };
@@ -70,31 +76,6 @@ use kernel::{
     },
     warn_on, //
 };
-
-/// A range of indexes that the kernel has pinned for itself. The interval of its node is that of
-/// `runs`.
-pub(super) struct Access {
-    /// How often.
-    users: usize,
-    /// The PFNs.
-    runs: RunList,
-}
-
-impl Access {
-    /// An access without pages.
-    #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
-    pub(super) fn for_test(first: usize) -> Self {
-        Self {
-            users: 1,
-            runs: RunList::new(first),
-        }
-    }
-
-    #[inline]
-    pub(super) fn runs(&self) -> &RunList {
-        &self.runs
-    }
-}
 
 /// Bytes to be copied.
 pub(crate) enum RwBuf<'a> {
@@ -317,7 +298,10 @@ impl Pages {
         if write && !self.writable {
             return Err(EPERM);
         }
-        if self.is_dmabuf() || out.len() != range.len() {
+        if out.len() != range.len() {
+            return Err(EINVAL);
+        }
+        if self.is_dmabuf() {
             return Err(EINVAL);
         }
 
@@ -540,7 +524,7 @@ mod tests {
     fn pfns(pages: &Pages, range: PageRange) -> Result<KVec<usize>> {
         let mut inner = pages.lock();
         let mut entry = inner.find_access(range).ok_or(ENOENT)?;
-        let runs = entry.value_mut().runs();
+        let runs = &entry.value_mut().runs;
         let mut pfns = KVec::with_capacity(range.len(), GFP_KERNEL)?;
 
         assert_eq!(runs.range(), Some(range));

@@ -18,27 +18,39 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    account::{
+        Account,
+        Owner, //
+    },
     fill::map_in_all,
-    Inner, //
-};
-#[cfg(CONFIG_DMA_SHARED_BUFFER)]
-use super::{
+    page_count,
     source::Source,
+    tiers::Tiers,
+    Inner,
     Pages, //
 };
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
 use crate::ffi::dmabuf::Attachment;
 use crate::{
+    context::AccountMode,
     ffi::{
+        dmabuf::DmaBuf,
         domain::PagingDomain,
         test::should_fail, //
     },
     mapping::Mapping, //
 };
 use kernel::{
-    page::PAGE_SIZE,
+    new_mutex,
+    page::{
+        PAGE_MASK,
+        PAGE_SIZE, //
+    },
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        SetOnce, //
+    },
     warn_on, //
 };
 
@@ -147,6 +159,45 @@ impl Inner {
             }
             !found
         });
+    }
+}
+
+impl Pages {
+    /// Makes pages of the `len` bytes from byte `start` of a dma-buf on, and attaches them to it.
+    /// There are so many bytes after `start`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_fd`].
+    pub(super) fn from_dmabuf(
+        buf: DmaBuf,
+        start: usize,
+        len: usize,
+        writable: bool,
+    ) -> Result<Arc<Self>> {
+        // C counts the pages of a run in 32 bits; what it refuses is refused here.
+        if buf.size().saturating_sub(start) < len || len / PAGE_SIZE >= u32::MAX as usize {
+            return Err(EINVAL);
+        }
+        let source = Source::DmaBuf {
+            attachment: KBox::new(SetOnce::new(), GFP_KERNEL_ACCOUNT)?,
+            start: start & PAGE_MASK,
+        };
+        let inner = Inner {
+            tiers: Tiers::new(),
+            account: Account::new(AccountMode::None, Owner::current()?),
+            dmabuf: Some(KBox::new(State::new(), GFP_KERNEL_ACCOUNT)?),
+        };
+        let pages = pin_init!(Self {
+            source,
+            npages: page_count(start % PAGE_SIZE, len)?,
+            writable,
+            inner <- new_mutex!(inner, "iommufd_pages_dmabuf"),
+        }? Error);
+        let pages = Arc::pin_init(pages, GFP_KERNEL_ACCOUNT)?;
+
+        buf.attach(&pages)?;
+        Ok(pages)
     }
 }
 

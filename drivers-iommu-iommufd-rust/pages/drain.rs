@@ -18,10 +18,7 @@ use super::{
         pages_of,
         pfns_of, //
     },
-    run::{
-        Run,
-        RunList, //
-    },
+    run::RunList,
     Inner, //
 };
 use crate::{
@@ -47,26 +44,6 @@ use kernel::{
 const UNMAP_PAGES: usize = 1 << (30 - PAGE_SHIFT);
 
 impl Inner {
-    /// Unpins those pages of a run, the first of which is `index`, that nobody holds.
-    #[inline]
-    pub(super) fn unpin_unheld(&mut self, dirty: bool, index: usize, run: Run) {
-        if self.tiers.is_empty() {
-            pin::unpin(run, dirty);
-            self.account.unpinned(run.len);
-            return;
-        }
-
-        let Self { tiers, account, .. } = self;
-        let range = PageRange {
-            first: index,
-            last: index + run.len - 1,
-        };
-        tiers.for_each_unheld(range, |unheld| {
-            pin::unpin(run.part(unheld.first - index, unheld.len()), dirty);
-            account.unpinned(unheld.len());
-        });
-    }
-
     /// Unmaps the front part `range` of a mapping from `domain`, and unpins the pages that nobody
     /// holds any more. `range` ends where a run ends. Never fails, works without memory.
     ///

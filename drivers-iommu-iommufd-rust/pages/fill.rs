@@ -6,7 +6,7 @@
 //! used, and so it has to be unmapped as a whole; an unmap ends where a run ends. What is mapped by
 //! several calls is synced by one.
 //!
-//! Large areas are [read](super::source::Reader) and mapped piece by piece under the mutex of the
+//! Large areas are [read](super::reader) and mapped piece by piece under the mutex of the
 //! pages. For few pages the work around that costs more than the pages: [`Few`] are pinned by one
 //! call, before any lock of the areas is taken, and mapped by [`Inner::map_few`].
 //!
@@ -14,15 +14,17 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    reader::{
+        Reader,
+        Sink, //
+    },
     run::{
         Run,
         RunList, //
     },
     source::{
         Few,
-        Reader,
         Room,
-        Sink,
         Source, //
     },
     Inner, //

@@ -2,30 +2,21 @@
 
 //! Where PFNs come from.
 //!
-//! Actors: a [`Source`] is what was mapped: user memory, a memory file or a dma-buf. A [`Reader`]
-//! walks a range of indexes and tells their PFNs, from whoever holds an index already, else by
-//! pinning it at the source. It takes as many pages from the source at a time as it has memory for,
-//! and holds pins of its own only for pages that it has not yet handed out.
+//! Actors: a [`Source`] is what was mapped: user memory, a memory file or a dma-buf. It is mostly
+//! [read](super::reader) under the mutex of the pages. [`Few`] pages of the current process are
+//! pinned by one call instead, before that mutex is taken and before it is known what becomes of
+//! them.
 //!
-//! Locks: a reader is used under the mutex of its pages. It takes the `mmap` lock of the source's
-//! process, and may keep it between calls.
+//! Locks: pinning takes the `mmap` lock of the source's process.
 #![forbid(unsafe_code)]
 
 use super::{
-    record::{
-        pages_of,
-        pfns_of, //
-    },
     run::Run,
-    tiers::Holder,
     Inner, //
 };
 use crate::{
     ffi::{
         dmabuf::Attachment,
-        domain::PhysRuns,
-        pin,
-        task::is_being_killed,
         test::{
             memory_limit,
             should_fail, //
@@ -38,12 +29,10 @@ use kernel::{
     alloc::Flags,
     fs::File,
     mm::{
-        folio::FolioQueue,
         gup::{
             PinFlags,
             PinQueue,
-            PinRoom,
-            RemoteMm, //
+            PinRoom, //
         },
         Mm, //
     },
@@ -52,8 +41,7 @@ use kernel::{
     sync::{
         aref::ARef,
         SetOnce, //
-    },
-    warn_on, //
+    }, //
 };
 
 /// What was mapped. Everything in the pages room that depends on it matches all of these.
@@ -91,10 +79,10 @@ const ROOM: usize = 32;
 pub(crate) const FEW: usize = 512;
 
 /// Ranges of this size may be huge pages: 2 MiB.
-const HUGETLB_PAGES: usize = (2 << 20) / PAGE_SIZE;
+pub(super) const HUGETLB_PAGES: usize = (2 << 20) / PAGE_SIZE;
 
-/// Memory on the stack for a [`Reader`], or [`Few`] pages.
-pub(crate) struct Room(PinRoom<ROOM>);
+/// Memory on the stack for a [`Reader`](super::reader::Reader), or [`Few`] pages.
+pub(crate) struct Room(pub(super) PinRoom<ROOM>);
 
 impl Room {
     #[inline]
@@ -121,7 +109,7 @@ impl<'a> Few<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Reader::read_to`].
+    /// As [`Reader::read_to`](super::reader::Reader::read_to).
     #[inline(always)]
     pub(super) fn pin(&mut self, source: &Source, range: PageRange) -> Result<bool> {
         let Source::User {
@@ -220,13 +208,13 @@ impl Inner {
 
 /// Whether this is the memory of the current task, for which there is a faster way to pin it.
 #[inline]
-fn is_current(mm: &Mm) -> bool {
+pub(super) fn is_current(mm: &Mm) -> bool {
     current!().mm().is_some_and(|own| core::ptr::eq(&**own, mm))
 }
 
 /// How to pin user memory.
 #[inline]
-fn pin_flags(writable: bool) -> PinFlags {
+pub(super) fn pin_flags(writable: bool) -> PinFlags {
     if writable {
         PinFlags::LONGTERM.with(PinFlags::WRITE)
     } else {
@@ -234,77 +222,13 @@ fn pin_flags(writable: bool) -> PinFlags {
     }
 }
 
-/// Takes the runs that a [`Reader`] reads.
-///
-/// Where memory is fragmented, that is each page: let both functions be inlined.
-pub(super) trait Sink {
-    /// Takes a run that nobody held, and its pins. They are the sink's even if this fails.
-    fn push(&mut self, run: Run) -> Result;
-
-    /// Takes a run that somebody holds, who has its pins.
-    #[inline(always)]
-    fn push_held(&mut self, run: Run) -> Result {
-        self.push(run)
-    }
-}
-
-impl<F: FnMut(Run) -> Result> Sink for F {
-    #[inline]
-    fn push(&mut self, run: Run) -> Result {
-        self(run)
-    }
-}
-
-/// Walks a range of indexes and tells their PFNs.
-pub(super) struct Reader<'a> {
-    feed: Feed<'a>,
-    /// The next index. What is in the queue of the feed, if anything, begins there.
-    index: usize,
-    /// The last index.
-    last: usize,
-    /// Nobody holds the indexes from `index` to the one before this.
-    unheld_end: usize,
-    /// What was read back from a domain.
-    read: PhysRuns,
-}
-
-/// Pins pages at the source.
-enum Feed<'a> {
-    User(UserFeed<'a>),
-    File(FileFeed<'a>),
-}
-
-struct UserFeed<'a> {
-    mm: &'a Mm,
-    start: usize,
-    flags: PinFlags,
-    queue: PinQueue<'a>,
-    from: From,
-    /// Whether all pages so far were of hugetlbfs.
-    hugetlb: bool,
-}
-
-/// Whose memory user memory is.
-enum From {
-    /// Not known yet.
-    Unknown,
-    /// That of the current task.
-    Current,
-    /// That of somebody else.
-    Remote(RemoteMm),
-}
-
-struct FileFeed<'a> {
-    file: &'a File,
-    first_page: usize,
-    queue: FolioQueue<'a>,
-    ready: bool,
-}
-
 /// Gives `reserve` as much temporary memory for `count` pointers as there is, within limits. Little
 /// memory makes things slow, not impossible.
 #[inline]
-fn reserve_temporary(count: usize, mut reserve: impl FnMut(usize, Flags) -> Result) -> Result {
+pub(super) fn reserve_temporary(
+    count: usize,
+    mut reserve: impl FnMut(usize, Flags) -> Result,
+) -> Result {
     const POINTER: usize = size_of::<*const ()>();
 
     if should_fail() {
@@ -321,247 +245,4 @@ fn reserve_temporary(count: usize, mut reserve: impl FnMut(usize, Flags) -> Resu
         return Ok(());
     }
     reserve(least, GFP_KERNEL)
-}
-
-impl UserFeed<'_> {
-    /// Pins pages from `index` on, at most `pages` of them. Returns how many.
-    fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
-        if let From::Unknown = self.from {
-            let queue = &mut self.queue;
-            reserve_temporary(pages, |n, gfp| queue.reserve(n, gfp))?;
-
-            // Most often, those who map memory also have it.
-            self.from = if is_current(self.mm) {
-                From::Current
-            } else {
-                From::Remote(RemoteMm::new(self.mm).ok_or(EFAULT)?)
-            };
-        }
-        if should_fail() {
-            return Err(EFAULT);
-        }
-
-        // Pages of hugetlbfs are pinned by the folio. To try costs a call if they are not.
-        let most = if self.hugetlb { 1 } else { pages };
-        // An address that is none makes the pinning fail.
-        let addr = self.start.wrapping_add(index.wrapping_mul(PAGE_SIZE));
-        let mut pinned = match &mut self.from {
-            From::Remote(mm) => self.queue.pin_remote(mm, addr, most, self.flags)?,
-            _ => self.queue.pin_current(addr, most, self.flags)?,
-        };
-
-        if self.hugetlb {
-            let more = self.queue.extend_hugetlb(pages - 1);
-            self.hugetlb = more != 0;
-            pinned += more;
-        }
-        Ok(pinned)
-    }
-
-    /// Gives all that is pinned to `sink`, until that fails.
-    #[inline]
-    fn give_all(&mut self, sink: &mut impl Sink) -> Result {
-        while let Some(run) = self.queue.next_run() {
-            sink.push(pin::store(run))?;
-        }
-        Ok(())
-    }
-}
-
-impl FileFeed<'_> {
-    /// As [`UserFeed::pin`].
-    fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
-        if !self.ready {
-            let queue = &mut self.queue;
-            reserve_temporary(pages, |n, gfp| queue.reserve(n, gfp))?;
-            self.ready = true;
-        }
-        if should_fail() {
-            return Err(EFAULT);
-        }
-
-        // The file may have no pages yet. Pinning user memory asks this itself.
-        if is_being_killed() {
-            return Err(EINTR);
-        }
-        let first = self.first_page.checked_add(index).ok_or(EINVAL)?;
-        self.queue.pin(self.file, first, pages)
-    }
-
-    /// As [`UserFeed::give_all`].
-    #[inline]
-    fn give_all(&mut self, sink: &mut impl Sink) -> Result {
-        while let Some(run) = self.queue.next_run()? {
-            sink.push(pin::store(run))?;
-        }
-        Ok(())
-    }
-}
-
-impl Feed<'_> {
-    fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
-        match self {
-            Feed::User(feed) => feed.pin(index, pages),
-            Feed::File(feed) => feed.pin(index, pages),
-        }
-    }
-
-    /// How many pages are pinned and not taken yet.
-    #[inline]
-    fn len(&self) -> usize {
-        match self {
-            Feed::User(feed) => feed.queue.len(),
-            Feed::File(feed) => feed.queue.len(),
-        }
-    }
-
-    fn clear(&mut self) {
-        match self {
-            Feed::User(feed) => feed.queue.clear(),
-            Feed::File(feed) => feed.queue.clear(),
-        }
-    }
-}
-
-impl<'a> Reader<'a> {
-    /// Prepares to read `range`.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, and `EINVAL` for a dma-buf: its PFNs are read from nowhere, they are known.
-    pub(super) fn new(source: &'a Source, range: PageRange, room: &'a mut Room) -> Result<Self> {
-        let feed = match source {
-            Source::User {
-                mm,
-                start,
-                writable,
-            } => Feed::User(UserFeed {
-                mm,
-                start: *start,
-                flags: pin_flags(*writable),
-                queue: PinQueue::new(&mut room.0),
-                from: From::Unknown,
-                hugetlb: range.len() >= HUGETLB_PAGES,
-            }),
-            Source::File { file, start } => Feed::File(FileFeed {
-                file,
-                first_page: start / PAGE_SIZE,
-                queue: FolioQueue::new(&mut room.0),
-                ready: false,
-            }),
-            Source::DmaBuf { .. } => {
-                warn_on!(true);
-                return Err(EINVAL);
-            }
-        };
-        // In C, there is an allocation here.
-        if should_fail() {
-            return Err(ENOMEM);
-        }
-
-        Ok(Self {
-            feed,
-            index: range.first,
-            last: range.last,
-            unheld_end: 0,
-            read: PhysRuns::new(),
-        })
-    }
-
-    /// Gives all runs to `sink`, until that fails.
-    ///
-    /// They are in order. Runs need not be as long as possible.
-    ///
-    /// # Errors
-    ///
-    /// What the sink returns, and what pinning says: `EFAULT`, `ENOMEM`, `EINVAL` and others.
-    #[inline]
-    pub(super) fn read_to(&mut self, inner: &mut Inner, sink: &mut impl Sink) -> Result {
-        while self.index <= self.last {
-            // A new area is mostly held by nobody from start to end: that is asked once.
-            if self.index >= self.unheld_end {
-                self.give_held(inner, sink)?;
-            }
-            if self.index >= self.unheld_end {
-                continue;
-            }
-            // After an error it is of no interest how far this came.
-            self.index += self.fill_queue(inner)?;
-            match &mut self.feed {
-                Feed::User(feed) => feed.give_all(sink)?,
-                Feed::File(feed) => feed.give_all(sink)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives the runs to `sink` that somebody holds, up to the first index that nobody does, or
-    /// finds out how many nobody does.
-    fn give_held(&mut self, inner: &Inner, sink: &mut impl Sink) -> Result {
-        while self.index <= self.last {
-            let rest = PageRange {
-                first: self.index,
-                last: self.last,
-            };
-            let (holder, last) = inner.tiers.holder(rest);
-            let span = PageRange { last, ..rest };
-
-            if let Some(runs) = holder.known() {
-                for (_, run) in runs.iter_range(span) {
-                    sink.push_held(run)?;
-                }
-                self.index = last + 1;
-            } else if let Holder::Domain(record) = holder {
-                let read = record.read_back(span, &mut self.read);
-                // What is mapped is there.
-                if warn_on!(read.is_empty()) {
-                    return Err(EFAULT);
-                }
-                for run in read.iter().map(pfns_of) {
-                    sink.push_held(run)?;
-                }
-                self.index += pages_of(read);
-            } else {
-                self.unheld_end = last + 1;
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Pins what comes next at the source, as much as there is room for, and tells how much that
-    /// is. Nobody holds it, and the queue of the feed is empty.
-    fn fill_queue(&mut self, inner: &mut Inner) -> Result<usize> {
-        let pinned = self.feed.pin(self.index, self.unheld_end - self.index)?;
-
-        if warn_on!(pinned == 0) {
-            return Err(EFAULT);
-        }
-        inner.account.pinned(pinned);
-        Ok(pinned)
-    }
-
-    /// Makes the charge match what is pinned, at the end of a successful operation.
-    ///
-    /// # Errors
-    ///
-    /// As [`Account::settle`](super::account::Account::settle).
-    pub(super) fn settle(&mut self, inner: &mut Inner) -> Result {
-        let remote = match &mut self.feed {
-            Feed::User(UserFeed {
-                from: From::Remote(mm),
-                ..
-            }) => Some(mm),
-            _ => None,
-        };
-
-        inner.account.settle(remote)
-    }
-
-    /// Gives up what was pinned and not handed out, and the locks. To be called at the end of every
-    /// operation, before others are undone.
-    pub(super) fn finish(mut self, inner: &mut Inner) {
-        inner.account.unpinned(self.feed.len());
-        self.feed.clear();
-    }
 }

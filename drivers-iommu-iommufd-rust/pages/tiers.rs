@@ -11,7 +11,6 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    access::Access,
     record::{
         Record,
         Stored, //
@@ -34,6 +33,15 @@ pub(super) struct Tiers {
     pub(super) accesses: IntervalTree<Access>,
     /// Areas that are mapped in a domain at least.
     pub(super) stored: Stored,
+}
+
+/// A range of indexes that the kernel has pinned for itself, see [`access`](super::access). It is
+/// that of `runs`, and the interval of the node.
+pub(super) struct Access {
+    /// How often it was pinned.
+    pub(super) users: usize,
+    /// The PFNs.
+    pub(super) runs: RunList,
 }
 
 /// Who holds an index.
@@ -93,7 +101,7 @@ impl Tiers {
 
         if let Some(node) = self.accesses.first(range.first, last) {
             match before(node.start(), range.first) {
-                None => return (Holder::Access(node.value().runs()), last.min(node.last())),
+                None => return (Holder::Access(&node.value().runs), last.min(node.last())),
                 Some(hole_last) => last = hole_last,
             }
         }
@@ -163,7 +171,11 @@ mod tests {
         for _ in 0..count {
             let first = random.below(INDEXES);
             let last = (first + random.below(6)).min(INDEXES - 1);
-            let node = Node::new(first, last, Access::for_test(first), GFP_KERNEL)?;
+            let access = Access {
+                users: 1,
+                runs: RunList::new(first),
+            };
+            let node = Node::new(first, last, access, GFP_KERNEL)?;
 
             tiers.accesses.insert(node);
             held.iter_mut()
