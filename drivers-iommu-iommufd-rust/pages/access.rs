@@ -7,9 +7,9 @@
 //! done; or has bytes *copied* once. Ranges of different accesses overlap at will, and the same
 //! range can be pinned many times, which is counted.
 //!
-//! What is pinned is an [`Access`], one of the [holders](super::tiers): it has the PFNs of its whole
-//! range in memory, so that unpinning needs no memory and asks nobody, and so that it can tell them
-//! to others.
+//! What is pinned is an [`Access`], one of the [holders](super::tiers): it has the PFNs of its
+//! whole range in memory, so that unpinning needs no memory and asks nobody, and so that it can
+//! tell them to others.
 //!
 //! Copying looks for the cheapest way: through the mapping of user space, if it is that of the
 //! current process or a kernel thread may borrow it; one page that is pinned for a moment; else the

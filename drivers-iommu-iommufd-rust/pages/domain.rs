@@ -65,7 +65,7 @@ impl Inner {
         check_runs(mapping, &storage, runs.as_ref());
 
         let record = Record::new(mapping, storage, runs);
-        self.tiers.stored.insert(slot, record);
+        self.tiers.records.insert(slot, record);
     }
 }
 
@@ -145,7 +145,7 @@ impl Pages {
         self.inner.try_lock().is_some_and(|inner| {
             inner
                 .tiers
-                .stored
+                .records
                 .of(mapping, is_ours)
                 .is_some_and(|record| record.known().is_some())
         })
@@ -163,8 +163,8 @@ impl Pages {
         if let Some(run) = tiers.only_run_of(mapping, is_ours) {
             pin::unpin(run, self.writable);
             account.unpinned(run.len);
-            tiers.stored.forget_own();
-        } else if let Some((_slot, record)) = tiers.stored.remove(mapping, is_ours) {
+            tiers.records.forget_own();
+        } else if let Some((_slot, record)) = tiers.records.remove(mapping, is_ours) {
             // Mostly somebody else holds all or nothing of it.
             if tiers.hold_all(mapping.pages()) {
                 return;
@@ -183,7 +183,7 @@ impl Pages {
     pub(crate) fn unfill(&self, mapping: &Mapping, domains: &[Arc<PagingDomain>]) {
         let mut inner = self.lock();
         let is_ours = |domain: &PagingDomain| is_in(domains, domain);
-        let Some((_slot, record)) = inner.tiers.stored.remove(mapping, is_ours) else {
+        let Some((_slot, record)) = inner.tiers.records.remove(mapping, is_ours) else {
             return;
         };
         let storage = &record.storage;
@@ -253,7 +253,7 @@ impl Pages {
         let is_ours = |other: &PagingDomain| other.ptr_eq(domain);
 
         let Some(successor) = successor else {
-            let Some((free, record)) = inner.tiers.stored.remove(mapping, is_ours) else {
+            let Some((free, record)) = inner.tiers.records.remove(mapping, is_ours) else {
                 return;
             };
             let storage = &record.storage;
@@ -270,7 +270,7 @@ impl Pages {
             return;
         };
 
-        inner.tiers.stored.move_to(mapping, is_ours, successor);
+        inner.tiers.records.move_to(mapping, is_ours, successor);
         match &self.source {
             Source::User { .. } | Source::File { .. } => domain.unmap(mapping.iova),
             Source::DmaBuf { .. } => inner.unmap_dmabuf(mapping, is_ours),
@@ -291,7 +291,7 @@ impl Pages {
     ) {
         let mut inner = self.lock();
         let is_ours = |domain: &PagingDomain| is_in(domains, domain);
-        let Some((slot, record)) = inner.tiers.stored.remove(mapping, is_ours) else {
+        let Some((slot, record)) = inner.tiers.records.remove(mapping, is_ours) else {
             return;
         };
 
@@ -327,7 +327,7 @@ impl Pages {
         }
         let domain = inner
             .tiers
-            .stored
+            .records
             .of(mapping, |domain| is_in(domains, domain))
             .map(|record| &record.storage)
             .filter(|domain| usable(domain))

@@ -2,13 +2,15 @@
 
 //! How PFNs get into domains.
 //!
-//! *Cuts*: each run of contiguous PFNs of an area is mapped as a whole, so that large pages are
-//! used, and so it has to be unmapped as a whole; an unmap ends where a run ends. What is mapped by
-//! several calls is synced by one.
+//! Actors: a [`Mapper`] maps the runs of an area one after the other, in all of its domains. They
+//! come from a [`Reader`], under the mutex of the pages, by way of a [`Joiner`] that makes them as
+//! long as they get. For few pages the work around that costs more than the pages: [`Few`] are
+//! pinned by one call, before any lock of the areas is taken, and mapped by [`Inner::map_few`]. A
+//! [`Collector`] keeps the runs for the record of the area, as long as they are worth their memory.
 //!
-//! Large areas are [read](super::reader) and mapped piece by piece under the mutex of the
-//! pages. For few pages the work around that costs more than the pages: [`Few`] are pinned by one
-//! call, before any lock of the areas is taken, and mapped by [`Inner::map_few`].
+//! A run is mapped as a whole, so that the domain can use large pages. Hence an unmap of a part of
+//! an area has to end where a run ends: it would take all of a large page. What is mapped by
+//! several calls is synced by one.
 //!
 //! Locks: see [`super::domain`].
 #![forbid(unsafe_code)]

@@ -2,11 +2,11 @@
 
 //! The records of the domain tier: which areas are mapped, and where their PFNs are.
 //!
-//! Actors: a [`Record`] says that an area is mapped in domains. [`Stored`] has all of those of one
-//! array of pages. The memory of a record is its [`Slot`], which the area has while it is in no
-//! domain, so that nothing can fail when it is to be recorded. The first area that pages are made
-//! for is nearly always the only one: its record has a place in the pages themselves, and costs
-//! neither an allocation nor a tree.
+//! Actors: a [`Record`] says that an area is mapped in domains. [`Records`] has all of those of
+//! one array of pages. The memory for a record is a [`Slot`]: the area has it while it is in no
+//! domain, and lends it for the record while it is in one, so that nothing can fail then. The
+//! first area that pages are made for is nearly always the only one: its record has a place in the
+//! pages themselves, and costs neither an allocation nor a tree.
 //!
 //! Locks: all of it is protected by the mutex of the pages.
 #![forbid(unsafe_code)]
@@ -141,12 +141,12 @@ pub(super) struct Found<'a> {
 }
 
 /// The records of some pages. They overlap if an IOAS shows pages twice, or several IOASes do.
-pub(super) struct Stored {
+pub(super) struct Records {
     own: Option<Record>,
     others: IntervalTree<Option<Record>>,
 }
 
-impl Stored {
+impl Records {
     #[inline]
     pub(super) const fn new() -> Self {
         Self {
@@ -416,7 +416,7 @@ mod tests {
         let mut random = Random::new(8);
 
         for _ in 0..50 {
-            let mut stored = Stored::new();
+            let mut records = Records::new();
             let mut model: KVec<Mapping> = KVec::new();
             let mut own = Some(Slot::own());
 
@@ -425,7 +425,7 @@ mod tests {
                     let gone = model
                         .remove(random.below(model.len()))
                         .map_err(|_| EINVAL)?;
-                    let (slot, record) = stored.remove(&gone, |_| true).ok_or(ENOENT)?;
+                    let (slot, record) = records.remove(&gone, |_| true).ok_or(ENOENT)?;
 
                     assert!(record.mapping == gone);
                     if let Place::Own = slot.0 {
@@ -447,32 +447,32 @@ mod tests {
                     };
                     let record = Record::new(&new, domain.clone(), None);
 
-                    stored.insert(slot, record);
+                    records.insert(slot, record);
                     model.push(new, GFP_KERNEL)?;
                 }
 
-                assert_eq!(stored.is_empty(), model.is_empty());
+                assert_eq!(records.is_empty(), model.is_empty());
                 for m in &model {
-                    assert!(stored
+                    assert!(records
                         .of(m, |_| true)
                         .is_some_and(|found| found.mapping == *m));
-                    assert!(stored.of(m, |_| false).is_none());
+                    assert!(records.of(m, |_| false).is_none());
                 }
                 let (a, b) = (random.below(50), random.below(50));
                 let (first, last) = (a.min(b), a.max(b));
                 let hits = model
                     .iter()
                     .filter(|m| m.pages().first <= last && first <= m.pages().last);
-                let found = stored.first(first, last);
+                let found = records.first(first, last);
                 assert_eq!(
                     found.map(|found| found.pages.first),
                     hits.map(|m| m.pages().first).min()
                 );
             }
             for m in &model {
-                assert!(stored.remove(m, |_| true).is_some());
+                assert!(records.remove(m, |_| true).is_some());
             }
-            assert!(stored.is_empty());
+            assert!(records.is_empty());
         }
         Ok(())
     }

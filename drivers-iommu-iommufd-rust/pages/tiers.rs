@@ -3,9 +3,10 @@
 //! Who holds an index: the two trees of holders and what they answer.
 //!
 //! Each index of the array of pages is held by any number of in-kernel accesses, by any number of
-//! areas that are mapped in domains, or by nobody. It is pinned if and only if somebody holds it
-//! (but for the range that an operation is about to store, or has just taken out, under the mutex).
-//! Any holder tells the PFN. Accesses are asked first, as they have it in memory.
+//! areas that are mapped in domains, or by nobody. It is pinned if and only if somebody holds it,
+//! whenever the mutex is free: while it is held, an operation can have pins of its own for what it
+//! is about to store, or has just taken out. Any holder tells the PFN. Accesses are asked first, as
+//! they have it in memory.
 //!
 //! Locks: the trees are protected by the mutex of their pages.
 #![forbid(unsafe_code)]
@@ -13,7 +14,7 @@
 use super::{
     record::{
         Record,
-        Stored, //
+        Records, //
     },
     run::{
         Run,
@@ -32,7 +33,7 @@ pub(super) struct Tiers {
     /// In-kernel accesses. They overlap at will.
     pub(super) accesses: IntervalTree<Access>,
     /// Areas that are mapped in a domain at least.
-    pub(super) stored: Stored,
+    pub(super) records: Records,
 }
 
 /// A range of indexes that the kernel has pinned for itself, see [`access`](super::access). It is
@@ -70,14 +71,14 @@ impl Tiers {
     pub(super) const fn new() -> Self {
         Self {
             accesses: IntervalTree::new(),
-            stored: Stored::new(),
+            records: Records::new(),
         }
     }
 
     /// Whether there is no holder at all.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.accesses.is_empty() && self.stored.is_empty()
+        self.accesses.is_empty() && self.records.is_empty()
     }
 
     /// The PFNs of an area, if they are one run, and nobody else holds any.
@@ -90,7 +91,7 @@ impl Tiers {
         if !self.accesses.is_empty() {
             return None;
         }
-        self.stored.only_run_of(mapping, is_ours)
+        self.records.only_run_of(mapping, is_ours)
     }
 
     /// Who holds the first index of `range`, and the last index of `range` up to which the answer
@@ -105,7 +106,7 @@ impl Tiers {
                 Some(hole_last) => last = hole_last,
             }
         }
-        if let Some(found) = self.stored.first(range.first, last) {
+        if let Some(found) = self.records.first(range.first, last) {
             match before(found.pages.first, range.first) {
                 None => return (Holder::Domain(found.record), last.min(found.pages.last)),
                 Some(hole_last) => last = hole_last,
