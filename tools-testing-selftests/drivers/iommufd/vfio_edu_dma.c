@@ -248,17 +248,16 @@ TEST_F(edu, offsets)
  * Only so many reports are printed in five seconds. If this came at the end of
  * many faults, wait and try again.
  */
-static bool is_reported(FIXTURE_DATA(edu) *self, bool store, u64 iova)
+static bool is_reported(void *bar, int kmsg, bool store, u64 iova)
 {
 	int i;
 
 	for (i = 0; i < 5; i++) {
 		if (i)
 			sleep(6);
-		if (store ? edu_store(self->bar, iova, 64) :
-			    edu_fetch(self->bar, iova, 64))
+		if (store ? edu_store(bar, iova, 64) : edu_fetch(bar, iova, 64))
 			return false;
-		if (kmsg_has_fault(self->kmsg, store ? "Write" : "Read", iova))
+		if (kmsg_has_fault(kmsg, store ? "Write" : "Read", iova))
 			return true;
 	}
 	return false;
@@ -272,8 +271,9 @@ TEST_F(edu, fault_report)
 	if (!find_entry("/sys/class/iommu", is_vtd, name, sizeof(name)) &&
 	    !find_entry("/sys/class/iommu", is_smmuv3, name, sizeof(name)))
 		SKIP(return, "neither a VT-d nor an SMMUv3");
-	ASSERT_TRUE(is_reported(self, true, HIGH_IOVA + page_size));
-	ASSERT_TRUE(is_reported(self, false, LOW_IOVA));
+	ASSERT_TRUE(is_reported(self->bar, self->kmsg, true,
+				HIGH_IOVA + page_size));
+	ASSERT_TRUE(is_reported(self->bar, self->kmsg, false, LOW_IOVA));
 }
 
 TEST_F(edu, above_4g)
