@@ -23,6 +23,7 @@ use crate::{
     },
     prelude::*, //
 };
+use core::slice;
 
 /// Whether a file is one of memory, of shmem or hugetlbfs: others cannot be pinned.
 #[inline]
@@ -174,19 +175,18 @@ impl<'a> FolioQueue<'a> {
         self.tail = ret as usize;
         self.offset = offset / PAGE_SIZE;
 
-        let mut found = self.tail;
-        // A folio has a page at least.
-        if found < pages || self.offset != 0 {
-            let slots = self.slots.as_ptr();
-
-            found = 0;
-            for n in 0..self.tail {
-                // SAFETY: By the type invariant the slot holds a valid folio.
-                found += unsafe { bindings::folio_nr_pages(*slots.add(n)) };
-            }
-        }
-        // INVARIANT: No more than what is there.
-        self.pages = found.saturating_sub(self.offset).min(pages);
+        // INVARIANT: No more than what is there. If there was room for more, it is all.
+        self.pages = if self.tail < room {
+            pages
+        } else {
+            // SAFETY: The folios are valid as they are pinned.
+            let sizes = self
+                .folios()
+                .iter()
+                .map(|&folio| unsafe { bindings::folio_nr_pages(folio) });
+            let found: usize = sizes.sum();
+            found.saturating_sub(self.offset).min(pages)
+        };
         Ok(self.pages)
     }
 
@@ -200,26 +200,30 @@ impl<'a> FolioQueue<'a> {
     /// `ENOMEM` if the folio cannot be pinned more often; then nothing has changed.
     #[inline]
     pub fn next_run(&mut self) -> Result<Option<PinnedRun>> {
-        match self.next_small_run() {
-            Some(run) => Ok(Some(run)),
-            None if self.pages == 0 => Ok(None),
-            None => self.take_large_run().map(Some),
-        }
-    }
-
-    /// Takes the pages of the folio at the front, as a run. There is one.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::next_run`].
-    #[inline]
-    fn take_large_run(&mut self) -> Result<PinnedRun> {
-        // SAFETY: As there are pages, there is a folio at `head`.
-        let folio = unsafe { *self.slots.as_ptr().add(self.head) };
+        let mut folios = self.folios().iter().take(self.pages);
+        let Some(&folio) = folios.next() else {
+            return Ok(None);
+        };
         // SAFETY: The folio is valid as it is pinned.
-        let left = unsafe { bindings::folio_nr_pages(folio) } - self.offset;
-        let len = left.min(self.pages);
+        let (first, pages) =
+            unsafe { (bindings::folio_pfn(folio), bindings::folio_nr_pages(folio)) };
 
+        if pages == 1 {
+            let next = folios.zip(first + 1..).take_while(|&(&folio, pfn)| {
+                // SAFETY: The same.
+                unsafe { bindings::folio_nr_pages(folio) == 1 && bindings::folio_pfn(folio) == pfn }
+            });
+            let len = 1 + next.count();
+
+            // INVARIANT: These folios, which have one page and one pin each, go to the run.
+            self.head += len;
+            self.pages -= len;
+            // SAFETY: We owned a pin on each of these pages, which are neighbours.
+            return Ok(Some(unsafe { PinnedRun::from_raw(first, len) }));
+        }
+
+        let offset = self.offset;
+        let len = (pages - offset).min(self.pages);
         // Each page of the run needs its own pin. The pin of the folio itself serves for one of
         // them.
         if len > 1 {
@@ -227,49 +231,20 @@ impl<'a> FolioQueue<'a> {
             // CAST: A folio has less than 2^32 pages.
             to_result(unsafe { bindings::folio_add_pins(folio, (len - 1) as c_uint) })?;
         }
-
-        // SAFETY: The folio is valid as it is pinned.
-        let pfn = unsafe { bindings::folio_pfn(folio) } + self.offset;
         // INVARIANT: Our pin on this folio goes to the run.
         self.pages -= len;
         self.head += 1;
         self.offset = 0;
         // SAFETY: These pages are `len` neighbouring pages of one folio, which has as many pins for
         // us.
-        Ok(unsafe { PinnedRun::from_raw(pfn, len) })
+        Ok(Some(unsafe { PinnedRun::from_raw(first + offset, len) }))
     }
 
-    /// Takes as many pages as are contiguous from the front, if their folios have one page each.
+    /// The folios from the front on.
     #[inline]
-    fn next_small_run(&mut self) -> Option<PinnedRun> {
-        let slots = self.slots.as_ptr();
-        let most = self.pages.min(self.tail - self.head);
-        let mut first = 0;
-        let mut len = 0;
-
-        while len < most {
-            // SAFETY: By the type invariant this slot has a valid folio.
-            let folio = unsafe { *slots.add(self.head + len) };
-            // SAFETY: The folio is valid as it is pinned.
-            let (pfn, pages) =
-                unsafe { (bindings::folio_pfn(folio), bindings::folio_nr_pages(folio)) };
-
-            if pages != 1 || (len != 0 && pfn != first + len) {
-                break;
-            }
-            if len == 0 {
-                first = pfn;
-            }
-            len += 1;
-        }
-        if len == 0 {
-            return None;
-        }
-        // INVARIANT: These folios, which have one page and one pin each, go to the run.
-        self.head += len;
-        self.pages -= len;
-        // SAFETY: We owned a pin on each of these pages, which are neighbours.
-        Some(unsafe { PinnedRun::from_raw(first, len) })
+    fn folios(&self) -> &[*mut bindings::folio] {
+        // SAFETY: By the type invariant these slots are initialised.
+        unsafe { slice::from_raw_parts(self.slots.as_ptr().add(self.head), self.tail - self.head) }
     }
 
     /// Unpins all that is in the queue.
