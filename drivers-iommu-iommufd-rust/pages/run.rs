@@ -30,12 +30,6 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// A run of one page frame.
-    #[inline]
-    pub(crate) const fn page(pfn: usize) -> Self {
-        Self { pfn, len: 1 }
-    }
-
     /// Whether `next` is the continuation of this run.
     #[inline]
     pub(crate) const fn is_followed_by(self, next: Run) -> bool {
@@ -428,6 +422,11 @@ mod tests {
         assert_eq!(at, model.len());
     }
 
+    /// A run of one page frame.
+    fn page(pfn: usize) -> Run {
+        Run { pfn, len: 1 }
+    }
+
     #[test]
     fn lists_tell_what_was_pushed() -> Result {
         let mut random = Random::new(1);
@@ -492,8 +491,8 @@ mod tests {
         assert_eq!(list.run_count(), 1);
         assert_eq!(list.only_run(), Some(Run { pfn: 7, len: 8 }));
         assert_eq!(list.run_at(1), Run { pfn: 8, len: 7 });
-        list.push(Run::page(14), GFP_KERNEL)?;
-        list.push(Run::page(15), GFP_KERNEL)?;
+        list.push(page(14), GFP_KERNEL)?;
+        list.push(page(15), GFP_KERNEL)?;
         assert_eq!((list.run_count(), list.only_run()), (2, None));
         assert_eq!(list.run_at(8), Run { pfn: 14, len: 2 });
         assert!(list.scattered().is_none());
@@ -501,7 +500,7 @@ mod tests {
         let mut list = RunList::new(0);
         assert!(list.scattered().is_none());
         for pfn in [7, 9, 8] {
-            list.push(Run::page(pfn), GFP_KERNEL)?;
+            list.push(page(pfn), GFP_KERNEL)?;
             assert_eq!(list.scattered().and_then(Iterator::last), Some(pfn));
         }
         assert_eq!(list.scattered().map(Iterator::count), Some(3));
@@ -512,8 +511,8 @@ mod tests {
     fn runs_are_joined_and_cut() {
         let mut run = Run { pfn: 5, len: 2 };
 
-        assert!(!run.try_append(Run::page(5)));
-        assert!(!run.try_append(Run::page(8)));
+        assert!(!run.try_append(page(5)));
+        assert!(!run.try_append(page(8)));
         assert_eq!(run, Run { pfn: 5, len: 2 });
         assert!(run.try_append(Run { pfn: 7, len: 4 }));
         assert_eq!(run, Run { pfn: 5, len: 6 });
