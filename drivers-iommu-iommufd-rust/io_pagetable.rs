@@ -72,6 +72,8 @@ pub(crate) use self::{
     reserved::Owner, //
 };
 
+#[cfg(CONFIG_IOMMUFD_TEST)]
+use self::areas::Content;
 use self::{
     accesses::Accesses,
     areas::Areas, //
@@ -198,7 +200,7 @@ impl IoPagetable {
         let pages = area.pages().ok_or(ENOENT)?;
 
         pages.phys_contig(
-            area.mapping(),
+            &area.mapping(),
             &domains.list,
             iova,
             max,
@@ -239,13 +241,13 @@ impl IovaSpace {
     }
 
     /// The areas, ordered by their IOVA, those in transition included.
-    pub(crate) fn areas(&self) -> impl Iterator<Item = &Area> {
+    pub(crate) fn areas(&self) -> impl Iterator<Item = Area<'_>> {
         self.areas.iter()
     }
 
     /// The tree of the areas, for C.
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) fn area_tree(&self) -> &kernel::gap_tree::GapTree<Area> {
+    pub(crate) fn area_tree(&self) -> &kernel::gap_tree::GapTree<Content> {
         self.areas.tree()
     }
 

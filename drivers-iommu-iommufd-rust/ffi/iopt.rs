@@ -10,7 +10,6 @@
 use crate::{
     ffi::layout::same_offset,
     io_pagetable::{
-        Area,
         IoPagetable,
         Owner, //
     },
@@ -20,7 +19,6 @@ use crate::{
 use core::mem::ManuallyDrop;
 use kernel::{
     bindings,
-    gap_tree::Node,
     prelude::*,
     sync::rwsem::{
         ReadGuard,
@@ -57,7 +55,7 @@ pub(crate) unsafe extern "C" fn iopt_area_iter_first(
     let space = ManuallyDrop::new(unsafe { ReadGuard::new(iopt.iova_lock()) });
     let area = space.area_tree().first(start, last);
 
-    area.map_or(core::ptr::null_mut(), |node: &Node<Area>| {
+    area.map_or(core::ptr::null_mut(), |node| {
         node.as_ptr().cast_mut().cast()
     })
 }

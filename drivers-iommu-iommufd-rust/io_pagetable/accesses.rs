@@ -158,7 +158,7 @@ impl IovaSpace {
     ) -> Result {
         // Drivers mostly use a few pages at a time, of one area.
         if let Some(area) = self.areas.at(range.start) {
-            if let (true, Some(live)) = (area.mapping().iova.covers(range), area.live()) {
+            if let (true, Some(live)) = (area.iova().covers(range), area.live()) {
                 return f(Piece {
                     range,
                     mapping: area.mapping(),

@@ -21,7 +21,10 @@
 
 use crate::{
     ffi::domain::PagingDomain,
-    mapping::Mapping,
+    mapping::{
+        Mapping,
+        Prot, //
+    },
     pages::{
         Pages,
         Slot, //
@@ -47,12 +50,20 @@ use kernel::{
 };
 
 /// A range of IOVAs that is, was or will be populated.
-pub(crate) struct Area {
-    mapping: Mapping,
+#[derive(Clone, Copy)]
+pub(crate) struct Area<'a>(&'a Node<Content>);
+
+/// What an area has besides its IOVA, which is that of the node.
+pub(crate) struct Content {
+    first_byte: usize,
+    prot: Prot,
     state: State,
     /// The next one of [`Emptied`], which is in no tree.
-    next: Option<KBox<Node<Area>>>,
+    next: Option<KBox<Node<Content>>>,
 }
+
+// There is a slab of this size, and the next one has half as much again.
+static_assert!(size_of::<Node<Content>>() <= 128);
 
 /// What an area is good for.
 enum State {
@@ -77,9 +88,9 @@ pub(super) struct Live {
 /// Who uses the pages of an area.
 struct Users {
     /// Pins of accesses, which are asked to let go by unmap.
-    accesses: Atomic<usize>,
+    accesses: Atomic<u32>,
     /// Pins of those that are not: as long as there are any, the area cannot be unmapped.
-    locks: Atomic<usize>,
+    locks: Atomic<u32>,
 }
 
 impl Live {
@@ -131,26 +142,35 @@ impl Live {
     }
 }
 
-impl Area {
-    /// Where the area is, and which part of its pages it shows.
-    pub(crate) fn mapping(&self) -> &Mapping {
-        &self.mapping
+impl<'a> Area<'a> {
+    /// The area of a node.
+    #[inline]
+    pub(super) fn of(node: &'a Node<Content>) -> Self {
+        Self(node)
     }
 
-    /// The pages of the area, unless it is in transition.
-    pub(crate) fn pages(&self) -> Option<&Arc<Pages>> {
-        self.live().map(|live| &live.pages)
-    }
-
-    pub(super) fn live(&self) -> Option<&Live> {
-        match &self.state {
-            State::Live(live) => Some(live),
-            State::Filling | State::Emptying => None,
+    /// Where the area is.
+    #[inline]
+    pub(crate) fn iova(self) -> IovaRange {
+        IovaRange {
+            start: self.0.start(),
+            last: self.0.last(),
         }
     }
 
-    pub(super) fn live_mut(&mut self) -> Option<&mut Live> {
-        match &mut self.state {
+    /// Where the area is, and which part of its pages it shows.
+    #[inline]
+    pub(crate) fn mapping(self) -> Mapping {
+        self.0.value().mapping(self.iova())
+    }
+
+    /// The pages of the area, unless it is in transition.
+    pub(crate) fn pages(self) -> Option<&'a Arc<Pages>> {
+        self.live().map(|live| &live.pages)
+    }
+
+    pub(super) fn live(self) -> Option<&'a Live> {
+        match &self.0.value().state {
             State::Live(live) => Some(live),
             State::Filling | State::Emptying => None,
         }
@@ -159,9 +179,27 @@ impl Area {
     /// Unpins the pages of an area that was taken out of the tree and of its domains, which may go
     /// [this way](Emptied::takes).
     #[inline(always)]
-    pub(super) fn release(&self, domains: &[Arc<PagingDomain>]) {
+    pub(super) fn release(self, domains: &[Arc<PagingDomain>]) {
         if let Some(live) = self.live().filter(|live| live.is_stored()) {
-            live.pages.release(&self.mapping, domains);
+            live.pages.release(&self.mapping(), domains);
+        }
+    }
+}
+
+impl Content {
+    #[inline]
+    fn mapping(&self, iova: IovaRange) -> Mapping {
+        Mapping {
+            iova,
+            first_byte: self.first_byte,
+            prot: self.prot,
+        }
+    }
+
+    pub(super) fn live_mut(&mut self) -> Option<&mut Live> {
+        match &mut self.state {
+            State::Live(live) => Some(live),
+            State::Filling | State::Emptying => None,
         }
     }
 
@@ -178,7 +216,7 @@ impl Area {
 }
 
 /// The memory for an area.
-pub(super) struct Blank(NodeReservation<Area>);
+pub(super) struct Blank(NodeReservation<Content>);
 
 impl Blank {
     pub(super) fn new() -> Result<Self> {
@@ -186,21 +224,25 @@ impl Blank {
     }
 
     #[inline(always)]
-    fn fill(self, mapping: Mapping, state: State) -> Result<KBox<Node<Area>>> {
-        let range = mapping.iova;
-
-        let area = Area {
-            mapping,
+    fn fill(self, mapping: Mapping, state: State) -> Result<KBox<Node<Content>>> {
+        let Mapping {
+            iova,
+            first_byte,
+            prot,
+        } = mapping;
+        let content = Content {
+            first_byte,
+            prot,
             state,
             next: None,
         };
 
-        self.0.fill(range.start, range.last, area)
+        self.0.fill(iova.start, iova.last, content)
     }
 }
 
 /// The areas of an IO page table, none of which overlaps another.
-pub(super) struct Areas(GapTree<Area>);
+pub(super) struct Areas(GapTree<Content>);
 
 impl Areas {
     pub(super) fn new() -> Self {
@@ -212,34 +254,34 @@ impl Areas {
     }
 
     /// The tree, for those who look for what is not in it.
-    pub(super) fn tree(&self) -> &GapTree<Area> {
+    pub(super) fn tree(&self) -> &GapTree<Content> {
         &self.0
     }
 
     /// All areas, ordered by IOVA.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Area> {
-        self.0.iter(0, usize::MAX).map(Node::value)
+    pub(super) fn iter(&self) -> impl Iterator<Item = Area<'_>> {
+        self.0.iter(0, usize::MAX).map(Area::of)
     }
 
     /// The first area that intersects `range`.
-    pub(super) fn first(&self, range: IovaRange) -> Option<&Area> {
-        self.0.first(range.start, range.last).map(Node::value)
+    pub(super) fn first(&self, range: IovaRange) -> Option<Area<'_>> {
+        self.0.first(range.start, range.last).map(Area::of)
     }
 
     /// The area that has `iova`.
-    pub(super) fn at(&self, iova: usize) -> Option<&Area> {
-        self.0.first(iova, iova).map(Node::value)
+    pub(super) fn at(&self, iova: usize) -> Option<Area<'_>> {
+        self.0.first(iova, iova).map(Area::of)
     }
 
     /// The first area that intersects `range`, to be removed.
     #[inline]
-    pub(super) fn first_mut(&mut self, range: IovaRange) -> Option<Entry<'_, Area>> {
+    pub(super) fn first_mut(&mut self, range: IovaRange) -> Option<Entry<'_, Content>> {
         self.0.first_mut(range.start, range.last)
     }
 
     /// Removes all areas that intersect `range`, for which there should be several.
     #[inline]
-    pub(super) fn take(&mut self, range: IovaRange) -> impl Iterator<Item = KBox<Node<Area>>> {
+    pub(super) fn take(&mut self, range: IovaRange) -> impl Iterator<Item = KBox<Node<Content>>> {
         self.0.take(range.start, range.last).into_iter()
     }
 
@@ -248,14 +290,12 @@ impl Areas {
         &mut self,
         mut f: impl FnMut(&Mapping, &mut Live) -> Result,
     ) -> Result {
-        self.0.try_for_each_mut(0, usize::MAX, |area| {
-            let Area { mapping, state, .. } = area;
+        self.0
+            .try_for_each_mut(0, usize::MAX, |(start, last), content| {
+                let mapping = content.mapping(IovaRange { start, last });
 
-            match state {
-                State::Live(live) => f(mapping, live),
-                State::Filling | State::Emptying => Ok(()),
-            }
-        })
+                content.live_mut().map_or(Ok(()), |live| f(&mapping, live))
+            })
     }
 
     /// Occupies IOVA on behalf of the caller, who is going to fill it.
@@ -288,10 +328,10 @@ impl Areas {
 
     /// Removes an area that the caller was filling or emptying, and that starts at `iova`.
     pub(super) fn vacate(&mut self, iova: usize) {
-        let area = self.0.remove_first(iova, iova);
+        let node = self.0.remove_first(iova, iova);
 
         // The IOVA was occupied for the caller, and what belonged to it is the caller's.
-        kernel::warn_on!(area.is_none_or(|area| area.value().live().is_some()));
+        kernel::warn_on!(node.is_none_or(|node| Area::of(&node).live().is_some()));
     }
 
     /// Replaces the live area that has `left` and `right` by two. `slot` is for the right one.
@@ -307,9 +347,8 @@ impl Areas {
         let Some(mut node) = self.0.remove_first(left.iova.start, left.iova.start) else {
             return;
         };
-        let pages = node.value().pages().cloned();
+        let pages = Area::of(&node).pages().cloned();
 
-        node.value_mut().mapping = left;
         if let Some(live) = node.value_mut().live_mut() {
             // There may have been no memory to divide what was.
             live.known = false;
@@ -342,7 +381,7 @@ impl Areas {
 ///
 /// They are a list by themselves, so that it needs no memory.
 pub(super) struct Emptied {
-    head: Option<KBox<Node<Area>>>,
+    head: Option<KBox<Node<Content>>>,
     areas: usize,
     pages: usize,
     /// Whether there are pages of files. Who pays for these can change with the IOVA locked: they
@@ -370,27 +409,27 @@ impl Emptied {
 
     /// Whether an area may go this way.
     #[inline(always)]
-    pub(super) fn takes(area: &Area, live: &Live, domains: &[Arc<PagingDomain>]) -> bool {
+    pub(super) fn takes(area: Area<'_>, live: &Live, domains: &[Arc<PagingDomain>]) -> bool {
         live.known || Self::takes_unknown(area, live, domains)
     }
 
-    fn takes_unknown(area: &Area, live: &Live, domains: &[Arc<PagingDomain>]) -> bool {
+    fn takes_unknown(area: Area<'_>, live: &Live, domains: &[Arc<PagingDomain>]) -> bool {
         !live.is_stored()
-            || area.mapping.pages().len() <= Self::AREA_PAGES
-                && live.pages.is_known(&area.mapping, domains)
+            || area.mapping().pages().len() <= Self::AREA_PAGES
+                && live.pages.is_known(&area.mapping(), domains)
     }
 
     /// Counts an area that may and is live, and is going to be [pushed](Self::push).
     #[inline]
-    pub(super) fn count(&mut self, area: &Area) {
+    pub(super) fn count(&mut self, area: Area<'_>) {
         self.areas += 1;
-        self.pages += area.mapping.pages().len();
+        self.pages += area.mapping().pages().len();
         self.has_files |= area.pages().is_some_and(|pages| pages.is_file());
     }
 
     /// Adds an area that was counted.
     #[inline]
-    pub(super) fn push(&mut self, mut node: KBox<Node<Area>>) {
+    pub(super) fn push(&mut self, mut node: KBox<Node<Content>>) {
         node.value_mut().next = self.head.take();
         self.head = Some(node);
     }
@@ -417,10 +456,10 @@ impl Emptied {
             let mut next = self.head.as_deref();
 
             domain.unmap_many(core::iter::from_fn(|| {
-                let area = next?.value();
+                let node = next?;
 
-                next = area.next.as_deref();
-                Some(area.mapping.iova)
+                next = node.value().next.as_deref();
+                Some(Area::of(node).iova())
             }));
         }
     }
@@ -429,10 +468,8 @@ impl Emptied {
     #[inline(always)]
     pub(super) fn release(&mut self, domains: &[Arc<PagingDomain>]) {
         while let Some(mut node) = self.head.take() {
-            let area = node.value_mut();
-
-            self.head = area.next.take();
-            area.release(domains);
+            self.head = node.value_mut().next.take();
+            Area::of(&node).release(domains);
         }
     }
 }
@@ -440,7 +477,7 @@ impl Emptied {
 /// The part of a range that one live area has.
 pub(super) struct Piece<'a> {
     pub(super) range: IovaRange,
-    pub(super) mapping: &'a Mapping,
+    pub(super) mapping: Mapping,
     pub(super) live: &'a Live,
     /// Whether the range ends with this part.
     pub(super) is_last: bool,
@@ -449,7 +486,7 @@ pub(super) struct Piece<'a> {
 /// The parts of a range, in order: at the first gap there is an error (`ENOENT`), then nothing
 /// more.
 pub(super) struct Contiguous<'a> {
-    areas: gap_tree::Iter<'a, Area>,
+    areas: gap_tree::Iter<'a, Content>,
     rest: Option<IovaRange>,
 }
 
@@ -458,7 +495,7 @@ impl<'a> Iterator for Contiguous<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.rest.take()?;
-        let Some(area) = self.areas.next().map(Node::value) else {
+        let Some(area) = self.areas.next().map(Area::of) else {
             return Some(Err(ENOENT));
         };
         let (mapping, Some(live)) = (area.mapping(), area.live()) else {

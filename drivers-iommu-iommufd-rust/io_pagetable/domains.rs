@@ -97,7 +97,7 @@ impl IovaSpace {
             self.areas
                 .iter()
                 .filter(|area| area.live().is_some())
-                .try_for_each(|area| dirty.read(area.mapping().iova))
+                .try_for_each(|area| dirty.read(area.iova()))
         })
     }
 

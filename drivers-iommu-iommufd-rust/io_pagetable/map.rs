@@ -410,7 +410,7 @@ impl IovaSpace {
         let Some(area) = self.areas.at(last) else {
             return Ok(());
         };
-        let mapping = *area.mapping();
+        let mapping = area.mapping();
         if last == mapping.iova.start || last == mapping.iova.last {
             return Ok(());
         }

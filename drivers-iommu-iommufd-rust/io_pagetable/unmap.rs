@@ -17,6 +17,7 @@
 use super::{
     areas::{
         Area,
+        Content,
         Emptied,
         Live, //
     },
@@ -29,10 +30,7 @@ use crate::{
     range::IovaRange, //
 };
 use kernel::{
-    gap_tree::{
-        Entry,
-        Node, //
-    },
+    gap_tree::Entry,
     prelude::*, //
 };
 
@@ -88,12 +86,12 @@ impl Way {
     ///
     /// See [`IoPagetable::unmap`].
     #[inline(always)]
-    fn of(area: &Area, rest: IovaRange, domains: &Domains) -> Result<Self> {
+    fn of(area: Area<'_>, rest: IovaRange, domains: &Domains) -> Result<Self> {
         let live = area.live().ok_or(EBUSY)?;
 
         if live.is_locked() {
             Err(EBUSY)
-        } else if !rest.covers(area.mapping().iova) {
+        } else if !rest.covers(area.iova()) {
             Err(ENOENT)
         } else if live.is_accessed() {
             Ok(Self::Accessed)
@@ -132,8 +130,8 @@ impl IoPagetable {
         let mut space = self.iova.write();
 
         let entry = space.areas.first_mut(range)?;
-        let area = entry.node().value();
-        if area.mapping().iova.last != range.last {
+        let area = Area::of(entry.node());
+        if area.iova().last != range.last {
             return None;
         }
         let Ok(Way::Together) = Way::of(area, range, &domains) else {
@@ -141,7 +139,7 @@ impl IoPagetable {
         };
 
         let node = entry.remove();
-        let area = node.value();
+        let area = Area::of(&node);
         let mapping = area.mapping();
         for domain in &domains.list {
             domain.unmap(mapping.iova);
@@ -232,12 +230,12 @@ impl IovaSpace {
             let Some(mut entry) = self.areas.first_mut(rest) else {
                 break;
             };
-            let area = entry.value_mut();
-            let iova = area.mapping().iova;
+            let area = Area::of(entry.node());
+            let iova = area.iova();
 
             match Way::of(area, rest, domains)? {
                 Way::Accessed => {
-                    if let Some(live) = area.live_mut() {
+                    if let Some(live) = entry.value_mut().live_mut() {
                         live.prevent_access = true;
                     }
                     if iova.start != rest.start {
@@ -248,8 +246,8 @@ impl IovaSpace {
                     return Ok(Next::Accessed(iova));
                 }
                 Way::Alone => {
-                    let mapping = *area.mapping();
-                    let live = area.take_live().ok_or(EBUSY)?;
+                    let mapping = area.mapping();
+                    let live = entry.value_mut().take_live().ok_or(EBUSY)?;
 
                     progress.advance(mapping.len(), iova.last);
                     return Ok(Next::Alone(mapping, live));
@@ -275,7 +273,7 @@ impl IovaSpace {
 /// last of them. Whatever is wrong with one is found when it is the first.
 #[inline]
 fn neighbours(
-    entry: &Entry<'_, Area>,
+    entry: &Entry<'_, Content>,
     domains: &Domains,
     progress: &mut Unmap,
     emptied: &mut Emptied,
@@ -283,14 +281,14 @@ fn neighbours(
     let rest = progress.rest?;
     let (mut bytes, mut last) = (0_usize, None);
 
-    for area in entry.iter_behind(rest.start, rest.last).map(Node::value) {
+    for area in entry.iter_behind(rest.start, rest.last).map(Area::of) {
         if emptied.is_full() || !matches!(Way::of(area, rest, domains), Ok(Way::Together)) {
             break;
         }
 
         emptied.count(area);
         bytes = bytes.wrapping_add(area.mapping().len());
-        last = Some(area.mapping().iova.last);
+        last = Some(area.iova().last);
     }
     progress.advance(bytes, last?);
     last

@@ -402,18 +402,18 @@ impl<L: Links, T> Tree<L, T> {
         }
     }
 
-    /// Calls `f` with the value of each range that intersects `[start, last]`, ordered by their
-    /// start. Stops at the first error.
+    /// Calls `f` with the first and the last position of each range that intersects `[start, last]`,
+    /// and with its value, ordered by their start. Stops at the first error.
     pub fn try_for_each_mut<E>(
         &mut self,
         start: usize,
         last: usize,
-        mut f: impl FnMut(&mut T) -> Result<(), E>,
+        mut f: impl FnMut((usize, usize), &mut T) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut cursor = self.first_mut(start, last);
 
         while let Some(mut entry) = cursor {
-            f(entry.value_mut())?;
+            f(entry.node().links.range(), entry.value_mut())?;
             cursor = entry.next(start, last);
         }
         Ok(())
