@@ -253,26 +253,14 @@ fn storing_may_fail() -> Result {
 /// Names the pages of a list in `out`.
 fn name_pages(list: &RunList, mut out: &mut [MaybeUninit<PagePtr>]) {
     // Memory is mostly either contiguous over a long stretch or not at all.
-    if let Some(pfns) = list.scattered() {
-        let mut slots = out.iter_mut();
-
-        pfns.for_each(|pfn| {
-            if let Some(slot) = slots.next() {
-                pin::name_page(pfn, slot);
-            }
-        });
+    if list.len() / 8 < list.run_count() {
+        for (pfn, slot) in list.pfns().zip(out) {
+            pin::name_page(pfn, slot);
+        }
         return;
     }
     list.for_each(|run| {
         let rest = take(&mut out);
-
-        if run.len == 1 {
-            if let Some((slot, rest)) = rest.split_first_mut() {
-                pin::name_page(run.pfn, slot);
-                out = rest;
-            }
-            return;
-        }
         let (front, rest) = rest.split_at_mut(run.len.min(rest.len()));
 
         pin::name_pages(run, front);
