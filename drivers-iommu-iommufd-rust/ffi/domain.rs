@@ -250,11 +250,13 @@ impl PhysRuns {
         self.many.as_ref().map_or(Self::FEW, KVec::capacity)
     }
 
-    /// Makes room for `runs` runs, if memory can be had without waiting. What was read is
-    /// forgotten.
+    /// Makes room for `runs` runs, if they are more than there always is room for, and memory can be
+    /// had without waiting. What was read is forgotten.
     pub(crate) fn try_reserve(&mut self, runs: usize) {
         self.len = 0;
-        self.many = KVec::with_capacity(runs, GFP_NOWAIT | __GFP_NOWARN).ok();
+        if runs > Self::FEW {
+            self.many = KVec::with_capacity(runs, GFP_NOWAIT | __GFP_NOWARN).ok();
+        }
     }
 
     /// Reads the front of `range`, as far as there is room, see [`Domain::iova_to_phys_runs`].
