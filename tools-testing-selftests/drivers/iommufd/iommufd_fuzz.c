@@ -222,9 +222,10 @@ static void run_fuzz(const struct options *options)
 		for (i = 0; i < options->processes; i++) {
 			if (pids[i] && waitpid(pids[i], &status, WNOHANG) ==
 				       pids[i]) {
-				/* Memory went under its feet: SIGSEGV. */
-				if (WIFSIGNALED(status) &&
-				    WTERMSIG(status) != SIGKILL)
+				/* Its stack may have gone as well. */
+				if (WIFSIGNALED(status) ?
+					    WTERMSIG(status) != SIGKILL :
+					    WEXITSTATUS(status) == CRASHED)
 					crashed++;
 				for (j = 0; j < THREADS; j++)
 					board->gauges[i][j].since = 0;

@@ -90,7 +90,11 @@ extern struct board *board;
 extern const char *excluded[8];
 extern unsigned int nr_excluded;
 
-/* One process, number @which on the board: does not return. */
+/*
+ * One process, number @which on the board: does not return. Its status is
+ * CRASHED if memory went under its feet.
+ */
+#define CRASHED 3
 void live(unsigned int which, u64 seed);
 
 #endif

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -542,11 +543,18 @@ static void *disturb(void *arg)
 	return NULL;
 }
 
+/* Quietly: of a crash that nobody handles, the kernel says something. */
+static void crash(int signal)
+{
+	_exit(CRASHED);
+}
+
 void live(unsigned int which, u64 seed)
 {
 	struct fuzzer fuzzers[THREADS] = {};
 	struct life *l = calloc(1, sizeof(*l));
 	struct rlimit limit = { .rlim_max = RLIM_INFINITY };
+	struct sigaction action = { .sa_handler = crash };
 	pthread_t disturber;
 	struct mock mock;
 	u64 rng = seed;
@@ -585,6 +593,8 @@ void live(unsigned int which, u64 seed)
 		add(l, STDEV, mock.stdev);
 	}
 
+	sigaction(SIGSEGV, &action, NULL);
+	sigaction(SIGBUS, &action, NULL);
 	pthread_create(&disturber, NULL, disturb, l);
 	for (i = 0; i < THREADS; i++) {
 		fuzzers[i].life = l;
