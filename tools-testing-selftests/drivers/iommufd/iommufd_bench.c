@@ -209,10 +209,6 @@ static void bench_controls(void)
 /* What needs no memory in particular */
 static void bench_without_memory(const struct backend *backend)
 {
-	static const char * const kinds[] = { "anon4k", "thp", "hugetlb" };
-	const size_t sizes[] = { SZ_2M, large };
-	unsigned int kind, size;
-
 	bench_controls();
 	if (!backend)
 		return;
@@ -224,12 +220,23 @@ static void bench_without_memory(const struct backend *backend)
 	} else {
 		bench_compat_small(container);
 	}
-	for (kind = 0; kind < 3; kind++) {
-		for (size = 0; size < 2; size++) {
-			if (wanted_size(sizes[size]))
-				bench_cold(backend, kinds[kind], sizes[size]);
-		}
-	}
+}
+
+/* Memory of these kinds is measured before it is touched, too. */
+static bool has_cold(const char *kind)
+{
+	return !strcmp(kind, "anon4k") || !strcmp(kind, "thp") ||
+	       !strcmp(kind, "hugetlb");
+}
+
+static void bench_untouched(const struct backend *backend, const char *kind)
+{
+	const size_t sizes[] = { SZ_2M, large };
+	unsigned int i;
+
+	for (i = 0; i < 2; i++)
+		if (wanted_size(sizes[i]))
+			bench_cold(backend, kind, sizes[i]);
 }
 
 static void bench_memory(const struct backend *backend,
@@ -290,8 +297,9 @@ static void bench_memory(const struct backend *backend,
 		bench_usage(mem);
 }
 
+/* One turn, with @mem, or without there being any: @kind is "none" or cold. */
 static void measure(const char *name, const struct backend *backend,
-		    const struct memory *mem)
+		    const char *kind, const struct memory *mem)
 {
 	enter(name);
 	if (mem && !strcmp(mem->kind, "thp") && wanted_size(large))
@@ -300,8 +308,10 @@ static void measure(const char *name, const struct backend *backend,
 		backend->open();
 	if (mem)
 		bench_memory(backend, mem);
-	else
+	else if (!strcmp(kind, "none"))
 		bench_without_memory(backend);
+	else
+		bench_untouched(backend, kind);
 	if (backend)
 		backend->close();
 }
@@ -312,6 +322,24 @@ static const struct backend *backend_of(const char *name)
 	if (!strcmp(name, "none"))
 		return NULL;
 	return strcmp(name, "type1") ? &iommufd_backend : &type1_backend;
+}
+
+/* All of @names in turn, @rounds times. */
+static void take_turns(const char *names, int rounds, const char *kind,
+		       const struct memory *mem)
+{
+	char turns[256];
+	char *name, *state;
+	int round;
+
+	for (round = 0; round < rounds; round++) {
+		snprintf(turns, sizeof(turns), "%s", names);
+		for (name = strtok_r(turns, ",", &state); name;
+		     name = strtok_r(NULL, ",", &state)) {
+			if (!strcmp(kind, "none") || backend_of(name))
+				measure(name, backend_of(name), kind, mem);
+		}
+	}
 }
 
 static void __noreturn usage(int status)
@@ -341,7 +369,7 @@ int main(int argc, char **argv)
 	};
 	char names[256] = "iommufd";
 	struct memory mem;
-	int opt, round, rounds = 1;
+	int opt, rounds = 1;
 	unsigned int i;
 
 	while ((opt = getopt(argc, argv, "b:i:x:r:d:n:s:o:m:S:h")) != -1) {
@@ -389,22 +417,12 @@ int main(int argc, char **argv)
 
 		if (!wanted_kind(kinds[i]))
 			continue;
-		if (!none && !get_memory(&mem, kinds[i], large))
-			continue;
-		for (round = 0; round < rounds; round++) {
-			char turns[sizeof(names)];
-			char *name, *state;
-
-			strcpy(turns, names);
-			for (name = strtok_r(turns, ",", &state); name;
-			     name = strtok_r(NULL, ",", &state)) {
-				if (none || backend_of(name))
-					measure(name, backend_of(name),
-						none ? NULL : &mem);
-			}
-		}
-		if (!none)
+		if (!none && get_memory(&mem, kinds[i], large)) {
+			take_turns(names, rounds, kinds[i], &mem);
 			put_memory(&mem);
+		}
+		if (none || has_cold(kinds[i]))
+			take_turns(names, rounds, kinds[i], NULL);
 	}
 	return 0;
 }

@@ -162,26 +162,38 @@ void bench_map(const struct backend *backend, const char *prefix,
 	report(&unmap, mem->kind, size, 1);
 }
 
-/* Memory that nobody has touched: most of the cost is the kernel's. */
+/* More than the allocator hoards for one CPU */
+#define COLD_SCATTERED SZ_128M
+
+/*
+ * Memory that nobody has touched: most of the cost is the kernel's. The rest
+ * depends on how contiguous the memory is that it comes up with. Where that is
+ * left to chance, no two pages are neighbours.
+ */
 void bench_cold(const struct backend *backend, const char *kind, size_t size)
 {
+	bool scatter = !strcmp(kind, "anon4k") && size <= SZ_2M;
 	struct memory mem = { .kind = kind, .size = size, .fd = -1 };
 	struct sample map = sample_of("cold-map");
+	char *others = NULL;
 	int i;
 
 	if (!wanted("cold-map"))
 		return;
-	/* Often, where it is short: what the page allocator does varies. */
-	for (i = 0; i < (size > SZ_2M ? 1 : 6) * rounds_of(size); i++) {
+	if (scatter)
+		others = scatter_free_pages(COLD_SCATTERED);
+	for (i = 0; i < rounds_of(size); i++) {
 		mem.base = get_cold_memory(kind, size);
 		if (!mem.base)
-			return;
+			break;
 		start(&map);
 		backend->map(&mem, size, IOVA);
 		stop(&map);
 		backend->unmap(IOVA, size);
-		munmap(mem.base, size);
+		put_memory(&mem);
 	}
+	if (others)
+		munmap(others, COLD_SCATTERED);
 	report(&map, kind, size, 1);
 }
 
