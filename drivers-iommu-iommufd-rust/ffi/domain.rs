@@ -250,8 +250,8 @@ impl PhysRuns {
         self.many.as_ref().map_or(Self::FEW, KVec::capacity)
     }
 
-    /// Makes room for `runs` runs, if they are more than there always is room for, and memory can be
-    /// had without waiting. What was read is forgotten.
+    /// Makes room for `runs` runs, if they are more than there always is room for, and memory can
+    /// be had without waiting. What was read is forgotten.
     pub(crate) fn try_reserve(&mut self, runs: usize) {
         self.len = 0;
         if runs > Self::FEW {

@@ -402,8 +402,8 @@ impl<L: Links, T> Tree<L, T> {
         }
     }
 
-    /// Calls `f` with the first and the last position of each range that intersects `[start, last]`,
-    /// and with its value, ordered by their start. Stops at the first error.
+    /// Calls `f` with the first and the last position of each range that intersects
+    /// `[start, last]`, and with its value, ordered by their start. Stops at the first error.
     pub fn try_for_each_mut<E>(
         &mut self,
         start: usize,
