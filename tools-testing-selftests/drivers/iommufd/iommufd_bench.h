@@ -148,13 +148,6 @@ void put_memory(struct memory *mem);
 /* The same kinds, but not touched yet; to be given back with munmap(). */
 void *get_cold_memory(const char *kind, size_t size);
 
-/*
- * Sees to it that no two of the pages that are allocated next are neighbours.
- * Returns @size bytes of memory, which has their neighbours: until it is given
- * back with munmap(), it is so. NULL if memory is short.
- */
-char *scatter_free_pages(size_t size);
-
 /**
  * struct usage - Memory of the whole kernel, in bytes
  * @objects: what slab caches, kmalloc() and vmalloc() have handed out

@@ -187,19 +187,6 @@ void *get_cold_memory(const char *kind, size_t size)
 							MADV_HUGEPAGE);
 }
 
-char *scatter_free_pages(size_t size)
-{
-	char *base = reserve_anon(size, MADV_NOHUGEPAGE);
-	size_t i;
-
-	if (!base)
-		return NULL;
-	touch(base, size);
-	for (i = 0; i < size; i += 2 * SZ_4K)
-		madvise(base + i, SZ_4K, MADV_DONTNEED);
-	return base;
-}
-
 /* What the kernel uses */
 
 static void write_one(const char *path)

@@ -162,26 +162,42 @@ void bench_map(const struct backend *backend, const char *prefix,
 	report(&unmap, mem->kind, size, 1);
 }
 
-/* More than the allocator hoards for one CPU */
-#define COLD_SCATTERED SZ_128M
+/*
+ * Sees to it that few of the pages that are pinned next are neighbours, until
+ * what this returns is given back. What is pinned for long comes from blocks of
+ * its own, and so has this: three of four of their pages are kept.
+ */
+static struct memory scatter_free_pages(const struct backend *backend)
+{
+	struct memory mem = { .kind = "anon4k", .size = SZ_128M, .fd = -1 };
+	size_t i;
+
+	mem.base = get_cold_memory(mem.kind, mem.size);
+	if (!mem.base)
+		return mem;
+	backend->map(&mem, mem.size, IOVA);
+	backend->unmap(IOVA, mem.size);
+	for (i = 0; i < mem.size; i += 4 * SZ_4K)
+		madvise(mem.base + i, SZ_4K, MADV_DONTNEED);
+	return mem;
+}
 
 /*
  * Memory that nobody has touched: most of the cost is the kernel's. The rest
- * depends on how contiguous the memory is that it comes up with. Where that is
- * left to chance, no two pages are neighbours.
+ * depends on how contiguous the memory is that it comes up with, which for
+ * single pages would be left to chance.
  */
 void bench_cold(const struct backend *backend, const char *kind, size_t size)
 {
-	bool scatter = !strcmp(kind, "anon4k") && size <= SZ_2M;
 	struct memory mem = { .kind = kind, .size = size, .fd = -1 };
+	struct memory kept = { .fd = -1 };
 	struct sample map = sample_of("cold-map");
-	char *others = NULL;
 	int i;
 
 	if (!wanted("cold-map"))
 		return;
-	if (scatter)
-		others = scatter_free_pages(COLD_SCATTERED);
+	if (!strcmp(kind, "anon4k") && size <= SZ_2M)
+		kept = scatter_free_pages(backend);
 	for (i = 0; i < rounds_of(size); i++) {
 		mem.base = get_cold_memory(kind, size);
 		if (!mem.base)
@@ -192,8 +208,7 @@ void bench_cold(const struct backend *backend, const char *kind, size_t size)
 		backend->unmap(IOVA, size);
 		put_memory(&mem);
 	}
-	if (others)
-		munmap(others, COLD_SCATTERED);
+	put_memory(&kept);
 	report(&map, kind, size, 1);
 }
 
