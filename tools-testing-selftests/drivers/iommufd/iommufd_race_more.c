@@ -217,8 +217,10 @@ static void make_graph(struct session *s, struct worker *w)
 		do_viommu_alloc(s->fd, mock.idev, s->hwpt[0], NULL, &viommu),
 		ENOENT))
 		return;
+	/* HWPT_ALLOC says EINVAL where it is not the device that is gone. */
 	if (!TRY(w, OP_ALLOC,
-		 do_nested_alloc(s->fd, mock.idev, viommu, &nested), ENOENT))
+		 do_nested_alloc(s->fd, mock.idev, viommu, &nested), ENOENT,
+		 EINVAL))
 		set(&s->slot[NESTED], nested);
 	set(&s->slot[VIOMMU], viommu);
 	if (!TRY(w, OP_ALLOC,
