@@ -19,6 +19,7 @@
 
 use super::{
     group::{
+        AttachmentReservation,
         Group,
         GroupGuard,
         GroupState, //
@@ -45,11 +46,18 @@ use crate::{
 };
 use kernel::{
     bindings,
-    prelude::*, //
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
+    }, //
 };
 
 /// DMA without a PASID.
 pub(crate) const NO_PASID: u32 = bindings::IOMMU_NO_PASID;
+
+/// Devices by id.
+type Devices = RBTree<u32, User<Device>>;
 
 /// A PASID of a group is attached to a HWPT.
 ///
@@ -58,7 +66,7 @@ pub(crate) const NO_PASID: u32 = bindings::IOMMU_NO_PASID;
 /// `devices` is not empty; all are of the group, and one of them is the leader of `attached`.
 pub(crate) struct Attachment {
     attached: Attached,
-    devices: KVec<User<Device>>,
+    devices: Devices,
 }
 
 impl Attachment {
@@ -72,20 +80,37 @@ impl Attachment {
     }
 
     fn has(&self, device: &User<Device>) -> bool {
-        self.devices.iter().any(|d| d.id() == device.id())
+        self.devices.get(&device.id()).is_some()
+    }
+}
+
+/// Devices of a group.
+#[derive(Clone, Copy)]
+enum Which<'a> {
+    One(&'a User<Device>),
+    All(&'a Devices),
+}
+
+impl Which<'_> {
+    /// Calls `f` with each of them, until it fails.
+    fn try_for_each(self, mut f: impl FnMut(&User<Device>) -> Result) -> Result {
+        match self {
+            Self::One(device) => f(device),
+            Self::All(devices) => devices.values().try_for_each(f),
+        }
     }
 }
 
 /// Reserved regions of devices in an IOAS. Removes them when dropped.
 struct Reservation<'a> {
     ioas: User<Ioas>,
-    devices: &'a [User<Device>],
+    devices: Which<'a>,
     armed: bool,
 }
 
 impl<'a> Reservation<'a> {
     /// Nothing yet; what is added is for `devices`.
-    fn new(ioas: &User<Ioas>, devices: &'a [User<Device>]) -> Self {
+    fn new(ioas: &User<Ioas>, devices: Which<'a>) -> Self {
         Self {
             ioas: ioas.another(),
             devices,
@@ -94,13 +119,12 @@ impl<'a> Reservation<'a> {
     }
 
     /// Reserves the regions of all the devices.
-    fn of_all(ioas: &User<Ioas>, devices: &'a [User<Device>]) -> Result<Self> {
-        let this = Self::new(ioas, devices);
+    fn of_all(ioas: &User<Ioas>, devices: &'a Devices) -> Result<Self> {
+        let this = Self::new(ioas, Which::All(devices));
 
         // Those that were not reached have nothing to remove.
-        for device in devices {
-            this.ioas.iopt.enforce_reserved(device.dev(), None)?;
-        }
+        this.devices
+            .try_for_each(|device| this.ioas.iopt.enforce_reserved(device.dev(), None))?;
         Ok(this)
     }
 
@@ -115,7 +139,7 @@ impl<'a> Reservation<'a> {
 
         ioas.iopt.enforce_reserved(device.dev(), Some(&mut start))?;
         group.set_sw_msi_start(lock, start);
-        Ok(Self::new(ioas, core::slice::from_ref(device)))
+        Ok(Self::new(ioas, Which::One(device)))
     }
 
     /// The regions stay.
@@ -132,10 +156,12 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn remove_reserved(ioas: &User<Ioas>, devices: &[User<Device>]) {
-    for device in devices {
+fn remove_reserved(ioas: &User<Ioas>, devices: Which<'_>) {
+    // The closure does not fail.
+    let _ = devices.try_for_each(|device| {
         ioas.iopt.remove_reserved(device.dev());
-    }
+        Ok(())
+    });
 }
 
 /// Maps the MSI pages of the group into the domain that it is about to use.
@@ -154,7 +180,7 @@ fn check(state: &GroupState, device: &Device, pasid: u32, hwpt: &HwptRef) -> Res
     }
     // Some IOMMUs can use PASIDs only if all the HWPTs of a device were made for that.
     let compatible = match pasid {
-        NO_PASID => hwpt.pasid_compatible() || state.all().iter().all(|at| at.pasid() == NO_PASID),
+        NO_PASID => hwpt.pasid_compatible() || !state.has_pasids(),
         _ => {
             let rid = state.find(NO_PASID);
             hwpt.pasid_compatible() && rid.is_none_or(|at| at.hwpt().pasid_compatible())
@@ -179,18 +205,17 @@ pub(crate) fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: Hwp
     let mut state = group.lock();
     let reserves = pasid == NO_PASID && !device.is_noiommu();
 
-    if let Some(at) = state.find_mut(pasid) {
+    if let Some(at) = state.find(pasid) {
         if at.has(device) {
             return Err(EBUSY);
         }
-        at.devices.reserve(1, GFP_KERNEL)?;
         if !at.hwpt().is_same(&hwpt) {
             return Err(EINVAL);
         }
-    } else {
-        state.reserve()?;
     }
     let first = state.find(pasid).is_none();
+    // User space chooses how many there are.
+    let seat = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
 
     let reserved = if reserves {
         let reserved = Reservation::of_one(hwpt.paging().ioas(), device, group, &state)?;
@@ -202,17 +227,17 @@ pub(crate) fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: Hwp
         None
     };
 
+    let seat = seat.into_node(device.id(), device.another());
     if let Some(at) = state.find_mut(pasid) {
-        at.devices.push(device.another(), GFP_KERNEL)?;
+        at.devices.insert(seat);
     } else {
-        let mut devices = KVec::with_capacity(1, GFP_KERNEL)?;
-        devices.push(device.another(), GFP_KERNEL)?;
+        let memory = AttachmentReservation::new(GFP_KERNEL_ACCOUNT)?;
         check(&state, device, pasid, &hwpt)?;
+        let attached = Attached::new(hwpt, device.another(), pasid)?;
+        let mut devices = Devices::new();
+        devices.insert(seat);
         // INVARIANT: The leader is the only device.
-        state.add(Attachment {
-            attached: Attached::new(hwpt, device.another(), pasid)?,
-            devices,
-        })?;
+        state.add(memory, Attachment { attached, devices });
     }
     if let Some(reserved) = reserved {
         reserved.keep();
@@ -261,7 +286,7 @@ fn replace(
         reserved.keep();
     }
     if moves {
-        remove_reserved(old.paging().ioas(), &at.devices);
+        remove_reserved(old.paging().ioas(), Which::All(&at.devices));
     }
     Ok(Some(old))
 }
@@ -273,22 +298,17 @@ fn replace(
 pub(crate) fn detach(device: &User<Device>, pasid: u32) -> Option<HwptRef> {
     let mut state = device.group().lock();
     let at = state.find_mut(pasid)?;
-    let index = at.devices.iter().position(|d| d.id() == device.id())?;
-    let user = at.devices.remove(index).ok()?;
+    let user = at.devices.remove(&device.id())?;
     let hwpt = at.hwpt().another();
 
-    let last = match at.devices.first() {
-        Some(other) => {
-            if at.attached.is_led_by(device) {
-                at.attached.set_leader(other.another());
-            }
-            false
+    let last = at.devices.is_empty();
+    if last {
+        state.remove(pasid);
+    } else if at.attached.is_led_by(device) {
+        if let Some(other) = at.devices.values().next() {
+            at.attached.set_leader(other.another());
         }
-        None => {
-            state.remove(pasid);
-            true
-        }
-    };
+    }
     if pasid == NO_PASID {
         hwpt.paging().ioas().iopt.remove_reserved(device.dev());
     }

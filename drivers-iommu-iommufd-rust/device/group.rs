@@ -12,7 +12,10 @@
 //! group and `sw_msi_lock`. The lock of [`Groups`] is a leaf.
 #![forbid(unsafe_code)]
 
-use super::attach::Attachment;
+use super::attach::{
+    Attachment,
+    NO_PASID, //
+};
 use crate::ffi::{
     device::BoundDevice,
     layout::same_plain_offset,
@@ -22,6 +25,11 @@ use kernel::{
     io::PhysAddr,
     iommu::group as iommu,
     prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode,
+        RBTreeNodeReservation, //
+    },
     sync::{
         aref::ARef,
         atomic::{
@@ -56,9 +64,12 @@ same_plain_offset!(Group, required_sw_msi, iommufd_group, required_sw_msi);
 
 /// What the group lock protects.
 pub(crate) struct GroupState {
-    /// What is attached: at most one for each PASID.
-    attached: KVec<Attachment>,
+    /// What is attached, by PASID.
+    attached: RBTree<u32, Attachment>,
 }
+
+/// The memory for one more PASID that is attached.
+pub(super) type AttachmentReservation = RBTreeNodeReservation<u32, Attachment>;
 
 /// The group lock, held.
 pub(crate) type GroupGuard<'a> = Guard<'a, GroupState, MutexBackend>;
@@ -73,7 +84,7 @@ impl Group {
                 sw_msi_start: Atomic::new(NO_SW_MSI),
                 required_sw_msi: SwMsiMaps::new(),
                 iommu,
-                state <- new_mutex!(GroupState { attached: KVec::new() }, "iommufd_group::lock"),
+                state <- new_mutex!(GroupState { attached: RBTree::new() }, "iommufd_group::lock"),
             }),
             GFP_KERNEL,
         )
@@ -119,49 +130,46 @@ impl Group {
 impl GroupState {
     /// What this PASID is attached to.
     pub(super) fn find(&self, pasid: u32) -> Option<&Attachment> {
-        self.attached.iter().find(|at| at.pasid() == pasid)
+        self.attached.get(&pasid)
     }
 
     /// What this PASID is attached to, to change it.
     pub(super) fn find_mut(&mut self, pasid: u32) -> Option<&mut Attachment> {
-        self.attached.iter_mut().find(|at| at.pasid() == pasid)
+        self.attached.get_mut(&pasid)
     }
 
-    /// Everything that is attached.
-    pub(super) fn all(&self) -> &[Attachment] {
-        &self.attached
+    /// Whether DMA with some PASID is attached.
+    pub(super) fn has_pasids(&self) -> bool {
+        self.attached.cursor_lower_bound(&(NO_PASID + 1)).is_some()
     }
 
-    /// Makes room for one more.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`].
-    pub(super) fn reserve(&mut self) -> Result {
-        Ok(self.attached.reserve(1, GFP_KERNEL)?)
+    /// Adds what was not attached before. Needs no more memory.
+    pub(super) fn add(&mut self, memory: AttachmentReservation, attachment: Attachment) {
+        let replaced = self
+            .attached
+            .insert(memory.into_node(attachment.pasid(), attachment));
+
+        kernel::warn_on_once!(replaced.is_some());
     }
 
-    /// Adds what was not attached before.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`], unless there is room ([`Self::reserve`]).
-    pub(super) fn add(&mut self, attachment: Attachment) -> Result {
-        Ok(self.attached.push(attachment, GFP_KERNEL)?)
-    }
-
-    /// Detaches a PASID.
+    /// Detaches a PASID. Needs no memory.
     pub(super) fn remove(&mut self, pasid: u32) {
-        self.attached.retain(|at| at.pasid() != pasid);
+        drop(self.attached.remove(&pasid));
     }
 }
 
 /// The groups of a context.
 #[pin_data]
 pub(crate) struct Groups {
-    /// Each with the number of its devices, which is not zero.
+    /// By the number of the IOMMU group, which the group keeps from being used for another.
     #[pin]
-    groups: Mutex<KVec<(Arc<Group>, usize)>>,
+    groups: Mutex<RBTree<i32, Members>>,
+}
+
+/// A group and the number of its devices, which is not zero.
+struct Members {
+    group: Arc<Group>,
+    count: usize,
 }
 
 impl Groups {
@@ -173,7 +181,7 @@ impl Groups {
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                groups <- new_mutex!(KVec::new(), "iommufd_ctx::groups"),
+                groups <- new_mutex!(RBTree::new(), "iommufd_ctx::groups"),
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -186,23 +194,25 @@ impl Groups {
     /// [`ENODEV`] if it has none, [`ENOMEM`].
     pub(super) fn join(groups: &Arc<Self>, dev: &BoundDevice) -> Result<Member> {
         let iommu = iommu::Group::of(dev).ok_or(ENODEV)?;
-        let mut list = groups.groups.lock();
-        let known = list
-            .iter_mut()
-            .find(|(group, _)| group.iommu().is_some_and(|g| core::ptr::eq(g, &*iommu)));
+        let id = iommu.id();
+        let mut known = groups.groups.lock();
 
-        let group = match known {
-            Some((group, members)) => {
-                *members += 1;
-                group.clone()
+        let group = match known.get_mut(&id) {
+            Some(members) => {
+                members.count += 1;
+                members.group.clone()
             }
             None => {
                 let group = Group::new(Some(iommu))?;
-                list.push((group.clone(), 1), GFP_KERNEL)?;
+                let members = Members {
+                    group: group.clone(),
+                    count: 1,
+                };
+                known.insert(RBTreeNode::new(id, members, GFP_KERNEL_ACCOUNT)?);
                 group
             }
         };
-        drop(list);
+        drop(known);
         Ok(Member {
             group,
             groups: Some(groups.clone()),
@@ -238,16 +248,20 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let Some(groups) = &self.groups else {
+        let (Some(groups), Some(iommu)) = (&self.groups, self.group.iommu()) else {
             return;
         };
-        let mut list = groups.groups.lock();
+        let mut known = groups.groups.lock();
+        let Some(mut entry) = known.find_mut(&iommu.id()) else {
+            return;
+        };
 
-        list.retain(|(group, members)| {
-            if Arc::ptr_eq(group, &self.group) {
-                *members -= 1;
-            }
-            *members != 0
-        });
+        entry.get_mut().count -= 1;
+        if entry.get().count == 0 {
+            let last = entry.remove_node();
+            // The group is put without the lock.
+            drop(known);
+            drop(last);
+        }
     }
 }

@@ -51,7 +51,8 @@ unsafe impl Sync for Handle {}
 
 impl Handle {
     fn new(leader: &User<Device>) -> Result<Self> {
-        let handle = Self(KBox::new(Opaque::zeroed(), GFP_KERNEL)?);
+        // User space chooses how many there are.
+        let handle = Self(KBox::new(Opaque::zeroed(), GFP_KERNEL_ACCOUNT)?);
         handle.set_leader(leader);
         Ok(handle)
     }
