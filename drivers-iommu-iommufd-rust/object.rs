@@ -131,19 +131,6 @@ impl Context {
         self.get(id)
     }
 
-    /// Whether a published object satisfies `matches`, which runs under the lock of the table.
-    pub(crate) fn any_object<T: Registered>(&self, matches: impl Fn(&Object<T>) -> bool) -> bool {
-        let table = self.objects.lock();
-        let mut from = 0;
-        while let Some((id, object)) = table.find(from) {
-            if object.downcast().is_some_and(&matches) {
-                return true;
-            }
-            from = id + 1;
-        }
-        false
-    }
-
     /// Destroys the object of this id, unless others depend on it.
     ///
     /// # Errors

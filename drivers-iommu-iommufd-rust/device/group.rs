@@ -16,14 +16,20 @@ use super::attach::{
     Attachment,
     NO_PASID, //
 };
-use crate::ffi::{
-    device::BoundDevice,
-    layout::same_plain_offset,
-    sw_msi::SwMsiMaps, //
+use crate::{
+    context::Context,
+    ffi::{
+        device::BoundDevice,
+        layout::same_plain_offset,
+        sw_msi::SwMsiMaps, //
+    }, //
 };
 use kernel::{
     io::PhysAddr,
-    iommu::group as iommu,
+    iommu::group::{
+        self as iommu,
+        DmaOwner, //
+    },
     prelude::*,
     rbtree::{
         RBTree,
@@ -166,10 +172,13 @@ pub(crate) struct Groups {
     groups: Mutex<RBTree<i32, Members>>,
 }
 
-/// A group and the number of its devices, which is not zero.
+/// A group and the devices that are in it.
 struct Members {
     group: Arc<Group>,
+    /// How many there are, not zero.
     count: usize,
+    /// For how many of them the context has claimed the group.
+    claims: usize,
 }
 
 impl Groups {
@@ -207,6 +216,7 @@ impl Groups {
                 let members = Members {
                     group: group.clone(),
                     count: 1,
+                    claims: 0,
                 };
                 known.insert(RBTreeNode::new(id, members, GFP_KERNEL_ACCOUNT)?);
                 group
@@ -216,15 +226,25 @@ impl Groups {
         Ok(Member {
             group,
             groups: Some(groups.clone()),
+            owner: None,
         })
+    }
+
+    /// Returns whether the context controls DMA of the IOMMU group of this number.
+    pub(crate) fn owns(&self, id: i32) -> bool {
+        let known = self.groups.lock();
+
+        known.get(&id).is_some_and(|members| members.claims != 0)
     }
 }
 
-/// A device's membership in a group.
+/// A device's membership in a group, and its part in the control over DMA of the group.
 pub(crate) struct Member {
     group: Arc<Group>,
     /// [`None`] if it is the only one and without an IOMMU.
     groups: Option<Arc<Groups>>,
+    /// It is counted in `claims`.
+    owner: Option<DmaOwner>,
 }
 
 impl Member {
@@ -237,7 +257,41 @@ impl Member {
         Ok(Self {
             group: Group::new(None)?,
             groups: None,
+            owner: None,
         })
+    }
+
+    /// Takes control over DMA of the group.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BoundDevice::claim_dma`].
+    pub(super) fn claim_dma(&mut self, dev: &BoundDevice, ctx: &Context) -> Result {
+        let owner = dev.claim_dma(ctx)?;
+
+        if self.owner.replace(owner).is_none() {
+            self.update(|members| members.claims += 1);
+        }
+        Ok(())
+    }
+
+    /// Changes what is known of the members, and forgets the group if there are none.
+    fn update(&self, f: impl FnOnce(&mut Members)) {
+        let (Some(groups), Some(iommu)) = (&self.groups, self.group.iommu()) else {
+            return;
+        };
+        let mut known = groups.groups.lock();
+        let Some(mut entry) = known.find_mut(&iommu.id()) else {
+            return;
+        };
+
+        f(entry.get_mut());
+        if entry.get().count == 0 {
+            let last = entry.remove_node();
+            // The group is put without the lock.
+            drop(known);
+            drop(last);
+        }
     }
 
     /// The group.
@@ -248,20 +302,11 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let (Some(groups), Some(iommu)) = (&self.groups, self.group.iommu()) else {
-            return;
-        };
-        let mut known = groups.groups.lock();
-        let Some(mut entry) = known.find_mut(&iommu.id()) else {
-            return;
-        };
-
-        entry.get_mut().count -= 1;
-        if entry.get().count == 0 {
-            let last = entry.remove_node();
-            // The group is put without the lock.
-            drop(known);
-            drop(last);
+        if let Some(owner) = self.owner.take() {
+            // Whoever finds a claim can rely on it.
+            self.update(|members| members.claims -= 1);
+            drop(owner);
         }
+        self.update(|members| members.count -= 1);
     }
 }

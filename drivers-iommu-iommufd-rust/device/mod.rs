@@ -56,25 +56,20 @@ use group::{
 };
 use kernel::{
     bindings,
-    iommu::group::{
-        Capability,
-        DmaOwner, //
-    },
+    iommu::group::Capability,
     prelude::*,
     sync::LockedBy, //
 };
 
 /// A device that is bound to a context. C knows how it begins.
 ///
-/// The fields are dropped in order: first the control over DMA ends, last the reference to the
-/// context.
+/// The fields are dropped in order: first `member` ends the control over DMA, last the reference to
+/// the context is put.
 #[repr(C)]
 pub(crate) struct Device {
     ictx: ContextPtr,
     igroup: ForC<Group>,
     dev: BoundDevice,
-    /// [`None`] without an IOMMU.
-    owner: Option<DmaOwner>,
     member: Member,
     /// Whether domains for this device must override its wish to bypass the caches.
     enforce_cache_coherency: bool,
@@ -185,23 +180,22 @@ impl Kind for Device {
 /// - [`ENOMEM`], or what the IOMMU driver says.
 pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
     let noiommu = cfg!(CONFIG_IOMMUFD_NOIOMMU) && !dev.has_iommu();
-    let (member, owner) = if noiommu {
-        (Member::alone()?, None)
+    let member = if noiommu {
+        Member::alone()?
     } else {
         // There is no way for user space to flush caches, so mappings are always coherent.
         if !dev.can(Capability::CacheCoherency) {
             return Err(EINVAL);
         }
-        let member = Groups::join(&ctx.groups, &dev)?;
+        let mut member = Groups::join(&ctx.groups, &dev)?;
         check_interrupts(&dev, member.group())?;
-        let owner = dev.claim_dma(ctx)?;
-        (member, Some(owner))
+        member.claim_dma(&dev, ctx)?;
+        member
     };
     let enforce_cache_coherency = !noiommu && dev.can(Capability::EnforceCacheCoherency);
     let device = ctx.reserve(try_init!(Device {
         ictx: ContextPtr::from(ctx),
         igroup: ForC::from(member.group()),
-        owner,
         seat: LockedBy::new(member.group().state(), Seat::default()),
         member,
         enforce_cache_coherency,

@@ -427,7 +427,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_to_id(idev: *mut bindings::iommuf
 ///
 /// # Safety
 ///
-/// `ictx` must be NULL or live during the call. `group` is compared only.
+/// `ictx` must be NULL or live during the call, and so must `group`.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_ctx_has_group(
     ictx: *mut bindings::iommufd_ctx,
@@ -436,11 +436,8 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_has_group(
     if ictx.is_null() || group.is_null() {
         return false;
     }
-    // SAFETY: By the requirements of this function.
-    let ctx = unsafe { Context::from_ptr(ictx) };
+    // SAFETY: By the requirements of this function both are live.
+    let (ctx, id) = unsafe { (Context::from_ptr(ictx), bindings::iommu_group_id(group)) };
 
-    ctx.any_object::<Device>(|device| {
-        let of_device = device.group().iommu();
-        of_device.is_some_and(|of_device| ptr::eq(of_device.as_raw(), group))
-    })
+    ctx.groups.owns(id)
 }
