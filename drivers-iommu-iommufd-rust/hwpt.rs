@@ -55,7 +55,15 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
+    },
     sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
         Arc,
         SetOnce, //
     },
@@ -80,6 +88,8 @@ pub(crate) struct HwptPaging {
     enforces_coherency: bool,
     fault: SetOnce<User<Fault>>,
     ioas: User<Ioas>,
+    /// Key in [`HwptIds`], which it is in. Changes with the mutex of the IOAS held.
+    list_key: Atomic<u64>,
 }
 
 same_offset!(HwptPaging, domain, iommufd_hwpt_paging, common.domain);
@@ -101,19 +111,17 @@ impl HwptPaging {
         self.paging.as_raw()
     }
 
-    /// Whether the kernel made it for a device that was attached to the IOAS.
-    pub(crate) fn is_auto(&self) -> bool {
-        self.auto
-    }
-
     /// Whether it can be the parent of nested HWPTs.
     pub(crate) fn nest_parent(&self) -> bool {
         self.nest_parent
     }
 
-    /// Whether devices cannot bypass the caches.
-    pub(crate) fn enforce_cache_coherency(&self) -> bool {
-        self.enforces_coherency
+    /// How the list of its IOAS knows it.
+    fn list_entry(&self) -> ListEntry {
+        ListEntry {
+            auto: self.auto.then(|| self.list_key.load(Relaxed)),
+            incoherent: !self.enforces_coherency,
+        }
     }
 }
 
@@ -129,61 +137,100 @@ impl Hwpt for HwptPaging {
 
 impl Kind for HwptPaging {
     fn destroy(this: WriteSide<'_, Self>) {
-        this.ioas.hwpts.lock().remove(this.id());
+        this.ioas.hwpts.lock().remove(this.list_entry());
         this.ioas.iopt.remove_domain(&this.paging);
     }
 }
 
-/// The paging HWPTs of an IOAS, in the order in which they were made: their ids. Each leaves before
-/// its IOAS goes.
-pub(crate) struct HwptIds(KVec<u32>);
+/// The paging HWPTs of an IOAS. Each leaves before its IOAS goes.
+pub(crate) struct HwptIds {
+    /// The ids of the automatic ones, in the order in which they were made: a device is attached to
+    /// the first that suits it. User space can make any number of the others.
+    auto: RBTree<u64, u32>,
+    next_key: u64,
+    /// How many there are.
+    count: usize,
+    /// How many there are that devices can bypass the caches with.
+    incoherent: usize,
+}
+
+/// What [`HwptIds`] has of a HWPT.
+#[derive(Clone, Copy)]
+struct ListEntry {
+    /// The key of an automatic one.
+    auto: Option<u64>,
+    incoherent: bool,
+}
+
+/// The memory for one more HWPT in the list, if it takes any.
+type ListMemory = Option<RBTreeNodeReservation<u64, u32>>;
 
 impl HwptIds {
     /// None yet.
-    pub(crate) const fn new() -> Self {
-        Self(KVec::new())
+    pub(crate) fn new() -> Self {
+        Self {
+            auto: RBTree::new(),
+            next_key: 0,
+            count: 0,
+            incoherent: 0,
+        }
     }
 
-    /// The HWPTs of `ioas`, whose list this is, but for those that are on their way out.
-    pub(crate) fn iter<'a>(
+    /// The automatic HWPTs of `ioas`, whose list this is, but for those that are on their way out.
+    pub(crate) fn auto<'a>(
         &'a self,
         ctx: &'a Context,
         ioas: &'a Object<Ioas>,
     ) -> impl Iterator<Item = Ref<'a, HwptPaging>> {
-        self.0.iter().filter_map(move |&id| {
+        self.auto.iter().filter_map(move |(&key, &id)| {
             let hwpt = ctx.find::<HwptPaging>(id)?;
 
             // The id of one that is on its way out may be that of another by now.
-            (hwpt.ioas.as_ptr() == ioas.as_ptr()).then_some(hwpt)
+            (hwpt.ioas.as_ptr() == ioas.as_ptr() && hwpt.list_key.load(Relaxed) == key)
+                .then_some(hwpt)
         })
     }
 
-    /// Makes room for one more.
-    fn reserve(&mut self) -> Result {
-        Ok(self.0.reserve(1, GFP_KERNEL_ACCOUNT)?)
+    /// Whether no HWPT lets devices bypass the caches.
+    pub(crate) fn enforce_cache_coherency(&self) -> bool {
+        self.incoherent == 0
     }
 
-    /// Adds an id. Does not fail if there is room ([`Self::reserve`]).
-    fn push(&mut self, id: u32) -> Result {
-        Ok(self.0.push(id, GFP_KERNEL_ACCOUNT)?)
+    /// Allocates what it takes to add `hwpt`.
+    fn prepare(hwpt: &HwptPaging) -> Result<ListMemory> {
+        if hwpt.auto {
+            Ok(Some(RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?))
+        } else {
+            Ok(None)
+        }
     }
 
-    /// Removes an id, if it is there.
-    fn remove(&mut self, id: u32) {
-        if let Some(index) = self.0.iter().position(|&listed| listed == id) {
-            // A destroyed HWPT and a new one can have the same id for a while: each removes one.
-            let _ = self.0.remove(index);
+    /// Adds a HWPT for which `memory` was prepared.
+    fn add(&mut self, hwpt: &Object<HwptPaging>, memory: ListMemory) {
+        if let Some(memory) = memory {
+            let key = self.next_key;
+
+            self.next_key += 1;
+            hwpt.list_key.store(key, Relaxed);
+            self.auto.insert(memory.into_node(key, hwpt.id()));
         }
-        if self.0.is_empty() {
-            // To destroy an IOAS has little to do then.
-            self.0 = KVec::new();
+        self.count += 1;
+        self.incoherent += usize::from(!hwpt.enforces_coherency);
+    }
+
+    /// Removes a HWPT that was added. Needs no memory.
+    fn remove(&mut self, entry: ListEntry) {
+        if let Some(key) = entry.auto {
+            self.auto.remove(&key);
         }
+        self.count -= 1;
+        self.incoherent -= usize::from(entry.incoherent);
     }
 }
 
 impl Drop for HwptIds {
     fn drop(&mut self) {
-        kernel::warn_on!(!self.0.is_empty());
+        kernel::warn_on!(self.count != 0);
     }
 }
 
@@ -340,6 +387,7 @@ impl<'a> NewPaging<'a> {
             enforces_coherency,
             fault: SetOnce::new(),
             ioas,
+            list_key: Atomic::new(0),
         }? Error))?;
         ffi::link(&hwpt);
         Ok(Self(hwpt))
@@ -397,10 +445,10 @@ impl ListedPaging<'_, '_> {
     }
 }
 
-/// The id of a new HWPT is in the list of its IOAS, and its domain in the IO page table.
+/// A new HWPT is in the list of its IOAS, and its domain in the IO page table.
 struct Listed<'h> {
     hwpts: &'h mut HwptIds,
-    id: u32,
+    entry: ListEntry,
     ioas: User<Ioas>,
     domain: Arc<PagingDomain>,
     armed: bool,
@@ -408,24 +456,23 @@ struct Listed<'h> {
 
 impl<'h> Listed<'h> {
     fn new(hwpt: &Reserved<'_, HwptPaging>, hwpts: &'h mut HwptIds) -> Result<Self> {
-        hwpts.reserve()?;
+        let memory = HwptIds::prepare(hwpt)?;
         hwpt.ioas.iopt.add_domain(&hwpt.paging)?;
-        let listed = Self {
-            id: hwpt.id(),
+        hwpts.add(hwpt, memory);
+        Ok(Self {
             hwpts,
+            entry: hwpt.list_entry(),
             ioas: hwpt.ioas.another(),
             domain: hwpt.paging.clone(),
             armed: true,
-        };
-        listed.hwpts.push(listed.id)?;
-        Ok(listed)
+        })
     }
 }
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
         if self.armed {
-            self.hwpts.remove(self.id);
+            self.hwpts.remove(self.entry);
             self.ioas.iopt.remove_domain(&self.domain);
         }
     }

@@ -271,10 +271,7 @@ fn unmap_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
 /// Whether all that devices write goes through the caches of the CPU, for every HWPT of the IOAS.
 fn is_cache_coherent(ctx: &Context) -> Result<bool> {
     let ioas = ioas(ctx)?;
-    let hwpts = ioas.hwpts.lock();
-    let coherent = hwpts
-        .iter(ctx, &ioas)
-        .all(|hwpt| hwpt.enforce_cache_coherency());
+    let coherent = ioas.hwpts.lock().enforce_cache_coherency();
     Ok(coherent)
 }
 

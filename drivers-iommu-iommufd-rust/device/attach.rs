@@ -402,7 +402,7 @@ fn attach_to_ioas(
     let mut hwpts = ioas.hwpts.lock();
 
     // Such HWPTs differ in nothing but the devices that they suit.
-    for hwpt in hwpts.iter(ctx, ioas).filter(|hwpt| hwpt.is_auto()) {
+    for hwpt in hwpts.auto(ctx, ioas) {
         let Ok(candidate) = hwpt.user() else {
             continue;
         };
