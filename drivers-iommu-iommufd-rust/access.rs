@@ -87,8 +87,8 @@ pub(crate) struct State {
     ioas: Option<User<Ioas>>,
     /// The IOAS that the access is leaving: the driver is being told to unpin there, and can.
     leaving: Option<User<Ioas>>,
-    /// Where `ioas` lists the access.
-    list_id: u32,
+    /// The number of the access in the list of `ioas`.
+    list_id: u64,
 }
 
 /// The state of an access, locked.

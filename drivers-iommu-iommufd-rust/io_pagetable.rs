@@ -34,16 +34,16 @@
 
 mod accesses;
 mod areas;
+mod domain_list;
 mod domains;
 mod fit;
 mod map;
 mod reserved;
 mod unmap;
 
-use crate::ffi::{
-    domain::PagingDomain,
-    layout::same_plain_offset, //
-};
+#[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+use crate::ffi::domain::PagingDomain;
+use crate::ffi::layout::same_plain_offset;
 use kernel::{
     interval_tree::IntervalTree,
     page::{
@@ -57,8 +57,7 @@ use kernel::{
             ReadGuard,
             RwSemaphore,
             WriteGuard, //
-        },
-        Arc, //
+        }, //
     }, //
 };
 
@@ -76,7 +75,9 @@ pub(crate) use self::{
 use self::areas::Content;
 use self::{
     accesses::Accesses,
-    areas::Areas, //
+    areas::Areas,
+    domain_list::DomainList,
+    reserved::Owners, //
 };
 
 /// The IOVA space of an IOAS, the domains that show it and the accesses that use it.
@@ -96,7 +97,8 @@ same_plain_offset!(IoPagetable, iova, io_pagetable, iova_rwsem);
 /// What is where. Reached through the `iova` lock.
 pub(crate) struct IovaSpace {
     areas: Areas,
-    reserved: IntervalTree<Owner>,
+    /// Each range once, whoever reserves it.
+    reserved: IntervalTree<Owners>,
     allowed: IntervalTree<()>,
     /// IOVA, length and page offset of each area are multiples of it: a power of two, at most
     /// [`PAGE_SIZE`], and less only while all domains can map less and no access needs more.
@@ -106,7 +108,7 @@ pub(crate) struct IovaSpace {
 /// Who shows and uses it. Reached through the `domains` lock.
 struct Domains {
     /// The first of them keeps the PFNs of the areas, until it is removed.
-    list: KVec<Arc<PagingDomain>>,
+    list: DomainList,
     accesses: Accesses,
     /// Whether domains map pages one by one, so that areas can be split.
     small: bool,
@@ -287,7 +289,7 @@ impl IovaSpace {
 impl Domains {
     fn new() -> Self {
         Self {
-            list: KVec::new(),
+            list: DomainList::new(),
             accesses: Accesses::new(),
             small: false,
         }
@@ -297,8 +299,9 @@ impl Domains {
     fn alignment(&self) -> usize {
         // A page is mapped at once if it is mapped one by one.
         let pages = if self.small { PAGE_SIZE } else { 1 };
-        let domains = self.list.iter().map(|domain| domain.min_page_size());
 
-        domains.fold(pages.max(self.accesses.alignment()), usize::max)
+        pages
+            .max(self.list.alignment())
+            .max(self.accesses.alignment())
     }
 }

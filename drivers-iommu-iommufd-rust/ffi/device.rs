@@ -35,7 +35,6 @@ use core::{
     mem::ManuallyDrop,
     ops::Deref,
     ptr::{
-        self,
         from_ref,
         NonNull, //
     }, //

@@ -12,6 +12,7 @@
 
 use super::{
     areas::Piece,
+    domain_list::Alignments,
     IoPagetable,
     IovaSpace, //
 };
@@ -23,18 +24,25 @@ use crate::{
     },
     range::IovaRange, //
 };
-use core::mem::{
-    take,
-    MaybeUninit, //
+use core::{
+    mem::{
+        take,
+        MaybeUninit, //
+    },
+    ops::Range, //
 };
 use kernel::{
     page::PAGE_SIZE,
     prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
     sync::Arc, //
 };
 
-/// The greatest number of an access.
-const MAX_ID: u32 = 0xffff;
+/// How many accesses there can be.
+const MAX: usize = 1 << 16;
 
 /// A driver that must let go of IOVA that is being unmapped.
 pub(crate) trait Notify: Send + Sync {
@@ -53,56 +61,72 @@ pub(crate) struct AccessEntry {
     pub(crate) notify: Option<Arc<dyn Notify>>,
 }
 
-/// The accesses of an IO page table, ordered by number.
-pub(super) struct Accesses(KVec<(u32, AccessEntry)>);
+/// The accesses of an IO page table, by number, which none has twice.
+pub(super) struct Accesses {
+    by_id: RBTree<u64, AccessEntry>,
+    next_id: u64,
+    /// How many there are.
+    count: usize,
+    alignments: Alignments,
+}
 
 impl Accesses {
     pub(super) fn new() -> Self {
-        Self(KVec::new())
+        Self {
+            by_id: RBTree::new(),
+            next_id: 0,
+            count: 0,
+            alignments: Alignments::new(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_id.is_empty()
     }
 
     /// The least alignment that suits all.
     pub(super) fn alignment(&self) -> usize {
-        self.0
-            .iter()
-            .fold(1, |alignment, (_, access)| alignment.max(access.alignment))
+        self.alignments.greatest()
     }
 
-    /// Adds an access under the lowest number that is free.
-    fn add(&mut self, access: AccessEntry) -> Result<u32> {
-        let at = (0..)
-            .zip(&self.0)
-            .position(|(expected, (id, _))| expected != *id)
-            .unwrap_or(self.0.len());
-        let id = u32::try_from(at)
-            .ok()
-            .filter(|&id| id <= MAX_ID)
-            .ok_or(EBUSY)?;
+    /// Adds an access, whose number is greater than all before.
+    fn add(&mut self, access: AccessEntry) -> Result<u64> {
+        if self.count >= MAX {
+            return Err(EBUSY);
+        }
+        let (id, alignment) = (self.next_id, access.alignment);
 
-        self.0.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        // There is room.
-        self.0
-            .insert_within_capacity(at, (id, access))
-            .map_err(|_| ENOMEM)?;
+        self.by_id
+            .insert(RBTreeNode::new(id, access, GFP_KERNEL_ACCOUNT)?);
+        self.next_id += 1;
+        self.count += 1;
+        self.alignments.add(alignment);
         Ok(id)
     }
 
-    fn remove(&mut self, id: u32) -> Option<AccessEntry> {
-        let at = self.0.iter().position(|(other, _)| *other == id)?;
+    /// Removes an access. Needs no memory.
+    fn remove(&mut self, id: u64) -> Option<RBTreeNode<u64, AccessEntry>> {
+        let entry = self.by_id.find_mut(&id)?;
 
-        Some(self.0.remove(at).ok()?.1)
+        self.alignments.remove(entry.get().alignment);
+        self.count -= 1;
+        Some(entry.remove_node())
     }
 
-    /// The first access from number `from` on that is to be asked to unpin.
-    fn notify_from(&self, from: u32) -> Option<(u32, Arc<dyn Notify>)> {
-        self.0
-            .iter()
-            .filter(|(id, _)| *id >= from)
-            .find_map(|(id, access)| Some((*id, access.notify.clone()?)))
+    /// The first access of these numbers that is to be asked to unpin.
+    fn notify_in(&self, mut ids: Range<u64>) -> Option<(u64, Arc<dyn Notify>)> {
+        loop {
+            let cursor = self.by_id.cursor_lower_bound(&ids.start)?;
+            let (&id, access) = cursor.current();
+
+            if id >= ids.end {
+                return None;
+            }
+            if let Some(notify) = &access.notify {
+                return Some((id, notify.clone()));
+            }
+            ids.start = id + 1;
+        }
     }
 }
 
@@ -205,20 +229,20 @@ impl IoPagetable {
     ///
     /// `ENOMEM`, `EBUSY` if there are too many, `EADDRINUSE` if there is an area that is not
     /// aligned for it.
-    pub(crate) fn add_access(&self, access: AccessEntry) -> Result<u32> {
+    pub(crate) fn add_access(&self, access: AccessEntry) -> Result<u64> {
         let mut domains = self.domains.write();
         let mut space = self.iova.write();
         let id = domains.accesses.add(access)?;
 
         if let Err(error) = space.update_alignment(&domains) {
-            domains.accesses.remove(id);
+            drop(domains.accesses.remove(id));
             return Err(error);
         }
         Ok(id)
     }
 
     /// Removes an access, which has no pins left.
-    pub(crate) fn remove_access(&self, id: u32) {
+    pub(crate) fn remove_access(&self, id: u64) {
         let mut domains = self.domains.write();
         let mut space = self.iova.write();
         let removed = domains.accesses.remove(id);
@@ -306,20 +330,21 @@ impl IoPagetable {
         })
     }
 
-    /// Asks the accesses to unpin what they have in `range`.
+    /// Asks the accesses to unpin what they have in `range`, whose areas cannot be pinned any more.
     ///
-    /// The list may change while a driver is being asked.
+    /// The list may change while a driver is being asked. Whoever comes meanwhile has nothing there,
+    /// and is not asked: else this could go on for as long as accesses come and go.
     pub(super) fn notify_unmap(&self, range: IovaRange) {
-        let mut from = 0;
+        let mut ids = 0..self.domains.read().accesses.next_id;
 
         loop {
-            let found = self.domains.read().accesses.notify_from(from);
+            let found = self.domains.read().accesses.notify_in(ids.clone());
             let Some((id, notify)) = found else {
                 break;
             };
 
             notify.unmap(range);
-            from = id + 1;
+            ids.start = id + 1;
         }
     }
 }
@@ -336,6 +361,73 @@ mod tests {
         pages::Pages, //
     };
     use kernel::bindings;
+
+    /// A driver that is asked for nothing.
+    struct Deaf;
+
+    impl Notify for Deaf {
+        fn unmap(&self, _range: IovaRange) {}
+    }
+
+    /// An access that is to be asked if its alignment is greater than 1.
+    fn entry(alignment: usize) -> Result<AccessEntry> {
+        let notify = Arc::new(Deaf, GFP_KERNEL)? as Arc<dyn Notify>;
+
+        Ok(AccessEntry {
+            alignment,
+            notify: (alignment > 1).then_some(notify),
+        })
+    }
+
+    #[test]
+    fn accesses_are_asked_in_order_and_once() -> Result {
+        let mut accesses = Accesses::new();
+        let mut ids = KVec::new();
+
+        for alignment in [PAGE_SIZE, 1, 512, 1, 1, PAGE_SIZE] {
+            ids.push(accesses.add(entry(alignment)?)?, GFP_KERNEL)?;
+        }
+        assert_eq!(accesses.alignment(), PAGE_SIZE);
+        let all = 0..accesses.next_id;
+        let ask = |accesses: &Accesses, from| Some(accesses.notify_in(from..all.end)?.0);
+
+        assert_eq!(ask(&accesses, ids[0]), Some(ids[0]));
+        assert_eq!(ask(&accesses, ids[0] + 1), Some(ids[2]));
+        assert_eq!(ask(&accesses, ids[2] + 1), Some(ids[5]));
+        assert_eq!(ask(&accesses, ids[5] + 1), None);
+
+        // Those that come meanwhile are not asked, whatever leaves.
+        assert!(accesses.remove(ids[5]).is_some() && accesses.remove(ids[5]).is_none());
+        let late = accesses.add(entry(PAGE_SIZE)?)?;
+        assert!(late >= all.end);
+        assert_eq!(ask(&accesses, ids[2] + 1), None);
+
+        for (id, left) in [(ids[0], PAGE_SIZE), (late, 512), (ids[2], 1)] {
+            assert!(accesses.remove(id).is_some());
+            assert_eq!(accesses.alignment(), left);
+        }
+        for id in [ids[1], ids[3], ids[4]] {
+            assert!(accesses.remove(id).is_some());
+        }
+        assert!(accesses.is_empty() && accesses.count == 0);
+        Ok(())
+    }
+
+    #[test]
+    fn there_is_a_limit() -> Result {
+        let mut accesses = Accesses::new();
+
+        for _ in 0..MAX {
+            accesses.add(AccessEntry {
+                alignment: 1,
+                notify: None,
+            })?;
+        }
+        assert_eq!(accesses.add(entry(1)?), Err(EBUSY));
+        assert!(accesses.remove(7).is_some());
+        assert!(accesses.add(entry(1)?).is_ok());
+        Ok(())
+    }
 
     /// What tells one part from another.
     type Part = (IovaRange, IovaRange, bool);

@@ -22,7 +22,6 @@ use crate::{
     mapping::Mapping,
     range::IovaRange, //
 };
-use core::mem::take;
 use kernel::{
     bindings,
     page::PAGE_SIZE,
@@ -82,13 +81,9 @@ impl IovaSpace {
     /// Adds a domain to the list, with all areas in it.
     fn add_domain(&mut self, domains: &mut Domains, domain: &Arc<PagingDomain>) -> Result {
         self.reserve_outside(domain)?;
-        domains.list.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let memory = domains.list.reserve()?;
         self.fill(domains, domain)?;
-        // There is room.
-        domains
-            .list
-            .push_within_capacity(domain.clone())
-            .map_err(|_| ENOMEM)
+        domains.list.add(domain.clone(), memory)
     }
 
     /// Reads and clears what was written anywhere, without telling anybody.
@@ -135,7 +130,7 @@ impl IoPagetable {
         let mut domains = self.domains.write();
         let mut space = self.iova.write();
 
-        if kernel::warn_on!(domains.position(domain).is_some()) {
+        if kernel::warn_on!(domains.list.has(domain)) {
             return Err(EEXIST);
         }
         // Pages are neither guaranteed to be contiguous nor made so: a domain must take single
@@ -160,15 +155,10 @@ impl IoPagetable {
         let mut domains = self.domains.write();
         let mut space = self.iova.write();
 
-        let Some(at) = domains.position(domain) else {
+        let Some(removed) = domains.list.remove(domain) else {
             kernel::warn_on!(true);
             return;
         };
-        // The order does not matter: the last one takes its place.
-        let end = domains.list.len() - 1;
-        domains.list.swap(at, end);
-        let removed = domains.list.pop();
-        let memory = domains.list.is_empty().then(|| take(&mut domains.list));
 
         space.unfill(&domains, domain, usize::MAX);
         space.unreserve(Owner::from(domain));
@@ -177,7 +167,7 @@ impl IoPagetable {
         drop(space);
         drop(domains);
         // The domain may be freed, without our locks.
-        drop((removed, memory));
+        drop(removed);
     }
 
     /// Starts or stops the tracking of writes through `domain`. It starts with a clean slate.
@@ -238,10 +228,3 @@ impl IoPagetable {
 /// Flag: what was read stays marked as written.
 const NO_CLEAR: u32 =
     bindings::iommufd_hwpt_get_dirty_bitmap_flags_IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;
-
-impl Domains {
-    /// Where `domain` is in the list.
-    fn position(&self, domain: &PagingDomain) -> Option<usize> {
-        self.list.iter().position(|other| other.ptr_eq(domain))
-    }
-}

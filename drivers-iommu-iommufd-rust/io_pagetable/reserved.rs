@@ -20,6 +20,7 @@ use crate::{
     },
     range::IovaRange, //
 };
+use core::convert::Infallible;
 use kernel::{
     device::{
         Bound,
@@ -35,13 +36,17 @@ use kernel::{
         ResvRegions,
         ResvType, //
     },
-    prelude::*, //
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    }, //
 };
 
 /// On whose behalf a range is reserved.
 ///
 /// Only compared: it does not keep anything alive, nor refer to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     /// A domain that cannot translate it. Has the address of the domain.
     Domain(usize),
@@ -63,6 +68,33 @@ impl From<&Device<Bound>> for Owner {
     }
 }
 
+/// On whose behalf a range is reserved, and how often.
+///
+/// Domains of one IOMMU and devices of one kind reserve the same ranges, and user space can make
+/// any number of them. There are few different ranges.
+pub(super) struct Owners(RBTree<Owner, usize>);
+
+impl Owners {
+    /// The one that a range is reserved for first.
+    fn first(owner: RBTreeNode<Owner, usize>) -> Self {
+        let mut owners = RBTree::new();
+
+        owners.insert(owner);
+        Self(owners)
+    }
+
+    /// Reserves once more.
+    fn add(&mut self, owner: Owner) -> Result {
+        if let Some(times) = self.0.get_mut(&owner) {
+            *times += 1;
+        } else {
+            self.0
+                .insert(RBTreeNode::new(owner, 1, GFP_KERNEL_ACCOUNT)?);
+        }
+        Ok(())
+    }
+}
+
 impl IovaSpace {
     /// Reserves a range.
     ///
@@ -73,10 +105,17 @@ impl IovaSpace {
         if self.areas.first(range).is_some() || self.is_allowed(range) {
             return Err(EADDRINUSE);
         }
+        let same = self.reserved.find_mut(range.start, range.last, |node| {
+            (node.start(), node.last()) == (range.start, range.last)
+        });
+        if let Some(mut same) = same {
+            return same.value_mut().add(owner);
+        }
+        let owners = Owners::first(RBTreeNode::new(owner, 1, GFP_KERNEL_ACCOUNT)?);
         self.reserved.insert(Node::new(
             range.start,
             range.last,
-            owner,
+            owners,
             GFP_KERNEL_ACCOUNT,
         )?);
         Ok(())
@@ -84,7 +123,17 @@ impl IovaSpace {
 
     /// Gives up all ranges that are reserved on behalf of `owner`. Needs no memory.
     pub(crate) fn unreserve(&mut self, owner: Owner) {
-        self.reserved.retain(|node| *node.value() != owner);
+        let mut is_free = false;
+        let leave = |_, owners: &mut Owners| -> Result<(), Infallible> {
+            owners.0.remove(&owner);
+            is_free |= owners.0.is_empty();
+            Ok(())
+        };
+        let Ok(()) = self.reserved.try_for_each_mut(0, usize::MAX, leave);
+
+        if is_free {
+            self.reserved.retain(|node| !node.value().0.is_empty());
+        }
     }
 
     /// Whether some of `range` was allowed explicitly.
@@ -197,6 +246,77 @@ impl IoPagetable {
         core::mem::swap(&mut space.allowed, &mut allowed);
         drop(space);
         // What was allowed before is freed here, without the lock.
+        Ok(())
+    }
+}
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+#[kunit_tests(iommufd_reserved)]
+mod tests {
+    use super::*;
+
+    const OWNERS: [Owner; 4] = [
+        Owner::Domain(1),
+        Owner::Domain(2),
+        Owner::Device(1),
+        Owner::Test,
+    ];
+
+    /// What is not reserved.
+    fn usable(space: &IovaSpace) -> Result<KVec<IovaRange>> {
+        let mut ranges = KVec::new();
+
+        for range in space.usable() {
+            ranges.push(range, GFP_KERNEL)?;
+        }
+        Ok(ranges)
+    }
+
+    #[test]
+    fn a_range_is_reserved_until_the_last_owner_leaves() -> Result {
+        let range = |start, last| IovaRange { start, last };
+        let (low, high) = (range(0, 0xfff), range(0x10000, usize::MAX));
+        let between = range(0x1000, 0xffff);
+        let mut space = IovaSpace::new();
+
+        // Some twice, and all together with a range that overlaps both.
+        for owner in [OWNERS, OWNERS].into_iter().flatten() {
+            space.reserve(low, owner)?;
+            space.reserve(high, owner)?;
+        }
+        assert!(*usable(&space)? == [between]);
+        assert_eq!(space.reserved.iter(0, usize::MAX).count(), 2);
+        space.reserve(range(0x800, 0x10800), Owner::Domain(3))?;
+        assert!(usable(&space)?.is_empty());
+        assert_eq!(space.reserved.iter(0, usize::MAX).count(), 3);
+        space.unreserve(Owner::Domain(3));
+
+        for owner in OWNERS {
+            assert!(*usable(&space)? == [between]);
+            space.unreserve(owner);
+        }
+        assert!(*usable(&space)? == [IovaRange::ALL] && space.reserved.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn ranges_with_a_common_end_are_kept_apart() -> Result {
+        let mut space = IovaSpace::new();
+        let ranges = [(0, 0x1fff), (0, 0xfff), (0x1000, 0x1fff), (0, 0xfff)];
+
+        for (owner, (start, last)) in OWNERS.into_iter().zip(ranges) {
+            space.reserve(IovaRange { start, last }, owner)?;
+        }
+        assert_eq!(space.reserved.iter(0, usize::MAX).count(), 3);
+        // The first covers the others.
+        for (owner, start) in OWNERS.into_iter().zip([0x2000, 0x2000, 0x2000, 0x1000]) {
+            assert_eq!(
+                usable(&space)?.first().map(|range| range.start),
+                Some(start)
+            );
+            space.unreserve(owner);
+        }
+        assert!(space.reserved.is_empty());
         Ok(())
     }
 }

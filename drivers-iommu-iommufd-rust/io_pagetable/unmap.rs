@@ -141,7 +141,7 @@ impl IoPagetable {
         let node = entry.remove();
         let area = Area::of(&node);
         let mapping = area.mapping();
-        for domain in &domains.list {
+        for domain in domains.list.iter() {
             domain.unmap(mapping.iova);
         }
         let has_files = area.pages().is_some_and(|pages| pages.is_file());
