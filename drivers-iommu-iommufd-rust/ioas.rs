@@ -13,6 +13,7 @@ use crate::{
     context::Context,
     ffi::{
         self,
+        task::go_on,
         uapi::Plain, //
     },
     hwpt::HwptIds,
@@ -42,6 +43,7 @@ use kernel::{
         Node, //
     },
     prelude::*,
+    seg_vec::SegVec,
     sync::{
         new_mutex,
         rwsem::WriteGuard,
@@ -183,9 +185,7 @@ fn read_ranges(user: UserPtr, count: u32) -> Result<IntervalTree<()>> {
         if start >= last || ranges.first(start, last).is_some() {
             return Err(EINVAL);
         }
-        if ffi::task::is_being_killed() {
-            return Err(EINTR);
-        }
+        go_on()?;
         ranges.insert(Node::new(start, last, (), GFP_KERNEL_ACCOUNT)?);
     }
     Ok(ranges)
@@ -333,22 +333,31 @@ pub(crate) fn noiommu_get_pa(_: &mut Command<'_, bindings::iommu_ioas_noiommu_ge
 }
 
 /// The IOAS with the lowest id, not below `from`, that is not being destroyed.
-fn next_ioas<'a>(ctx: &'a Context, from: &mut u32) -> Option<Ref<'a, Ioas>> {
-    let table = ctx.objects.lock();
-
+///
+/// # Errors
+///
+/// [`EINTR`] if the current task is being killed.
+fn next_ioas<'a>(ctx: &'a Context, from: &mut u32) -> Result<Option<Ref<'a, Ioas>>> {
     loop {
-        let (id, object) = table.find(*from)?;
+        go_on()?;
+        // Between two IOASes there may be any number of other objects: the lock is for one of them.
+        let table = ctx.objects.lock();
+        let Some((id, object)) = table.find(*from) else {
+            return Ok(None);
+        };
+
         *from = id + 1;
         if let Some(ioas) = Ref::try_lock(&object, ctx) {
-            return Some(ioas);
+            return Ok(Some(ioas));
         }
     }
 }
 
+/// The IOVA spaces of all IOASes of a context, locked.
+type Spaces<'a> = SegVec<WriteGuard<'a, IovaSpace>>;
+
 /// The pages of all areas of locked IOASes, those that are in more than one area repeatedly.
-fn all_pages<'a>(
-    spaces: &'a [WriteGuard<'_, IovaSpace>],
-) -> impl Iterator<Item = Option<&'a Arc<Pages>>> {
+fn all_pages<'a>(spaces: &'a Spaces<'_>) -> impl Iterator<Item = Option<&'a Arc<Pages>>> {
     spaces
         .iter()
         .flat_map(|space| space.areas().map(|area| area.pages()))
@@ -367,16 +376,18 @@ pub(crate) fn change_process(cmd: &mut Command<'_, bindings::iommu_ioas_change_p
     // No IOAS is published meanwhile, and only one thread holds more than one of their locks.
     let ctx = cmd.ctx();
     let creation = ctx.ioas_creation_lock.write();
-    let (mut ioases, mut from) = (KVec::new(), 0);
-    while let Some(ioas) = next_ioas(ctx, &mut from) {
-        ioases.push(ioas, GFP_KERNEL)?;
+    let (mut ioases, mut from) = (SegVec::new(), 0);
+    while let Some(ioas) = next_ioas(ctx, &mut from)? {
+        ioases.push(ioas, GFP_KERNEL_ACCOUNT)?;
     }
-    let mut spaces = KVec::with_capacity(ioases.len(), GFP_KERNEL)?;
-    for ioas in &ioases {
-        spaces.push(ioas.iopt.write_nested_in(&creation), GFP_KERNEL)?;
+    let mut spaces = Spaces::new();
+    for ioas in ioases.iter() {
+        go_on()?;
+        spaces.push(ioas.iopt.write_nested_in(&creation), GFP_KERNEL_ACCOUNT)?;
     }
 
     for pages in all_pages(&spaces) {
+        go_on()?;
         if !pages.ok_or(EBUSY)?.is_file() {
             return Err(EINVAL);
         }
@@ -385,13 +396,19 @@ pub(crate) fn change_process(cmd: &mut Command<'_, bindings::iommu_ioas_change_p
 }
 
 /// Makes the current process pay for all pages.
-fn hand_over(spaces: &[WriteGuard<'_, IovaSpace>]) -> Result {
+fn hand_over(spaces: &Spaces<'_>) -> Result {
     let mut handover = Handover::to_current()?;
+    let tallied = all_pages(spaces).flatten().try_for_each(|pages| {
+        go_on()?;
+        handover.tally(pages);
+        Ok(())
+    });
 
-    all_pages(spaces)
-        .flatten()
-        .for_each(|pages| handover.tally(pages));
-    match handover.charge() {
+    let charged = match tallied {
+        Ok(()) => handover.charge(),
+        Err(error) => Err((error, handover)),
+    };
+    match charged {
         Ok(charged) => {
             all_pages(spaces)
                 .flatten()

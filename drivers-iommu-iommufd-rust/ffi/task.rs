@@ -4,7 +4,9 @@
 
 use kernel::{
     bindings,
-    current, //
+    current,
+    prelude::*,
+    task::might_sleep, //
 };
 
 /// Whether the current task has the capability `cap` (`CAP_*`).
@@ -32,4 +34,17 @@ pub(crate) fn is_being_killed() -> bool {
     // SAFETY: The task is valid. Others set bits of the word meanwhile, and any value will do.
     let pending = || unsafe { (&raw const (*task.as_ptr()).pending.signal.sig[0]).read_volatile() };
     task.signal_pending() && pending() & KILL != 0
+}
+
+/// For each turn of a loop whose length user space chooses: a point where others can be scheduled.
+///
+/// # Errors
+///
+/// [`EINTR`] if the current task is being killed.
+pub(crate) fn go_on() -> Result {
+    might_sleep();
+    if is_being_killed() {
+        return Err(EINTR);
+    }
+    Ok(())
 }
