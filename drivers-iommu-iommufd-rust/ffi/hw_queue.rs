@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! HW queues, and the list of pages by which their memory is found to be contiguous.
+//! HW queues, and the lists of pages by which their memory is found to be contiguous.
 //!
 //! See [`driven`](super::driven) and [`viommu`](super::viommu) for the contracts with the drivers.
 //! The driver may use the memory of a queue from the init function to the end of the destroy
@@ -33,10 +33,12 @@ use crate::{
     viommu::Viommu, //
 };
 use kernel::{
-    alloc::flags::__GFP_NOWARN,
     bindings,
     error::to_result,
-    page::PAGE_SHIFT,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*, //
 };
 
@@ -146,48 +148,38 @@ impl Drop for HwQueue {
     }
 }
 
-/// Room for the pages of a HW queue.
-pub(crate) struct PageList {
-    pages: KVVec<PagePtr>,
-    count: usize,
-}
+/// Some of the pages of a HW queue.
+pub(crate) struct PageList(KVec<PagePtr>);
 
 impl PageList {
-    /// No allocation is larger.
-    pub(crate) const MAX: usize = i32::MAX as usize / size_of::<PagePtr>();
+    /// How many pages a list has at most: its memory is a page, however long the queue is.
+    pub(crate) const MAX: usize = PAGE_SIZE / size_of::<PagePtr>();
 
-    /// Makes room for `count` pages.
+    /// An empty list.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new(count: usize) -> Result<Self> {
-        // User space chooses the size: that it is too large is no reason to warn.
-        let pages = KVVec::with_capacity(count, GFP_KERNEL | __GFP_NOWARN)?;
-        Ok(Self { pages, count })
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(KVec::with_capacity(Self::MAX, GFP_KERNEL_ACCOUNT)?))
     }
 
-    /// Pins the pages from `iova` on.
+    /// Pins `count` pages from `iova` on.
     ///
     /// # Errors
     ///
-    /// Those of [`Internal::pin`].
-    pub(crate) fn pin(&mut self, memory: &Internal<'_>, iova: usize) -> Result {
-        self.pages.clear();
-        let out = &mut self.pages.spare_capacity_mut()[..self.count];
-        memory.pin(iova, self.count << PAGE_SHIFT, out)?;
+    /// [`EINVAL`] if the list has not so many; those of [`Internal::pin`].
+    pub(crate) fn pin(&mut self, memory: &Internal<'_>, iova: usize, count: usize) -> Result {
+        self.0.clear();
+        let out = self.0.spare_capacity_mut().get_mut(..count).ok_or(EINVAL)?;
+        memory.pin(iova, count << PAGE_SHIFT, out)?;
         // SAFETY: There is room for `count` pages, and `pin()` has written them all.
-        unsafe { self.pages.inc_len(self.count) };
+        unsafe { self.0.inc_len(count) };
         Ok(())
     }
 
-    /// The first page frame of the pages, if each one follows on the one before.
-    pub(crate) fn contiguous(&self) -> Option<usize> {
-        let first = self.pages.first()?.pfn();
-        self.pages
-            .iter()
-            .enumerate()
-            .all(|(i, page)| page.pfn().wrapping_sub(first) == i)
-            .then_some(first)
+    /// The page frames of the pages.
+    pub(crate) fn pfns(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().map(|page| page.pfn())
     }
 }

@@ -293,18 +293,6 @@ impl IoPagetable {
         result
     }
 
-    /// Whether a range is all mapped, such that its pages can be pinned for reading.
-    ///
-    /// # Errors
-    ///
-    /// As [`IoPagetable::pin`], but for what its pages say.
-    pub(crate) fn check_pin(&self, range: IovaRange) -> Result {
-        let space = self.iova.read();
-        let mut pieces = space.areas.contiguous(range);
-
-        pieces.try_for_each(|piece| piece?.check_access(false, true))
-    }
-
     /// Undoes [`IoPagetable::pin`] of the same range.
     pub(crate) fn unpin(&self, range: IovaRange, lock: bool) {
         self.iova.read().unpin(range, lock);

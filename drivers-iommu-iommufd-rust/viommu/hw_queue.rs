@@ -17,9 +17,11 @@ use super::{
 };
 use crate::{
     access::Internal,
-    ffi::hw_queue::PageList,
-    ioctl::Command,
-    range::IovaRange, //
+    ffi::{
+        hw_queue::PageList,
+        task::go_on, //
+    },
+    ioctl::Command, //
 };
 use kernel::{
     bindings,
@@ -47,37 +49,98 @@ fn pages_of(base: u64, length: u64) -> Result<(usize, usize)> {
     Ok((base - offset, bytes >> PAGE_SHIFT))
 }
 
+/// So many pages are the most that there can be in a queue: the C driver has a list of them, which
+/// is one allocation, of at most `INT_MAX` bytes.
+const MAX_PAGES: usize = i32::MAX as usize / size_of::<*const ()>();
+
+/// The pieces in which `count` pages from IOVA `first` on are pinned, and unpinned again: the first
+/// address of each, and how many pages there are in it.
+fn pieces(first: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..count).step_by(PageList::MAX).map(move |done| {
+        // All of them are below the end of the queue, which is an IOVA.
+        let iova = first.wrapping_add(done << PAGE_SHIFT);
+
+        (iova, PageList::MAX.min(count - done))
+    })
+}
+
+/// Checks that page frames follow on each other.
+#[derive(Default)]
+struct Contiguous {
+    first: Option<usize>,
+    count: usize,
+    broken: bool,
+}
+
+impl Contiguous {
+    fn add(&mut self, pfn: usize) {
+        let first = *self.first.get_or_insert(pfn);
+
+        self.broken |= pfn.wrapping_sub(first) != self.count;
+        self.count += 1;
+    }
+
+    /// The first page frame, if each one follows on the one before.
+    fn first(&self) -> Option<usize> {
+        self.first.filter(|_| !self.broken)
+    }
+}
+
 /// Pins the memory of a queue, and returns its physical address.
 ///
 /// # Errors
 ///
 /// - [`ERANGE`] or [`ENOMEM`] if it is too large;
 /// - [`EFAULT`] if it is not contiguous;
-/// - [`ENOENT`] if something of it is not mapped, and the other errors of an access.
+/// - [`EINTR`] if the current task is being killed;
+/// - [`ENOENT`] if something of it is not mapped, and the other errors of an access. They come
+///   before that of memory which is not contiguous.
 fn pin(viommu: &Viommu, base: u64, length: u64) -> Result<(Internal<'_>, PhysAddr)> {
     let (first, count) = pages_of(base, length)?;
-    if count > PageList::MAX {
+    if count > MAX_PAGES {
         return Err(ENOMEM);
     }
-    let ioas = viommu.hwpt().ioas();
     let memory = Internal::new(viommu.ctx())?;
-    memory.attach(ioas)?;
-    // User space chooses the length: no list of more than it has mapped, which is accounted.
-    ioas.iopt
-        .check_pin(IovaRange::from_len(first, count << PAGE_SHIFT)?)?;
-    let mut pages = PageList::new(count)?;
-    pages.pin(&memory, first)?;
+    memory.attach(viommu.hwpt().ioas())?;
 
-    match pages.contiguous() {
-        Some(pfn) => {
+    let mut pinned = 0;
+    let found = pin_pieces(&memory, first, count, &mut pinned);
+    match found.and_then(|pages| pages.first().ok_or(EFAULT)) {
+        Ok(pfn) => {
             // CAST: A physical address has room for any page frame, and both for what is in a page.
             let address = ((pfn as PhysAddr) << PAGE_SHIFT) + (base % PAGE_SIZE as u64) as PhysAddr;
             Ok((memory, address))
         }
-        None => {
-            memory.unpin(first, count << PAGE_SHIFT);
-            Err(EFAULT)
+        Err(err) => {
+            unpin_pieces(&memory, first, pinned);
+            Err(err)
         }
+    }
+}
+
+/// Pins piece by piece: user space chooses the length. `pinned` is how many pages are.
+fn pin_pieces(
+    memory: &Internal<'_>,
+    first: usize,
+    count: usize,
+    pinned: &mut usize,
+) -> Result<Contiguous> {
+    let mut list = PageList::new()?;
+    let mut pages = Contiguous::default();
+
+    for (iova, count) in pieces(first, count) {
+        go_on()?;
+        list.pin(memory, iova, count)?;
+        *pinned += count;
+        list.pfns().for_each(|pfn| pages.add(pfn));
+    }
+    Ok(pages)
+}
+
+/// Unpins the first `count` pages, which are whole pieces or all of a queue. Never fails.
+fn unpin_pieces(memory: &Internal<'_>, first: usize, count: usize) {
+    for (iova, count) in pieces(first, count) {
+        memory.unpin(iova, count << PAGE_SHIFT);
     }
 }
 
@@ -85,7 +148,7 @@ fn pin(viommu: &Viommu, base: u64, length: u64) -> Result<(Internal<'_>, PhysAdd
 pub(crate) fn unpin(memory: Internal<'_>, (base, length): (u64, usize)) {
     // It was pinned, so there is no error.
     if let Ok((first, count)) = pages_of(base, length as u64) {
-        memory.unpin(first, count << PAGE_SHIFT);
+        unpin_pieces(&memory, first, count);
     }
 }
 
@@ -138,5 +201,50 @@ mod tests {
         assert_eq!(pages_of(0, top + 1), Err(ERANGE));
         assert_eq!(pages_of(1, top), Err(ERANGE));
         assert_eq!(pages_of(PAGE - 1, u64::MAX), Err(ERANGE));
+    }
+
+    #[test]
+    fn pieces_are_all_of_a_queue_and_of_what_was_pinned_of_it() {
+        const MAX: usize = PageList::MAX;
+
+        // The last byte of IOVA may be in the queue.
+        for count in [0, 1, MAX - 1, MAX, MAX + 1, 2 * MAX, 5 * MAX + 7] {
+            for first in [0, 7 * PAGE_SIZE, 0_usize.wrapping_sub(count << PAGE_SHIFT)] {
+                let mut next = first;
+
+                for (n, (iova, pages)) in pieces(first, count).enumerate() {
+                    // What was pinned before this one failed.
+                    assert!(pieces(first, n * MAX).eq(pieces(first, count).take(n)));
+                    assert_eq!(iova, next);
+                    assert!((1..=MAX).contains(&pages));
+                    next = next.wrapping_add(pages << PAGE_SHIFT);
+                }
+                assert_eq!(next, first.wrapping_add(count << PAGE_SHIFT));
+            }
+        }
+    }
+
+    #[test]
+    fn contiguous() {
+        let first = |pfns: &[usize]| {
+            let mut pages = Contiguous::default();
+
+            pfns.iter().for_each(|&pfn| pages.add(pfn));
+            pages.first()
+        };
+
+        assert_eq!(first(&[]), None);
+        assert_eq!(first(&[5]), Some(5));
+        assert_eq!(first(&[0, 1, 2]), Some(0));
+        for broken in [
+            [5, 5, 6],
+            [5, 6, 6],
+            [5, 4, 7],
+            [5, 7, 7],
+            [5, 6, 8],
+            [5, 6, 4],
+        ] {
+            assert_eq!(first(&broken), None);
+        }
     }
 }
