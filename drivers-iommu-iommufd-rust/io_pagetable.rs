@@ -43,7 +43,10 @@ mod unmap;
 
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
 use crate::ffi::domain::PagingDomain;
-use crate::ffi::layout::same_plain_offset;
+use crate::ffi::{
+    layout::same_plain_offset,
+    task::go_on, //
+};
 use kernel::{
     interval_tree::IntervalTree,
     page::{
@@ -253,11 +256,12 @@ impl IovaSpace {
         self.areas.tree()
     }
 
-    /// Whether all areas conform to a greater alignment.
+    /// Whether all areas conform to a greater alignment. [`EINTR`] if the task is being killed.
     fn check_alignment(&self, domains: &Domains, alignment: usize) -> Result {
         let mask = alignment - 1;
 
         for area in self.areas.iter() {
+            go_on()?;
             let mapping = area.mapping();
             if (mapping.iova.start | mapping.len() | mapping.page_offset()) & mask != 0 {
                 return Err(EADDRINUSE);

@@ -22,15 +22,16 @@ use kernel::{
     sync::Arc, //
 };
 
-/// How many ask for which alignment, a power of two that is at most the size of a page.
-pub(super) struct Alignments([usize; PAGE_SHIFT + 1]);
+/// How many ask for which alignment, a power of two that is at most the size of a page. They are
+/// objects or belong to one, so there are less than 2^32.
+pub(super) struct Alignments([u32; PAGE_SHIFT + 1]);
 
 impl Alignments {
     pub(super) const fn new() -> Self {
         Self([0; PAGE_SHIFT + 1])
     }
 
-    fn count(&mut self, alignment: usize) -> Option<&mut usize> {
+    fn count(&mut self, alignment: usize) -> Option<&mut u32> {
         // CAST: A logarithm.
         self.0.get_mut(alignment.max(1).ilog2() as usize)
     }

@@ -18,7 +18,10 @@ use super::{
     Owner, //
 };
 use crate::{
-    ffi::domain::PagingDomain,
+    ffi::{
+        domain::PagingDomain,
+        task::go_on, //
+    },
     mapping::Mapping,
     range::IovaRange, //
 };
@@ -49,6 +52,7 @@ impl IovaSpace {
     fn fill(&mut self, domains: &Domains, domain: &Arc<PagingDomain>) -> Result {
         let mut filled = 0_usize;
         let result = self.areas.try_for_each_live(|mapping, live| {
+            go_on()?;
             live.pages
                 .add_domain(mapping, domain, domains.small, &mut live.slot)?;
             filled += 1;
@@ -92,7 +96,10 @@ impl IovaSpace {
             self.areas
                 .iter()
                 .filter(|area| area.live().is_some())
-                .try_for_each(|area| dirty.read(area.iova()))
+                .try_for_each(|area| {
+                    go_on()?;
+                    dirty.read(area.iova())
+                })
         })
     }
 
@@ -125,6 +132,7 @@ impl IoPagetable {
     /// - `EEXIST` if it is in there;
     /// - `EINVAL` if it cannot map a single page;
     /// - `EADDRINUSE` if there are areas that it cannot show, or allowed ranges;
+    /// - `EINTR` if the current task is being killed;
     /// - `ENOMEM`, or what [`crate::pages::Pages::add_domain`] returns.
     pub(crate) fn add_domain(&self, domain: &Arc<PagingDomain>) -> Result {
         let mut domains = self.domains.write();
@@ -174,7 +182,8 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if the domain cannot, or what the IOMMU driver returns.
+    /// `EOPNOTSUPP` if the domain cannot, `EINTR` if the current task is being killed, or what the
+    /// IOMMU driver returns.
     pub(crate) fn set_dirty_tracking(&self, domain: &PagingDomain, enable: bool) -> Result {
         if !domain.has_dirty_tracking() {
             return Err(EOPNOTSUPP);
@@ -217,10 +226,10 @@ impl IoPagetable {
         }
         domain.read_dirty(range, page_size, bitmap, clear, |dirty| {
             // See above for why errors end the walk and nothing else.
-            let _ = space
-                .areas
-                .contiguous(range)
-                .try_for_each(|piece| dirty.read(piece?.range));
+            let _ = space.areas.contiguous(range).try_for_each(|piece| {
+                go_on()?;
+                dirty.read(piece?.range)
+            });
         })
     }
 }

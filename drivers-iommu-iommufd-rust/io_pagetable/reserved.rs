@@ -16,7 +16,8 @@ use super::{
 use crate::{
     ffi::{
         self,
-        domain::PagingDomain, //
+        domain::PagingDomain,
+        task::go_on, //
     },
     range::IovaRange, //
 };
@@ -233,15 +234,16 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` if some of it is reserved; then nothing changes.
+    /// `EADDRINUSE` if some of it is reserved, `EINTR` if the current task is being killed; then
+    /// nothing changes.
     pub(crate) fn set_allowed(&self, mut allowed: IntervalTree<()>) -> Result {
         let mut space = self.iova.write();
-        let clash = allowed
-            .iter(0, usize::MAX)
-            .any(|range| space.reserved.first(range.start(), range.last()).is_some());
 
-        if clash {
-            return Err(EADDRINUSE);
+        for range in allowed.iter(0, usize::MAX) {
+            go_on()?;
+            if space.reserved.first(range.start(), range.last()).is_some() {
+                return Err(EADDRINUSE);
+            }
         }
         core::mem::swap(&mut space.allowed, &mut allowed);
         drop(space);
