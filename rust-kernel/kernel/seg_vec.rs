@@ -40,6 +40,32 @@ use crate::{
 /// assert_eq!(squares.iter().last(), Some(&(1999 * 1999 + 1)));
 /// # Ok::<(), Error>(())
 /// ```
+///
+/// Whatever the size of the elements, and however many there are:
+///
+/// ```
+/// use kernel::{page::PAGE_SIZE, seg_vec::SegVec};
+///
+/// fn check<T: Clone + PartialEq>(values: impl Iterator<Item = T> + Clone) -> Result {
+///     let mut list = SegVec::new();
+///
+///     for (n, value) in values.clone().enumerate() {
+///         assert_eq!((list.len(), list.is_empty()), (n, n == 0));
+///         list.push(value, GFP_KERNEL)?;
+///     }
+///     assert!(list.iter().cloned().eq(values.clone()));
+///     assert!(list.first().cloned() == values.clone().next());
+///     Ok(())
+/// }
+///
+/// for len in [0, 1, PAGE_SIZE / 8 - 1, PAGE_SIZE / 8, PAGE_SIZE / 8 + 1, PAGE_SIZE] {
+///     check(0..len as u64)?;
+/// }
+/// check((0..2 * PAGE_SIZE + 1).map(|_| ()))?;
+/// check((0..3000).map(|n| [n as u8; 24]))?;
+/// check((0..9).map(|n| [n as u8; PAGE_SIZE / 2 + 1]))?;
+/// # Ok::<(), Error>(())
+/// ```
 pub struct SegVec<T> {
     // The list of segments is a few hundred times shorter than that of the elements.
     segments: KVVec<KVec<T>>,
@@ -115,47 +141,5 @@ impl<T> SegVec<T> {
 impl<T> Default for SegVec<T> {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-#[macros::kunit_tests(rust_seg_vec)]
-mod tests {
-    use super::*;
-
-    fn check<T: Clone + PartialEq>(values: impl Iterator<Item = T> + Clone) -> Result {
-        let mut list = SegVec::new();
-
-        for (n, value) in values.clone().enumerate() {
-            assert_eq!((list.len(), list.is_empty()), (n, n == 0));
-            list.push(value, GFP_KERNEL)?;
-        }
-        assert!(list.iter().cloned().eq(values.clone()));
-        assert!(list.first().cloned() == values.clone().next());
-        assert!(list.segments.iter().all(|segment| !segment.is_empty()
-            && segment.capacity() * size_of::<T>() <= size_of::<T>().max(PAGE_SIZE)));
-        Ok(())
-    }
-
-    #[test]
-    fn lengths_around_segments() -> Result {
-        for len in [
-            0,
-            1,
-            PAGE_SIZE / 8 - 1,
-            PAGE_SIZE / 8,
-            PAGE_SIZE / 8 + 1,
-            PAGE_SIZE,
-        ] {
-            check(0..len as u64)?;
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn sizes_of_elements() -> Result {
-        check((0..2 * PAGE_SIZE + 1).map(|_| ()))?;
-        check((0..3000_u16).map(|n| [n as u8; 24]))?;
-        check((0..9_u8).map(|n| [n; PAGE_SIZE / 2 + 1]))?;
-        check((0..3_u8).map(|n| [n; PAGE_SIZE + 1]))
     }
 }
