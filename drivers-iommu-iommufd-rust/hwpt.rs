@@ -149,9 +149,9 @@ pub(crate) struct HwptIds {
     auto: RBTree<u64, u32>,
     next_key: u64,
     /// How many there are.
-    count: usize,
+    count: u32,
     /// How many there are that devices can bypass the caches with.
-    incoherent: usize,
+    incoherent: u32,
 }
 
 /// What [`HwptIds`] has of a HWPT.
@@ -215,7 +215,7 @@ impl HwptIds {
             self.auto.insert(memory.into_node(key, hwpt.id()));
         }
         self.count += 1;
-        self.incoherent += usize::from(!hwpt.enforces_coherency);
+        self.incoherent += u32::from(!hwpt.enforces_coherency);
     }
 
     /// Removes a HWPT that was added. Needs no memory.
@@ -224,7 +224,7 @@ impl HwptIds {
             self.auto.remove(&key);
         }
         self.count -= 1;
-        self.incoherent -= usize::from(entry.incoherent);
+        self.incoherent -= u32::from(entry.incoherent);
     }
 }
 

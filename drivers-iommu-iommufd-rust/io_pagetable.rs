@@ -79,7 +79,10 @@ use self::areas::Content;
 use self::{
     accesses::Accesses,
     areas::Areas,
-    domain_list::DomainList,
+    domain_list::{
+        Alignments,
+        DomainList, //
+    },
     reserved::Owners, //
 };
 
@@ -113,6 +116,8 @@ struct Domains {
     /// The first of them keeps the PFNs of the areas, until it is removed.
     list: DomainList,
     accesses: Accesses,
+    /// Of all domains and accesses.
+    alignments: Alignments,
     /// Whether domains map pages one by one, so that areas can be split.
     small: bool,
 }
@@ -267,7 +272,8 @@ impl IovaSpace {
                 return Err(EADDRINUSE);
             }
         }
-        if cfg!(CONFIG_IOMMUFD_TEST) && kernel::warn_on!(domains.accesses.alignment() > alignment) {
+        if cfg!(CONFIG_IOMMUFD_TEST) && kernel::warn_on!(domains.alignments.greatest() > alignment)
+        {
             return Err(EADDRINUSE);
         }
         Ok(())
@@ -295,6 +301,7 @@ impl Domains {
         Self {
             list: DomainList::new(),
             accesses: Accesses::new(),
+            alignments: Alignments::new(),
             small: false,
         }
     }
@@ -304,8 +311,6 @@ impl Domains {
         // A page is mapped at once if it is mapped one by one.
         let pages = if self.small { PAGE_SIZE } else { 1 };
 
-        pages
-            .max(self.list.alignment())
-            .max(self.accesses.alignment())
+        pages.max(self.alignments.greatest())
     }
 }

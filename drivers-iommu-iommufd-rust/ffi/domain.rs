@@ -32,6 +32,10 @@ use kernel::{
         PhysRun, //
     },
     prelude::*,
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    },
     uaccess::UserPtr, //
 };
 
@@ -39,7 +43,39 @@ use kernel::{
 ///
 /// It is shared by the HWPT that it was made for and the IO page table whose areas it shows, and
 /// freed with the last of them.
-pub(crate) struct PagingDomain(OwnedDomain);
+pub(crate) struct PagingDomain(OwnedDomain, ListPlace);
+
+/// What the IO page table notes of a domain in its list, under its locks. Nobody else changes it.
+pub(crate) struct ListPlace {
+    position: Atomic<usize>,
+    alignment: Atomic<usize>,
+}
+
+impl ListPlace {
+    /// The position in the list, if there it is.
+    #[inline]
+    pub(crate) fn position(&self) -> usize {
+        self.position.load(Relaxed)
+    }
+
+    /// The alignment of IOVAs that was counted for the domain.
+    #[inline]
+    pub(crate) fn alignment(&self) -> usize {
+        self.alignment.load(Relaxed)
+    }
+
+    /// Notes another position.
+    #[inline]
+    pub(crate) fn set_position(&self, position: usize) {
+        self.position.store(position, Relaxed);
+    }
+
+    /// Notes another alignment.
+    #[inline]
+    pub(crate) fn set_alignment(&self, alignment: usize) {
+        self.alignment.store(alignment, Relaxed);
+    }
+}
 
 impl PagingDomain {
     /// Wraps a domain that the rooms are to fill.
@@ -49,7 +85,18 @@ impl PagingDomain {
     /// The domain must be a paging domain that nobody else maps into, except for MSI pages as the
     /// contract at the top of this file says.
     pub(super) unsafe fn from_owned(domain: OwnedDomain) -> Self {
-        Self(domain)
+        let place = ListPlace {
+            position: Atomic::new(0),
+            alignment: Atomic::new(0),
+        };
+
+        Self(domain, place)
+    }
+
+    /// What the IO page table notes of it.
+    #[inline]
+    pub(crate) fn place(&self) -> &ListPlace {
+        &self.1
     }
 
     /// Maps `len` bytes of physical memory at `iova`. Devices need not see it before it is

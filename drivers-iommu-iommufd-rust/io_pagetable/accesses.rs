@@ -12,7 +12,6 @@
 
 use super::{
     areas::Piece,
-    domain_list::Alignments,
     IoPagetable,
     IovaSpace, //
 };
@@ -42,7 +41,7 @@ use kernel::{
 };
 
 /// How many accesses there can be.
-const MAX: usize = 1 << 16;
+const MAX: u32 = 1 << 16;
 
 /// A driver that must let go of IOVA that is being unmapped.
 pub(crate) trait Notify: Send + Sync {
@@ -66,8 +65,7 @@ pub(super) struct Accesses {
     by_id: RBTree<u64, AccessEntry>,
     next_id: u64,
     /// How many there are.
-    count: usize,
-    alignments: Alignments,
+    count: u32,
 }
 
 impl Accesses {
@@ -76,7 +74,6 @@ impl Accesses {
             by_id: RBTree::new(),
             next_id: 0,
             count: 0,
-            alignments: Alignments::new(),
         }
     }
 
@@ -84,33 +81,26 @@ impl Accesses {
         self.by_id.is_empty()
     }
 
-    /// The least alignment that suits all.
-    pub(super) fn alignment(&self) -> usize {
-        self.alignments.greatest()
-    }
-
     /// Adds an access, whose number is greater than all before.
     fn add(&mut self, access: AccessEntry) -> Result<u64> {
         if self.count >= MAX {
             return Err(EBUSY);
         }
-        let (id, alignment) = (self.next_id, access.alignment);
+        let id = self.next_id;
 
         self.by_id
             .insert(RBTreeNode::new(id, access, GFP_KERNEL_ACCOUNT)?);
         self.next_id += 1;
         self.count += 1;
-        self.alignments.add(alignment);
         Ok(id)
     }
 
     /// Removes an access. Needs no memory.
-    fn remove(&mut self, id: u64) -> Option<RBTreeNode<u64, AccessEntry>> {
-        let entry = self.by_id.find_mut(&id)?;
+    fn remove(&mut self, id: u64) -> Option<AccessEntry> {
+        let removed = self.by_id.remove(&id)?;
 
-        self.alignments.remove(entry.get().alignment);
         self.count -= 1;
-        Some(entry.remove_node())
+        Some(removed)
     }
 
     /// The first access of these numbers that is to be asked to unpin.
@@ -232,9 +222,13 @@ impl IoPagetable {
     pub(crate) fn add_access(&self, access: AccessEntry) -> Result<u64> {
         let mut domains = self.domains.write();
         let mut space = self.iova.write();
+        let alignment = access.alignment;
+        let memory = domains.alignments.prepare(alignment)?;
         let id = domains.accesses.add(access)?;
 
+        domains.alignments.add(alignment, memory);
         if let Err(error) = space.update_alignment(&domains) {
+            domains.alignments.remove(alignment);
             drop(domains.accesses.remove(id));
             return Err(error);
         }
@@ -247,7 +241,12 @@ impl IoPagetable {
         let mut space = self.iova.write();
         let removed = domains.accesses.remove(id);
 
-        kernel::warn_on!(removed.is_none());
+        match &removed {
+            Some(access) => domains.alignments.remove(access.alignment),
+            None => {
+                kernel::warn_on!(true);
+            }
+        }
         // It can only become less, which suits any area.
         kernel::warn_on!(space.update_alignment(&domains).is_err());
         drop(space);
@@ -375,7 +374,6 @@ mod tests {
         for alignment in [PAGE_SIZE, 1, 512, 1, 1, PAGE_SIZE] {
             ids.push(accesses.add(entry(alignment)?)?, GFP_KERNEL)?;
         }
-        assert_eq!(accesses.alignment(), PAGE_SIZE);
         let all = 0..accesses.next_id;
         let ask = |accesses: &Accesses, from| Some(accesses.notify_in(from..all.end)?.0);
 
@@ -390,11 +388,7 @@ mod tests {
         assert!(late >= all.end);
         assert_eq!(ask(&accesses, ids[2] + 1), None);
 
-        for (id, left) in [(ids[0], PAGE_SIZE), (late, 512), (ids[2], 1)] {
-            assert!(accesses.remove(id).is_some());
-            assert_eq!(accesses.alignment(), left);
-        }
-        for id in [ids[1], ids[3], ids[4]] {
+        for id in [ids[0], late, ids[2], ids[1], ids[3], ids[4]] {
             assert!(accesses.remove(id).is_some());
         }
         assert!(accesses.is_empty() && accesses.count == 0);

@@ -3,8 +3,7 @@
 //! The list of the domains of an IO page table, and who asks for which alignment.
 //!
 //! Each map and each unmap goes through all domains, so they are kept as a slice. User space can
-//! make any number of them: the slice is not one `kmalloc()`, and a domain is found by its address,
-//! without a search through the others.
+//! make any number of them: the slice is not one `kmalloc()`, and a domain knows its position.
 #![forbid(unsafe_code)]
 
 use crate::ffi::domain::PagingDomain;
@@ -13,7 +12,6 @@ use core::{
     ops::Deref, //
 };
 use kernel::{
-    page::PAGE_SHIFT,
     prelude::*,
     rbtree::{
         RBTree,
@@ -22,60 +20,62 @@ use kernel::{
     sync::Arc, //
 };
 
-/// How many ask for which alignment, a power of two that is at most the size of a page. They are
-/// objects or belong to one, so there are less than 2^32.
-pub(super) struct Alignments([u32; PAGE_SHIFT + 1]);
+/// How many ask for which alignment, a power of two. There are few different ones.
+pub(super) struct Alignments(RBTree<usize, usize>);
+
+/// The memory to count one more alignment, if it takes any.
+pub(super) struct AlignmentMemory(Option<RBTreeNodeReservation<usize, usize>>);
 
 impl Alignments {
-    pub(super) const fn new() -> Self {
-        Self([0; PAGE_SHIFT + 1])
+    pub(super) fn new() -> Self {
+        Self(RBTree::new())
     }
 
-    fn count(&mut self, alignment: usize) -> Option<&mut u32> {
-        // CAST: A logarithm.
-        self.0.get_mut(alignment.max(1).ilog2() as usize)
+    /// Allocates what it takes to [add](Self::add) an alignment.
+    pub(super) fn prepare(&self, alignment: usize) -> Result<AlignmentMemory> {
+        Ok(AlignmentMemory(match self.0.get(&alignment) {
+            Some(_) => None,
+            None => Some(RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?),
+        }))
     }
 
-    pub(super) fn add(&mut self, alignment: usize) {
-        if let Some(count) = self.count(alignment) {
+    /// Counts an alignment. `memory` was prepared for it, and nothing has changed since.
+    pub(super) fn add(&mut self, alignment: usize, memory: AlignmentMemory) {
+        if let Some(count) = self.0.get_mut(&alignment) {
             *count += 1;
+        } else if let AlignmentMemory(Some(memory)) = memory {
+            self.0.insert(memory.into_node(alignment, 1));
         }
     }
 
-    /// Undoes one [`Self::add`] of the same alignment.
+    /// Undoes one [`Self::add`] of the same alignment. Needs no memory.
     pub(super) fn remove(&mut self, alignment: usize) {
-        if let Some(count) = self.count(alignment) {
-            *count -= 1;
+        let Some(mut entry) = self.0.find_mut(&alignment) else {
+            return;
+        };
+
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
         }
     }
 
     /// The least alignment that suits all.
     pub(super) fn greatest(&self) -> usize {
-        1 << self.0.iter().rposition(|&count| count != 0).unwrap_or(0)
-    }
-}
+        let greatest = self.0.cursor_back().map(|cursor| *cursor.current().0);
 
-/// What is known of a domain in the list.
-struct Place {
-    position: usize,
-    /// What it asked for when it was added.
-    alignment: usize,
+        greatest.unwrap_or(1).max(1)
+    }
 }
 
 /// The domains of an IO page table.
 ///
 /// # Invariants
 ///
-/// `places` has an entry for each domain of `dense` and no others, by its address, and `position`
-/// is where it is there. `alignments` is what the entries have.
-pub(super) struct DomainList {
-    dense: KVVec<Arc<PagingDomain>>,
-    places: RBTree<usize, Place>,
-    alignments: Alignments,
-}
-
-/// The memory for one more domain, besides what the list itself has.
-pub(super) struct DomainMemory(RBTreeNodeReservation<usize, Place>);
+/// Each domain in the list has its position in its [`ListPlace`].
+///
+/// [`ListPlace`]: crate::ffi::domain::ListPlace
+pub(super) struct DomainList(KVVec<Arc<PagingDomain>>);
 
 /// A domain that has left the list, and what is to be freed with it, without locks.
 pub(super) struct Removed {
@@ -83,28 +83,23 @@ pub(super) struct Removed {
     _memory: Option<KVVec<Arc<PagingDomain>>>,
 }
 
-/// The address of a domain.
-fn key(domain: &PagingDomain) -> usize {
-    domain.as_raw().addr()
-}
-
 impl DomainList {
     pub(super) fn new() -> Self {
         // INVARIANT: There are none.
-        Self {
-            dense: KVVec::new(),
-            places: RBTree::new(),
-            alignments: Alignments::new(),
-        }
+        Self(KVVec::new())
     }
 
+    /// Where `domain` is in the list.
+    fn position(&self, domain: &PagingDomain) -> Option<usize> {
+        let position = domain.place().position();
+        let found = self.0.get(position)?;
+
+        found.ptr_eq(domain).then_some(position)
+    }
+
+    /// Returns whether `domain` is in the list.
     pub(super) fn has(&self, domain: &PagingDomain) -> bool {
-        self.places.get(&key(domain)).is_some()
-    }
-
-    /// The least alignment that suits all.
-    pub(super) fn alignment(&self) -> usize {
-        self.alignments.greatest()
+        self.position(domain).is_some()
     }
 
     /// Makes room for one more.
@@ -112,56 +107,36 @@ impl DomainList {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(super) fn reserve(&mut self) -> Result<DomainMemory> {
-        self.dense.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        Ok(DomainMemory(RBTreeNodeReservation::new(
-            GFP_KERNEL_ACCOUNT,
-        )?))
+    pub(super) fn reserve(&mut self) -> Result {
+        Ok(self.0.reserve(1, GFP_KERNEL_ACCOUNT)?)
     }
 
-    /// Adds a domain, which is not in the list, at the end of it.
+    /// Adds a domain, which is in no list, at the end of this one.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`], but not if `memory` is what [`Self::reserve`] returned and the list has not
-    /// changed since.
-    pub(super) fn add(&mut self, domain: Arc<PagingDomain>, memory: DomainMemory) -> Result {
-        let (key, alignment) = (key(&domain), domain.min_page_size());
-        let position = self.dense.len();
-
-        self.dense
-            .push_within_capacity(domain)
-            .map_err(|_| ENOMEM)?;
-        // INVARIANT: This is where it is.
-        let place = Place {
-            position,
-            alignment,
-        };
-        self.places.insert(memory.0.into_node(key, place));
-        self.alignments.add(alignment);
-        Ok(())
+    /// [`ENOMEM`] if there is no room, see [`Self::reserve`].
+    pub(super) fn add(&mut self, domain: Arc<PagingDomain>) -> Result {
+        // INVARIANT: This is where it is going to be.
+        domain.place().set_position(self.0.len());
+        self.0.push_within_capacity(domain).map_err(|_| ENOMEM)
     }
 
     /// Removes a domain. Another takes its place: the order does not matter. Needs no memory.
     pub(super) fn remove(&mut self, domain: &PagingDomain) -> Option<Removed> {
-        let Place {
-            position,
-            alignment,
-        } = self.places.remove(&key(domain))?;
+        let position = self.position(domain)?;
 
-        self.alignments.remove(alignment);
-        if let Some(end) = self.dense.len().checked_sub(1) {
-            self.dense.swap(position, end);
+        if let Some(end) = self.0.len().checked_sub(1) {
+            self.0.swap(position, end);
         }
-        let removed = self.dense.pop();
-        // INVARIANT: The last one is at `position` now, unless it was the one.
-        let moved = self.dense.get(position).map(|domain| key(domain));
-        if let Some(place) = moved.and_then(|key| self.places.get_mut(&key)) {
-            place.position = position;
+        let removed = self.0.pop();
+        if let Some(moved) = self.0.get(position) {
+            // INVARIANT: The last one is here now.
+            moved.place().set_position(position);
         }
         Some(Removed {
             _domain: removed,
-            _memory: self.dense.is_empty().then(|| take(&mut self.dense)),
+            _memory: self.0.is_empty().then(|| take(&mut self.0)),
         })
     }
 }
@@ -171,7 +146,7 @@ impl Deref for DomainList {
 
     #[inline]
     fn deref(&self) -> &Self::Target {
-        &self.dense
+        &self.0
     }
 }
 
@@ -183,13 +158,15 @@ mod tests {
     use kernel::page::PAGE_SIZE;
 
     #[test]
-    fn alignments() {
+    fn alignments() -> Result {
         let mut alignments = Alignments::new();
 
         assert_eq!(alignments.greatest(), 1);
         // A domain without page sizes has no wish.
         for alignment in [0, 1, 512, PAGE_SIZE, PAGE_SIZE] {
-            alignments.add(alignment);
+            let memory = alignments.prepare(alignment)?;
+
+            alignments.add(alignment, memory);
             assert_eq!(alignments.greatest(), alignment.max(1));
         }
         for (alignment, left) in [(PAGE_SIZE, PAGE_SIZE), (1, PAGE_SIZE), (PAGE_SIZE, 512)] {
@@ -198,7 +175,8 @@ mod tests {
         }
         alignments.remove(512);
         alignments.remove(0);
-        assert_eq!(alignments.greatest(), 1);
+        assert!(alignments.greatest() == 1 && alignments.0.is_empty());
+        Ok(())
     }
 
     #[test]
@@ -215,12 +193,12 @@ mod tests {
             for domain in &domains {
                 assert!(list.has(domain) == list.iter().any(|other| other.ptr_eq(domain)));
                 if !list.has(domain) {
-                    let memory = list.reserve()?;
-                    list.add(domain.clone(), memory)?;
+                    list.reserve()?;
+                    list.add(domain.clone())?;
                 }
                 assert!(list.has(domain));
             }
-            assert_eq!((list.len(), list.alignment()), (COUNT, PAGE_SIZE));
+            assert_eq!(list.len(), COUNT);
 
             for n in (0..COUNT).filter(|n| n % 5 != round % 5) {
                 let domain = &domains[n * round % COUNT];
@@ -228,17 +206,13 @@ mod tests {
                 assert!(list.remove(domain).is_some());
                 assert!(!list.has(domain) && list.remove(domain).is_none());
                 assert!(list.iter().all(|other| !other.ptr_eq(domain)));
-                for (position, other) in list.iter().enumerate() {
-                    let place = list.places.get(&key(other)).ok_or(ENOENT)?;
-                    assert_eq!(place.position, position);
-                }
+                assert!(list.iter().all(|other| list.has(other)));
             }
         }
         for domain in &domains {
             list.remove(domain);
         }
-        assert!(list.is_empty() && list.places.is_empty());
-        assert_eq!((list.dense.capacity(), list.alignment()), (0, 1));
+        assert!(list.is_empty() && list.0.capacity() == 0);
         Ok(())
     }
 }

@@ -85,9 +85,16 @@ impl IovaSpace {
     /// Adds a domain to the list, with all areas in it.
     fn add_domain(&mut self, domains: &mut Domains, domain: &Arc<PagingDomain>) -> Result {
         self.reserve_outside(domain)?;
-        let memory = domains.list.reserve()?;
+        // It can become another with the first attach.
+        let alignment = domain.min_page_size();
+        let memory = domains.alignments.prepare(alignment)?;
+        domains.list.reserve()?;
         self.fill(domains, domain)?;
-        domains.list.add(domain.clone(), memory)
+        // There is room.
+        domains.list.add(domain.clone())?;
+        domain.place().set_alignment(alignment);
+        domains.alignments.add(alignment, memory);
+        Ok(())
     }
 
     /// Reads and clears what was written anywhere, without telling anybody.
@@ -168,6 +175,7 @@ impl IoPagetable {
             return;
         };
 
+        domains.alignments.remove(domain.place().alignment());
         space.unfill(&domains, domain, usize::MAX);
         space.unreserve(Owner::from(domain));
         // It can only become less, which suits any area.

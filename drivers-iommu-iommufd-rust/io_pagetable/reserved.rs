@@ -69,30 +69,43 @@ impl From<&Device<Bound>> for Owner {
     }
 }
 
-/// On whose behalf a range is reserved, and how often.
+/// On whose behalf a range is reserved.
 ///
 /// Domains of one IOMMU and devices of one kind reserve the same ranges, and user space can make
 /// any number of them. There are few different ranges.
-pub(super) struct Owners(RBTree<Owner, usize>);
+pub(super) struct Owners {
+    /// One of them needs no memory of its own.
+    one: Option<Owner>,
+    more: RBTree<Owner, ()>,
+}
 
 impl Owners {
-    /// The one that a range is reserved for first.
-    fn first(owner: RBTreeNode<Owner, usize>) -> Self {
-        let mut owners = RBTree::new();
-
-        owners.insert(owner);
-        Self(owners)
+    fn new(owner: Owner) -> Self {
+        Self {
+            one: Some(owner),
+            more: RBTree::new(),
+        }
     }
 
-    /// Reserves once more.
+    fn is_empty(&self) -> bool {
+        self.one.is_none() && self.more.is_empty()
+    }
+
+    /// Adds an owner, unless it is one.
     fn add(&mut self, owner: Owner) -> Result {
-        if let Some(times) = self.0.get_mut(&owner) {
-            *times += 1;
-        } else {
-            self.0
-                .insert(RBTreeNode::new(owner, 1, GFP_KERNEL_ACCOUNT)?);
+        if self.one.is_none() {
+            self.one = Some(owner);
+        } else if self.one != Some(owner) && self.more.get(&owner).is_none() {
+            self.more
+                .insert(RBTreeNode::new(owner, (), GFP_KERNEL_ACCOUNT)?);
         }
         Ok(())
+    }
+
+    /// Removes an owner.
+    fn remove(&mut self, owner: Owner) {
+        self.one = self.one.filter(|&one| one != owner);
+        self.more.remove(&owner);
     }
 }
 
@@ -112,11 +125,10 @@ impl IovaSpace {
         if let Some(mut same) = same {
             return same.value_mut().add(owner);
         }
-        let owners = Owners::first(RBTreeNode::new(owner, 1, GFP_KERNEL_ACCOUNT)?);
         self.reserved.insert(Node::new(
             range.start,
             range.last,
-            owners,
+            Owners::new(owner),
             GFP_KERNEL_ACCOUNT,
         )?);
         Ok(())
@@ -126,14 +138,14 @@ impl IovaSpace {
     pub(crate) fn unreserve(&mut self, owner: Owner) {
         let mut is_free = false;
         let leave = |_, owners: &mut Owners| -> Result<(), Infallible> {
-            owners.0.remove(&owner);
-            is_free |= owners.0.is_empty();
+            owners.remove(owner);
+            is_free |= owners.is_empty();
             Ok(())
         };
         let Ok(()) = self.reserved.try_for_each_mut(0, usize::MAX, leave);
 
         if is_free {
-            self.reserved.retain(|node| !node.value().0.is_empty());
+            self.reserved.retain(|node| !node.value().is_empty());
         }
     }
 
