@@ -319,8 +319,8 @@ impl IoPagetable {
 
     /// Asks the accesses to unpin what they have in `range`, whose areas cannot be pinned any more.
     ///
-    /// The list may change while a driver is being asked. Whoever comes meanwhile has nothing there,
-    /// and is not asked: else this could go on for as long as accesses come and go.
+    /// The list may change while a driver is being asked. An access that is added meanwhile has
+    /// nothing there and is not asked: else this could go on for as long as accesses come and go.
     pub(super) fn notify_unmap(&self, range: IovaRange) {
         let mut ids = 0..self.domains.read().accesses.next_id;
 
