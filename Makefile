@@ -2,12 +2,14 @@
 #
 # What there is to do, by name. The work is in scripts/; each of them has --help.
 
-# Settings given on the command line (IMPL=, KDIR=, O=, JOBS=, LLVM=, TOOLBOX=, WS=, FULL=) reach the scripts by the
+# Settings given on the command line (IMPL=, KDIR=, O=, JOBS=, LLVM=, TOOLBOX=, TOOLCHAIN=, WS=, FULL=) reach the scripts by the
 # environment. LLVM= given but empty means GCC, so only those that were given may be exported.
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
-IMPL ?= rust
+# IMPL= given but empty is as good as not given.
+override IMPL := $(or $(IMPL),rust)
+export IMPL
 
 export RUST_IOMMUFD_T0 := $(shell date +%s)
 
@@ -19,7 +21,7 @@ help: ## this list
 	@echo
 	@sed -n -E 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
-	@echo "Settings: IMPL=rust|c  KDIR=your-7.3-tree  O=build-directory  JOBS=n  LLVM=...  TOOLBOX=host  WS=work-space"
+	@echo "Settings: IMPL=rust|c  KDIR=your-7.3-tree  O=build-directory  JOBS=n  LLVM=...  TOOLBOX=host  TOOLCHAIN=new  WS=work-space"
 	@echo "Their meaning is at the top of scripts/common.sh; everything made lives in ~/.cache/rust-iommufd (make where)."
 
 run: build ## build the kernel with the series, boot it, do VFIO DMA and run the iommufd selftests

@@ -20,18 +20,41 @@
 #     IMPL=rust|c     implementation to build and boot     JOBS=N   parallel jobs (default: all processors)
 #     KDIR=path       your own kernel tree as the base     O=path   build directories go there
 #     LLVM=...        as for the kernel's own make         TOOLBOX=host   your own tools, no toolbox
+#     TOOLCHAIN=new   the newest compilers of Debian's backports instead of those of its stable release
 #     WS=name         a work space of its own: separate TREE, BUILD and LOGS; toolbox and base are shared
+#     RETRIES=N       how often the network is tried before it is given up (3)
 #
-# Functions: say, warn, die, step, retry, lock, elapsed, in_toolbox, each described where it is defined.
+# Functions: say, warn, die, step, TIED, retry, lock, need_space, elapsed, in_toolbox, qemu_cannot, each described where
+# it is defined.
 
 [ -n "${BASH_VERSION:-}" ] || { echo "common.sh: needs bash" >&2; exit 1; }
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+# A script that make or another script has started ends with it, however that one ends: nobody else would know of it. One
+# that a user has started does not end with the user's shell. The kernel sends the signal; a parent that was gone before
+# this was asked for is seen by its number.
+if [ -n "${RUST_IOMMUFD_T0:-}" ] && [ "${BASH_SOURCE[-1]}" = "$0" ] && [ -x "$0" ] && command -v setpriv >/dev/null; then
+	_tied=${RUST_IOMMUFD_TIED:-}
+	[ "${_tied%:*}" = "$$" ] || RUST_IOMMUFD_TIED=$$:$PPID exec setpriv --pdeathsig TERM "$0" "$@"
+	[ "${_tied#*:}" = "$PPID" ] || exit 143
+fi
+
+case ${TOOLCHAIN:=stable} in stable | new) ;; *) echo "TOOLCHAIN=$TOOLCHAIN: use stable or new" >&2; exit 2 ;; esac
 # shellcheck source=scripts/versions
 . "$TOP/scripts/versions"
 
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/rust-iommufd
-mkdir -p "$CACHE"
+if [ -z "${XDG_CACHE_HOME:-}" ] && [ -z "${HOME:-}" ]; then
+	echo "error: neither HOME nor XDG_CACHE_HOME is set: there is no place for the kernel and the toolbox" >&2
+	echo "  try: XDG_CACHE_HOME=/some/directory with 10 GB free, and the same command again" >&2
+	exit 1
+fi
+CACHE=${XDG_CACHE_HOME:-${HOME:-}/.cache}/rust-iommufd
+if ! mkdir -p "$CACHE" || ! [ -w "$CACHE" ]; then
+	echo "error: $CACHE, where all that is made here goes, cannot be made or written" >&2
+	echo "  try: XDG_CACHE_HOME=/some/directory of yours with 10 GB free, and the same command again" >&2
+	exit 1
+fi
 CACHE=$(cd "$CACHE" && pwd -P)
 
 IMPL=${IMPL:-rust}
@@ -39,6 +62,7 @@ JOBS=${JOBS:-$(nproc)}
 KDIR=${KDIR:-}
 TOOLBOX=${TOOLBOX:-}
 WS=${WS:-}
+RETRIES=${RETRIES:-3}
 
 case $IMPL in rust | c) ;; *) echo "IMPL=$IMPL: use rust or c" >&2; exit 2 ;; esac
 case $WS in */* | .*) echo "WS=$WS: a plain name, please" >&2; exit 2 ;; esac
@@ -46,7 +70,13 @@ case $WS in */* | .*) echo "WS=$WS: a plain name, please" >&2; exit 2 ;; esac
 # A user's own tree is a base of its own: its work tree and objects must not mix with Debian's.
 _space=$CACHE${WS:+/ws/$WS}
 if [ -n "$KDIR" ]; then
-	KDIR=$(cd "$KDIR" 2>/dev/null && pwd -P) || { echo "KDIR: no such directory" >&2; exit 2; }
+	[ -d "$KDIR" ] || { echo "error: KDIR=$KDIR: no such directory" >&2; exit 2; }
+	KDIR=$(cd "$KDIR" && pwd -P)
+	if ! grep -q '^PATCHLEVEL = ' "$KDIR/Makefile" 2>/dev/null; then
+		echo "error: KDIR=$KDIR is no kernel tree" >&2
+		echo "  try: KDIR=path of a Linux $KERNEL_SERIES tree (git or unpacked)" >&2
+		exit 2
+	fi
 	_id=kdir-$(printf %s "$KDIR" | sha256sum | cut -c1-12)
 	_space=$_space/$_id
 	BASE=$CACHE/linux-base/$_id
@@ -64,19 +94,22 @@ fi
 mkdir -p "$LOGS" "$BUILD"
 
 # Named by what it is made of, so that an edit of the recipe makes a new one, and nothing else does.
-TOOLBOX_ID=$( (grep -v -e '^#' -e '^KERNEL' "$TOP/scripts/versions"
-	       sed -n '/^# recipe {/,/^# }/p' "$TOP/scripts/toolbox") | sha256sum | cut -c1-12)
+TOOLBOX_ID=$( (echo "$TOOLCHAIN"
+	       grep -v -e '^[ 	]*#' -e '^KERNEL' "$TOP/scripts/versions"
+	       sed -n '/^# recipe {/,/^# }/p' "$TOP/scripts/toolbox" | grep -v '^[ 	]*#') | sha256sum | cut -c1-12)
 TOOLBOX_DIR=$CACHE/toolbox-$TOOLBOX_ID
 
 # LLVM= given but empty means GCC, as in the kernel; not given, it is the toolbox's clang, or the host's: the one without
-# a number in its name, else the newest. A host without clang uses GCC.
+# a number in its name, else the newest. A host without clang uses GCC. In the toolbox, clang without a number is the one
+# whose LLVM is rustc's; where no version is pinned, that is its name.
 if [ -z "${LLVM+set}" ]; then
 	if [ "$TOOLBOX" != host ]; then
-		LLVM=-$LLVM_MAJOR
+		LLVM=${LLVM_MAJOR:+-$LLVM_MAJOR}
+		LLVM=${LLVM:-1}
 	elif command -v clang >/dev/null; then
 		LLVM=1
 	else
-		LLVM=$(compgen -c clang- | sed -n -E 's/^clang(-[0-9]+)$/\1/p' | sort -V | tail -n 1)
+		LLVM=$({ compgen -c clang- || true; } | sed -n -E 's/^clang(-[0-9]+)$/\1/p' | sort -V | tail -n 1)
 	fi
 fi
 
@@ -104,9 +137,10 @@ warn()
 	printf '[%5s] note: %s\n' "$(elapsed)" "$*" >&2
 }
 
-# die WHAT [NEXT...]: what failed, then what to try next, one per line; exits.
+# die WHAT [NEXT...]: what failed, then what to try next, one per line; exits. In a step, that becomes what the step says.
 die()
 {
+	[ -z "${_WHY:-}" ] || printf '%s\n' "$@" >"$_WHY"
 	printf '\nerror: %s\n' "$1" >&2
 	shift
 	[ $# -eq 0 ] || printf '  try: %s\n' "$@" >&2
@@ -114,24 +148,29 @@ die()
 }
 
 # step NAME TITLE COMMAND...: run a long command (or function) with its output in $LOGS/NAME.log. Shows TITLE, progress
-# and the time it took; if it fails, the end of the log, its name, and $STEP_HINT, and exits. STEP_PROGRESS may name a
-# function that is given the log's path and prints a few words of progress.
+# and the time it took; if it fails, exits with the reason: what the command itself said to die with, a disk that is full,
+# a network that is not there, or else the end of the log, its name, and $STEP_HINT. STEP_PROGRESS may name a function that
+# is given the log's path and prints a few words of progress.
 step()
 {
-	local title=$2 log=$LOGS/$1.log t0 pid rc=0 beat
+	local title=$2 log=$LOGS/$1.log t0 pid rc=0 beat outer=${_WHY:-}
+	local -a why=()
 	shift 2
 	t0=$(date +%s)
 	say "$title ..."
+	rm -f "$log.why"
 	# A process group of its own, so that an interrupt ends all of it.
 	set -m
-	"$@" >"$log" 2>&1 </dev/null &
+	_WHY=$log.why "$@" >"$log" 2>&1 </dev/null &
 	pid=$!
 	set +m
 	# shellcheck disable=SC2064 # the process of this step, not of a later one
-	trap "kill -- -$pid 2>/dev/null; exit 130" INT TERM HUP
+	trap "_end_group $pid; exit 130" INT TERM HUP
 	beat=$t0
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.2
+		# In a subshell, this is not what the signal for the script reaches.
+		kill -0 $$ 2>/dev/null || { _end_group "$pid"; exit 143; }
 		if [ -t 1 ]; then
 			[ $(($(date +%s) - t0)) -lt 2 ] || printf '\r\033[K        %s %s' "$(elapsed "$t0")" "$(_progress "$log")"
 		elif [ $(($(date +%s) - beat)) -ge 30 ]; then
@@ -143,6 +182,17 @@ step()
 	trap - INT TERM HUP
 	[ ! -t 1 ] || printf '\r\033[K'
 	if [ "$rc" -ne 0 ]; then
+		_WHY=$outer
+		[ ! -s "$log.why" ] || mapfile -t why <"$log.why"
+		rm -f "$log.why"
+		if grep -q -m 1 -E "$_full" "$log"; then
+			why=("the disk is full: $(space_left) MB are left for $CACHE" "make room, then the same command again"
+			     "XDG_CACHE_HOME=/some/directory with 10 GB free, and the same command again")
+		fi
+		if [ ${#why[@]} -gt 0 ]; then
+			say "$title: failed after $(elapsed "$t0"); the log is $log" >&2
+			die "${why[@]}"
+		fi
 		# In a parallel build the reason is often far above the end.
 		if grep -q -m 1 -E "$_error" "$log"; then
 			echo "---- errors in $log:" >&2
@@ -156,6 +206,24 @@ step()
 	say "$title: done in $(elapsed "$t0")"
 }
 
+# End a process group, and wait for that: what it leaves half made, the next run must not find it still being made.
+_end_group() # PID
+{
+	local i
+	kill -TERM -- "-$1" 2>/dev/null || return 0
+	for ((i = 0; i < 50; i++)); do
+		kill -0 -- "-$1" 2>/dev/null || return 0
+		sleep 0.1
+	done
+	kill -KILL -- "-$1" 2>/dev/null || true
+}
+
+# "${TIED[@]}" PROGRAM...: run a program that ends with this script, as the scripts themselves do. No function, since in a
+# pipeline that would be in a subshell, which does not end.
+TIED=()
+! command -v setpriv >/dev/null || TIED=(setpriv --pdeathsig TERM)
+
+_full='No space left on device|ENOSPC|Disk quota exceeded|enough free space'
 _error='(^|[^a-z_])(fatal error|error):|^error\[|undefined symbol'
 
 _progress()
@@ -180,6 +248,22 @@ retry()
 	done
 }
 
+# space_left: MB that may be written below the cache.
+space_left()
+{
+	df -P -B 1M "$CACHE" | awk 'NR == 2 { print $4 }'
+}
+
+# need_space MB WHAT: that much must be free in the cache for WHAT. Found out first, not after minutes.
+need_space()
+{
+	local left
+	left=$(space_left)
+	[ "$left" -lt "$1" ] || return 0
+	die "$2 takes $1 MB, and $left MB are free for $CACHE" "make room there" \
+		"XDG_CACHE_HOME=/some/directory with more room, and the same command again"
+}
+
 # lock NAME: hold an exclusive lock of the cache until this script exits; says so when it has to wait.
 lock()
 {
@@ -198,4 +282,18 @@ lock()
 in_toolbox()
 {
 	"$TOP/scripts/toolbox" exec "$@"
+}
+
+# qemu_cannot [WHAT]: what the toolbox's QEMU (the host's) is too old for, by tests/qemu.list, as `WHAT REASON` lines; with
+# WHAT, the reason. False if there is nothing.
+qemu_cannot()
+{
+	local have since what reason
+	have=${QEMU_VERSION:-$(in_toolbox qemu-system-x86_64 --version | sed -n -E '1s/.*version ([0-9.]+).*/\1/p')}
+	while read -r since what reason; do
+		case $since in '' | '#'*) continue ;; esac
+		[ "$(printf '%s\n' "$since" "$have" | sort -V | head -n 1)" != "$since" ] || continue
+		reason="QEMU $have $reason; $since can"
+		if [ -z "${1:-}" ]; then echo "$what $reason"; elif [ "$what" = "$1" ]; then echo "$reason"; fi
+	done <"$TOP/tests/qemu.list" | grep .
 }
