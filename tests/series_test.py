@@ -296,6 +296,18 @@ class Insertion(unittest.TestCase):
         self.assertEqual(after, before.replace("IOSYS", "IOMMUFD [RUST]\nS:\tMaintained\nF:\ta/\n\nIOSYS"))
 
 
+class Mailbox(unittest.TestCase):
+    def test_a_header_is_one_line(self):
+        class Told:
+            date = 0
+
+        mail = b"From 0000 Mon Sep 17 00:00:00 2001\nSubject: [PATCH 1/1] rust: a\n b\n c\nX: y\n\nText\n of it\nFrom here\n---\n"
+        box = series.as_mbox(Told, {series.COVER: mail, "0001-a.patch": mail}).decode()
+        self.assertEqual(box.count("\nSubject: [PATCH 1/1] rust: a b c\nX: y\n\nText\n of it\n>From here\n---\n"), 2)
+        self.assertEqual(len(set(series.re.findall(r"^Message-ID: (.*)$", box, series.re.M))), 2)
+        self.assertEqual(box.count("\nIn-Reply-To: "), 1)
+
+
 class Paths(unittest.TestCase):
     def test_globs(self):
         self.assertTrue(series.matches("a/**", "a/b/c.rs"))
