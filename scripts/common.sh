@@ -24,8 +24,8 @@
 #     WS=name         a work space of its own: separate TREE, BUILD and LOGS; toolbox and base are shared
 #     RETRIES=N       how often the network is tried before it is given up (3)
 #
-# Functions: say, warn, die, step, TIED, retry, lock, need_space, elapsed, in_toolbox, qemu_cannot, each described where
-# it is defined.
+# Functions: say, warn, die, step, took, slowest, TIED, retry, lock, need_space, elapsed, in_toolbox, qemu_cannot, each
+# described where it is defined.
 
 [ -n "${BASH_VERSION:-}" ] || { echo "common.sh: needs bash" >&2; exit 1; }
 
@@ -203,6 +203,7 @@ step()
 		echo "----" >&2
 		die "$title: failed after $(elapsed "$t0") (status $rc); the whole log is $log" ${STEP_HINT:+"$STEP_HINT"}
 	fi
+	took "$t0" "$title"
 	say "$title: done in $(elapsed "$t0")"
 }
 
@@ -225,6 +226,25 @@ TIED=()
 
 _full='No space left on device|ENOSPC|Disk quota exceeded|enough free space'
 _error='(^|[^a-z_])(fatal error|error):|^error\[|undefined symbol'
+
+# took SINCE TITLE: remember how long something took, for slowest.
+took()
+{
+	echo "$(($(date +%s) - $1)) $2" >>"$LOGS/times-$_T0"
+}
+
+# slowest: one line of what took longest since the outermost script started. A part of something is named beside it.
+slowest()
+{
+	local file=$LOGS/times-$_T0 s title line=
+	find "$LOGS" -name 'times-*' -mtime +1 -delete
+	[ -e "$file" ] || return 0
+	while read -r s title; do
+		[ "$s" -lt 2 ] || line+="${line:+, }$title $(elapsed $(($(date +%s) - s)))"
+	done < <(sort -rn "$file" | head -n 6)
+	rm "$file"
+	say "took longest: ${line:-nothing took 2 s}"
+}
 
 _progress()
 {
