@@ -53,7 +53,6 @@ use kernel::{
         domain::Domain,
         group::Capability, //
     },
-    page::PAGE_SIZE,
     prelude::*,
     rbtree::{
         RBTree,
@@ -66,9 +65,12 @@ use kernel::{
         },
         Arc,
         SetOnce, //
-    },
-    uaccess::UserPtr, //
+    }, //
 };
+
+mod invalidate;
+
+pub(crate) use self::invalidate::invalidate;
 
 const NEST_PARENT: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT;
 const DIRTY_TRACKING: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
@@ -641,52 +643,4 @@ pub(crate) fn get_dirty_bitmap(
     let hwpt = cmd.ctx().get::<HwptPaging>(cmd.hwpt_id)?;
 
     hwpt.ioas.iopt.read_dirty(&hwpt.paging, cmd.flags, cmd)
-}
-
-/// How many entries one IOMMU_HWPT_INVALIDATE can have: far more than a batch of any use, and few
-/// enough not to stall a CPU.
-const MAX_INVALIDATIONS: u32 = 1 << 19;
-
-/// IOMMU_HWPT_INVALIDATE.
-pub(crate) fn invalidate(cmd: &mut Command<'_, bindings::iommu_hwpt_invalidate>) -> Result {
-    let mut done = 0;
-    let result = do_invalidate(cmd, &mut done);
-
-    // User space learns how far it went, whatever happened.
-    cmd.entry_num = done;
-    cmd.respond()?;
-    result
-}
-
-fn do_invalidate(cmd: &Command<'_, bindings::iommu_hwpt_invalidate>, done: &mut u32) -> Result {
-    if cmd.__reserved != 0 {
-        return Err(EOPNOTSUPP);
-    }
-    // The length bounds the check that what follows the known part of an entry is zero.
-    if cmd.entry_num != 0
-        && (cmd.data_uptr == 0
-            || cmd.entry_len == 0
-            || cmd.entry_len as usize > PAGE_SIZE
-            || cmd.entry_num > MAX_INVALIDATIONS)
-    {
-        return Err(EINVAL);
-    }
-    let mut array = bindings::iommu_user_data_array {
-        type_: cmd.data_type,
-        // CAST: As `u64_to_user_ptr()`.
-        uptr: UserPtr::from_addr(cmd.data_uptr as usize).as_mut_ptr(),
-        // CAST: `usize` has at least 32 bits.
-        entry_len: cmd.entry_len as usize,
-        entry_num: cmd.entry_num,
-    };
-
-    let result = match cmd.ctx().get_any(cmd.hwpt_id)?.downcast::<HwptNested>() {
-        Ok(hwpt) => hwpt.domain.cache_invalidate(&mut array),
-        Err(other) => {
-            let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
-            Viommu::cache_invalidate(&viommu, &mut array)
-        }
-    };
-    *done = array.entry_num;
-    result
 }
