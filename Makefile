@@ -13,7 +13,7 @@ export IMPL
 
 export RUST_IOMMUFD_T0 := $(shell date +%s)
 
-.PHONY: help run test test-full stress bench shell build kernel series check-series fmt lint unsafe where clean
+.PHONY: help run test test-full stress next bench shell config build kernel series check-series fmt lint unsafe where clean
 .PHONY: distclean
 
 help: ## this list
@@ -36,11 +36,17 @@ test-full: ## the same, building every patch and every configuration of config/m
 stress: ## races, hostile input, faults, debug kernels: hours (PARTS="race fuzz": those; SCALE=10: a tenth of the time)
 	@scripts/stress $(if $(SCALE),--scale $(SCALE)) $(PARTS)
 
+next: ## which patches apply to the newest kernel that can be had, and what changed there in the files that ours follow
+	@scripts/next $(VERSION)
+
 bench: ## measure C, Rust and vfio_iommu_type1 side by side (PROFILE=op: one operation by function)
 	@scripts/bench $(if $(PROFILE),profile $(PROFILE))
 
 shell: build ## a prompt in the guest, with the module loaded
 	@scripts/guest shell
+
+config: ## fetch the base kernel, apply the series, configure (IMPL=rust or c)
+	@scripts/kernel config $(IMPL)
 
 build: ## fetch the base kernel, apply the series, build (IMPL=rust or c)
 	@scripts/kernel build $(IMPL)
