@@ -138,7 +138,7 @@ unsafe impl range_tree::Links for Links {
         (next.start <= last).then_some(next.links)
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn link(root: &mut bindings::rb_root, node: NonNull<Self>) -> Result<(), Overlap> {
         // SAFETY: By the safety requirements.
         let (start, last) = unsafe { (node.as_ref().start, node.as_ref().last) };

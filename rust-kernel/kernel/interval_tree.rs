@@ -11,6 +11,10 @@
 //!
 //! Finding the first intersecting interval costs `O(log n)`, and so does each step to the next.
 //!
+//! Intervals are ordered by their start, and those that start alike in the order of their
+//! insertion. So one of any number that start alike can be found by bisection, if what tells them
+//! apart grows from one insertion to the next.
+//!
 //! # Soundness
 //!
 //! What it shares with [`GapTree`], ownership and borrows above all, is argued in `range_tree.rs`.
@@ -196,6 +200,47 @@ impl<T> IntervalTree<T> {
         let Ok(()) = self.link(node);
     }
 
+    /// Returns the last node of those for which `pred` is true.
+    ///
+    /// As with [`partition_point`], these must come before all others, in the order of the tree: by
+    /// their start, and then in the order of their insertion. Calls `pred` `O(log n)` times.
+    ///
+    /// [`partition_point`]: slice::partition_point
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::interval_tree::{IntervalTree, Node};
+    ///
+    /// let mut tree = IntervalTree::new();
+    /// for number in 0..10 {
+    ///     // All of them start at 7.
+    ///     tree.insert(Node::new(7, 7 + number % 3, number, GFP_KERNEL)?);
+    /// }
+    ///
+    /// let sixth = tree.last_where(|node| (node.start(), *node.value()) <= (7, 6));
+    /// assert_eq!(sixth.map(|node| (node.last(), *node.value())), Some((7, 6)));
+    ///
+    /// let entry = tree.last_where_mut(|node| (node.start(), *node.value()) <= (7, 6));
+    /// assert_eq!(entry.map(|entry| *entry.remove().value()), Some(6));
+    /// let sixth = tree.last_where(|node| (node.start(), *node.value()) <= (7, 6));
+    /// assert_eq!(sixth.map(|node| *node.value()), Some(5));
+    /// assert!(tree.last_where(|node| node.start() <= 6).is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[inline]
+    pub fn last_where(&self, pred: impl FnMut(&Node<T>) -> bool) -> Option<&Node<T>> {
+        // SAFETY: The nodes of the root are those of this tree, and this only reads them.
+        unsafe { self.search(|root| last_where(root, pred)) }
+    }
+
+    /// As [`Self::last_where`], to change the value of the node or to remove it.
+    #[inline]
+    pub fn last_where_mut(&mut self, pred: impl FnMut(&Node<T>) -> bool) -> Option<Entry<'_, T>> {
+        // SAFETY: The nodes of the root are those of this tree, and this only reads them.
+        unsafe { self.search_mut(|root| last_where(root, pred)) }
+    }
+
     /// Divides `[first, last]` into spans that are covered by intervals and spans that are not.
     ///
     /// The spans are adjacent, ordered, as large as possible, and cover `[first, last]` exactly;
@@ -237,6 +282,37 @@ impl<T> IntervalTree<T> {
             _tree: PhantomData,
         }
     }
+}
+
+/// Returns the last node of a tree, in its order, for which `pred` is true.
+///
+/// # Safety
+///
+/// `root` is that of an [`IntervalTree<T>`], whose nodes do not change meanwhile.
+unsafe fn last_where<T>(
+    root: &bindings::rb_root_cached,
+    mut pred: impl FnMut(&Node<T>) -> bool,
+) -> Option<NonNull<Links>> {
+    const { assert!(core::mem::offset_of!(Links, rb) == 0) };
+
+    let mut next = root.rb_root.rb_node;
+    let mut found = None;
+
+    while let Some(rb) = NonNull::new(next) {
+        // SAFETY: By the requirements of this function, the tree has nodes of this type. They begin
+        // with the links, which begin with the `rb_node`.
+        let is_before = pred(unsafe { rb.cast::<Node<T>>().as_ref() });
+        // SAFETY: By the requirements of this function, the node is valid and does not change.
+        let rb_node = unsafe { rb.as_ref() };
+
+        if is_before {
+            found = Some(rb.cast());
+            next = rb_node.rb_right;
+        } else {
+            next = rb_node.rb_left;
+        }
+    }
+    found
 }
 
 /// A run of positions that are either all covered by intervals or all not.

@@ -229,7 +229,7 @@ impl<L: Links, T> NodeReservation<L, T> {
     /// # Errors
     ///
     /// `EINVAL` if `start > last`.
-    #[inline]
+    #[inline(always)]
     pub fn fill(self, start: usize, last: usize, value: T) -> Result<KBox<Node<L, T>>> {
         if start > last {
             return Err(EINVAL);
@@ -344,6 +344,38 @@ impl<L: Links, T> Tree<L, T> {
 
         // INVARIANT: `first()` returns nodes of this tree.
         Some(At(links.cast(), PhantomData))
+    }
+
+    /// Returns the node that `search` finds.
+    ///
+    /// # Safety
+    ///
+    /// `search` returns a node of the root that it gets, and only reads.
+    #[inline]
+    pub(crate) unsafe fn search(
+        &self,
+        search: impl FnOnce(&L::Root) -> Option<NonNull<L>>,
+    ) -> Option<&Node<L, T>> {
+        let links = search(&self.root)?;
+
+        // INVARIANT: It is in this tree, by the requirements of this function.
+        Some(At::<L, T>(links.cast(), PhantomData).node())
+    }
+
+    /// Returns the node that `search` finds, to change its value or to remove it.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::search`].
+    #[inline]
+    pub(crate) unsafe fn search_mut(
+        &mut self,
+        search: impl FnOnce(&L::Root) -> Option<NonNull<L>>,
+    ) -> Option<Entry<'_, L, T>> {
+        let node = search(&self.root)?.cast();
+
+        // INVARIANT: It is in this tree, by the requirements of this function.
+        Some(Entry { tree: self, node })
     }
 
     /// Returns the first range that intersects `[start, last]`: the one with the smallest start.
