@@ -33,6 +33,10 @@ pub(super) use self::slots::Slots;
 /// Whether neighbouring PFNs always have neighbouring `struct page`s.
 const MEMMAP_IS_LINEAR: bool = cfg!(any(CONFIG_FLATMEM, CONFIG_SPARSEMEM_VMEMMAP));
 
+/// So many pages are unpinned by one call: `unpin_user_page_range_dirty_lock()` takes an `unsigned
+/// long`, but computes what is left in an `unsigned int`, and would never end for 2^32 pages.
+const MOST_UNPINNED: usize = 1 << 30;
+
 /// So many pages are looked at between two checks of whether there are more.
 const SCAN: usize = 16;
 
@@ -252,23 +256,20 @@ unsafe fn unpin(pfn: usize, len: usize, dirty: bool) {
 
     // The C function walks an array of `struct page`, which exists for a whole run only if the
     // memory map is linear.
-    let step = if MEMMAP_IS_LINEAR { len } else { 1 };
-    let mut done = 0;
+    let most = if MEMMAP_IS_LINEAR { MOST_UNPINNED } else { 1 };
+    let mut at = pfn;
+    let mut left = len;
 
-    loop {
+    while left > most {
         // SAFETY: The pages are pinned, thus exist; the caller gives up one pin on each.
         unsafe {
-            bindings::unpin_user_page_range_dirty_lock(
-                bindings::pfn_to_page(pfn + done),
-                step,
-                dirty,
-            )
+            bindings::unpin_user_page_range_dirty_lock(bindings::pfn_to_page(at), most, dirty)
         };
-        done += step;
-        if done >= len {
-            break;
-        }
+        at += most;
+        left -= most;
     }
+    // SAFETY: As above.
+    unsafe { bindings::unpin_user_page_range_dirty_lock(bindings::pfn_to_page(at), left, dirty) };
 }
 
 /// A queue of pinned user pages, filled by GUP, drained as runs.
