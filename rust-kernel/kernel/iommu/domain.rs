@@ -276,8 +276,11 @@ impl Domain {
     }
 
     /// Reads back what `size` bytes from `iova` on are mapped to, as runs of contiguous memory that
-    /// are as long as possible. They begin at `iova` and follow each other, up to what is not
-    /// mapped, or to where there is no more room in `out`.
+    /// are as long as possible. They begin at `iova` and follow each other, to the end of the range
+    /// or to where there is no more room in `out`.
+    ///
+    /// All of the range should be mapped. For what is not, the result means nothing: physical
+    /// address zero may be memory.
     ///
     /// # Safety
     ///
