@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 use crate::range::PageRange;
+use core::ops::Range;
 use kernel::{
     alloc::{
         AllocError,
@@ -71,14 +72,20 @@ struct Piece {
 ///
 /// # Invariants
 ///
+/// With `tail` as [`RunList::tail()`] returns it, without the first `skip` pieces:
+///
 /// - `head` and `tail` are ordered by index, all indexes differ and are less than that of the first
 ///   page behind the list. Each piece extends to the index before that of the next one, the last
 ///   one to the end of the list. (If `len` is zero, then `tail` is empty and `head.pfn` means
 ///   nothing.)
 /// - No piece continues the physical memory of the one before it.
+/// - `tail` is [`None`] if there is one run at most.
 pub(crate) struct RunList {
     head: Piece,
-    len: usize,
+    /// A list has less than 2^32 pages (16 TiB): records are small.
+    len: u32,
+    /// The number of pieces of `tail` that belong to the list no more, see [`RunList::split`].
+    skip: u32,
     /// [`None`] until there is a second run: most lists are never allocated, and cost nothing to
     /// drop.
     tail: Option<KVVec<Piece>>,
@@ -98,11 +105,12 @@ impl RunList {
                 pfn: 0,
             },
             len: 0,
+            skip: 0,
             tail: None,
         }
     }
 
-    /// The list of one run, from index `first` on.
+    /// The list of one run, from index `first` on, or an empty list if the run is too long for one.
     #[inline]
     pub(crate) const fn of(first: usize, run: Run) -> Self {
         // INVARIANT: There is no other piece.
@@ -111,7 +119,13 @@ impl RunList {
                 index: first,
                 pfn: run.pfn,
             },
-            len: run.len,
+            len: if run.len > u32::MAX as usize {
+                0
+            } else {
+                // CAST: As was just checked.
+                run.len as u32
+            },
+            skip: 0,
             tail: None,
         }
     }
@@ -119,7 +133,11 @@ impl RunList {
     /// All runs but the first.
     #[inline]
     fn tail(&self) -> &[Piece] {
-        self.tail.as_deref().unwrap_or(&[])
+        match &self.tail {
+            // By the type invariant it has so many.
+            Some(tail) => tail.get(self.skip as usize..).unwrap_or(&[]),
+            None => &[],
+        }
     }
 
     /// All PFNs, if they are one run.
@@ -127,7 +145,7 @@ impl RunList {
     pub(crate) fn only_run(&self) -> Option<Run> {
         (self.len != 0 && self.tail.is_none()).then_some(Run {
             pfn: self.head.pfn,
-            len: self.len,
+            len: self.len(),
         })
     }
 
@@ -136,20 +154,20 @@ impl RunList {
     pub(crate) fn range(&self) -> Option<PageRange> {
         Some(PageRange {
             first: self.head.index,
-            last: self.head.index.wrapping_add(self.len.checked_sub(1)?),
+            last: self.head.index.wrapping_add(self.len().checked_sub(1)?),
         })
     }
 
     /// The index of the first page behind the list.
     #[inline]
     pub(crate) fn end(&self) -> usize {
-        self.head.index.wrapping_add(self.len)
+        self.head.index.wrapping_add(self.len())
     }
 
     /// The number of indexes.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// The number of runs.
@@ -208,9 +226,12 @@ impl RunList {
     ///
     /// # Errors
     ///
-    /// Fails if memory is short; then nothing has changed. The first run needs no memory.
+    /// Fails if memory is short or the list would have 2^32 pages; then nothing has changed. The
+    /// first run needs no memory.
     #[inline]
     pub(crate) fn push(&mut self, run: Run, flags: Flags) -> Result<(), AllocError> {
+        let len = u32::try_from(self.len().saturating_add(run.len)).map_err(|_| AllocError)?;
+
         if self.len == 0 {
             self.head.pfn = run.pfn;
         } else {
@@ -230,20 +251,22 @@ impl RunList {
                 }
             }
         }
-        self.len = self.len.wrapping_add(run.len);
+        self.len = len;
         Ok(())
     }
 
     /// Adds the beginning of a run that does not continue the last one, for which there is no room.
     #[inline(never)]
     fn push_growing(&mut self, piece: Piece, flags: Flags) -> Result<(), AllocError> {
-        let tail = self.tail.get_or_insert_with(KVVec::new);
-
-        if tail.capacity() == 0 {
-            // Where there are two, there are often more.
-            tail.reserve(Self::FIRST_RESERVE, flags)?;
+        if let Some(tail) = &mut self.tail {
+            return tail.push(piece, flags);
         }
-        tail.push(piece, flags)
+        // Where there are two, there are often more.
+        let mut tail = KVVec::with_capacity(Self::FIRST_RESERVE, flags)?;
+
+        tail.push(piece, flags)?;
+        self.tail = Some(tail);
+        Ok(())
     }
 
     /// All runs, with their first indexes.
@@ -279,14 +302,81 @@ impl RunList {
         let mut slice = RunList::of(range.first, self.run_from(first, range.first));
 
         // INVARIANT: The pieces behind the first one, up to the one that has the end.
-        slice.len = range.len();
-        if let Some(pieces) = self.tail().get(first..last).filter(|all| !all.is_empty()) {
-            let mut tail = KVVec::with_capacity(pieces.len(), flags)?;
-
-            tail.extend_from_slice(pieces, flags)?;
-            slice.tail = Some(tail);
-        }
+        slice.len = u32::try_from(range.len()).map_err(|_| AllocError)?;
+        slice.tail = copy(self.tail().get(first..last).unwrap_or(&[]), flags)?;
         Ok(slice)
+    }
+
+    /// Divides the list: `left` is the front of it, `right` is what follows. If a page is divided,
+    /// it is in both.
+    ///
+    /// The part with more runs keeps the memory, the runs of the other one are copied. So a run is
+    /// copied only to a list that has half as many: however a list of `n` runs is cut to pieces,
+    /// each is copied `O(log n)` times. The memory of a list has room for four times as many runs
+    /// as it has, at most, but for what cannot be made smaller as memory is short.
+    ///
+    /// If there is no memory for a copy, that part is an empty list.
+    pub(crate) fn split(mut self, left: PageRange, right: PageRange, flags: Flags) -> (Self, Self) {
+        debug_assert!(self.covers(left) && self.covers(right));
+        debug_assert!(left.first == self.head.index && right.last.wrapping_add(1) == self.end());
+
+        // So many pieces of `tail` begin in the left part, and so many do not begin in the right one.
+        let (n, m) = (self.piece_of(left.last), self.piece_of(right.first));
+        let right_head = Piece {
+            index: right.first,
+            pfn: self.run_from(m, right.first).pfn,
+        };
+        let runs = self.tail().len();
+        let left_is_less = n < runs - m;
+        let (less, (head, range), more, (more_head, more_range)) = if left_is_less {
+            (0..n, (self.head, left), m..runs, (right_head, right))
+        } else {
+            (m..runs, (right_head, right), 0..n, (self.head, left))
+        };
+
+        // INVARIANT: Each part has the pieces that begin in it, behind the one that it begins in.
+        // CAST: No part has more pages than the whole.
+        let copied = match copy(self.tail().get(less).unwrap_or(&[]), flags) {
+            Ok(tail) => Self {
+                head,
+                len: range.len() as u32,
+                skip: 0,
+                tail,
+            },
+            Err(AllocError) => Self::new(range.first),
+        };
+        self.keep_pieces(more, flags);
+        self.head = more_head;
+        self.len = more_range.len() as u32;
+
+        if left_is_less {
+            (copied, self)
+        } else {
+            (self, copied)
+        }
+    }
+
+    /// Drops all pieces but some. Memory that most of the pieces left is given back, if some can be
+    /// had for those that stay.
+    fn keep_pieces(&mut self, pieces: Range<usize>, flags: Flags) {
+        let Some(tail) = &mut self.tail else {
+            return;
+        };
+
+        if pieces.is_empty() {
+            self.skip = 0;
+            self.tail = None;
+            return;
+        }
+        tail.truncate(self.skip as usize + pieces.end);
+        // CAST: No more than the pages of this list.
+        self.skip += pieces.start as u32;
+        if tail.capacity() > Self::FIRST_RESERVE && pieces.len() < tail.capacity() / 4 {
+            if let Ok(tail) = copy(self.tail(), flags) {
+                self.tail = tail;
+                self.skip = 0;
+            }
+        }
     }
 
     /// All PFNs, one by one. Cheaper than runs, where these are short.
@@ -330,6 +420,17 @@ impl RunList {
             }
         }
     }
+}
+
+/// Copies pieces. No memory is needed if there are none.
+fn copy(pieces: &[Piece], flags: Flags) -> Result<Option<KVVec<Piece>>, AllocError> {
+    if pieces.is_empty() {
+        return Ok(None);
+    }
+
+    let mut copy = KVVec::with_capacity(pieces.len(), flags)?;
+    copy.extend_from_slice(pieces, flags)?;
+    Ok(Some(copy))
 }
 
 /// An iterator over the runs of a part of a [`RunList`].
@@ -485,6 +586,130 @@ mod tests {
                 assert_tells(&list, FIRST + from, &model[from..=to]);
             }
         }
+        Ok(())
+    }
+
+    /// A list is cut to pieces, which tell what it did, in memory that is bounded.
+    #[test]
+    fn parts_tell_what_the_list_does() -> Result {
+        let mut random = Random::new(11);
+
+        for round in 0..60 {
+            let len = 2 + random.below(300);
+            let (list, model) = random_list(&mut random, len)?;
+            let mut parts = KVec::with_capacity(50, GFP_KERNEL)?;
+            parts.push(list, GFP_KERNEL)?;
+
+            for _ in 0..40 {
+                let n = match round % 3 {
+                    // From the front, from the end, or anywhere.
+                    0 => parts.len() - 1,
+                    1 => 0,
+                    _ => random.below(parts.len()),
+                };
+                let part = parts.remove(n).map_err(|_| EINVAL)?;
+                let range = part.range().ok_or(EINVAL)?;
+                if range.len() < 2 {
+                    parts.insert_within_capacity(n, part).map_err(|_| EINVAL)?;
+                    continue;
+                }
+                let cut = range.first
+                    + match round % 3 {
+                        0 => random.below(range.len().min(8) - 1),
+                        1 => range.len() - 2 - random.below(range.len().min(8) - 1),
+                        _ => random.below(range.len() - 1),
+                    };
+                // Sometimes a page is in both.
+                let shared = usize::from(random.below(4) != 0);
+                let left = PageRange { last: cut, ..range };
+                let right = PageRange {
+                    first: cut + shared,
+                    ..range
+                };
+                if shared == 0 {
+                    let (left, right) = part.split(left, right, GFP_KERNEL);
+                    for part in [left, right] {
+                        let range = part.range().ok_or(EINVAL)?;
+                        let (from, to) = (range.first - FIRST, range.last - FIRST);
+                        assert_tells(&part, range.first, &model[from..=to]);
+                    }
+                    break;
+                }
+
+                let (left, right) = part.split(left, right, GFP_KERNEL);
+                for part in [right, left] {
+                    parts.insert_within_capacity(n, part).map_err(|_| EINVAL)?;
+                }
+            }
+
+            for part in &parts {
+                let range = part.range().ok_or(EINVAL)?;
+                let (from, to) = (range.first - FIRST, range.last - FIRST);
+
+                assert_tells(part, range.first, &model[from..=to]);
+                assert_eq!(part.tail.is_none(), part.run_count() == 1);
+                let room = part.tail.as_ref().map_or(0, KVVec::capacity);
+                assert!(room <= (4 * part.run_count()).max(RunList::FIRST_RESERVE));
+            }
+        }
+        Ok(())
+    }
+
+    /// Only the part that has fewer runs is copied, so that the first pages of a long list can be
+    /// cut off one by one.
+    #[test]
+    fn the_part_with_more_runs_keeps_the_memory() -> Result {
+        let mut list = RunList::new(0);
+        for n in 0..1000 {
+            list.push(page(2 * n), GFP_KERNEL)?;
+        }
+        let memory = |list: &RunList| list.tail.as_ref().map(|tail| tail.as_ptr());
+        let before = memory(&list);
+        let mut moves = 0;
+
+        for n in 0..998 {
+            let left = PageRange { first: n, last: n };
+            let right = PageRange {
+                first: n + 1,
+                last: 999,
+            };
+            let at = memory(&list);
+            let (one, rest) = list.split(left, right, GFP_KERNEL);
+
+            assert!(one.tail.is_none());
+            assert_eq!(one.only_run(), Some(page(2 * n)));
+            assert_eq!(
+                rest.run_at(n + 1),
+                Run {
+                    pfn: 2 * n + 2,
+                    len: 1
+                }
+            );
+            moves += usize::from(memory(&rest) != at);
+            list = rest;
+            assert!(n > 400 || memory(&list) == before);
+        }
+        // Each time, there were a quarter of the runs.
+        assert!(moves <= 5);
+        Ok(())
+    }
+
+    #[test]
+    fn a_list_has_less_than_2_to_the_32_pages() -> Result {
+        let long = 1 << 32;
+        let mut list = RunList::new(0);
+
+        list.push(
+            Run {
+                pfn: 0,
+                len: long - 2,
+            },
+            GFP_KERNEL,
+        )?;
+        list.push(page(long), GFP_KERNEL)?;
+        assert!(list.push(page(7), GFP_KERNEL).is_err());
+        assert_eq!((list.len(), list.run_count()), (long - 1, 2));
+        assert_eq!(RunList::of(0, Run { pfn: 0, len: long }).only_run(), None);
         Ok(())
     }
 
