@@ -38,6 +38,7 @@ mod domain_list;
 mod domains;
 mod fit;
 mod map;
+mod parts;
 mod reserved;
 mod unmap;
 
@@ -201,21 +202,17 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if nothing is mapped there, and what [`crate::pages::Pages::phys_contig`] returns.
+    /// `ENOENT` if nothing is mapped there, and what [`crate::pages::AreaPages::phys_contig`]
+    /// returns.
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     pub(crate) fn noiommu_phys(&self, iova: usize, max: u64) -> Result<(u64, u64)> {
-        let domains = self.domains.read();
+        let _domains = self.domains.read();
         let space = self.iova.read();
         let area = space.areas.at(iova).ok_or(ENOENT)?;
-        let pages = area.pages().ok_or(ENOENT)?;
+        let live = area.live().ok_or(ENOENT)?;
 
-        pages.phys_contig(
-            &area.mapping(),
-            &domains.list,
-            iova,
-            max,
-            PagingDomain::is_noiommu,
-        )
+        live.pages
+            .phys_contig(&area.mapping(), iova, max, PagingDomain::is_noiommu)
     }
 
     /// The page sizes that VFIO's type1 reports: one bit each, for all that each domain can map.

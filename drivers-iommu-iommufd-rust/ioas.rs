@@ -259,13 +259,13 @@ pub(crate) fn copy(cmd: &mut Command<'_, bindings::iommu_ioas_copy>) -> Result {
     let prot = prot_of(flags)?;
 
     let src = ctx.get::<Ioas>(src_id)?;
-    let mut parts = src.iopt.parts(IovaRange::from_len(src_iova, len)?)?;
+    let parts = src.iopt.parts(IovaRange::from_len(src_iova, len)?)?;
     // The parts have their own references, and the source may be the destination.
     drop(src);
 
     let dst = ctx.get::<Ioas>(cmd.dst_ioas_id)?;
     let place = place_of(flags, dst_iova);
-    cmd.dst_iova = dst.iopt.map_parts(&mut parts, len, place, prot)? as u64;
+    cmd.dst_iova = dst.iopt.map_parts(parts, len, place, prot)? as u64;
     cmd.respond()
 }
 

@@ -50,7 +50,10 @@ pub(crate) use self::{
         RwFlags, //
     },
     account::Handover,
-    record::Slot,
+    domain::{
+        AreaPages,
+        SpareSlot, //
+    },
     source::{
         Few,
         Room,
@@ -64,7 +67,10 @@ use self::{
         Account,
         Owner, //
     },
-    run::Run,
+    run::{
+        Run,
+        RunList, //
+    },
     source::Source,
     tiers::Tiers, //
 };
@@ -120,16 +126,8 @@ static_assert!(size_of::<Inner>() <= 176 && size_of::<Source>() <= 24);
 
 /// Pages that no area shows yet.
 ///
-/// The record of the first area that does has a place in them, see [`Slot`].
+/// The record of the first area that does has a place in them, see [`AreaPages::first`].
 pub(crate) struct NewPages(Arc<Pages>);
-
-impl NewPages {
-    /// The pages, and the slot that is in them.
-    #[inline]
-    pub(crate) fn into_parts(self) -> (Arc<Pages>, Slot) {
-        (self.0, Slot::own())
-    }
-}
 
 impl core::ops::Deref for NewPages {
     type Target = Pages;
@@ -310,6 +308,29 @@ impl Inner {
         };
         tiers.for_each_unheld(range, |unheld| {
             pin::unpin(run.part(unheld.first - index, unheld.len()), dirty);
+            account.unpinned(unheld.len());
+        });
+    }
+
+    /// Unpins those pages of a list that nobody holds.
+    ///
+    /// Asks who holds them once for each span of indexes that has the same holders, not for each
+    /// run.
+    fn unpin_list(&mut self, dirty: bool, list: &RunList) {
+        let Self { tiers, account, .. } = self;
+
+        if tiers.is_empty() {
+            list.for_each(|run| pin::unpin(run, dirty));
+            account.unpinned(list.len());
+            return;
+        }
+        let Some(range) = list.range() else {
+            return;
+        };
+        tiers.for_each_unheld(range, |unheld| {
+            for (_, run) in list.iter_range(unheld) {
+                pin::unpin(run, dirty);
+            }
             account.unpinned(unheld.len());
         });
     }

@@ -31,6 +31,7 @@ use kernel::{
         OwnedDomain,
         PhysRun, //
     },
+    page::PAGE_SIZE,
     prelude::*,
     sync::atomic::{
         ordering::Relaxed,
@@ -297,13 +298,23 @@ impl PhysRuns {
         self.many.as_ref().map_or(Self::FEW, KVec::capacity)
     }
 
-    /// Makes room for `runs` runs, if they are more than there always is room for, and memory can
-    /// be had without waiting. What was read is forgotten.
+    /// So many runs fit in a page, of which there is one even if memory is fragmented.
+    const PAGE: usize = PAGE_SIZE / size_of::<PhysRun>();
+
+    /// Makes room for `runs` runs, or else for a page of them, if they are more than there always
+    /// is room for. No process is killed for it. What was read is forgotten.
     pub(crate) fn try_reserve(&mut self, runs: usize) {
+        let gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN;
+
         self.len = 0;
-        if runs > Self::FEW {
-            self.many = KVec::with_capacity(runs, GFP_NOWAIT | __GFP_NOWARN).ok();
+        if runs <= Self::FEW {
+            return;
         }
+        let some = KVec::with_capacity(runs, gfp).ok();
+        self.many = match some {
+            None if runs > Self::PAGE => KVec::with_capacity(Self::PAGE, gfp).ok(),
+            some => some,
+        };
     }
 
     /// Reads the front of `range`, as far as there is room, see [`Domain::iova_to_phys_runs`].

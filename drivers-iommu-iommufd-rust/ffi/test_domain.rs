@@ -30,8 +30,8 @@ pub(crate) const PAGES: usize = 96;
 struct TestDomain {
     /// First, so that a pointer to it is one to all.
     domain: bindings::iommu_domain,
-    /// The physical address of each page, or zero.
-    table: [u64; PAGES],
+    /// The physical address of each page that is mapped.
+    table: [Option<bindings::phys_addr_t>; PAGES],
     flushes: usize,
 }
 
@@ -74,7 +74,9 @@ unsafe extern "C" fn map_pages(
 
     for n in 0..count {
         match this.table.get_mut((iova + n * pgsize) >> PAGE_SHIFT) {
-            Some(entry) if *entry == 0 => *entry = paddr + (n * pgsize) as u64,
+            Some(entry) if entry.is_none() => {
+                *entry = Some(paddr + (n * pgsize) as bindings::phys_addr_t);
+            }
             _ => return EINVAL.to_errno(),
         }
         // SAFETY: By the requirements of this function.
@@ -99,7 +101,7 @@ unsafe extern "C" fn unmap_pages(
 
     let cleared = entries.map(core::mem::take);
 
-    cleared.take_while(|&paddr| paddr != 0).count() * pgsize
+    cleared.take_while(Option::is_some).count() * pgsize
 }
 
 /// # Safety
@@ -124,7 +126,7 @@ unsafe extern "C" fn iova_to_phys(
 
     // SAFETY: By the requirements of this function.
     match unsafe { of(domain) }.table.get(iova >> PAGE_SHIFT) {
-        Some(&paddr) if paddr != 0 => paddr + (iova % PAGE_SIZE) as u64,
+        Some(Some(paddr)) => paddr + (iova % PAGE_SIZE) as bindings::phys_addr_t,
         _ => 0,
     }
 }
@@ -146,7 +148,7 @@ pub(crate) fn new() -> Result<Arc<PagingDomain>> {
             pgsize_bitmap: PAGE_SIZE,
             ..Default::default()
         },
-        table: [0; PAGES],
+        table: [None; PAGES],
         flushes: 0,
     };
     let domain = KBox::into_raw(KBox::new(domain, GFP_KERNEL)?);
@@ -163,16 +165,17 @@ pub(crate) fn pfns(domain: &PagingDomain) -> [usize; PAGES] {
     // SAFETY: A domain of a test, which one thread uses: see the contract at the top of this file.
     let this = unsafe { of(domain.as_raw()) };
 
-    this.table.map(|paddr| paddr as usize >> PAGE_SHIFT)
+    this.table
+        .map(|paddr| (paddr.unwrap_or(0) >> PAGE_SHIFT) as usize)
 }
 
-/// Maps a page frame, which nobody will use, at a page of IOVA that is free.
-pub(crate) fn set_pfn(domain: &PagingDomain, page: usize, pfn: usize) {
+/// Maps a page frame, which nobody will use, at a page of IOVA, or nothing.
+pub(crate) fn set_pfn(domain: &PagingDomain, page: usize, pfn: Option<usize>) {
     // SAFETY: A domain of a test, which one thread uses: see the contract at the top of this file.
     let this = unsafe { of(domain.as_raw()) };
 
     if let Some(entry) = this.table.get_mut(page) {
-        *entry = (pfn << PAGE_SHIFT) as u64;
+        *entry = pfn.map(|pfn| (pfn as bindings::phys_addr_t) << PAGE_SHIFT);
     }
 }
 

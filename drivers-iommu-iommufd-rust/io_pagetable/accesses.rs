@@ -148,7 +148,7 @@ impl Piece<'_> {
         self.check_access(write, true)?;
         let pages = self.mapping.pages_of(self.range);
 
-        self.live.pages.pin_access(pages, out, write)?;
+        self.live.pages.pages().pin_access(pages, out, write)?;
         self.live.begin_access(lock);
         Ok(())
     }
@@ -156,7 +156,7 @@ impl Piece<'_> {
     fn unpin(&self, lock: bool) {
         let pages = self.mapping.pages_of(self.range);
 
-        self.live.pages.unpin_access(pages);
+        self.live.pages.pages().unpin_access(pages);
         self.live.end_access(lock);
     }
 }
@@ -313,7 +313,11 @@ impl IoPagetable {
             let part = piece.range.len().and_then(|len| split_front(&mut buf, len));
             let start_byte = piece.mapping.start_byte(piece.range.start);
 
-            piece.live.pages.rw(start_byte, part.ok_or(EINVAL)?, flags)
+            piece
+                .live
+                .pages
+                .pages()
+                .rw(start_byte, part.ok_or(EINVAL)?, flags)
         })
     }
 

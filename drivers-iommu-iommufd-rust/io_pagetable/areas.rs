@@ -26,8 +26,9 @@ use crate::{
         Prot, //
     },
     pages::{
+        AreaPages,
         Pages,
-        Slot, //
+        SpareSlot, //
     },
     range::IovaRange, //
 };
@@ -74,12 +75,7 @@ enum State {
 
 /// What belongs to an area in use.
 pub(super) struct Live {
-    pub(super) pages: Arc<Pages>,
-    /// The means to keep the area's PFNs in a domain. The pages have it while a domain does so, and
-    /// so it is here exactly if there is no domain.
-    pub(super) slot: Option<Slot>,
-    /// Whether it was seen that the PFNs are [known](Pages::is_known) without asking a domain.
-    pub(super) known: bool,
+    pub(super) pages: AreaPages,
     /// An unmap waits for the accesses to let go. There shall be no new ones.
     pub(super) prevent_access: bool,
     users: Users,
@@ -96,11 +92,9 @@ struct Users {
 impl Live {
     /// An area without users.
     #[inline]
-    pub(super) fn new(pages: Arc<Pages>, slot: Option<Slot>, known: bool) -> Self {
+    pub(super) fn new(pages: AreaPages) -> Self {
         Self {
             pages,
-            slot,
-            known,
             prevent_access: false,
             users: Users {
                 accesses: Atomic::new(0),
@@ -135,11 +129,6 @@ impl Live {
     pub(super) fn is_locked(&self) -> bool {
         self.users.locks.load(Relaxed) != 0
     }
-
-    /// Whether a domain keeps the PFNs of the area.
-    pub(super) fn is_stored(&self) -> bool {
-        self.slot.is_none()
-    }
 }
 
 impl<'a> Area<'a> {
@@ -166,7 +155,7 @@ impl<'a> Area<'a> {
 
     /// The pages of the area, unless it is in transition.
     pub(crate) fn pages(self) -> Option<&'a Arc<Pages>> {
-        self.live().map(|live| &live.pages)
+        self.live().map(|live| live.pages.pages())
     }
 
     pub(super) fn live(self) -> Option<&'a Live> {
@@ -179,9 +168,9 @@ impl<'a> Area<'a> {
     /// Unpins the pages of an area that was taken out of the tree and of its domains, which may go
     /// [this way](Emptied::takes).
     #[inline(always)]
-    pub(super) fn release(self, domains: &[Arc<PagingDomain>]) {
-        if let Some(live) = self.live().filter(|live| live.is_stored()) {
-            live.pages.release(&self.mapping(), domains);
+    pub(super) fn release(self) {
+        if let Some(live) = self.live() {
+            live.pages.release(&self.mapping());
         }
     }
 }
@@ -310,11 +299,13 @@ impl Areas {
     }
 
     /// Adds an area that is in all domains. Its IOVA must be free.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, blank: Blank, mapping: Mapping, live: Live) {
-        let inserted = blank
-            .fill(mapping, State::Live(live))
-            .and_then(|node| self.0.insert(node).map_err(|_| EEXIST));
+        // It cannot be backwards.
+        let Ok(node) = blank.fill(mapping, State::Live(live)) else {
+            return;
+        };
+        let inserted = self.0.insert(node);
 
         kernel::warn_on!(inserted.is_err());
     }
@@ -334,29 +325,23 @@ impl Areas {
         kernel::warn_on!(node.is_none_or(|node| Area::of(&node).live().is_some()));
     }
 
-    /// Replaces the live area that has `left` and `right` by two. `slot` is for the right one.
+    /// Replaces the live area that has `left` and `right` by two.
     ///
-    /// Needs no memory but that of `blank`. There must be no accesses to the area.
-    pub(super) fn split(
-        &mut self,
-        left: Mapping,
-        right: Mapping,
-        blank: Blank,
-        slot: Option<Slot>,
-    ) {
+    /// Needs no memory but that of `blank` and `spare`, which are for the right one. There must be
+    /// no accesses to the area.
+    pub(super) fn split(&mut self, left: Mapping, right: Mapping, blank: Blank, spare: SpareSlot) {
         let Some(mut node) = self.0.remove_first(left.iova.start, left.iova.start) else {
             return;
         };
-        let pages = Area::of(&node).pages().cloned();
+        let mapping = Area::of(&node).mapping();
+        let pages = node
+            .value_mut()
+            .live_mut()
+            .map(|live| live.pages.split(&mapping, &left, &right, spare));
 
-        if let Some(live) = node.value_mut().live_mut() {
-            // There may have been no memory to divide what was.
-            live.known = false;
-        }
         // Neither can fail: the ranges are in order, and there is room. Both show the same pages.
         let _ = node.set_range(left.iova.start, left.iova.last);
-        let right =
-            pages.map(|pages| blank.fill(right, State::Live(Live::new(pages, slot, false))));
+        let right = pages.map(|pages| blank.fill(right, State::Live(Live::new(pages))));
         for node in [Some(node), right.and_then(Result::ok)]
             .into_iter()
             .flatten()
@@ -409,14 +394,12 @@ impl Emptied {
 
     /// Whether an area may go this way.
     #[inline(always)]
-    pub(super) fn takes(area: Area<'_>, live: &Live, domains: &[Arc<PagingDomain>]) -> bool {
-        live.known || Self::takes_unknown(area, live, domains)
-    }
-
-    fn takes_unknown(area: Area<'_>, live: &Live, domains: &[Arc<PagingDomain>]) -> bool {
-        !live.is_stored()
-            || area.mapping().pages().len() <= Self::AREA_PAGES
-                && live.pages.is_known(&area.mapping(), domains)
+    pub(super) fn takes(area: Area<'_>, live: &Live) -> bool {
+        if live.pages.is_known() {
+            area.mapping().pages().len() <= Self::AREA_PAGES
+        } else {
+            !live.pages.is_stored()
+        }
     }
 
     /// Counts an area that may and is live, and is going to be [pushed](Self::push).
@@ -466,10 +449,10 @@ impl Emptied {
 
     /// Unpins the pages of all areas, which were unmapped, and frees them.
     #[inline(always)]
-    pub(super) fn release(&mut self, domains: &[Arc<PagingDomain>]) {
+    pub(super) fn release(&mut self) {
         while let Some(mut node) = self.head.take() {
             self.head = node.value_mut().next.take();
-            Area::of(&node).release(domains);
+            Area::of(&node).release();
         }
     }
 }

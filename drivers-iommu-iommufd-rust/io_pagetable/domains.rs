@@ -53,8 +53,7 @@ impl IovaSpace {
         let mut filled = 0_usize;
         let result = self.areas.try_for_each_live(|mapping, live| {
             go_on()?;
-            live.pages
-                .add_domain(mapping, domain, domains.small, &mut live.slot)?;
+            live.pages.add_domain(mapping, domain, domains.small)?;
             filled += 1;
             Ok(())
         });
@@ -72,9 +71,10 @@ impl IovaSpace {
         let successor = domains.list.first();
         let unfill = |mapping: &Mapping, live: &mut Live| {
             rest = rest.checked_sub(1).ok_or(ENOENT)?;
-            live.pages
-                .remove_domain(mapping, domain, successor, &mut live.slot);
-            live.known &= successor.is_some();
+            match successor {
+                Some(successor) => live.pages.remove_domain(mapping, domain, successor),
+                None => live.pages.unfill(mapping, &[]),
+            }
             Ok(())
         };
 

@@ -19,21 +19,27 @@ use super::{
         Live, //
     },
     fit::Request,
+    parts::{
+        Part,
+        Parts, //
+    },
     Domains,
     IoPagetable,
     IovaSpace, //
 };
 use crate::{
+    ffi::task::go_on,
     mapping::{
         Mapping,
         Prot, //
     },
     pages::{
+        AreaPages,
         Few,
         NewPages,
         Pages,
         Room,
-        Slot,
+        SpareSlot,
         FEW, //
     },
     range::{
@@ -43,8 +49,7 @@ use crate::{
 };
 use kernel::{
     page::PAGE_SIZE,
-    prelude::*,
-    sync::Arc, //
+    prelude::*, //
 };
 
 /// Where to map.
@@ -54,66 +59,6 @@ pub(crate) enum Iova {
     Fixed(usize),
     /// Where there is room, see [`super::fit`].
     Any,
-}
-
-/// Some bytes of some pages, which are to become one area.
-pub(crate) struct Part {
-    pages: Arc<Pages>,
-    start_byte: usize,
-    len: usize,
-    /// The memory of the area, until IOVA is occupied with it.
-    blank: Option<Blank>,
-    /// What the area shows, once IOVA is occupied.
-    mapping: Option<Mapping>,
-    /// Until a domain keeps the PFNs, or the area is published.
-    slot: Option<Slot>,
-}
-
-impl Part {
-    /// The `len` bytes of `pages` from `start_byte` on.
-    pub(crate) fn new(pages: Arc<Pages>, start_byte: usize, len: usize) -> Self {
-        Self {
-            pages,
-            start_byte,
-            len,
-            blank: None,
-            mapping: None,
-            slot: None,
-        }
-    }
-
-    /// Allocates what an area needs.
-    fn prepare(&mut self) -> Result {
-        self.blank = Some(Blank::new()?);
-        if self.slot.is_none() {
-            self.slot = Some(Slot::new()?);
-        }
-        Ok(())
-    }
-
-    /// Puts the part into all domains, if there are any. On error it is in none.
-    fn fill(&mut self, domains: &Domains) -> Result {
-        let (Some(mapping), Some(slot)) = (&self.mapping, self.slot.take()) else {
-            return Ok(());
-        };
-        if domains.list.is_empty() {
-            self.slot = Some(slot);
-            return Ok(());
-        }
-        self.pages
-            .fill(mapping, &domains.list, domains.small, slot)
-            .map_err(|(error, slot)| {
-                self.slot = Some(slot);
-                error
-            })
-    }
-
-    /// Undoes [`Part::fill`].
-    fn unfill(&mut self, domains: &Domains) {
-        if let (Some(mapping), None) = (&self.mapping, &self.slot) {
-            self.pages.unfill(mapping, &domains.list);
-        }
-    }
 }
 
 /// What `len` bytes of `pages` from `start_byte` on are if they are mapped at `iova`.
@@ -142,15 +87,36 @@ fn mapping_at(
     Ok(mapping)
 }
 
-/// Puts all parts into all domains. On error none is in any.
-fn fill(domains: &Domains, parts: &mut [Part]) -> Result {
-    for n in 0..parts.len() {
-        if let Err(error) = parts[n].fill(domains) {
-            parts[..n].iter_mut().for_each(|part| part.unfill(domains));
-            return Err(error);
+/// Puts all parts into all domains, if there are any. On error none is in any.
+fn fill(domains: &Domains, parts: &mut Parts) -> Result {
+    if domains.list.is_empty() {
+        return Ok(());
+    }
+
+    let mut result = Ok(());
+    let mut filled = 0;
+    for part in parts.iter_mut() {
+        result = fill_part(domains, part);
+        if result.is_err() {
+            break;
+        }
+        filled += 1;
+    }
+    if result.is_err() {
+        for part in parts.iter_mut().take(filled) {
+            if let Some(mapping) = &part.mapping {
+                part.pages.unfill(mapping, &domains.list);
+            }
         }
     }
-    Ok(())
+    result
+}
+
+fn fill_part(domains: &Domains, part: &mut Part) -> Result {
+    go_on()?;
+    let mapping = part.mapping.as_ref().ok_or(EINVAL)?;
+
+    part.pages.fill(mapping, &domains.list, domains.small)
 }
 
 impl IovaSpace {
@@ -197,7 +163,7 @@ impl IovaSpace {
     }
 
     /// Occupies IOVA for all parts, one after the other from `iova` on. On error for none.
-    fn occupy(&mut self, parts: &mut [Part], iova: usize, prot: Prot) -> Result {
+    fn occupy(&mut self, parts: &mut Parts, iova: usize, prot: Prot) -> Result {
         let result = self.try_occupy(parts, iova, prot);
 
         if result.is_err() {
@@ -206,9 +172,9 @@ impl IovaSpace {
         result
     }
 
-    fn try_occupy(&mut self, parts: &mut [Part], mut iova: usize, prot: Prot) -> Result {
-        for part in parts {
-            let (pages, start, len) = (&part.pages, part.start_byte, part.len);
+    fn try_occupy(&mut self, parts: &mut Parts, mut iova: usize, prot: Prot) -> Result {
+        for part in parts.iter_mut() {
+            let (pages, start, len) = (part.pages.pages(), part.start_byte, part.len);
             let mapping = mapping_at(pages, start, len, iova, prot, self.alignment)?;
 
             self.areas
@@ -221,19 +187,18 @@ impl IovaSpace {
     }
 
     /// Undoes [`IovaSpace::occupy`].
-    fn vacate(&mut self, parts: &mut [Part]) {
+    fn vacate(&mut self, parts: &mut Parts) {
         for mapping in parts.iter_mut().filter_map(|part| part.mapping.take()) {
             self.areas.vacate(mapping.iova.start);
         }
     }
 
     /// Ends the transition of all parts: the areas have them now.
-    fn publish(&mut self, parts: &mut [Part]) {
-        for part in parts {
-            if let Some(mapping) = part.mapping.take() {
-                let live = Live::new(part.pages.clone(), part.slot.take(), false);
-
-                self.areas.publish(mapping.iova.start, live);
+    fn publish(&mut self, parts: Parts) {
+        for part in parts.into_iter() {
+            if let Some(mapping) = part.mapping {
+                self.areas
+                    .publish(mapping.iova.start, Live::new(part.pages));
             }
         }
     }
@@ -277,16 +242,11 @@ impl IoPagetable {
         // What could not be pinned matters only now.
         pinned?;
 
-        let (pages, slot) = pages.into_parts();
-        let live = if domains.list.is_empty() {
-            Live::new(pages, Some(slot), false)
-        } else {
-            let list = &domains.list;
-            let known = pages.fill_few(&mut few, &mapping, list, domains.small, slot)?;
-
-            Live::new(pages, None, known)
-        };
-        space.areas.insert(blank, mapping, live);
+        let mut pages = AreaPages::first(pages);
+        if !domains.list.is_empty() {
+            pages.fill_few(&mut few, &mapping, &domains.list, domains.small)?;
+        }
+        space.areas.insert(blank, mapping, Live::new(pages));
         Ok(iova)
     }
 
@@ -301,11 +261,9 @@ impl IoPagetable {
         iova: Iova,
         prot: Prot,
     ) -> Result<usize> {
-        let (pages, slot) = pages.into_parts();
-        let mut part = Part::new(pages, start_byte, len);
+        let part = Part::new(blank, AreaPages::first(pages), start_byte, len);
 
-        (part.blank, part.slot) = (Some(blank), Some(slot));
-        self.map_prepared(domains, &mut [part], len, iova, prot)
+        self.map_parts_in(domains, Parts::one(part), len, iova, prot)
     }
 
     /// Maps parts of pages, `len` bytes in all, one after the other. Returns the IOVA of the first.
@@ -314,48 +272,46 @@ impl IoPagetable {
     ///
     /// In this order, and with nothing mapped:
     ///
-    /// - `ENOMEM`;
     /// - `EINVAL` if `len` is zero or not aligned;
     /// - for a given IOVA, `EINVAL` if it is not aligned, `EOVERFLOW`, `EINVAL` if it is reserved,
     ///   `EEXIST` if something is there;
     /// - for a chosen one, `EOVERFLOW`, `EINVAL` or `ENOSPC`, see [`super::fit`];
     /// - `EPERM` if the pages must not be written but `prot` allows it, `EINVAL` if a part does not
     ///   start at an aligned byte, `EOVERFLOW`;
-    /// - what [`Pages::fill`] returns.
+    /// - what [`AreaPages::fill`] returns, `EINTR` if the task is being killed.
     pub(crate) fn map_parts(
         &self,
-        parts: &mut [Part],
+        parts: Parts,
         len: usize,
         iova: Iova,
         prot: Prot,
     ) -> Result<usize> {
-        parts.iter_mut().try_for_each(Part::prepare)?;
-        self.map_prepared(&self.domains.read(), parts, len, iova, prot)
+        self.map_parts_in(&self.domains.read(), parts, len, iova, prot)
     }
 
-    fn map_prepared(
+    fn map_parts_in(
         &self,
         domains: &Domains,
-        parts: &mut [Part],
+        mut parts: Parts,
         len: usize,
         iova: Iova,
         prot: Prot,
     ) -> Result<usize> {
-        let address = |part: &Part| part.pages.address(part.start_byte);
+        let address = |part: &Part| part.pages.pages().address(part.start_byte);
 
         let mut space = self.iova.write();
         let iova = space.choose(|| parts.first().map_or(0, address), len, iova)?;
-        space.occupy(parts, iova, prot)?;
+        space.occupy(&mut parts, iova, prot)?;
         drop(space);
 
         // The domains stay as they are until the areas are published: a new one must get them from
         // us, or find them.
-        let filled = fill(domains, parts);
+        let filled = fill(domains, &mut parts);
 
         let mut space = self.iova.write();
         match filled {
             Ok(()) => space.publish(parts),
-            Err(_) => space.vacate(parts),
+            Err(_) => space.vacate(&mut parts),
         }
         filled.map(|()| iova)
     }
@@ -364,9 +320,9 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or `ENOENT` if there is a gap.
-    pub(crate) fn parts(&self, range: IovaRange) -> Result<KVec<Part>> {
-        let mut parts = KVec::new();
+    /// `ENOMEM`, `ENOENT` if there is a gap, `EINTR` if the task is being killed.
+    pub(crate) fn parts(&self, range: IovaRange) -> Result<Parts> {
+        let mut parts = Parts::new();
         let space = self.iova.read();
 
         for piece in space.areas.contiguous(range) {
@@ -375,10 +331,9 @@ impl IoPagetable {
             // Part of a mapping, which has a length.
             let len = piece.range.len().ok_or(EOVERFLOW)?;
 
-            parts.push(
-                Part::new(piece.live.pages.clone(), start_byte, len),
-                GFP_KERNEL_ACCOUNT,
-            )?;
+            go_on()?;
+            let pages = AreaPages::new(piece.live.pages.pages().clone())?;
+            parts.push(Part::new(Blank::new()?, pages, start_byte, len))?;
         }
         Ok(parts)
     }
@@ -420,7 +375,7 @@ impl IovaSpace {
             .filter(|live| !live.prevent_access)
             .ok_or(EBUSY)?;
         // The trackers of a DMA buffer, which revocation goes by, are made for whole areas.
-        if live.pages.is_dmabuf() {
+        if live.pages.pages().is_dmabuf() {
             return Err(EOPNOTSUPP);
         }
         let (left, right) = mapping.split_at(last)?;
@@ -428,23 +383,16 @@ impl IovaSpace {
         if (right.iova.start | right_byte) & (self.alignment - 1) != 0 {
             return Err(EINVAL);
         }
-        let (blank, spare) = (Blank::new()?, Slot::new()?);
+        let (blank, spare) = (Blank::new()?, SpareSlot::new()?);
         // What is pinned is not known by area, so that it could not be divided.
         if live.is_accessed() {
             return Err(EINVAL);
         }
-        if live.is_stored() && !domains.small {
+        if live.pages.is_stored() && !domains.small {
             return Err(EINVAL);
         }
 
-        let slot = if live.is_stored() {
-            let list = &domains.list;
-            live.pages.split(&mapping, &left, &right, list, spare);
-            None
-        } else {
-            Some(spare)
-        };
-        self.areas.split(left, right, blank, slot);
+        self.areas.split(left, right, blank, spare);
         Ok(())
     }
 }

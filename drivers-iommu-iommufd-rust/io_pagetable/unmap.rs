@@ -21,7 +21,6 @@ use super::{
         Emptied,
         Live, //
     },
-    Domains,
     IoPagetable,
     IovaSpace, //
 };
@@ -30,6 +29,7 @@ use crate::{
     range::IovaRange, //
 };
 use kernel::{
+    bindings,
     gap_tree::Entry,
     prelude::*, //
 };
@@ -86,7 +86,7 @@ impl Way {
     ///
     /// See [`IoPagetable::unmap`].
     #[inline(always)]
-    fn of(area: Area<'_>, rest: IovaRange, domains: &Domains) -> Result<Self> {
+    fn of(area: Area<'_>, rest: IovaRange) -> Result<Self> {
         let live = area.live().ok_or(EBUSY)?;
 
         if live.is_locked() {
@@ -95,7 +95,7 @@ impl Way {
             Err(ENOENT)
         } else if live.is_accessed() {
             Ok(Self::Accessed)
-        } else if Emptied::takes(area, live, &domains.list) {
+        } else if Emptied::takes(area, live) {
             Ok(Self::Together)
         } else {
             Ok(Self::Alone)
@@ -134,7 +134,7 @@ impl IoPagetable {
         if area.iova().last != range.last {
             return None;
         }
-        let Ok(Way::Together) = Way::of(area, range, &domains) else {
+        let Ok(Way::Together) = Way::of(area, range) else {
             return None;
         };
 
@@ -146,7 +146,7 @@ impl IoPagetable {
         }
         let has_files = area.pages().is_some_and(|pages| pages.is_file());
         let locked = has_files.then_some(space);
-        area.release(&domains.list);
+        area.release();
         drop(locked);
         Some(mapping.len())
     }
@@ -174,7 +174,8 @@ impl IoPagetable {
             self.notify_unmap(area);
             progress.tries += 1;
             if kernel::warn_on!(progress.tries > MAX_TRIES) {
-                return Err(EDEADLK);
+                // Another number than EDEADLK on some architectures.
+                return Err(Error::from_errno(-(bindings::EDEADLOCK as c_int)));
             }
         }
         Ok(())
@@ -188,20 +189,18 @@ impl IoPagetable {
 
         loop {
             let mut emptied = Emptied::new();
-            let next = space.empty_some(&domains, progress, &mut emptied);
+            let next = space.empty_some(progress, &mut emptied);
 
             emptied.unmap_from(&domains.list);
             let locked = emptied.has_files().then_some(space);
-            emptied.release(&domains.list);
+            emptied.release();
             drop(locked);
             match next? {
                 Next::End => return Ok(None),
                 Next::Accessed(range) => return Ok(Some(range)),
                 Next::More => space = self.iova.write(),
-                Next::Alone(mapping, live) => {
-                    if live.is_stored() {
-                        live.pages.unfill(&mapping, &domains.list);
-                    }
+                Next::Alone(mapping, mut live) => {
+                    live.pages.unfill(&mapping, &domains.list);
                     drop(live);
                     space = self.iova.write();
                     space.areas.vacate(mapping.iova.start);
@@ -217,12 +216,7 @@ impl IovaSpace {
     /// # Errors
     ///
     /// See [`IoPagetable::unmap`].
-    fn empty_some(
-        &mut self,
-        domains: &Domains,
-        progress: &mut Unmap,
-        emptied: &mut Emptied,
-    ) -> Result<Next> {
+    fn empty_some(&mut self, progress: &mut Unmap, emptied: &mut Emptied) -> Result<Next> {
         while let Some(rest) = progress.rest {
             if emptied.is_full() {
                 return Ok(Next::More);
@@ -233,7 +227,7 @@ impl IovaSpace {
             let area = Area::of(entry.node());
             let iova = area.iova();
 
-            match Way::of(area, rest, domains)? {
+            match Way::of(area, rest)? {
                 Way::Accessed => {
                     if let Some(live) = entry.value_mut().live_mut() {
                         live.prevent_access = true;
@@ -255,7 +249,7 @@ impl IovaSpace {
                 Way::Together => {
                     emptied.count(area);
                     progress.advance(area.mapping().len(), iova.last);
-                    match neighbours(&entry, domains, progress, emptied) {
+                    match neighbours(&entry, progress, emptied) {
                         None => emptied.push(entry.remove()),
                         Some(last) => self
                             .areas
@@ -274,7 +268,6 @@ impl IovaSpace {
 #[inline]
 fn neighbours(
     entry: &Entry<'_, Content>,
-    domains: &Domains,
     progress: &mut Unmap,
     emptied: &mut Emptied,
 ) -> Option<usize> {
@@ -282,7 +275,7 @@ fn neighbours(
     let (mut bytes, mut last) = (0_usize, None);
 
     for area in entry.iter_behind(rest.start, rest.last).map(Area::of) {
-        if emptied.is_full() || !matches!(Way::of(area, rest, domains), Ok(Way::Together)) {
+        if emptied.is_full() || !matches!(Way::of(area, rest), Ok(Way::Together)) {
             break;
         }
 

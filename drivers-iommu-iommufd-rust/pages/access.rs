@@ -153,7 +153,7 @@ impl Inner {
             if let Holder::Domain(_) = holder {
                 storing_may_fail()?;
             }
-            *list = runs.slice(range, GFP_KERNEL_ACCOUNT)?;
+            *list = runs.slice(range, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
             return Ok(());
         }
 
@@ -167,10 +167,11 @@ impl Inner {
         let mut stray: Option<Run> = None;
 
         let res = reader.read_to(self, &mut |run| {
-            list.push(run, GFP_KERNEL_ACCOUNT).map_err(|_| {
-                stray = Some(run);
-                ENOMEM
-            })?;
+            list.push(run, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)
+                .map_err(|_| {
+                    stray = Some(run);
+                    ENOMEM
+                })?;
             storing_may_fail()
         });
         let res = res.and_then(|()| reader.settle(self));
@@ -205,31 +206,13 @@ impl Inner {
         let res = few
             .runs()
             .try_for_each(|run| {
-                list.push(run, GFP_KERNEL_ACCOUNT)?;
+                list.push(run, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
                 storing_may_fail()
             })
             .and_then(|()| self.account.settle(None));
 
         self.end_few(&mut few, range.len(), dirty, res)
             .map(|()| true)
-    }
-
-    /// Unpins the pages of a list that nobody holds.
-    ///
-    /// Asks who holds them once for each span of indexes that has the same holders, not for each
-    /// run.
-    fn unpin_list(&mut self, dirty: bool, list: &RunList) {
-        let Self { tiers, account, .. } = self;
-        let Some(range) = list.range() else {
-            return;
-        };
-
-        tiers.for_each_unheld(range, |unheld| {
-            for (_, run) in list.iter_range(unheld) {
-                pin::unpin(run, dirty);
-            }
-            account.unpinned(unheld.len());
-        });
     }
 
     /// The access to exactly this range.
@@ -475,7 +458,10 @@ mod tests {
     use crate::{
         context::AccountMode,
         ffi::pin::test_memory,
-        pages::run::Random, //
+        pages::{
+            run::Random,
+            AreaPages, //
+        }, //
     };
     use kernel::sync::Arc;
 
@@ -491,7 +477,7 @@ mod tests {
 
         let len = (PAGES - 1) * PAGE_SIZE;
         let (pages, start) = Pages::from_user(addr + 512, len, true, AccountMode::None)?;
-        let (pages, _) = pages.into_parts();
+        let pages = AreaPages::first(pages).pages().clone();
         assert_eq!((pages.npages(), start), (PAGES, 512));
         Ok((pages, start, UserPtr::from_addr(addr)))
     }
@@ -585,6 +571,32 @@ mod tests {
         );
         pages.unpin_access(range(42, 45));
         assert_eq!(pinned(&pages), 0);
+        Ok(())
+    }
+
+    /// Memory that ends with the address space, or behind it, is none, however much is pinned at a
+    /// time.
+    #[test]
+    fn memory_that_wraps() -> Result {
+        // The test may have no memory yet.
+        test_pages()?;
+
+        for count in [1, 2, 510, 511, 512, 513, 600] {
+            let addr = 0_usize.wrapping_sub(count * PAGE_SIZE);
+            let len = count * PAGE_SIZE - 512;
+            let (pages, _) = Pages::from_user(addr, len, true, AccountMode::None)?;
+            let pages = AreaPages::first(pages).pages().clone();
+            let all = PageRange {
+                first: 0,
+                last: count - 1,
+            };
+
+            assert_eq!(
+                pages.pin_access(all, &mut out(count)?, true),
+                Err(EOVERFLOW)
+            );
+            assert_eq!(pinned(&pages), 0);
+        }
         Ok(())
     }
 

@@ -11,6 +11,10 @@
 //! from the physical address, never read from a domain. The record in the domain tier is kept as
 //! for other sources. No in-kernel access exists: no CPU may touch the memory.
 //!
+//! A place where they are mapped has a name of its own: the domain and the first IOVA. At most one
+//! mapping is there at any time, as it is noted before it is made, and unmapped under the mutex of
+//! the pages by the same call that removes the note, while the area still occupies its IOVA.
+//!
 //! Locks: revocation runs under the reservation lock of the dma-buf and takes the mutex of the
 //! pages; it must not take `domains_rwsem`. The mutex of such pages has a lock class of its own:
 //! the one of other pages is held when memory is pinned, and the `mmap` lock can be held when a
@@ -38,15 +42,18 @@ use crate::{
         domain::PagingDomain,
         test::should_fail, //
     },
-    mapping::Mapping, //
+    mapping::Mapping,
+    range::IovaRange, //
 };
 use kernel::{
+    io::PhysAddr,
     new_mutex,
     page::{
         PAGE_MASK,
         PAGE_SIZE, //
     },
     prelude::*,
+    rbtree::RBTree,
     sync::{
         Arc,
         SetOnce, //
@@ -58,30 +65,83 @@ use kernel::{
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
 pub(crate) struct PhysRange {
     /// The first byte.
-    pub(crate) start: u64,
+    pub(crate) start: PhysAddr,
     /// The number of bytes.
     pub(crate) len: usize,
 }
 
-/// What an area shows in one domain.
+/// Where an area is mapped: the address of the domain and the first IOVA.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct At {
+    domain: usize,
+    iova: usize,
+}
+
+impl At {
+    fn new(domain: &PagingDomain, iova: IovaRange) -> Self {
+        Self {
+            domain: domain.as_raw().addr(),
+            iova: iova.start,
+        }
+    }
+}
+
+/// What an area shows in one domain, which is kept for as long as its address is in use.
 struct Shown {
-    mapping: Mapping,
+    iova: IovaRange,
     domain: Arc<PagingDomain>,
 }
 
 /// The state of pages behind a dma-buf. Few pages are, so it has its own memory.
 pub(super) struct State {
     /// The physical address of the memory, unless it was revoked (or is not known yet).
-    phys: Option<u64>,
+    phys: Option<PhysAddr>,
     /// All mappings that there are, or would be if the memory had not been revoked.
-    shown: KVec<Shown>,
+    ///
+    /// User space can make any number, so that each has its own memory.
+    shown: RBTree<At, Shown>,
 }
 
 impl State {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             phys: None,
-            shown: KVec::new(),
+            shown: RBTree::new(),
+        }
+    }
+
+    /// Notes that `iova` shows the memory in all domains, or in none if memory is short.
+    fn note(&mut self, domains: &[Arc<PagingDomain>], iova: IovaRange) -> Result {
+        for (n, domain) in domains.iter().enumerate() {
+            let shown = Shown {
+                iova,
+                domain: domain.clone(),
+            };
+            let at = At::new(domain, iova);
+            let res = self
+                .shown
+                .try_create_and_insert(at, shown, GFP_KERNEL_ACCOUNT);
+
+            match res {
+                // Not reached: the IOVA is that of a new area.
+                Ok(before) => _ = warn_on!(before.is_some()),
+                Err(err) => {
+                    self.forget(domains.iter().take(n), iova);
+                    return Err(err);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Self::note`].
+    fn forget<'a>(
+        &mut self,
+        domains: impl Iterator<Item = &'a Arc<PagingDomain>>,
+        iova: IovaRange,
+    ) {
+        for domain in domains {
+            self.shown.remove(&At::new(domain, iova));
         }
     }
 }
@@ -105,60 +165,39 @@ impl Inner {
         small: bool,
     ) -> Result {
         let state = self.dmabuf.as_mut().ok_or(EINVAL)?;
-        let before = state.shown.len();
+        let iova = mapping.iova;
 
-        let mut res = Ok(());
-        for domain in domains {
-            let shown = Shown {
-                mapping: *mapping,
-                domain: domain.clone(),
-            };
-            res = state.shown.push(shown, GFP_KERNEL_ACCOUNT);
-            if res.is_err() {
-                break;
-            }
-        }
-        let mut res = res.map_err(Error::from);
+        state.note(domains, iova)?;
+        let Some(phys) = state.phys else {
+            return Ok(());
+        };
 
-        if let (Ok(()), Some(phys)) = (res, state.phys) {
-            // The buffer has all of these bytes: that was checked when the pages were made.
-            let byte = start
-                .wrapping_add(mapping.pages().first.wrapping_mul(PAGE_SIZE))
-                .wrapping_add(mapping.page_offset());
-            let paddr = phys.wrapping_add(byte as u64);
-
-            res = if should_fail() {
-                Err(ENOMEM)
-            } else {
-                map_in_all(domains, mapping.iova, paddr, mapping.prot.mmio(), small)
-            };
-        }
-        if res.is_err() {
-            state.shown.truncate(before);
-        }
-        res
+        // The buffer has all of these bytes: that was checked when the pages were made.
+        let byte = start
+            .wrapping_add(mapping.pages().first.wrapping_mul(PAGE_SIZE))
+            .wrapping_add(mapping.page_offset());
+        // CAST: Memory has addresses.
+        let paddr = phys.wrapping_add(byte as PhysAddr);
+        let res = if should_fail() {
+            Err(ENOMEM)
+        } else {
+            map_in_all(domains, iova, paddr, mapping.prot.mmio(), small)
+        };
+        res.inspect_err(|_| state.forget(domains.iter(), iova))
     }
 
-    /// Unmaps an area from those of its domains for which `is_ours` is true. Never fails.
-    pub(super) fn unmap_dmabuf(
-        &mut self,
-        mapping: &Mapping,
-        is_ours: impl Fn(&PagingDomain) -> bool,
-    ) {
+    /// Unmaps an area from one of its domains. Never fails.
+    pub(super) fn unmap_dmabuf(&mut self, mapping: &Mapping, domain: &PagingDomain) {
         let Some(state) = &mut self.dmabuf else {
             warn_on!(true);
             return;
         };
-        let mapped = state.phys.is_some();
+        let shown = state.shown.remove(&At::new(domain, mapping.iova));
 
-        state.shown.retain(|shown| {
-            let found = shown.mapping.iova == mapping.iova && is_ours(&shown.domain);
-
-            if found && mapped {
-                shown.domain.unmap(mapping.iova);
-            }
-            !found
-        });
+        // If the memory was revoked, it is unmapped already.
+        if !warn_on!(shown.is_none()) && state.phys.is_some() {
+            domain.unmap(mapping.iova);
+        }
     }
 }
 
@@ -243,8 +282,8 @@ impl Pages {
         };
 
         if state.phys.take().is_some() {
-            for shown in &state.shown {
-                shown.domain.unmap(shown.mapping.iova);
+            for shown in state.shown.values() {
+                shown.domain.unmap(shown.iova);
             }
         }
     }

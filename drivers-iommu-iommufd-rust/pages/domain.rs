@@ -5,7 +5,8 @@
 //! Actors: an area of an IO page table shows a slice of the pages, in each domain that its IOAS
 //! has. One of these domains is the area's *storage*: it knows the PFNs, and holding them there
 //! costs no memory. A [`Record`] names it. As asking a domain is slow, the record also has the PFNs
-//! themselves, where they are few runs: this is a cache that may be absent.
+//! themselves, where they are few runs: this is a cache that may be absent. An area has its pages
+//! as [`AreaPages`], together with the key to its record, so that one cannot be taken for another.
 //!
 //! [`fill`](super::fill) puts PFNs into domains, [`drain`](super::drain) takes them out. Taking out
 //! never fails and works without memory.
@@ -17,6 +18,7 @@
 use super::{
     fill::unmap_from_all,
     record::{
+        Key,
         Record,
         Slot, //
     },
@@ -26,6 +28,7 @@ use super::{
         Source, //
     },
     Inner,
+    NewPages,
     Pages, //
 };
 use crate::{
@@ -35,6 +38,7 @@ use crate::{
     },
     mapping::Mapping, //
 };
+use core::mem::replace;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 use kernel::{
     page::PAGE_SHIFT,
@@ -45,290 +49,341 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Whether `domain` is one of `domains`.
-#[inline]
-fn is_in(domains: &[Arc<PagingDomain>], domain: &PagingDomain) -> bool {
-    domains.iter().any(|other| other.ptr_eq(domain))
+/// The pages of an area, and where its PFNs are.
+///
+/// All calls for one area are about the same mapping, that of the area.
+pub(crate) struct AreaPages {
+    pages: Arc<Pages>,
+    place: Place,
+}
+
+/// Where the PFNs of an area are.
+enum Place {
+    /// In no domain. The slot is that for a record.
+    Unstored(Slot),
+    /// In a domain at least, and there is a record.
+    Stored {
+        key: Key,
+        /// Whether the PFNs are in the record, so that nobody reads them from a domain.
+        known: bool,
+    },
+    /// Neither, while a function of [`AreaPages`] makes one of the other.
+    Moving,
+}
+
+impl Place {
+    /// Takes the slot, if there is one, to make a record in it.
+    #[inline]
+    fn take_slot(&mut self) -> Option<Slot> {
+        match replace(self, Place::Moving) {
+            Place::Unstored(slot) => Some(slot),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 impl Inner {
     /// Records an area.
     #[inline(always)]
-    fn store(
-        &mut self,
-        slot: Slot,
-        mapping: &Mapping,
-        storage: Arc<PagingDomain>,
-        runs: Option<RunList>,
-    ) {
-        #[cfg(CONFIG_IOMMUFD_TEST)]
-        check_runs(mapping, &storage, runs.as_ref());
+    fn store(&mut self, slot: Slot, record: Record) -> Place {
+        let known = record.known().is_some();
 
-        let record = Record::new(mapping, storage, runs);
-        self.tiers.records.insert(slot, record);
+        #[cfg(CONFIG_IOMMUFD_TEST)]
+        check_runs(&record.mapping(), &record.storage, record.known());
+
+        Place::Stored {
+            key: self.tiers.records.insert(slot, record),
+            known,
+        }
     }
 }
 
-impl Pages {
-    /// Maps the pages of a new area in all domains of its IOAS, of which there is one at least.
+impl AreaPages {
+    /// The pages of the first area that shows them. The record has a place in them.
+    #[inline]
+    pub(crate) fn first(pages: NewPages) -> Self {
+        Self {
+            pages: pages.0,
+            place: Place::Unstored(Slot::own()),
+        }
+    }
+
+    /// The pages of a further area.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(pages: Arc<Pages>) -> Result<Self> {
+        Ok(Self {
+            pages,
+            place: Place::Unstored(Slot::new()?),
+        })
+    }
+
+    /// The pages.
+    #[inline]
+    pub(crate) fn pages(&self) -> &Arc<Pages> {
+        &self.pages
+    }
+
+    /// Whether a domain has the PFNs of the area.
+    #[inline]
+    pub(crate) fn is_stored(&self) -> bool {
+        matches!(self.place, Place::Stored { .. })
+    }
+
+    /// Whether a domain has the PFNs of the area, and nobody reads them from there, as they are in
+    /// memory.
+    ///
+    /// Such an area can be unmapped from all its domains at any time, and be
+    /// [released](Self::release) later.
+    #[inline]
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self.place, Place::Stored { known: true, .. })
+    }
+
+    /// Maps the pages of an area that is in no domain, in all domains of its IOAS, of which there
+    /// is one at least.
     ///
     /// # Errors
     ///
     /// What pinning or mapping says, or `ENOMEM` if more would be pinned than the limit allows.
-    /// Nothing has changed then, and the slot comes back.
+    /// Nothing has changed then.
     pub(crate) fn fill(
-        &self,
+        &mut self,
         mapping: &Mapping,
         domains: &[Arc<PagingDomain>],
         small: bool,
-        slot: Slot,
-    ) -> Result<(), (Error, Slot)> {
-        let mut inner = self.lock();
-        let Some(storage) = domains.first() else {
-            return Err((EINVAL, slot));
-        };
+    ) -> Result {
+        let storage = domains.first().ok_or(EINVAL)?;
+        let mut inner = self.pages.lock();
 
-        let res = match &self.source {
-            Source::User { .. } | Source::File { .. } => {
-                inner.map_pages(&self.source, self.writable, mapping, domains, small)
-            }
-            Source::DmaBuf { start, .. } => inner
-                .map_dmabuf(*start, mapping, domains, small)
-                .map(|()| None),
-        };
-        match res {
-            Ok(runs) => {
-                inner.store(slot, mapping, storage.clone(), runs);
-                Ok(())
-            }
-            Err(err) => Err((err, slot)),
+        let runs = inner.map(&self.pages, mapping, domains, small)?;
+        if let Some(slot) = self.place.take_slot() {
+            self.place = inner.store(slot, Record::new(mapping, storage.clone(), runs));
         }
+        Ok(())
     }
 
-    /// Maps all pages of a new area, the first one that shows these pages, which were pinned
-    /// beforehand. Else as [`Self::fill`]. Tells whether the PFNs are [known](Self::is_known) now.
+    /// As [`Self::fill`], for the first area that shows these pages, all of which were pinned
+    /// beforehand.
     ///
     /// # Errors
     ///
     /// As [`Self::fill`].
     #[inline]
     pub(crate) fn fill_few(
-        &self,
+        &mut self,
         few: &mut Few<'_>,
         mapping: &Mapping,
         domains: &[Arc<PagingDomain>],
         small: bool,
-        slot: Slot,
-    ) -> Result<bool> {
-        let mut inner = self.lock();
+    ) -> Result {
         let storage = domains.first().ok_or(EINVAL)?;
-        let runs = inner.map_few(few, self.writable, mapping, domains, small)?;
-        let known = runs.is_some();
+        let mut inner = self.pages.lock();
 
-        inner.store(slot, mapping, storage.clone(), runs);
-        Ok(known)
-    }
-
-    /// Whether the PFNs of an area are known, so that nobody reads them from a domain, as far as
-    /// this can be told without waiting.
-    ///
-    /// Such an area can be unmapped from all its `domains` at any time, and be [released] later.
-    ///
-    /// [released]: Self::release
-    #[inline]
-    pub(crate) fn is_known(&self, mapping: &Mapping, domains: &[Arc<PagingDomain>]) -> bool {
-        if self.is_dmabuf() {
-            return false;
+        let runs = inner.map_few(few, self.pages.writable, mapping, domains, small)?;
+        if let Some(slot) = self.place.take_slot() {
+            self.place = inner.store(slot, Record::new(mapping, storage.clone(), runs));
         }
-        let is_ours = |domain: &PagingDomain| is_in(domains, domain);
-
-        self.inner.try_lock().is_some_and(|inner| {
-            inner
-                .tiers
-                .records
-                .of(mapping, is_ours)
-                .is_some_and(|record| record.known().is_some())
-        })
+        Ok(())
     }
 
     /// Unpins the pages of an area that nobody else holds, after it was unmapped from all its
-    /// `domains`. The PFNs of the area are [known](Self::is_known). Never fails, works without
-    /// memory.
+    /// domains. The PFNs of the area are [known](Self::is_known), or it was in no domain. Never
+    /// fails, works without memory.
     #[inline]
-    pub(crate) fn release(&self, mapping: &Mapping, domains: &[Arc<PagingDomain>]) {
-        let is_ours = |domain: &PagingDomain| is_in(domains, domain);
-        let mut inner = self.lock();
-        let Inner { tiers, account, .. } = &mut *inner;
+    pub(crate) fn release(&self, mapping: &Mapping) {
+        let Place::Stored { key, .. } = &self.place else {
+            return;
+        };
+        let mut inner = self.pages.lock();
+        let dirty = self.pages.writable;
 
-        if let Some(run) = tiers.only_run_of(mapping, is_ours) {
-            pin::unpin(run, self.writable);
-            account.unpinned(run.len);
-            tiers.records.forget_own();
-        } else if let Some((_slot, record)) = tiers.records.remove(mapping, is_ours) {
-            // Mostly somebody else holds all or nothing of it.
-            if tiers.hold_all(mapping.pages()) {
-                return;
-            }
-            for (index, run) in record.known().iter().flat_map(|runs| runs.iter()) {
-                inner.unpin_unheld(self.writable, index, run);
-            }
+        if let Some(run) = inner.tiers.only_run_of(key) {
+            // Most areas are like that: the record is not moved to see who else holds the pages.
+            pin::unpin(run, dirty);
+            inner.account.unpinned(run.len);
+            inner.tiers.records.forget_own();
+        } else if let Some((_slot, record)) = inner.tiers.records.remove(key, mapping) {
+            inner.unpin_list(dirty, record.runs());
         }
         inner.account.settle_less(None);
     }
 
-    /// Unmaps an area that is about to go from all domains of its IOAS, and unpins the pages that
-    /// nobody holds any more. Never fails, works without memory.
+    /// Unmaps an area from all its domains, and unpins the pages that nobody holds any more. Never
+    /// fails, works without memory.
     ///
-    /// `domains` are all that have the area, and there is one at least.
-    pub(crate) fn unfill(&self, mapping: &Mapping, domains: &[Arc<PagingDomain>]) {
-        let mut inner = self.lock();
-        let is_ours = |domain: &PagingDomain| is_in(domains, domain);
-        let Some((_slot, record)) = inner.tiers.records.remove(mapping, is_ours) else {
+    /// `domains` are all that have the area. The one that has the PFNs may be missing, so that it
+    /// need not be named if it is the last one.
+    pub(crate) fn unfill(&mut self, mapping: &Mapping, domains: &[Arc<PagingDomain>]) {
+        let Place::Stored { key, .. } = &self.place else {
+            return;
+        };
+        let mut inner = self.pages.lock();
+        let Some((slot, record)) = inner.tiers.records.remove(key, mapping) else {
             return;
         };
         let storage = &record.storage;
+        let others = domains.iter().filter(|domain| !domain.ptr_eq(storage));
 
-        match &self.source {
+        match &self.pages.source {
             Source::User { .. } | Source::File { .. } => {
-                let others = domains.iter().filter(|domain| !domain.ptr_eq(storage));
+                let dirty = self.pages.writable;
+
                 unmap_from_all(others, mapping.iova);
-                inner.drain(
-                    self.writable,
-                    mapping,
-                    mapping.pages(),
-                    storage,
-                    record.known(),
-                );
+                inner.drain(dirty, mapping, mapping.pages(), storage, record.known());
                 inner.account.settle_less(None);
             }
-            Source::DmaBuf { .. } => inner.unmap_dmabuf(mapping, is_ours),
+            Source::DmaBuf { .. } => {
+                others.for_each(|domain| inner.unmap_dmabuf(mapping, domain));
+                inner.unmap_dmabuf(mapping, storage);
+            }
         }
+        self.place = Place::Unstored(slot);
     }
 
-    /// Maps the pages of an area in a further domain, or in a first one: then `slot` is that of the
-    /// area, and it is taken. It is [`None`] for an area that is in domains already.
+    /// Maps the pages of an area in a further domain, or in a first one.
     ///
     /// # Errors
     ///
     /// As [`Self::fill`]. Nothing has changed then.
     pub(crate) fn add_domain(
-        &self,
+        &mut self,
         mapping: &Mapping,
         domain: &Arc<PagingDomain>,
         small: bool,
-        slot: &mut Option<Slot>,
     ) -> Result {
-        let mut inner = self.lock();
         let domains = core::slice::from_ref(domain);
 
-        let runs = match &self.source {
-            Source::User { .. } | Source::File { .. } => {
-                inner.map_pages(&self.source, self.writable, mapping, domains, small)?
-            }
-            Source::DmaBuf { start, .. } => {
-                inner.map_dmabuf(*start, mapping, domains, small)?;
-                None
-            }
-        };
+        if !self.is_stored() {
+            return self.fill(mapping, domains, small);
+        }
+        let runs = self
+            .pages
+            .lock()
+            .map(&self.pages, mapping, domains, small)?;
         #[cfg(CONFIG_IOMMUFD_TEST)]
         check_runs(mapping, domain, runs.as_ref());
-        if let Some(slot) = slot.take() {
-            inner.store(slot, mapping, domain.clone(), runs);
-        }
+        drop(runs);
         Ok(())
     }
 
-    /// Unmaps an area from one of its domains. Never fails, works without memory.
-    ///
-    /// If it was the last one, the area gets its slot back, and the pages that nobody holds any
-    /// more are unpinned. Else `successor` is one that stays.
+    /// Unmaps an area from one of its domains, of which `successor` is one that stays. Never fails,
+    /// works without memory.
     pub(crate) fn remove_domain(
         &self,
         mapping: &Mapping,
         domain: &PagingDomain,
-        successor: Option<&Arc<PagingDomain>>,
-        slot: &mut Option<Slot>,
+        successor: &Arc<PagingDomain>,
     ) {
-        let mut inner = self.lock();
-        let is_ours = |other: &PagingDomain| other.ptr_eq(domain);
-
-        let Some(successor) = successor else {
-            let Some((free, record)) = inner.tiers.records.remove(mapping, is_ours) else {
-                return;
-            };
-            let storage = &record.storage;
-
-            match &self.source {
-                Source::User { .. } | Source::File { .. } => {
-                    let dirty = self.writable;
-                    inner.drain(dirty, mapping, mapping.pages(), storage, record.known());
-                    inner.account.settle_less(None);
-                }
-                Source::DmaBuf { .. } => inner.unmap_dmabuf(mapping, is_ours),
-            }
-            *slot = Some(free);
+        let Place::Stored { key, .. } = &self.place else {
             return;
         };
+        let mut inner = self.pages.lock();
+        let records = &mut inner.tiers.records;
 
-        inner.tiers.records.move_to(mapping, is_ours, successor);
-        match &self.source {
+        records.move_storage(key, mapping, domain, successor);
+        match &self.pages.source {
             Source::User { .. } | Source::File { .. } => domain.unmap(mapping.iova),
-            Source::DmaBuf { .. } => inner.unmap_dmabuf(mapping, is_ours),
+            Source::DmaBuf { .. } => inner.unmap_dmabuf(mapping, domain),
         }
     }
 
-    /// Makes two areas of one that is mapped in `domains`, which must use small pages. `spare` is
-    /// for the record of the second one. Never fails.
+    /// Makes two areas of one, whose domains, if there are any, must use small pages. Returns that
+    /// of `right`. Never fails.
     ///
-    /// The pages are neither mapped nor pinned anew. Not to be used for a dma-buf.
+    /// The pages are neither mapped nor pinned anew. `spare` is for the record of the right area.
+    /// Not to be used for a dma-buf.
     pub(crate) fn split(
-        &self,
+        &mut self,
         mapping: &Mapping,
         left: &Mapping,
         right: &Mapping,
-        domains: &[Arc<PagingDomain>],
-        spare: Slot,
-    ) {
-        let mut inner = self.lock();
-        let is_ours = |domain: &PagingDomain| is_in(domains, domain);
-        let Some((slot, record)) = inner.tiers.records.remove(mapping, is_ours) else {
-            return;
-        };
+        spare: SpareSlot,
+    ) -> Self {
+        let pages = self.pages.clone();
+        let mut place = Place::Unstored(spare.0);
 
-        // Should there be no memory for the runs, they will be read from the domain.
-        let slice = |range| {
-            let gfp = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
-            record.known().and_then(|runs| runs.slice(range, gfp).ok())
-        };
-        inner.store(slot, left, record.storage.clone(), slice(left.pages()));
-        inner.store(spare, right, record.storage.clone(), slice(right.pages()));
+        if let Place::Stored { key, .. } = &self.place {
+            let mut inner = self.pages.lock();
+
+            if let Some((slot, record)) = inner.tiers.records.remove(key, mapping) {
+                let (left, right) = record.split(left, right);
+
+                self.place = inner.store(slot, left);
+                if let Some(spare) = place.take_slot() {
+                    place = inner.store(spare, right);
+                }
+            }
+        }
+        Self { pages, place }
     }
+}
 
+/// The memory for the record of an area that is yet to be [made](AreaPages::split).
+pub(crate) struct SpareSlot(Slot);
+
+impl SpareSlot {
+    /// Allocates the memory.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(Slot::new()?))
+    }
+}
+
+impl Inner {
+    /// Maps the pages of a mapping in domains. Returns the PFNs, if they are few runs.
+    fn map(
+        &mut self,
+        pages: &Pages,
+        mapping: &Mapping,
+        domains: &[Arc<PagingDomain>],
+        small: bool,
+    ) -> Result<Option<RunList>> {
+        match &pages.source {
+            source @ (Source::User { .. } | Source::File { .. }) => {
+                self.map_pages(source, pages.writable, mapping, domains, small)
+            }
+            Source::DmaBuf { start, .. } => self
+                .map_dmabuf(*start, mapping, domains, small)
+                .map(|()| None),
+        }
+    }
+}
+
+impl AreaPages {
     /// The physical address behind `iova`, which is in `mapping`, and how many bytes from there on
     /// are contiguous, `most` of them at most. (`IOMMU_IOAS_NOIOMMU_GET_PA`)
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the memory was revoked, `EOPNOTSUPP` if the area is not mapped in one of
-    /// `domains` or that one is not `usable`.
+    /// `EINVAL` if the memory was revoked, `EOPNOTSUPP` if the area is mapped in no domain or the
+    /// one that has the PFNs is not `usable`.
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     pub(crate) fn phys_contig(
         &self,
         mapping: &Mapping,
-        domains: &[Arc<PagingDomain>],
         iova: usize,
         most: u64,
         usable: impl FnOnce(&PagingDomain) -> bool,
     ) -> Result<(u64, u64)> {
-        let inner = self.lock();
+        let inner = self.pages.lock();
 
         if inner.is_revoked() {
             return Err(EINVAL);
         }
-        let domain = inner
-            .tiers
-            .records
-            .of(mapping, |domain| is_in(domains, domain))
+        let record = match &self.place {
+            Place::Stored { key, .. } => inner.tiers.records.of(key, mapping),
+            Place::Unstored(_) | Place::Moving => None,
+        };
+        let domain = record
             .map(|record| &record.storage)
             .filter(|domain| usable(domain))
             .ok_or(EOPNOTSUPP)?;
@@ -400,15 +455,14 @@ mod tests {
     const PAGES: usize = 40;
 
     /// Pages of this test that are not all contiguous, from byte `offset` of its memory on.
-    fn test_pages(addr: usize, offset: usize, len: usize) -> Result<(Arc<Pages>, Slot, usize)> {
+    fn test_pages(addr: usize, offset: usize, len: usize) -> Result<(AreaPages, usize)> {
         let (pages, start) = Pages::from_user(addr + offset, len, true, AccountMode::None)?;
-        let (pages, slot) = pages.into_parts();
 
-        Ok((pages, slot, start))
+        Ok((AreaPages::first(pages), start))
     }
 
-    fn pinned(pages: &Pages) -> usize {
-        pages.lock().account.pages()
+    fn pinned(area: &AreaPages) -> usize {
+        area.pages.lock().account.pages()
     }
 
     /// Memory whose pages were touched in an order of their own.
@@ -438,8 +492,8 @@ mod tests {
         for round in 0..100 {
             let len = (1 + random.below(PAGES)) * PAGE_SIZE;
             let offset = random.below(test_domain::PAGES - PAGES) * PAGE_SIZE;
-            let (pages, slot, start) = test_pages(addr, offset, len)?;
-            let (others, other_slot, _) = test_pages(addr, offset, len)?;
+            let (mut pages, start) = test_pages(addr, offset, len)?;
+            let (mut others, _) = test_pages(addr, offset, len)?;
             let iova = random.below(test_domain::PAGES - PAGES) * PAGE_SIZE;
             let mapping = Mapping::new(IovaRange::from_len(iova, len)?, start, prot)?;
             let small = round % 3 == 0;
@@ -447,19 +501,16 @@ mod tests {
             let mut room = Room::new();
             let mut few = Few::new(&mut room);
             // Unless a signal comes, or the like.
-            if !pages.pin_few(mapping.pages(), &mut few)? {
+            if !pages.pages.pin_few(mapping.pages(), &mut few)? {
                 continue;
             }
-            let known = pages.fill_few(&mut few, &mapping, &fasts, small, slot)?;
+            pages.fill_few(&mut few, &mapping, &fasts, small)?;
             drop(few);
-            others
-                .fill(&mapping, &slows, small, other_slot)
-                .map_err(|(err, _)| err)?;
+            others.fill(&mapping, &slows, small)?;
             assert!(test_domain::pfns(&fast) == test_domain::pfns(&slow));
             assert_eq!(pinned(&pages), mapping.pages().len());
             assert_eq!(pinned(&others), mapping.pages().len());
-            assert!(known && pages.is_known(&mapping, &fasts));
-            assert!(!pages.is_known(&mapping, &slows));
+            assert!(pages.is_known() && others.is_known());
 
             // A part of it is held by an access, too, or it is shown twice.
             let hold = round % 2 == 0;
@@ -469,21 +520,90 @@ mod tests {
             };
             let mut out = [core::mem::MaybeUninit::uninit()];
             if hold {
-                pages.pin_access(page, &mut out, true)?;
+                pages.pages.pin_access(page, &mut out, true)?;
             }
             test_domain::take_flushes(&fast);
             fast.unmap_many(core::iter::once(mapping.iova));
-            pages.release(&mapping, &fasts);
+            pages.release(&mapping);
             assert_eq!(test_domain::take_flushes(&fast), 1);
             assert_eq!(pinned(&pages), usize::from(hold));
             if hold {
-                pages.unpin_access(page);
+                pages.pages.unpin_access(page);
                 assert_eq!(pinned(&pages), 0);
             }
             others.unfill(&mapping, &slows);
             assert_eq!(pinned(&others), 0);
             assert!(test_domain::pfns(&fast) == [0; test_domain::PAGES]);
             assert!(test_domain::pfns(&slow) == [0; test_domain::PAGES]);
+        }
+        Ok(())
+    }
+
+    /// An area is mapped where another one was that shows the same, and that is unmapped but not
+    /// released yet; both are cut to pieces, and go in any order.
+    #[test]
+    fn areas_that_look_alike() -> Result {
+        let mut random = Random::new(12);
+        let addr = memory(&mut random)?;
+        let (domain, other) = (test_domain::new()?, test_domain::new()?);
+        let domains = [domain.clone()];
+        let prot = Prot(bindings::IOMMU_READ | bindings::IOMMU_WRITE);
+
+        for round in 0..60 {
+            let len = (2 + random.below(PAGES - 2)) * PAGE_SIZE;
+            let (mut first, start) = test_pages(addr, 0, len)?;
+            let mut second = AreaPages::new(first.pages.clone())?;
+            let mapping = Mapping::new(IovaRange::from_len(0, len)?, start, prot)?;
+            let cut = (1 + random.below(len / PAGE_SIZE - 1)) * PAGE_SIZE - 1;
+            let (left, right) = mapping.split_at(cut)?;
+
+            first.fill(&mapping, &domains, true)?;
+            assert!(first.is_known());
+            let first_right = first.split(&mapping, &left, &right, SpareSlot::new()?);
+            assert!(first.is_known() && first_right.is_known());
+            domain.unmap_many([left.iova, right.iova].into_iter());
+
+            second.fill(&mapping, &domains, true)?;
+            let table = test_domain::pfns(&domain);
+            if round % 2 == 0 {
+                second.add_domain(&mapping, &other, true)?;
+                second.remove_domain(&mapping, &domain, &other);
+                assert!(test_domain::pfns(&other) == table);
+            }
+            let mut second_right = second.split(&mapping, &left, &right, SpareSlot::new()?);
+            assert_eq!(pinned(&first), len / PAGE_SIZE);
+
+            // The last one to go unpins what it shows.
+            match round % 3 {
+                0 => {
+                    first.release(&left);
+                    first_right.release(&right);
+                    assert_eq!(pinned(&first), len / PAGE_SIZE);
+                    second.unfill(&left, &[]);
+                    assert_eq!(pinned(&first), right.pages().len());
+                    second_right.unfill(&right, &[]);
+                }
+                1 => {
+                    second.unfill(&left, &[]);
+                    second_right.unfill(&right, &[]);
+                    assert_eq!(pinned(&first), len / PAGE_SIZE);
+                    first_right.release(&right);
+                    assert_eq!(pinned(&first), left.pages().len());
+                    first.release(&left);
+                }
+                _ => {
+                    second.unfill(&left, &[]);
+                    first.release(&left);
+                    assert_eq!(pinned(&first), right.pages().len());
+                    first_right.release(&right);
+                    second_right.unfill(&right, &[]);
+                }
+            }
+            assert_eq!(pinned(&first), 0);
+            assert!(!second.is_stored() && !second_right.is_stored());
+            for domain in [&domain, &other] {
+                assert!(test_domain::pfns(domain) == [0; test_domain::PAGES]);
+            }
         }
         Ok(())
     }
@@ -498,24 +618,24 @@ mod tests {
         let len = 20 * PAGE_SIZE;
 
         for page in 0..20 {
-            let (pages, slot, start) = test_pages(addr, 0, len)?;
+            let (mut pages, start) = test_pages(addr, 0, len)?;
             let mapping = Mapping::new(IovaRange::from_len(0, len)?, start, Prot(1))?;
             let mut room = Room::new();
             let mut few = Few::new(&mut room);
 
             // Something is in the way.
-            test_domain::set_pfn(&domain, page, 1);
+            test_domain::set_pfn(&domain, page, Some(1));
             let mut table = [0; test_domain::PAGES];
             table[page] = 1;
-            if pages.pin_few(mapping.pages(), &mut few)? {
+            if pages.pages.pin_few(mapping.pages(), &mut few)? {
                 // The test domain refuses what it has, and the core unmaps what was mapped.
-                let res = pages.fill_few(&mut few, &mapping, &domains, true, slot);
+                let res = pages.fill_few(&mut few, &mapping, &domains, true);
 
-                assert!(res.is_err());
+                assert!(res.is_err() && !pages.is_stored());
             }
             assert_eq!(pinned(&pages), 0);
             assert!(test_domain::pfns(&domain) == table);
-            test_domain::set_pfn(&domain, page, 0);
+            test_domain::set_pfn(&domain, page, None);
         }
         Ok(())
     }

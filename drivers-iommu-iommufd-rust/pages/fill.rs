@@ -20,6 +20,7 @@ use super::{
         Reader,
         Sink, //
     },
+    record::gfp_optional,
     run::{
         Run,
         RunList, //
@@ -43,6 +44,7 @@ use crate::{
     },
 };
 use kernel::{
+    io::PhysAddr,
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
@@ -85,7 +87,7 @@ impl Collector {
             || list.len() < Self::FEW_PAGES
             || (runs < Self::MOST && list.len() / runs >= Self::PAGES_PER_RUN);
 
-        if !keep || list.push(run, GFP_KERNEL_ACCOUNT | __GFP_NOWARN).is_err() {
+        if !keep || list.push(run, gfp_optional()).is_err() {
             self.0 = None;
         }
     }
@@ -95,7 +97,13 @@ impl Collector {
 ///
 /// With `small`, no page larger than `PAGE_SIZE` is used, so that the area can be split later.
 #[inline]
-fn map_in(domain: &PagingDomain, iova: IovaRange, paddr: u64, prot: Prot, small: bool) -> Result {
+fn map_in(
+    domain: &PagingDomain,
+    iova: IovaRange,
+    paddr: PhysAddr,
+    prot: Prot,
+    small: bool,
+) -> Result {
     // No area has the whole space, so that it has a length.
     let len = iova.len().ok_or(EOVERFLOW)?;
 
@@ -109,13 +117,14 @@ fn map_small_in(
     domain: &PagingDomain,
     iova: IovaRange,
     len: usize,
-    paddr: u64,
+    paddr: PhysAddr,
     prot: Prot,
 ) -> Result {
     // The alignment of such an IOAS is a page at least.
     for done in (0..len).step_by(PAGE_SIZE) {
         let piece = PAGE_SIZE.min(len - done);
-        let res = domain.map_nosync(iova.start + done, paddr + done as u64, piece, prot);
+        // CAST: What is mapped has addresses.
+        let res = domain.map_nosync(iova.start + done, paddr + done as PhysAddr, piece, prot);
 
         if let Err(err) = res {
             if let Some(tail) = done.checked_sub(1) {
@@ -135,7 +144,7 @@ fn map_small_in(
 fn map_in_all_nosync(
     domains: &[Arc<PagingDomain>],
     iova: IovaRange,
-    paddr: u64,
+    paddr: PhysAddr,
     prot: Prot,
     small: bool,
 ) -> Result {
@@ -159,7 +168,7 @@ fn sync_all(domains: &[Arc<PagingDomain>], iova: IovaRange) -> Result {
 pub(super) fn map_in_all(
     domains: &[Arc<PagingDomain>],
     iova: IovaRange,
-    paddr: u64,
+    paddr: PhysAddr,
     prot: Prot,
     small: bool,
 ) -> Result {
@@ -216,7 +225,8 @@ impl<'a> Mapper<'a> {
     #[inline(always)]
     fn map(&mut self, run: Run) -> Result {
         let (iova, prot) = (self.iova, self.mapping.prot);
-        let paddr = ((run.pfn as u64) << PAGE_SHIFT) + self.offset as u64;
+        // CAST: Page frames have addresses.
+        let paddr = ((run.pfn as PhysAddr) << PAGE_SHIFT) + self.offset as PhysAddr;
         // The last page may be shown in part only.
         let len = self.left.min(run.len * PAGE_SIZE - self.offset);
 

@@ -18,6 +18,7 @@ use super::{
     },
     run::Run,
     source::{
+        first_try,
         is_current,
         pin_flags,
         reserve_temporary,
@@ -138,10 +139,14 @@ impl UserFeed<'_> {
             return Err(EFAULT);
         }
 
-        // Pages of hugetlbfs are pinned by the folio. To try costs a call if they are not.
-        let most = if self.hugetlb { 1 } else { pages };
         // An address that is none makes the pinning fail.
         let addr = self.start.wrapping_add(index.wrapping_mul(PAGE_SIZE));
+        // Pages of hugetlbfs are pinned by the folio. To try costs a call if they are not.
+        let most = if self.hugetlb {
+            first_try(addr, pages.min(self.queue.capacity()))
+        } else {
+            pages
+        };
         let mut pinned = match &mut self.from {
             From::Remote(mm) => self.queue.pin_remote(mm, addr, most, self.flags)?,
             _ => self.queue.pin_current(addr, most, self.flags)?,

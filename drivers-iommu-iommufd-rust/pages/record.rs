@@ -8,6 +8,13 @@
 //! first area that pages are made for is nearly always the only one: its record has a place in the
 //! pages themselves, and costs neither an allocation nor a tree.
 //!
+//! An area finds its record by the [`Key`] that it got for its slot, and by nothing else: two areas
+//! can look alike in everything, while one is mapped where another one was and is not released yet.
+//! A key is the number of the record among all that these pages ever had, which costs no memory
+//! that threads share: it is given under the mutex of the pages. (The address of the record would
+//! do, too, but the tree keeps records that start alike in the order of their insertion, so that
+//! numbers can be searched by bisection, and addresses cannot.)
+//!
 //! Locks: all of it is protected by the mutex of the pages.
 #![forbid(unsafe_code)]
 
@@ -20,14 +27,23 @@ use crate::{
         PagingDomain,
         PhysRuns, //
     },
-    mapping::Mapping,
-    range::PageRange, //
+    mapping::{
+        Mapping,
+        Prot, //
+    },
+    range::{
+        IovaRange,
+        PageRange, //
+    },
 };
 use kernel::{
+    alloc::Flags,
     interval_tree::{
+        Entry,
         IntervalTree,
         Node, //
     },
+    io::PhysAddr,
     iommu::domain::PhysRun,
     page::{
         PAGE_SHIFT,
@@ -40,11 +56,13 @@ use kernel::{
 
 /// Says that an area is mapped in domains.
 pub(super) struct Record {
-    /// What the area shows.
-    pub(super) mapping: Mapping,
+    /// Where the area is in the domains,
+    iova: IovaRange,
+    /// and the byte of the pages that is mapped first.
+    first_byte: usize,
     /// A domain in which the PFNs can be read back.
     pub(super) storage: Arc<PagingDomain>,
-    /// The PFNs of all of `mapping.pages()`, or an empty list: an [`Option`] would be larger.
+    /// The PFNs of all of the area's pages, or an empty list: an [`Option`] would be larger.
     runs: RunList,
 }
 
@@ -61,16 +79,59 @@ impl Record {
         runs: Option<RunList>,
     ) -> Self {
         Self {
-            mapping: *mapping,
+            iova: mapping.iova,
+            first_byte: mapping.first_byte,
             storage,
             runs: runs.unwrap_or(RunList::new(0)),
         }
+    }
+
+    /// What the area shows, but for the protection, of which there is no record.
+    #[inline]
+    pub(super) fn mapping(&self) -> Mapping {
+        Mapping {
+            iova: self.iova,
+            first_byte: self.first_byte,
+            prot: Prot(0),
+        }
+    }
+
+    /// The pages that the area shows.
+    #[inline]
+    pub(super) fn pages(&self) -> PageRange {
+        self.mapping().pages()
+    }
+
+    /// Divides the record of an area into those of two, which show `left` and `right`.
+    ///
+    /// Should there be no memory for the PFNs of one, they will be read from the domain.
+    pub(super) fn split(self, left: &Mapping, right: &Mapping) -> (Self, Self) {
+        let known = self.known().is_some();
+        let Self { storage, runs, .. } = self;
+        let (left_runs, right_runs) = if known {
+            let (left, right) = runs.split(left.pages(), right.pages(), gfp_optional());
+
+            (Some(left), Some(right))
+        } else {
+            (None, None)
+        };
+
+        (
+            Self::new(left, storage.clone(), left_runs),
+            Self::new(right, storage, right_runs),
+        )
     }
 
     /// The PFNs, if they are known.
     #[inline]
     pub(super) fn known(&self) -> Option<&RunList> {
         (self.runs.len() != 0).then_some(&self.runs)
+    }
+
+    /// The PFNs, or an empty list if they are not known.
+    #[inline]
+    pub(super) fn runs(&self) -> &RunList {
+        &self.runs
     }
 
     /// Reads the PFNs of the front of `range`, which is within the record, back from the domain: as
@@ -81,20 +142,15 @@ impl Record {
         if range.len() > PhysRuns::FEW && read.capacity() == PhysRuns::FEW {
             read.try_reserve(range.len().min(Self::MANY));
         }
-        read.read(&self.storage, self.mapping.iova_of(range))
+        read.read(&self.storage, self.mapping().iova_of(range))
     }
+}
 
-    /// Whether this is the record of the area that shows `mapping` in the domains of which
-    /// `is_ours` is true.
-    ///
-    /// Areas with the same pages differ in the mapping, or are in different domains. There can be
-    /// two with the same mapping while one is being released, but then either record will do.
-    #[inline]
-    pub(super) fn is_of(&self, mapping: &Mapping, is_ours: impl Fn(&PagingDomain) -> bool) -> bool {
-        let own = &self.mapping;
-
-        own.iova == mapping.iova && own.first_byte == mapping.first_byte && is_ours(&self.storage)
-    }
+/// How to allocate memory that makes things faster, and without which they work: no process is
+/// killed for it, and nothing is logged if there is none.
+#[inline]
+pub(super) fn gfp_optional() -> Flags {
+    GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN
 }
 
 /// The memory for a record.
@@ -107,7 +163,26 @@ enum Place {
     /// The place in the pages. There is one such slot for each array of pages.
     Own,
     /// A node for the tree. Always empty here.
-    Node(KBox<Node<Option<Record>>>),
+    Node(KBox<Node<Other>>),
+}
+
+/// The record of an area that is not the first one of its pages.
+struct Other {
+    number: u64,
+    /// [`None`] if the node is that of a [`Slot`].
+    record: Option<Record>,
+}
+
+/// The name of a record.
+///
+/// No two records of the same pages have the same one, not even one after the other, but for the
+/// record in the pages themselves: whose [`Slot`] that is, has the key, and there is one such slot.
+/// Keys come from [`Records::insert`] only, and are not copied.
+pub(super) struct Key(u64);
+
+impl Key {
+    /// That of the record in the pages themselves.
+    const OWN: u64 = 0;
 }
 
 impl Slot {
@@ -118,10 +193,15 @@ impl Slot {
     /// `ENOMEM`.
     #[inline]
     pub(crate) fn new() -> Result<Self> {
+        let other = Other {
+            number: Key::OWN,
+            record: None,
+        };
+
         Ok(Self(Place::Node(Node::new(
             0,
             0,
-            None,
+            other,
             GFP_KERNEL_ACCOUNT,
         )?)))
     }
@@ -133,17 +213,14 @@ impl Slot {
     }
 }
 
-/// A record that was found.
-pub(super) struct Found<'a> {
-    /// The pages that it is about.
-    pub(super) pages: PageRange,
-    pub(super) record: &'a Record,
-}
-
 /// The records of some pages. They overlap if an IOAS shows pages twice, or several IOASes do.
 pub(super) struct Records {
     own: Option<Record>,
-    others: IntervalTree<Option<Record>>,
+    /// Those that start with the same page are ordered by their number, as it grows from one
+    /// insertion to the next.
+    others: IntervalTree<Other>,
+    /// The number of the newest record in `others`.
+    newest: u64,
 }
 
 impl Records {
@@ -152,6 +229,7 @@ impl Records {
         Self {
             own: None,
             others: IntervalTree::new(),
+            newest: Key::OWN,
         }
     }
 
@@ -161,162 +239,158 @@ impl Records {
         self.own.is_none() && self.others.is_empty()
     }
 
-    /// The record with the smallest start among those that have an index of `first ..= last`.
+    /// The record with the smallest start among those that have an index of `first ..= last`, and
+    /// the pages that it is about.
     #[inline]
-    pub(super) fn first(&self, first: usize, last: usize) -> Option<Found<'_>> {
-        let own = self.own.as_ref().filter(|record| {
-            let pages = record.mapping.pages();
-
-            pages.first <= last && first <= pages.last
-        });
-        let own = own.map(|record| Found {
-            pages: record.mapping.pages(),
-            record,
-        });
+    pub(super) fn first(&self, first: usize, last: usize) -> Option<(PageRange, &Record)> {
+        let own = self
+            .own
+            .as_ref()
+            .map(|record| (record.pages(), record))
+            .filter(|(pages, _)| pages.first <= last && first <= pages.last);
         if self.others.is_empty() {
             return own;
         }
 
         let node = self.others.first(first, last);
         let other = node.and_then(|node| {
-            Some(Found {
-                pages: PageRange {
-                    first: node.start(),
-                    last: node.last(),
-                },
-                record: node.value().as_ref()?,
-            })
+            let pages = PageRange {
+                first: node.start(),
+                last: node.last(),
+            };
+
+            Some((pages, node.value().record.as_ref()?))
         });
         match (&own, &other) {
-            (Some(a), Some(b)) if a.pages.first <= b.pages.first => own,
+            (Some((a, _)), Some((b, _))) if a.first <= b.first => own,
             (_, Some(_)) => other,
             (_, None) => own,
         }
     }
 
-    /// The record of an area. (See [`Record::is_of`].)
+    /// The record of the area that shows `mapping` and has `key`.
     #[inline]
-    pub(super) fn of(
-        &self,
-        mapping: &Mapping,
-        is_ours: impl Fn(&PagingDomain) -> bool,
-    ) -> Option<&Record> {
-        let PageRange { first, last } = mapping.pages();
-        let is_it = |record: &&Record| record.is_of(mapping, &is_ours);
-
-        if let Some(own) = self.own.as_ref().filter(is_it) {
-            return Some(own);
+    pub(super) fn of(&self, key: &Key, mapping: &Mapping) -> Option<&Record> {
+        if key.0 == Key::OWN {
+            return self.own.as_ref();
         }
-        let mut others = self.others.iter(first, last).map(Node::value);
-        others.find_map(|record| record.as_ref().filter(is_it))
+
+        let node = self.others.last_where(not_behind(key, mapping))?;
+        node.value().record.as_ref().filter(|_| is_of(node, key))
     }
 
-    /// Adds the record of an area.
+    /// The node of the area that shows `mapping` and has `key`.
+    fn other_mut(&mut self, key: &Key, mapping: &Mapping) -> Option<Entry<'_, Other>> {
+        self.others
+            .last_where_mut(not_behind(key, mapping))
+            .filter(|entry| is_of(entry.node(), key))
+    }
+
+    /// Adds the record of an area. Returns the key to it.
     #[inline(always)]
-    pub(super) fn insert(&mut self, slot: Slot, record: Record) {
+    pub(super) fn insert(&mut self, slot: Slot, record: Record) -> Key {
         match slot.0 {
             Place::Own => {
                 warn_on!(self.own.is_some());
                 self.own = Some(record);
+                Key(Key::OWN)
             }
             Place::Node(node) => self.insert_node(node, record),
         }
     }
 
-    fn insert_node(&mut self, mut node: KBox<Node<Option<Record>>>, record: Record) {
-        let PageRange { first, last } = record.mapping.pages();
+    fn insert_node(&mut self, mut node: KBox<Node<Other>>, record: Record) -> Key {
+        let PageRange { first, last } = record.pages();
 
+        // Does not overflow: at one a nanosecond, that takes 500 years.
+        self.newest = self.newest.wrapping_add(1);
         // A mapping is never backwards.
         warn_on!(node.set_range(first, last).is_err());
-        *node.value_mut() = Some(record);
+        *node.value_mut() = Other {
+            number: self.newest,
+            record: Some(record),
+        };
         self.others.insert(node);
+        Key(self.newest)
     }
 
-    /// Takes the record of an area out, which must be there. (See [`Record::is_of`].)
+    /// Takes the record of the area out that shows `mapping` and has `key`. It must be there.
     #[inline]
-    pub(super) fn remove(
-        &mut self,
-        mapping: &Mapping,
-        is_ours: impl Fn(&PagingDomain) -> bool,
-    ) -> Option<(Slot, Record)> {
-        let is_it = |record: &Record| record.is_of(mapping, &is_ours);
+    pub(super) fn remove(&mut self, key: &Key, mapping: &Mapping) -> Option<(Slot, Record)> {
+        let found = if key.0 == Key::OWN {
+            self.own.take().map(|record| (Slot(Place::Own), record))
+        } else {
+            self.remove_other(key, mapping)
+        };
 
-        if let Some(record) = self.own.take_if(|record| is_it(record)) {
-            return Some((Slot(Place::Own), record));
-        }
-
-        let PageRange { first, last } = mapping.pages();
-        let found = self
-            .others
-            .find_mut(first, last, |node| node.value().as_ref().is_some_and(is_it))
-            .and_then(|entry| {
-                let mut node = entry.remove();
-                let record = node.value_mut().take()?;
-
-                Some((Slot(Place::Node(node)), record))
-            });
         warn_on!(found.is_none());
         found
     }
 
-    /// The PFNs of an area, if they are known and one run, and its record is in the place of the
-    /// pages, and the only one.
-    #[inline]
-    pub(super) fn only_run_of(
-        &self,
-        mapping: &Mapping,
-        is_ours: impl Fn(&PagingDomain) -> bool,
-    ) -> Option<Run> {
-        if !self.others.is_empty() {
-            return None;
-        }
-        let own = self
-            .own
-            .as_ref()
-            .filter(|own| own.is_of(mapping, is_ours))?;
+    fn remove_other(&mut self, key: &Key, mapping: &Mapping) -> Option<(Slot, Record)> {
+        let mut node = self.other_mut(key, mapping)?.remove();
+        let record = node.value_mut().record.take()?;
 
-        own.runs.only_run()
+        Some((Slot(Place::Node(node)), record))
     }
 
-    /// Forgets the record in the place of the pages.
+    /// The PFNs of the area that has `key`, if they are known and one run, and its record is the one
+    /// in the pages and has no others beside it.
+    #[inline]
+    pub(super) fn only_run_of(&self, key: &Key) -> Option<Run> {
+        if key.0 != Key::OWN || !self.others.is_empty() {
+            return None;
+        }
+        self.own.as_ref()?.runs.only_run()
+    }
+
+    /// Forgets the record in the pages.
     #[inline]
     pub(super) fn forget_own(&mut self) {
         self.own = None;
     }
 
-    /// Makes another domain the storage of an area's PFNs.
-    pub(super) fn move_to(
+    /// Makes `to` the storage of an area's PFNs, if `from` is it.
+    pub(super) fn move_storage(
         &mut self,
+        key: &Key,
         mapping: &Mapping,
-        is_ours: impl Fn(&PagingDomain) -> bool,
-        storage: &Arc<PagingDomain>,
+        from: &PagingDomain,
+        to: &Arc<PagingDomain>,
     ) {
-        let is_it = |record: &Record| record.is_of(mapping, &is_ours);
+        let record = if key.0 == Key::OWN {
+            self.own.as_mut()
+        } else {
+            self.other_mut(key, mapping)
+                .and_then(|entry| entry.into_value_mut().record.as_mut())
+        };
 
-        if let Some(own) = self.own.as_mut().filter(|record| is_it(record)) {
-            own.storage = storage.clone();
-            return;
-        }
-
-        let PageRange { first, last } = mapping.pages();
-        let entry = self
-            .others
-            .find_mut(first, last, |node| node.value().as_ref().is_some_and(is_it));
-        if let Some(mut entry) = entry {
-            if let Some(record) = entry.value_mut() {
-                record.storage = storage.clone();
-            }
+        warn_on!(record.is_none());
+        if let Some(record) = record.filter(|record| record.storage.ptr_eq(from)) {
+            record.storage = to.clone();
         }
     }
+}
+
+/// Whether a node is not behind that of the area that shows `mapping` and has `key`.
+#[inline]
+fn not_behind<'a>(key: &'a Key, mapping: &Mapping) -> impl FnMut(&Node<Other>) -> bool + 'a {
+    let first = mapping.pages().first;
+
+    move |node| (node.start(), node.value().number) <= (first, key.0)
+}
+
+/// Whether a node is that of the area that has `key`.
+#[inline]
+fn is_of(node: &Node<Other>, key: &Key) -> bool {
+    node.value().number == key.0
 }
 
 /// The number of pages of what was read back, of which the first and the last may be there in part.
 #[inline]
 pub(super) fn pages_of(runs: &[PhysRun]) -> usize {
     // Inside, runs begin and end with pages.
-    let offset = runs
-        .first()
-        .map_or(0, |run| run.paddr() as usize % PAGE_SIZE);
+    let offset = runs.first().map_or(0, |run| offset_in_page(run.paddr()));
     let bytes = runs.iter().map(PhysRun::len).sum::<usize>();
 
     (offset + bytes).div_ceil(PAGE_SIZE)
@@ -325,13 +399,21 @@ pub(super) fn pages_of(runs: &[PhysRun]) -> usize {
 /// The PFNs of memory that IOVA is mapped to. The first and the last page may be there in part.
 #[inline]
 pub(super) fn pfns_of(phys: &PhysRun) -> Run {
-    let paddr = phys.paddr() as usize;
+    let paddr = phys.paddr();
 
     Run {
-        pfn: paddr >> PAGE_SHIFT,
+        // CAST: The number of a page frame fits, where an address may not.
+        pfn: (paddr >> PAGE_SHIFT) as usize,
         // Memory is far from overflow.
-        len: (paddr % PAGE_SIZE + phys.len() + (PAGE_SIZE - 1)) >> PAGE_SHIFT,
+        len: (offset_in_page(paddr) + phys.len() + (PAGE_SIZE - 1)) >> PAGE_SHIFT,
     }
+}
+
+/// The number of bytes of a page that are before `paddr`.
+#[inline]
+fn offset_in_page(paddr: PhysAddr) -> usize {
+    // CAST: Truncation keeps these bits.
+    paddr as usize % PAGE_SIZE
 }
 
 #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
@@ -344,6 +426,7 @@ mod tests {
         pages::run::Random,
         range::IovaRange, //
     };
+    use core::mem::size_of;
     use test_domain::PAGES;
 
     /// Shows `len` pages from index `first` on at a page of IOVA.
@@ -367,7 +450,7 @@ mod tests {
                 } else {
                     1000 + random.below(10_000)
                 };
-                test_domain::set_pfn(&domain, page, pfn);
+                test_domain::set_pfn(&domain, page, Some(pfn));
             }
             let table = test_domain::pfns(&domain);
             let (page, first) = (random.below(8), random.below(100));
@@ -388,7 +471,7 @@ mod tests {
                     let mut new = PhysRuns::new();
                     let runs = record.read_back(range, &mut new);
                     let others = record.read_back(range, &mut kept);
-                    let few = little.read(&record.storage, record.mapping.iova_of(range));
+                    let few = little.read(&record.storage, record.mapping().iova_of(range));
 
                     for read in [runs, few] {
                         assert!(read.len() >= PhysRuns::FEW || pages_of(read) == range.len());
@@ -418,70 +501,210 @@ mod tests {
         Ok(())
     }
 
+    /// Physical address zero is memory on some machines.
     #[test]
-    fn the_place_in_the_pages_is_as_good_as_a_node() -> Result {
+    fn page_frame_zero_is_read_as_any_other() -> Result {
         let domain = test_domain::new()?;
-        let mut random = Random::new(8);
+        for (page, pfn) in [70, 0, 1, 0, 80].into_iter().enumerate() {
+            test_domain::set_pfn(&domain, page, Some(pfn));
+        }
 
-        for _ in 0..50 {
+        let all = mapping(0, 0, 5)?;
+        let record = Record::new(&all, domain, None);
+        let mut read = PhysRuns::new();
+        let runs = record.read_back(all.pages(), &mut read);
+        assert!(runs.iter().map(pfns_of).eq([
+            Run { pfn: 70, len: 1 },
+            Run { pfn: 0, len: 2 },
+            Run { pfn: 0, len: 1 },
+            Run { pfn: 80, len: 1 },
+        ]));
+        Ok(())
+    }
+
+    /// Where memory is too short for much, there is a page of it.
+    #[test]
+    fn reading_back_falls_back_to_a_page() {
+        let mut read = PhysRuns::new();
+
+        assert_eq!(read.capacity(), PhysRuns::FEW);
+        // More than any allocation has.
+        read.try_reserve(1 << 30);
+        assert_eq!(read.capacity(), PAGE_SIZE / size_of::<PhysRun>());
+        read.try_reserve(PhysRuns::FEW + 1);
+        assert_eq!(read.capacity(), PhysRuns::FEW + 1);
+    }
+
+    /// An area of the model.
+    struct Known {
+        key: Key,
+        mapping: Mapping,
+        storage: Arc<PagingDomain>,
+        /// The first PFN. No two records have the same one, and a split record goes on with it.
+        pfn: usize,
+    }
+
+    impl Known {
+        /// Checks that the record is this area's.
+        fn is_of(&self, record: &Record) -> bool {
+            record.mapping()
+                == Mapping {
+                    prot: Prot(0),
+                    ..self.mapping
+                }
+                && record.storage.ptr_eq(&self.storage)
+                && record.known().and_then(RunList::only_run)
+                    == Some(Run {
+                        pfn: self.pfn,
+                        len: self.mapping.pages().len(),
+                    })
+        }
+    }
+
+    /// Areas are told apart by their key only, and all else about them may be the same.
+    #[test]
+    fn each_key_finds_the_record_of_its_area() -> Result {
+        let domains = [test_domain::new()?, test_domain::new()?];
+        let mut random = Random::new(8);
+        let mut pfn = 0;
+
+        for round in 0..40 {
             let mut records = Records::new();
-            let mut model: KVec<Mapping> = KVec::new();
+            let mut model: KVec<Known> = KVec::new();
             let mut own = Some(Slot::own());
 
-            for _ in 0..60 {
-                if random.below(3) == 0 && !model.is_empty() {
-                    let gone = model
-                        .remove(random.below(model.len()))
-                        .map_err(|_| EINVAL)?;
-                    let (slot, record) = records.remove(&gone, |_| true).ok_or(ENOENT)?;
+            for _ in 0..150 {
+                let n = random.below(model.len().max(1));
 
-                    assert!(record.mapping == gone);
-                    if let Place::Own = slot.0 {
-                        own = Some(slot);
-                    }
-                } else {
-                    // No two with the same IOVA.
-                    let page = random.below(PAGES);
-                    if model
-                        .iter()
-                        .any(|other| other.iova.start == page * PAGE_SIZE)
-                    {
-                        continue;
-                    }
-                    let new = mapping(page, random.below(40), 1 + random.below(10))?;
-                    let slot = match own.take_if(|_| random.below(2) == 0) {
-                        Some(slot) => slot,
-                        None => Slot::new()?,
-                    };
-                    let record = Record::new(&new, domain.clone(), None);
+                match random.below(8) {
+                    0 | 1 if !model.is_empty() => {
+                        let gone = model.remove(n).map_err(|_| EINVAL)?;
+                        let (slot, record) =
+                            records.remove(&gone.key, &gone.mapping).ok_or(ENOENT)?;
 
-                    records.insert(slot, record);
-                    model.push(new, GFP_KERNEL)?;
+                        assert!(gone.is_of(&record));
+                        assert!(records.of(&gone.key, &gone.mapping).is_none());
+                        if let Place::Own = slot.0 {
+                            own = Some(slot);
+                        }
+                    }
+                    2 if !model.is_empty() => {
+                        let from = &domains[random.below(2)];
+                        let to = &domains[random.below(2)];
+                        let area = &mut model[n];
+
+                        records.move_storage(&area.key, &area.mapping, from, to);
+                        if area.storage.ptr_eq(from) {
+                            area.storage = to.clone();
+                        }
+                    }
+                    3 if !model.is_empty() && model[n].mapping.pages().len() > 1 => {
+                        let area = model.remove(n).map_err(|_| EINVAL)?;
+                        let pages = 1 + random.below(area.mapping.pages().len() - 1);
+                        let last = area.mapping.iova.start + (pages * PAGE_SIZE - 1);
+                        let (left, right) = area.mapping.split_at(last)?;
+                        let (slot, record) =
+                            records.remove(&area.key, &area.mapping).ok_or(ENOENT)?;
+                        let (first, second) = record.split(&left, &right);
+
+                        for (slot, record, mapping, pfn) in [
+                            (slot, first, left, area.pfn),
+                            (Slot::new()?, second, right, area.pfn + pages),
+                        ] {
+                            let area = Known {
+                                key: records.insert(slot, record),
+                                mapping,
+                                storage: area.storage.clone(),
+                                pfn,
+                            };
+                            model.push(area, GFP_KERNEL)?;
+                        }
+                    }
+                    _ => {
+                        // From all different to all the same.
+                        let page = random.below(PAGES).min(round);
+                        let index = random.below(40).min(40 - round);
+                        let mapping = mapping(page, index, 1 + random.below(10))?;
+                        let slot = match own.take_if(|_| random.below(2) == 0) {
+                            Some(slot) => slot,
+                            None => Slot::new()?,
+                        };
+                        let storage = domains[random.below(2)].clone();
+                        let run = Run {
+                            pfn,
+                            len: mapping.pages().len(),
+                        };
+                        let runs = RunList::of(mapping.pages().first, run);
+                        let record = Record::new(&mapping, storage.clone(), Some(runs));
+                        let area = Known {
+                            key: records.insert(slot, record),
+                            mapping,
+                            storage,
+                            pfn,
+                        };
+
+                        model.push(area, GFP_KERNEL)?;
+                        pfn += 1000;
+                    }
                 }
 
                 assert_eq!(records.is_empty(), model.is_empty());
-                for m in &model {
-                    assert!(records
-                        .of(m, |_| true)
-                        .is_some_and(|found| found.mapping == *m));
-                    assert!(records.of(m, |_| false).is_none());
+                for area in &model {
+                    let record = records.of(&area.key, &area.mapping);
+
+                    assert!(record.is_some_and(|record| area.is_of(record)));
                 }
                 let (a, b) = (random.below(50), random.below(50));
                 let (first, last) = (a.min(b), a.max(b));
-                let hits = model
-                    .iter()
-                    .filter(|m| m.pages().first <= last && first <= m.pages().last);
-                let found = records.first(first, last);
+                let pages = model.iter().map(|area| area.mapping.pages());
+                let hits = pages.filter(|pages| pages.first <= last && first <= pages.last);
                 assert_eq!(
-                    found.map(|found| found.pages.first),
-                    hits.map(|m| m.pages().first).min()
+                    records.first(first, last).map(|(pages, _)| pages.first),
+                    hits.map(|pages| pages.first).min()
                 );
             }
-            for m in &model {
-                assert!(records.remove(m, |_| true).is_some());
+            for area in &model {
+                assert!(records.remove(&area.key, &area.mapping).is_some());
             }
             assert!(records.is_empty());
         }
+        Ok(())
+    }
+
+    /// A page can be shown any number of times.
+    #[test]
+    fn records_of_one_page_are_found_by_bisection() -> Result {
+        const MANY: usize = 4096;
+        let domain = test_domain::new()?;
+        let mut records = Records::new();
+        let mut keys = KVec::with_capacity(MANY, GFP_KERNEL)?;
+        let one = mapping(3, 7, 1)?;
+
+        for n in 0..MANY {
+            // Of any length, so that no order but that of insertion is left.
+            let mapping = mapping(3, 7, 1 + n % 5)?;
+            let record = Record::new(&mapping, domain.clone(), None);
+
+            keys.push(records.insert(Slot::new()?, record), GFP_KERNEL)?;
+        }
+        for (n, key) in keys.iter().enumerate() {
+            let mut steps = 0;
+            let mut not_behind = not_behind(key, &one);
+            let node = records.others.last_where(|node| {
+                steps += 1;
+                not_behind(node)
+            });
+
+            assert!(node.is_some_and(|node| is_of(node, key)));
+            // A red-black tree is at most twice as high as a perfect one.
+            assert!(steps <= 2 * (MANY.ilog2() + 1));
+            let record = records.of(key, &one).ok_or(ENOENT)?;
+            assert_eq!(record.pages().len(), 1 + n % 5);
+        }
+        for key in keys.iter().rev() {
+            assert!(records.remove(key, &one).is_some());
+        }
+        assert!(records.is_empty());
         Ok(())
     }
 }

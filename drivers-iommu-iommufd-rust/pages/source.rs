@@ -140,7 +140,11 @@ impl<'a> Few<'a> {
         if pages > queue.capacity() {
             return Ok(false);
         }
-        let mut most = if pages < HUGETLB_PAGES { pages } else { 1 };
+        let mut most = if pages < HUGETLB_PAGES {
+            pages
+        } else {
+            first_try(addr, pages)
+        };
         loop {
             let mut pinned = queue.pin_current(addr, most, flags)?;
             if most != pages {
@@ -212,6 +216,22 @@ pub(super) fn is_current(mm: &Mm) -> bool {
     current!().mm().is_some_and(|own| core::ptr::eq(&**own, mm))
 }
 
+/// How many of the `pages` pages at `addr` to pin at first, if they may be a huge page of hugetlbfs,
+/// whose first page is enough to pin all of it.
+///
+/// That is all of them where the address space ends before they do: GUP sees to that before
+/// anything else, and returns `EOVERFLOW`.
+#[inline]
+pub(super) fn first_try(addr: usize, pages: usize) -> usize {
+    match pages
+        .checked_mul(PAGE_SIZE)
+        .and_then(|len| addr.checked_add(len))
+    {
+        Some(_) => 1,
+        None => pages,
+    }
+}
+
 /// How to pin user memory.
 #[inline]
 pub(super) fn pin_flags(writable: bool) -> PinFlags {
@@ -241,7 +261,7 @@ pub(super) fn reserve_temporary(
 
     let most = count.min((memory_limit() / POINTER).max(1));
     let least = most.min(PAGE_SIZE / POINTER);
-    if most > least && reserve(most, GFP_NOWAIT | __GFP_NOWARN).is_ok() {
+    if most > least && reserve(most, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN).is_ok() {
         return Ok(());
     }
     reserve(least, GFP_KERNEL)

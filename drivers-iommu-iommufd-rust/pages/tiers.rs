@@ -13,6 +13,7 @@
 
 use super::{
     record::{
+        Key,
         Record,
         Records, //
     },
@@ -21,11 +22,7 @@ use super::{
         RunList, //
     }, //
 };
-use crate::{
-    ffi::domain::PagingDomain,
-    mapping::Mapping,
-    range::PageRange, //
-};
+use crate::range::PageRange;
 use kernel::interval_tree::IntervalTree;
 
 /// The holders of the indexes of some pages.
@@ -81,17 +78,13 @@ impl Tiers {
         self.accesses.is_empty() && self.records.is_empty()
     }
 
-    /// The PFNs of an area, if they are one run, and nobody else holds any.
+    /// The PFNs of the area that has `key`, if they are one run, and nobody else holds any.
     #[inline]
-    pub(super) fn only_run_of(
-        &self,
-        mapping: &Mapping,
-        is_ours: impl Fn(&PagingDomain) -> bool,
-    ) -> Option<Run> {
+    pub(super) fn only_run_of(&self, key: &Key) -> Option<Run> {
         if !self.accesses.is_empty() {
             return None;
         }
-        self.records.only_run_of(mapping, is_ours)
+        self.records.only_run_of(key)
     }
 
     /// Who holds the first index of `range`, and the last index of `range` up to which the answer
@@ -106,9 +99,9 @@ impl Tiers {
                 Some(hole_last) => last = hole_last,
             }
         }
-        if let Some(found) = self.records.first(range.first, last) {
-            match before(found.pages.first, range.first) {
-                None => return (Holder::Domain(found.record), last.min(found.pages.last)),
+        if let Some((pages, record)) = self.records.first(range.first, last) {
+            match before(pages.first, range.first) {
+                None => return (Holder::Domain(record), last.min(pages.last)),
                 Some(hole_last) => last = hole_last,
             }
         }

@@ -9,12 +9,15 @@
 
 use crate::{
     alloc::{
+        allocator::KVmalloc,
         AllocError,
-        Flags, //
+        Flags,
+        IntoIter, //
     },
     page::PAGE_SIZE,
     prelude::*, //
 };
+use core::iter::Flatten;
 
 /// A growable list whose memory is in pieces.
 ///
@@ -38,6 +41,7 @@ use crate::{
 ///
 /// squares.iter_mut().for_each(|square| *square += 1);
 /// assert_eq!(squares.iter().last(), Some(&(1999 * 1999 + 1)));
+/// assert!(squares.into_iter().eq((0..2000).map(|n| n * n + 1)));
 /// # Ok::<(), Error>(())
 /// ```
 ///
@@ -135,6 +139,17 @@ impl<T> SegVec<T> {
     #[inline]
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.segments.iter_mut().flatten()
+    }
+}
+
+impl<T> IntoIterator for SegVec<T> {
+    type Item = T;
+    type IntoIter = Flatten<IntoIter<KVec<T>, KVmalloc>>;
+
+    /// Iterates over the elements in the order in which they were added, and frees each segment
+    /// behind its last element.
+    fn into_iter(self) -> Self::IntoIter {
+        self.segments.into_iter().flatten()
     }
 }
 
