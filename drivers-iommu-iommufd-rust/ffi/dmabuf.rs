@@ -141,9 +141,12 @@ mod imp {
         let mut phys = bindings::phys_vec::default();
 
         #[cfg(CONFIG_IOMMUFD_TEST)]
-        // SAFETY: By the contract of this function.
-        let mock =
-            to_result(unsafe { bindings::iommufd_test_dma_buf_iommufd_map(attach, &mut phys) });
+        let mock = {
+            // SAFETY: By the contract of this function.
+            let ret = unsafe { bindings::iommufd_test_dma_buf_iommufd_map(attach, &mut phys) };
+
+            to_result(ret)
+        };
         #[cfg(not(CONFIG_IOMMUFD_TEST))]
         let mock: Result = Err(EOPNOTSUPP);
 
@@ -180,9 +183,10 @@ mod imp {
             let attach = self.attach.as_ptr();
 
             if self.pinned {
-                // SAFETY: It is valid and pinned, and the reservation lock is held.
-                self.buf
-                    .with_resv(|| unsafe { bindings::dma_buf_unpin(attach) });
+                self.buf.with_resv(|| {
+                    // SAFETY: It is valid and pinned, and the reservation lock is held.
+                    unsafe { bindings::dma_buf_unpin(attach) }
+                });
             }
             // SAFETY: It is valid, is an attachment to this buffer, and not used any more.
             unsafe { bindings::dma_buf_detach(self.buf.0.as_ptr(), attach) };
