@@ -87,6 +87,12 @@ impl<T> Cookies<T> {
         })
     }
 
+    /// The thing of this cookie.
+    pub(super) fn get(&self, cookie: u32) -> Option<&T> {
+        // CAST: A `usize` has at least 32 bits.
+        self.slots.get(cookie as usize)?.as_ref()
+    }
+
     /// Takes out the thing of this cookie.
     pub(super) fn remove(&mut self, cookie: u32) -> Option<T> {
         // CAST: A `usize` has at least 32 bits.

@@ -14,18 +14,22 @@
 //! At any time a group is in one place: the queue, the table of cookies, or the hands of one of the
 //! above. Whoever holds it last answers it; that includes dropping the whole queue.
 //!
-//! Locks: `awaiting` (mutex) -> `queue` (spinlock). `awaiting` is held while a group moves between
-//! the two, so that who holds it knows all groups of a device; the handler only needs `queue`.
+//! Locks: `awaiting` (mutex) -> the lock of the queue (spinlock). `awaiting` is held while a group
+//! moves from one place to another or is answered, so that whoever holds it knows all groups of a
+//! device; the handler only needs the queue. Neither is held while user memory is accessed, which a
+//! page fault of the reader can stall: detaching a device takes `awaiting`.
 #![forbid(unsafe_code)]
 
 use super::{
     cookies::Cookies,
     partial,
+    unread::Unread,
     NewFile, //
 };
 use crate::{
     context::ContextRef,
     ffi::eventq::{
+        leader_id,
         PageFault,
         PageResponse, //
     },
@@ -40,9 +44,7 @@ use kernel::{
     bindings,
     fs::{
         anon_inode::{
-            new_poll_head,
             AnonFile,
-            PollHead,
             Poller,
             POLL_IN,
             POLL_OUT, //
@@ -51,16 +53,13 @@ use kernel::{
     },
     iommu::iopf::{
         Group,
-        Queue,
+        Pending,
         Response, //
     },
     new_mutex,
-    new_spinlock,
     prelude::*,
-    sync::{
-        Mutex,
-        SpinLock, //
-    },
+    sync::Mutex,
+    transmute::AsBytes,
     uaccess::{
         UserSliceReader,
         UserSliceWriter, //
@@ -72,12 +71,46 @@ use kernel::{
 pub(crate) struct Fault {
     /// Groups that user space has not read.
     #[pin]
-    queue: SpinLock<Queue>,
-    /// Groups that user space has read and not answered.
+    unread: Unread,
+    /// Groups that user space has read, or is about to read, and not answered.
     #[pin]
-    awaiting: Mutex<Cookies<Group>>,
-    #[pin]
-    pollers: PollHead,
+    awaiting: Mutex<Awaiting>,
+}
+
+/// Groups by cookie.
+struct Awaiting {
+    cookies: Cookies<Delivery>,
+    /// The number of deliveries so far.
+    deliveries: u64,
+}
+
+/// A group under a cookie.
+struct Delivery {
+    group: Group,
+    /// Names this delivery; the cookie can name another one later.
+    serial: u64,
+}
+
+impl Awaiting {
+    fn new() -> Self {
+        Self {
+            cookies: Cookies::new(),
+            deliveries: 0,
+        }
+    }
+
+    /// Takes back a delivery, unless it has ended meanwhile.
+    fn recall(&mut self, cookie: u32, serial: u64) -> Option<Group> {
+        if self.cookies.get(cookie)?.serial != serial {
+            return None;
+        }
+        Some(self.cookies.remove(cookie)?.group)
+    }
+}
+
+/// The size in bytes of what a reader gets of a group.
+fn size_of_messages(group: &Pending) -> usize {
+    group.len().saturating_mul(size_of::<PageFault>())
 }
 
 impl Kind for Fault {}
@@ -85,9 +118,8 @@ impl Kind for Fault {}
 impl Fault {
     fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            queue <- new_spinlock!(Queue::new(), "iommufd_fault::queue"),
-            awaiting <- new_mutex!(Cookies::new(), "iommufd_fault::awaiting"),
-            pollers <- new_poll_head!("iommufd_fault::pollers"),
+            unread <- Unread::new(),
+            awaiting <- new_mutex!(Awaiting::new(), "iommufd_fault::awaiting"),
         }? Error)
     }
 
@@ -95,8 +127,7 @@ impl Fault {
     ///
     /// Context: any in which a spinlock can be taken, interrupts excepted.
     pub(crate) fn deliver(&self, group: Group) {
-        self.queue.lock().push_back(group);
-        self.pollers.notify();
+        self.unread.push_back(group);
     }
 
     /// Answers, as invalid, the groups of the device that was attached with `handle`.
@@ -107,78 +138,121 @@ impl Fault {
     /// Context: process context; may sleep.
     pub(crate) fn auto_respond(&self, handle: *const bindings::iommu_attach_handle) {
         let mut awaiting = self.awaiting.lock();
-        let unread = self
-            .queue
-            .lock()
-            .extract(|group| ptr::eq(group.attach_handle(), handle));
-        drop(unread);
-        awaiting.remove_if(|group| ptr::eq(group.attach_handle(), handle), drop);
+        drop(
+            self.unread
+                .extract(|group| ptr::eq(group.attach_handle(), handle)),
+        );
+        awaiting.cookies.remove_if(
+            |delivery| ptr::eq(delivery.group.attach_handle(), handle),
+            drop,
+        );
     }
 
-    fn next(&self) -> Option<Group> {
-        self.queue.lock().pop_front()
+    /// Moves the first unread group to the table, if its messages fit into `room` bytes, and
+    /// composes them in `messages`. Returns the cookie and the serial number of the delivery.
+    fn take(
+        &self,
+        room: usize,
+        messages: &mut KVVec<PageFault>,
+    ) -> Result<Option<(u32, u64)>> {
+        let mut awaiting = self.awaiting.lock();
+        let Awaiting {
+            cookies,
+            deliveries,
+        } = &mut *awaiting;
+        // A buffer too small for one group fails instead of blocking.
+        let Some(group) = self.unread.pop_front(|group| size_of_messages(group) <= room)? else {
+            return Ok(None);
+        };
+        let vacancy = match messages
+            .reserve(group.len(), GFP_KERNEL_ACCOUNT)
+            .map_err(Error::from)
+            .and_then(|()| cookies.reserve())
+        {
+            Ok(vacancy) => vacancy,
+            Err(err) => {
+                self.unread.push_front(group);
+                return Err(err);
+            }
+        };
+
+        let (dev_id, cookie) = (leader_id(&group), vacancy.cookie());
+        for request in group.requests() {
+            // There is room for as many as the group has.
+            let _ = messages.push_within_capacity(PageFault::new(&request, dev_id, cookie));
+        }
+        *deliveries += 1;
+        vacancy.fill(Delivery {
+            group,
+            serial: *deliveries,
+        });
+        Ok(Some((cookie, *deliveries)))
     }
 
-    fn put_back(&self, group: Group) {
-        self.queue.lock().push_front(group);
+    /// Gives the first unread group to user space, if it fits. Returns its size in bytes.
+    fn read_group(
+        &self,
+        out: &mut UserSliceWriter,
+        messages: &mut KVVec<PageFault>,
+    ) -> Result<Option<usize>> {
+        messages.clear();
+        let Some((cookie, serial)) = self.take(out.len(), messages)? else {
+            return Ok(None);
+        };
+        let result = messages
+            .iter()
+            .try_for_each(|message| out.write_slice(message.as_bytes()));
+
+        if let Err(err) = result {
+            let mut awaiting = self.awaiting.lock();
+            // If the device was detached meanwhile, its group has been answered.
+            if let Some(group) = awaiting.recall(cookie, serial) {
+                self.unread.push_front(group);
+            }
+            return Err(err);
+        }
+        Ok(Some(messages.len() * size_of::<PageFault>()))
     }
 
     /// Gives whole groups to user space, as many as fit. Returns how many bytes that were, and why
     /// there are no more.
     fn read(&self, out: &mut UserSliceWriter) -> (usize, Result) {
-        let mut awaiting = self.awaiting.lock();
+        let mut messages = KVVec::new();
         let mut done = 0;
-        while let Some(group) = self.next() {
-            let size = group.len().saturating_mul(size_of::<PageFault>());
-            if size > out.len() {
-                self.put_back(group);
-                // Whoever offers too little for the first group would wait for ever.
-                let result = if done == 0 { Err(EINVAL) } else { Ok(()) };
-                return (done, result);
+
+        loop {
+            match self.read_group(out, &mut messages) {
+                Ok(Some(size)) => done += size,
+                Ok(None) => return (done, Ok(())),
+                Err(err) => return (done, Err(err)),
             }
-            let vacancy = match awaiting.reserve() {
-                Ok(vacancy) => vacancy,
-                Err(err) => {
-                    self.put_back(group);
-                    return (done, Err(err));
-                }
-            };
-            // The handler tags groups with the device.
-            let (dev_id, cookie) = (group.tag(), vacancy.cookie());
-            let result = group
-                .requests()
-                .try_for_each(|request| out.write(&PageFault::new(&request, dev_id, cookie)));
-            if result.is_err() {
-                self.put_back(group);
-                return (done, result);
-            }
-            vacancy.fill(group);
-            done += size;
         }
-        (done, Ok(()))
+    }
+
+    /// Takes one answer from user space.
+    fn write_answer(&self, data: &mut UserSliceReader) -> Result {
+        let PageResponse { cookie, code } = PageResponse::read(data)?;
+        let response = match code {
+            bindings::iommufd_page_response_code_IOMMUFD_PAGE_RESP_SUCCESS => Response::Success,
+            bindings::iommufd_page_response_code_IOMMUFD_PAGE_RESP_INVALID => Response::Invalid,
+            _ => return Err(EINVAL),
+        };
+        let mut awaiting = self.awaiting.lock();
+        let delivery = awaiting.cookies.remove(cookie).ok_or(EINVAL)?;
+
+        // Still under the lock: whoever detaches the device relies on the answer.
+        delivery.group.respond(response);
+        Ok(())
     }
 
     /// Takes answers from user space. Returns how many bytes were used, and what was wrong with the
     /// rest.
     fn write(&self, data: &mut UserSliceReader) -> (usize, Result) {
-        let mut awaiting = self.awaiting.lock();
         let mut done = 0;
+
         while !data.is_empty() {
-            let answer = PageResponse::read(data).and_then(|PageResponse { cookie, code }| {
-                let response = match code {
-                    bindings::iommufd_page_response_code_IOMMUFD_PAGE_RESP_SUCCESS => {
-                        Response::Success
-                    }
-                    bindings::iommufd_page_response_code_IOMMUFD_PAGE_RESP_INVALID => {
-                        Response::Invalid
-                    }
-                    _ => return Err(EINVAL),
-                };
-                Ok((awaiting.remove(cookie).ok_or(EINVAL)?, response))
-            });
-            match answer {
-                Ok((group, response)) => group.respond(response),
-                Err(err) => return (done, Err(err)),
+            if let Err(err) = self.write_answer(data) {
+                return (done, Err(err));
             }
             done += size_of::<PageResponse>();
         }
@@ -214,11 +288,10 @@ impl AnonFile for FaultFile {
     }
 
     fn poll<'a>(this: &'a Self, poller: &Poller<'a>) -> u32 {
-        poller.wait_on(&this.fault.pollers);
-        if this.fault.queue.lock().is_empty() {
-            POLL_OUT
-        } else {
+        if this.fault.unread.poll(poller) {
             POLL_OUT | POLL_IN
+        } else {
+            POLL_OUT
         }
     }
 }

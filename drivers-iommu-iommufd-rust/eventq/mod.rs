@@ -33,6 +33,7 @@ use kernel::{
 
 mod cookies;
 mod fault;
+mod unread;
 mod veventq;
 
 pub(crate) use self::fault::Fault;

@@ -46,29 +46,37 @@ use kernel::{
 /// More than the hardware queues of any IOMMU hold.
 const MAX_DEPTH: u32 = 1 << 19;
 
+/// Gives the first event to user space, if it fits. Returns its size in bytes.
+fn read_event(veventq: &Veventq, out: &mut UserSliceWriter) -> Result<Option<usize>> {
+    // A buffer too small for one event fails instead of blocking.
+    let Some(event) = veventq.fetch(out.len())? else {
+        return Ok(None);
+    };
+    let result = out
+        .write(&event.header())
+        .and_then(|()| out.write_slice(event.data()));
+
+    if let Err(err) = result {
+        veventq.restore(event);
+        return Err(err);
+    }
+    let size = event.size();
+    veventq.consume(event);
+    Ok(Some(size))
+}
+
 /// Gives whole events to user space, as many as fit. Returns how many bytes that were, and why
 /// there are no more.
 fn read(veventq: &Veventq, out: &mut UserSliceWriter) -> (usize, Result) {
     let mut done = 0;
-    while let Some(event) = veventq.fetch() {
-        let size = size_of::<VeventHeader>().saturating_add(event.data().len());
-        if size > out.len() {
-            // Whoever offers too little for the first event would wait for ever.
-            let result = if done == 0 { Err(EINVAL) } else { Ok(()) };
-            veventq.restore(event);
-            return (done, result);
+
+    loop {
+        match read_event(veventq, out) {
+            Ok(Some(size)) => done += size,
+            Ok(None) => return (done, Ok(())),
+            Err(err) => return (done, Err(err)),
         }
-        let result = out
-            .write(&event.header())
-            .and_then(|()| out.write_slice(event.data()));
-        if result.is_err() {
-            veventq.restore(event);
-            return (done, result);
-        }
-        veventq.consume(event);
-        done += size;
     }
-    (done, Ok(()))
 }
 
 /// The file of a queue. The fields are dropped in order: the context comes last.

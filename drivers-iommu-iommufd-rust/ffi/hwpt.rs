@@ -14,8 +14,8 @@
 //!
 //! Contract with the IOMMU core: it calls the handler of a domain's faults with a group whose
 //! attach handle is one of `super::attach`. Handle, domain, HWPT and fault queue live until the
-//! handler returns: whoever detaches the device waits for that, and then answers what it delivered.
-//! The device is bound all that time, and so has its fault queue.
+//! handler returns: whoever detaches the device waits for that, and then answers what it delivered
+//! before it frees the handle. The device is bound all that time, and so has its fault queue.
 
 use super::{
     device::BoundDevice,
@@ -265,23 +265,15 @@ pub(crate) fn route_faults<T: Hwpt>(hwpt: &Reserved<'_, T>, fault: User<Fault>) 
 /// `group` must be as the contract at the top of this file says. If this returns 0, it is given
 /// away.
 unsafe extern "C" fn iommufd_fault_iopf_handler(group: *mut bindings::iopf_group) -> c_int {
-    // SAFETY: By the requirements of this function. The attach handle of the core is the first
-    // field of a `struct iommufd_attach_handle`, whose id can change meanwhile, as a whole.
-    let (fault, dev_id) = unsafe {
-        let handle = (*group).attach_handle;
-
-        (
-            fault_of((*handle).domain),
-            (&raw const (*handle.cast::<bindings::iommufd_attach_handle>()).dev_id).read_volatile(),
-        )
-    };
+    // SAFETY: By the requirements of this function.
+    let fault = unsafe { fault_of((*(*group).attach_handle).domain) };
     let (Some(fault), Some(group)) = (fault, NonNull::new(group)) else {
         // Not a HWPT with a fault queue: the core keeps the group.
         return ENODEV.to_errno();
     };
     // SAFETY: This is the handler, and it returns 0. `super::attach` has the group answered before
     // the device is detached for good.
-    fault.deliver(unsafe { Group::claim(group, dev_id) });
+    fault.deliver(unsafe { Group::claim(group) });
     0
 }
 

@@ -5,8 +5,8 @@
 //! The structures are those of `iommufd_rust_eventq.h`. Contract: `driver.c` finds a queue in
 //! `iommufd_viommu::veventqs` and uses it under a read lock of `veventqs_rwsem`; it touches what
 //! comes after `common.lock` under that lock only; an event is in one list at most, allocated with
-//! `kmalloc()`, and belongs to the queue from when it is appended. Reading takes events off the
-//! list; that is done here.
+//! `kmalloc()`, and belongs to the queue from when it is appended; then the pollers are woken.
+//! Reading takes events off the list; that is done here.
 
 use super::layout::same_offset;
 use crate::{
@@ -21,7 +21,10 @@ use crate::{
 };
 use core::{
     marker::PhantomPinned,
-    mem::offset_of,
+    mem::{
+        offset_of,
+        ManuallyDrop, //
+    },
     ptr::NonNull, //
 };
 use kernel::{
@@ -152,29 +155,42 @@ impl Veventq {
         self.with_events(|_, list| !list.is_linked())
     }
 
-    /// Takes out the first event, or a note that some were lost.
-    pub(crate) fn fetch(&self) -> Option<Vevent> {
+    /// Takes out the first event, or a note that some were lost, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if it has more than `room` bytes with its header; it stays in the queue.
+    pub(crate) fn fetch(&self, room: usize) -> Result<Option<Vevent>> {
         self.with_events(|events, list| {
             if !list.is_linked() {
-                return None;
+                return Ok(None);
             }
-            let first = list.next();
+            let first = list.next().as_raw();
             // SAFETY: The lock is held. By the invariants of `Events` the entry is either the note,
             // which stays, or in an event, whose only owner is the queue.
-            unsafe {
-                first.del_init();
+            let vevent = unsafe {
                 let lost = &raw mut (*events).lost;
-                if first.as_raw() == &raw mut (*lost).node {
-                    return Some(Vevent::Lost((*lost).header));
+                if first == &raw mut (*lost).node {
+                    Vevent::Lost((*lost).header)
+                } else {
+                    let event = kernel::container_of!(first, bindings::iommufd_vevent, node);
+                    // INVARIANT: It belongs to the queue, which forgets it below.
+                    Vevent::Event(OwnedVevent(NonNull::new_unchecked(event)))
                 }
-                let event = kernel::container_of!(first.as_raw(), bindings::iommufd_vevent, node);
-                // INVARIANT: It belongs to the queue, which has just forgotten it.
-                Some(Vevent::Event(OwnedVevent(NonNull::new_unchecked(event))))
+            };
+            // Else the owner of the event is still the queue.
+            let vevent = ManuallyDrop::new(vevent);
+            if vevent.size() > room {
+                return Err(EINVAL);
             }
+            // SAFETY: The lock is held, and nobody has a reference to the entry.
+            unsafe { CListHead::from_raw(first).del_init() };
+            Ok(Some(ManuallyDrop::into_inner(vevent)))
         })
     }
 
-    /// Puts back what [`Self::fetch`] took out.
+    /// Requeues what [`Self::fetch`] took out and wakes the pollers: one that has looked in between
+    /// saw an empty queue.
     pub(crate) fn restore(&self, event: Vevent) {
         self.with_events(|events, list| {
             // SAFETY: The lock is held. The note is in no list, as it was taken out and only comes
@@ -189,6 +205,7 @@ impl Veventq {
                 list.add(CListHead::from_raw(node));
             }
         });
+        self.pollers.notify();
     }
 
     /// An event that was fetched has been read: makes room for another one.
@@ -206,7 +223,7 @@ impl Veventq {
 impl PinnedDrop for Veventq {
     fn drop(self: Pin<&mut Self>) {
         // A queue that is being dropped is in no list, so that there are no new events.
-        while let Some(event) = self.fetch() {
+        while let Ok(Some(event)) = self.fetch(usize::MAX) {
             drop(event);
         }
     }
@@ -281,6 +298,11 @@ impl Vevent {
         }
     }
 
+    /// The number of bytes of header and data.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<VeventHeader>().saturating_add(self.data().len())
+    }
+
     /// The header as user space gets it.
     pub(crate) fn header(&self) -> VeventHeader {
         match self {
@@ -328,7 +350,7 @@ impl OwnedVevent {
     }
 
     fn into_raw(self) -> NonNull<bindings::iommufd_vevent> {
-        core::mem::ManuallyDrop::new(self).0
+        ManuallyDrop::new(self).0
     }
 }
 

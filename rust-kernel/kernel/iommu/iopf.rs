@@ -98,12 +98,6 @@ impl Pending {
         faults.iter().map(Fault::request)
     }
 
-    /// The number that the handler has given the group, by [`Group::claim`].
-    pub fn tag(&self) -> u32 {
-        // SAFETY: By the type invariants.
-        unsafe { (*self.0.get()).cookie }
-    }
-
     /// The attach handle under which the device faulted.
     ///
     /// Whether it still exists is up to the caller: whoever frees a handle must see to it first
@@ -150,7 +144,7 @@ unsafe impl Sync for Group {}
 
 impl Group {
     /// Takes over a group from the IOMMU core, and off the list of its device, from which the core
-    /// would answer it in the handler's place. `tag` is for the handler, see [`Pending::tag`].
+    /// would answer it in the handler's place.
     ///
     /// # Safety
     ///
@@ -160,13 +154,9 @@ impl Group {
     ///   which then answers what is on the list of the device, does not know of it any more.
     ///
     /// Context: process context; may sleep.
-    pub unsafe fn claim(group: NonNull<bindings::iopf_group>, tag: u32) -> Self {
-        // SAFETY: The group is valid by the requirements of this function, and the cookie is for
-        // its handler to use.
-        unsafe {
-            bindings::iopf_group_dequeue(group.as_ptr());
-            (*group.as_ptr()).cookie = tag;
-        }
+    pub unsafe fn claim(group: NonNull<bindings::iopf_group>) -> Self {
+        // SAFETY: The group is valid by the requirements of this function.
+        unsafe { bindings::iopf_group_dequeue(group.as_ptr()) };
         // INVARIANT: A handler that returns 0 owns the group; the rest is required.
         Self(group.cast())
     }
@@ -241,7 +231,7 @@ pub struct Queue {
 
 // SAFETY: The queue owns its groups, which may be sent.
 unsafe impl Send for Queue {}
-// SAFETY: There is nothing to do with a shared reference but to see whether the queue is empty.
+// SAFETY: A shared reference gives no more than one to a `Pending`, which is `Sync`.
 unsafe impl Sync for Queue {}
 
 impl Queue {
@@ -256,6 +246,13 @@ impl Queue {
     /// Whether there is no group in the queue.
     pub fn is_empty(&self) -> bool {
         self.first.is_null()
+    }
+
+    /// The first group.
+    pub fn front(&self) -> Option<&Pending> {
+        // SAFETY: By the type invariants the queue owns the group, which is not taken out while the
+        // queue is borrowed. `Pending` is a transparent wrapper.
+        unsafe { self.first.cast::<Pending>().as_ref() }
     }
 
     /// Appends a group.

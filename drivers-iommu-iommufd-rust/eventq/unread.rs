@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The groups of page faults that user space has not read, and those who poll for them.
+//!
+//! Queue and pollers are one type, so that nothing gets into the queue without waking the pollers.
+//! That includes a group that a reader puts back: a poller that has looked in between saw an empty
+//! queue and sleeps.
+#![forbid(unsafe_code)]
+
+use kernel::{
+    fs::anon_inode::{
+        new_poll_head,
+        PollHead,
+        Poller, //
+    },
+    iommu::iopf::{
+        Group,
+        Pending,
+        Queue, //
+    },
+    new_spinlock,
+    prelude::*,
+    sync::SpinLock, //
+};
+
+/// Unread groups, in the order in which they are to be read.
+#[pin_data]
+pub(super) struct Unread {
+    #[pin]
+    queue: SpinLock<Queue>,
+    #[pin]
+    pollers: PollHead,
+}
+
+impl Unread {
+    /// Creates an empty queue.
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            queue <- new_spinlock!(Queue::new(), "iommufd_fault::queue"),
+            pollers <- new_poll_head!("iommufd_fault::pollers"),
+        })
+    }
+
+    /// Appends a group and wakes the pollers.
+    ///
+    /// Context: any in which a spinlock can be taken, interrupts excepted.
+    pub(super) fn push_back(&self, group: Group) {
+        self.queue.lock().push_back(group);
+        self.pollers.notify();
+    }
+
+    /// Requeues a group as the first one and wakes the pollers.
+    pub(super) fn push_front(&self, group: Group) {
+        self.queue.lock().push_front(group);
+        self.pollers.notify();
+    }
+
+    /// Takes out the first group, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if `fits` refuses it; it stays in the queue.
+    pub(super) fn pop_front(&self, fits: impl FnOnce(&Pending) -> bool) -> Result<Option<Group>> {
+        let mut queue = self.queue.lock();
+
+        match queue.front() {
+            Some(first) if !fits(first) => Err(EINVAL),
+            _ => Ok(queue.pop_front()),
+        }
+    }
+
+    /// Takes out the groups for which `which` holds.
+    pub(super) fn extract(&self, which: impl FnMut(&Pending) -> bool) -> Queue {
+        self.queue.lock().extract(which)
+    }
+
+    /// Has `poller` woken when a group is queued. Returns whether there is one now.
+    pub(super) fn poll<'a>(&'a self, poller: &Poller<'a>) -> bool {
+        poller.wait_on(&self.pollers);
+        !self.queue.lock().is_empty()
+    }
+}
