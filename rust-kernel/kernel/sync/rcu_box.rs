@@ -33,15 +33,21 @@ use core::{
 /// pointer protected by RCU can therefore still look at those parts of it that the destructor
 /// leaves intact, typically a reference count that says zero.
 ///
-/// The `rcu_head` lies in front of the value, so `T` needs no room for it; this matters where the
-/// layout of `T` is fixed by C. An allocation that goes through `rcu_head` never has to fall back
-/// to `synchronize_rcu()` for lack of memory, nor to sleep for another reason than `T` has.
+/// The `rcu_head` lies behind the value, so `T` needs no room for it; this matters where the layout
+/// of `T` is fixed by C. An allocation that goes through `rcu_head` never has to fall back to
+/// `synchronize_rcu()` for lack of memory, nor to sleep for another reason than `T` has.
+///
+/// The value lies at the start of its allocation. That has the alignment of `T`, and if a size is
+/// given, the alignment that C's `kzalloc()` of this size has, too: C code may put a structure
+/// there that begins with a `T`. The memory of the `rcu_head` is that of what follows the `T` in
+/// such a structure, and used for the `rcu_head` only once the `T` has been dropped.
 ///
 /// # Invariants
 ///
-/// - `self.0` points to a pinned, valid `T`, which lies `Self::OFFSET` bytes into a `Kmalloc`
-///   allocation that this box owns.
-/// - The first bytes of that allocation are room for a `struct kvfree_rcu_head`.
+/// - `self.0` points to a pinned, valid `T` at the start of a `Kmalloc` allocation that this box
+///   owns.
+/// - `Self::HEAD` bytes into that allocation, behind the `T`, there is room for a
+///   `struct kvfree_rcu_head`.
 ///
 /// # Examples
 ///
@@ -53,6 +59,12 @@ use core::{
 /// // A C structure with room for the private data of a driver behind it:
 /// let b = RcuBox::pin_init_sized::<Error>(Ok([0u64; 2]), 64, GFP_KERNEL)?;
 /// assert_eq!(b[1], 0);
+/// // It may be of a type that has a greater alignment than the part that Rust knows.
+/// for size in [16, 24, 64, 96, 192, 256, 4096, 12288] {
+///     let b = RcuBox::pin_init_sized::<Error>(Ok([0u64; 2]), size, GFP_KERNEL)?;
+///     let align = 1 << size.trailing_zeros();
+///     assert_eq!(RcuBox::as_ptr(&b).as_ptr() as usize % align, 0);
+/// }
 /// // Where the initialiser fails, nothing is left behind.
 /// let b = RcuBox::pin_init_sized(Err::<(), _>(EINVAL), 64, GFP_KERNEL);
 /// assert_eq!(b.err(), Some(EINVAL));
@@ -69,8 +81,8 @@ unsafe impl<T: Sync> Sync for RcuBox<T> {}
 ///
 /// # Invariants
 ///
-/// `base` is an allocation of [`Kmalloc`] with this layout, which `self` owns. There is room for a
-/// `T` at `OFFSET` bytes from its start, and it is aligned for one there.
+/// `base` is an allocation of [`Kmalloc`] with this layout, which `self` owns. It is aligned for a
+/// `T`, with which it begins, and has room for a `struct kvfree_rcu_head` at `RcuBox::<T>::HEAD`.
 struct Uninit<T> {
     base: NonNull<u8>,
     layout: Layout,
@@ -79,12 +91,18 @@ struct Uninit<T> {
 
 impl<T> Uninit<T> {
     fn alloc(size: usize, flags: Flags) -> Result<Self, AllocError> {
-        let size = size.max(size_of::<T>());
-        let size = size.checked_add(RcuBox::<T>::OFFSET).ok_or(AllocError)?;
-        let layout = Layout::from_size_align(size, RcuBox::<T>::ALIGN).map_err(|_| AllocError)?;
+        // What kzalloc() guarantees: the greatest power of two that divides the size. Of zero, that
+        // would be none.
+        let align = match size {
+            0 => 1,
+            size => 1 << size.trailing_zeros(),
+        };
+        let align = align.max(RcuBox::<T>::ALIGN);
+        let size = size.max(RcuBox::<T>::HEAD + size_of::<bindings::kvfree_rcu_head>());
+        let layout = Layout::from_size_align(size, align).map_err(|_| AllocError)?;
 
-        // INVARIANT: The size has room for the head and for a `T`, and the offset is a multiple of
-        // an alignment that is that of `T` at least.
+        // INVARIANT: The size has room for a `T` with the head behind it, and the alignment is that
+        // of a `T` at least.
         Ok(Self {
             base: Kmalloc::alloc(layout, flags, NumaNode::NO_NODE)?.cast(),
             layout,
@@ -92,10 +110,9 @@ impl<T> Uninit<T> {
         })
     }
 
-    /// Where the `T` is to be.
+    /// The place of the `T`.
     fn value(&self) -> NonNull<T> {
-        // SAFETY: By the type invariants, that is in the allocation.
-        unsafe { self.base.add(RcuBox::<T>::OFFSET) }.cast()
+        self.base.cast()
     }
 
     /// The memory becomes that of a box.
@@ -104,8 +121,7 @@ impl<T> Uninit<T> {
     ///
     /// The `T` must have been initialised.
     unsafe fn into_box(self) -> RcuBox<T> {
-        // INVARIANT: By the type invariants and the requirements of this function. The allocation
-        // begins with room for the head.
+        // INVARIANT: By the type invariants and the requirements of this function.
         RcuBox(ManuallyDrop::new(self).value())
     }
 }
@@ -123,7 +139,9 @@ impl<T> RcuBox<T> {
     } else {
         align_of::<bindings::kvfree_rcu_head>()
     };
-    const OFFSET: usize = size_of::<bindings::kvfree_rcu_head>().next_multiple_of(Self::ALIGN);
+    /// The offset of the `struct kvfree_rcu_head`, in bytes.
+    const HEAD: usize =
+        size_of::<T>().next_multiple_of(align_of::<bindings::kvfree_rcu_head>());
 
     /// Allocates memory and moves `value` there.
     ///
@@ -139,13 +157,15 @@ impl<T> RcuBox<T> {
         Ok(unsafe { memory.into_box() })
     }
 
-    /// Allocates at least `size` bytes and initialises a `T` at their start.
+    /// Allocates at least `size` bytes, aligned as `kzalloc(size)` aligns them, and initialises a
+    /// `T` at their start.
     ///
-    /// What lies behind the `T` is zeroed if `flags` say so.
+    /// What lies behind the `T` is zeroed if `flags` say so. It is the caller's until the box is
+    /// dropped; readers under RCU cannot look at it after that.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] if memory is short or nobody has so much; what `init` says.
+    /// [`AllocError`] on allocation failure or size overflow; what `init` returns.
     pub fn pin_init_sized<E>(
         init: impl PinInit<T, E>,
         size: usize,
@@ -184,10 +204,9 @@ impl<T> RcuBox<T> {
     ///
     /// # Safety
     ///
-    /// `ptr` must come from [`Self::into_raw`] of the same type or of a `T` that lies at the start
-    /// of it and has the same alignment, and must not be used to make a second box. References that
-    /// were made from it must have ended, except for those under RCU that look only at what the
-    /// destructor of `T` leaves intact.
+    /// `ptr` must come from [`Self::into_raw`] of the same type, and must not be used to make a
+    /// second box. References that were made from it must have ended, except for those under RCU
+    /// that look only at what the destructor of `T` leaves intact.
     pub unsafe fn from_raw(ptr: NonNull<T>) -> Pin<Self> {
         // INVARIANT: By the requirements of this function.
         // SAFETY: The box never moves its value.
@@ -206,13 +225,16 @@ impl<T> Deref for RcuBox<T> {
 
 impl<T> Drop for RcuBox<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants the allocation begins there.
-        let base = unsafe { self.0.cast::<u8>().sub(Self::OFFSET) }.as_ptr();
+        let base = self.0.as_ptr();
 
         // SAFETY: By the type invariants the value is valid, and nobody uses it after this.
         unsafe { self.0.drop_in_place() };
         // SAFETY: By the type invariants, `base` is the start of a kmalloc() allocation that nobody
-        // else frees, with room for the head in front of the value.
-        unsafe { bindings::kvfree_call_rcu(base.cast(), base.cast()) };
+        // else frees. It has room for the head behind the value, where nobody looks any more: what
+        // readers under RCU may still look at is the value.
+        unsafe {
+            let head = base.byte_add(Self::HEAD);
+            bindings::kvfree_call_rcu(head.cast(), base.cast());
+        }
     }
 }
