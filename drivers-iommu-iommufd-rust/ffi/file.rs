@@ -5,7 +5,21 @@
 //! `shim.c` declares `iommufd_fops` and the two misc devices, whose fixed minor, node name and mode
 //! are data. Contract: the VFS calls `open` once per file, everything else between a successful
 //! `open` and `release`, and `release` when nobody else can use the file. `private_data` is the
-//! context from `open` to `release`.
+//! context from `open` to `release`. The misc core holds its mutex while it registers or
+//! deregisters a device and while it opens one.
+//!
+//! # Registration
+//!
+//! The module loader does not wait for open files when the init function of a module fails: it
+//! frees the code that they would call. So no file can be open as long as the init function can
+//! still fail. `/dev/iommu` is the last thing that can, and `/dev/vfio/vfio`, which is registered
+//! before it, refuses to be opened until `/dev/iommu` is there, with what `open()` returns before
+//! the registration: [`ENODEV`]. A call of `open` itself is over when `misc_deregister()` returns,
+//! as both hold the mutex.
+//!
+//! (The other order would only exchange the roles, with the refusals at `/dev/iommu`.)
+//!
+//! So there is no open file without `/dev/iommu`, and [`global_device`] always has a device.
 
 use crate::{
     context::{
@@ -17,6 +31,7 @@ use crate::{
 use kernel::{
     bindings,
     error::{
+        from_err_ptr,
         from_result,
         to_result, //
     },
@@ -87,6 +102,10 @@ pub(crate) unsafe extern "C" fn iommufd_fops_open(
     // Who opens the VFIO container expects the accounting of VFIO.
     let vfio = cfg!(CONFIG_IOMMUFD_VFIO_CONTAINER)
         && core::ptr::eq(device, (&raw const bindings::iommufd_vfio_misc_dev).cast());
+    if vfio && from_err_ptr(global_device()).map_or(true, |device| device.is_null()) {
+        // The init function of the module can still fail, see the top of this file.
+        return ENODEV.to_errno();
+    }
     let mode = if vfio {
         kernel::pr_info_once!("IOMMUFD is providing /dev/vfio/vfio, not VFIO.\n");
         AccountMode::Mm
@@ -191,8 +210,12 @@ impl Drop for Registration {
 }
 
 /// The device that stands for iommufd where an interface wants one, such as a dma-buf attachment.
+///
+/// It is there for as long as there are open files.
 pub(crate) fn global_device() -> *mut bindings::device {
-    // SAFETY: The device is registered for as long as there are files, and this does not change.
+    // SAFETY: `misc_register()` has written the field before there are open files, and nobody
+    // changes it while there are. `open` itself is called under the mutex of the misc core, as is
+    // the write.
     unsafe { bindings::iommufd_misc_dev.this_device }
 }
 
