@@ -22,6 +22,7 @@ use crate::{
 };
 use kernel::{
     bindings,
+    id_table::new_id_table,
     prelude::*,
     sync::{
         atomic::{
@@ -85,7 +86,7 @@ impl Context {
     pub(crate) fn new(file: ffi::file::FileRef, mode: AccountMode) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             c <- ffi::context::CFields::new(file),
-            objects <- Table::new(),
+            objects <- new_id_table!("iommufd_ctx::objects"),
             destroy_wait <- new_wait_queue!("iommufd_ctx::destroy_wait"),
             ioas_creation_lock <- new_rwsem!((), "iommufd_ctx::ioas_creation_lock"),
             groups: Groups::new()?,

@@ -166,9 +166,8 @@ impl Context {
         then: Id,
         claim: impl FnOnce(&ObjectBox) -> bool,
     ) -> Result<Destroying<'_>> {
-        let mut table = self.objects.lock();
-        let entry = table.entry(id).ok_or(ENOENT)?;
-        if !claim(entry.get()) {
+        let entry = self.objects.lock().into_entry(id).ok_or(ENOENT)?;
+        if !claim(&entry.get()) {
             return Err(EBUSY);
         }
         self.vfio.forget(&entry);

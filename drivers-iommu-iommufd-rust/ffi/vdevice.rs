@@ -63,8 +63,16 @@ impl Vdevs {
     /// None yet.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: `slot` is valid for writes and stays where it is.
-            xa <- Opaque::ffi_init(|slot| unsafe { bindings::xa_init_flags(slot, 0) }),
+            // SAFETY: `slot` is valid for writes and stays where it is; name and lock class are
+            // static.
+            xa <- Opaque::ffi_init(|slot| unsafe {
+                bindings::xa_init_flags(slot, 0);
+                bindings::xa_set_lock_class(
+                    slot,
+                    c"iommufd_viommu::vdevs".as_char_ptr(),
+                    kernel::static_lock_class!().as_ptr(),
+                );
+            }),
         })
     }
 

@@ -8,8 +8,9 @@
 //! 1. [`IdTable::reserve`] allocates an id. Readers do not see it yet, and everything that may fail
 //!    is done while the id is only reserved.
 //! 2. [`Reservation::publish`] makes the object visible. It cannot fail.
-//! 3. [`Guard::entry`] finds it again under the lock, where [`Entry::remove`] takes it out, and
-//!    [`Entry::bury`] does so but keeps the id from being used again.
+//! 3. [`Guard::into_entry`] finds it again under the lock, from where [`Entry::remove`] takes it
+//!    out, and [`Entry::bury`] does so but keeps the id from being used again. Both give up the
+//!    lock: what they return can be dropped where its destructor may sleep.
 //!
 //! Readers ([`IdTable::load`]) take no lock and write nothing. They get a reference that is valid
 //! while the RCU read lock is held, which is long enough to take a reference count on the object,
@@ -30,7 +31,10 @@ use crate::{
     bindings,
     error::to_result,
     prelude::*,
-    sync::rcu,
+    sync::{
+        rcu,
+        LockClassKey, //
+    },
     types::{
         NotThreadSafe,
         Opaque, //
@@ -52,6 +56,19 @@ use core::{
         NonNull, //
     }, //
 };
+
+/// Creates an [`IdTable`] initialiser with the given name and a newly-created lock class.
+///
+/// It uses the name if one is given, otherwise it generates one based on the file name and line
+/// number.
+#[macro_export]
+macro_rules! new_id_table {
+    ($($name:literal)?) => {
+        $crate::id_table::IdTable::new(
+            $crate::optional_name!($($name)?), $crate::static_lock_class!())
+    };
+}
+pub use new_id_table;
 
 /// An owning pointer that an [`IdTable`] can hold.
 ///
@@ -82,6 +99,8 @@ pub unsafe trait RcuPointer: Sized {
 
 /// A table that allocates ids and finds objects by them.
 ///
+/// Instances need a lock class and to be pinned; create them with [`new_id_table!`].
+///
 /// # Invariants
 ///
 /// `self.xa` is an initialised xarray that tracks free entries. Each of its entries is either
@@ -93,7 +112,7 @@ pub unsafe trait RcuPointer: Sized {
 /// ```
 /// use core::{ptr::NonNull, pin::Pin};
 /// use kernel::{
-///     id_table::{IdTable, RcuPointer},
+///     id_table::{new_id_table, IdTable, RcuPointer},
 ///     sync::{rcu, rcu_box::RcuBox},
 /// };
 ///
@@ -112,7 +131,8 @@ pub unsafe trait RcuPointer: Sized {
 ///     }
 /// }
 ///
-/// let table = KBox::pin_init(IdTable::<Number>::new(), GFP_KERNEL)?;
+/// let table: Pin<KBox<IdTable<Number>>> =
+///     KBox::pin_init(new_id_table!("numbers"), GFP_KERNEL)?;
 /// let slot = table.reserve(1..=31, GFP_KERNEL)?;
 /// let id = slot.id();
 /// assert_eq!(id, 1);
@@ -127,9 +147,10 @@ pub unsafe trait RcuPointer: Sized {
 /// drop(table.reserve(1..=31, GFP_KERNEL)?);
 /// assert_eq!(table.reserve(1..=31, GFP_KERNEL)?.id(), 2);
 ///
-/// // What is removed is gone for new readers, a buried id is not used again.
-/// table.lock().entry(id).ok_or(ENOENT)?.bury();
-/// assert!(table.lock().entry(id).is_none());
+/// // What is removed is gone for new readers, a buried id is not used again. The lock is released
+/// // before the object is dropped.
+/// drop(table.lock().into_entry(id).ok_or(ENOENT)?.bury());
+/// assert!(table.lock().into_entry(id).is_none());
 /// assert_eq!(table.load(id, &rcu::read_lock()), None);
 /// assert_eq!(table.reserve(1..=31, GFP_KERNEL)?.id(), 2);
 ///
@@ -158,12 +179,10 @@ unsafe impl<P: RcuPointer + Send> Sync for IdTable<P> {}
 impl<P: RcuPointer> PinnedDrop for IdTable<P> {
     fn drop(self: Pin<&mut Self>) {
         loop {
-            let mut table = self.lock();
+            let table = self.lock();
             let Some((id, _)) = table.find(0) else { break };
-            let object = table.entry(id).map(Entry::remove);
-            // The destructor may sleep, and may use the table.
-            drop(table);
-            drop(object);
+            // The lock is released first: the destructor may sleep, and may use the table.
+            drop(table.into_entry(id).map(Entry::remove));
         }
         // SAFETY: The xarray is initialised, and the remaining entries own nothing.
         unsafe { bindings::xa_destroy(self.xa.get()) };
@@ -172,15 +191,17 @@ impl<P: RcuPointer> PinnedDrop for IdTable<P> {
 
 impl<P: RcuPointer> IdTable<P> {
     /// Constructs an empty table, whose own memory is charged to the memory cgroup of its users.
-    pub fn new() -> impl PinInit<Self> {
+    /// Usually called through [`new_id_table!`].
+    pub fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
         pin_init!(Self {
             // INVARIANT: The xarray is initialised here, empty.
-            // SAFETY: `xa` is valid while the closure is called.
+            // SAFETY: `xa` is valid while the closure is called, and `name` and `key` are static.
             xa <- Opaque::ffi_init(|xa| unsafe {
                 bindings::xa_init_flags(
                     xa,
                     bindings::XA_FLAGS_ALLOC1 | bindings::XA_FLAGS_ACCOUNT,
-                )
+                );
+                bindings::xa_set_lock_class(xa, name.as_char_ptr(), key.as_ptr());
             }),
             _p: PhantomData,
         })
@@ -325,20 +346,6 @@ impl<P: RcuPointer> Guard<'_, P> {
         Some(unsafe { Borrowed::new(object) })
     }
 
-    /// Finds a published object, to be taken out of the table.
-    ///
-    /// A reservation is not found: it stays with its holder.
-    pub fn entry(&mut self, id: u32) -> Option<Entry<'_, P>> {
-        let mut walk = Walk::new(self.table.xa.get(), id);
-        // SAFETY: The xarray is initialised and locked.
-        let object = unsafe { walk.load() }?;
-        // INVARIANT: The object was just found, and the table stays locked and borrowed.
-        Some(Entry {
-            walk,
-            // SAFETY: The xarray is locked, and `object` was found in it.
-            object: unsafe { Borrowed::new(object) },
-        })
-    }
 
     /// Finds the published object with the lowest id that is not below `from`.
     pub fn find(&self, from: u32) -> Option<(u32, Borrowed<'_, P>)> {
@@ -358,19 +365,35 @@ impl<P: RcuPointer> Guard<'_, P> {
     }
 }
 
+impl<'a, P: RcuPointer> Guard<'a, P> {
+    /// Finds a published object, to be taken out of the table. Releases the lock if there is none.
+    ///
+    /// A reservation is not found: it stays with its holder.
+    pub fn into_entry(self, id: u32) -> Option<Entry<'a, P>> {
+        let mut walk = Walk::new(self.table.xa.get(), id);
+        // SAFETY: The xarray is initialised and locked.
+        let object = unsafe { walk.load() }?;
+        // INVARIANT: The object was just found, and the table stays locked.
+        Some(Entry {
+            walk,
+            object,
+            _guard: self,
+        })
+    }
+}
+
 /// An object that a table owns, which is locked. Dereferences to its owner.
 ///
 /// # Invariants
 ///
-/// `self.0` is made from the pointer in the table, which stays there for `'a` unless the owner is
-/// moved out of this.
+/// `self.0` is made from the pointer in the table, which stays there for `'a`.
 pub struct Borrowed<'a, P: RcuPointer>(ManuallyDrop<P>, PhantomData<&'a P>);
 
 impl<P: RcuPointer> Borrowed<'_, P> {
     /// # Safety
     ///
     /// `object` must be an object in a table that is locked, and stay there for the lifetime of the
-    /// result, unless the owner is moved out of the result.
+    /// result.
     #[inline]
     unsafe fn new(object: NonNull<c_void>) -> Self {
         // INVARIANT: By the requirements of this function.
@@ -392,39 +415,42 @@ impl<P: RcuPointer> Deref for Borrowed<'_, P> {
     }
 }
 
-/// A published object in a table that is locked.
+/// A published object in a table that is locked, and the lock.
 ///
 /// # Invariants
 ///
-/// The table is locked and used by nobody else for `'a`. `walk` has come to the entry of the table
-/// that is `object`.
+/// `walk` has come to the entry of the table that is `object`, and the table is locked since.
 pub struct Entry<'a, P: RcuPointer> {
     walk: Walk,
-    object: Borrowed<'a, P>,
+    object: NonNull<c_void>,
+    _guard: Guard<'a, P>,
 }
 
 impl<P: RcuPointer> Entry<'_, P> {
     /// The object.
-    pub fn get(&self) -> &P {
-        &self.object
+    pub fn get(&self) -> Borrowed<'_, P> {
+        // SAFETY: By the type invariants. It stays there while the entry is borrowed.
+        unsafe { Borrowed::new(self.object) }
     }
 
-    /// Takes the object out of the table and frees the id.
+    /// Takes the object out of the table, frees the id, and releases the lock.
     pub fn remove(mut self) -> P {
         // SAFETY: By the type invariants, the lock of the xarray is held. To erase needs no memory.
         unsafe { bindings::xas_store(&mut self.walk.0, null_mut()) };
-        // The table has just forgotten the pointer: this is its only owner.
-        ManuallyDrop::into_inner(self.object.0)
+        // SAFETY: By the invariants of the table, which has just forgotten the pointer: this is its
+        // only owner.
+        unsafe { P::from_raw(self.object.cast()) }
     }
 
-    /// Takes the object out of the table but keeps the id from being used again.
+    /// Takes the object out of the table but keeps the id from being used again. Releases the lock.
     pub fn bury(self) -> P {
-        let xas = self.walk.0;
+        let xas = &self.walk.0;
         // SAFETY: By the type invariants, the lock of the xarray is held. The entry exists, so
         // nothing is allocated. An xarray that tracks free entries stores `XA_ZERO_ENTRY` for NULL.
         unsafe { bindings::__xa_store(xas.xa, xas.xa_index, null_mut(), 0) };
-        // The table has just forgotten the pointer: this is its only owner.
-        ManuallyDrop::into_inner(self.object.0)
+        // SAFETY: By the invariants of the table, which has just forgotten the pointer: this is its
+        // only owner.
+        unsafe { P::from_raw(self.object.cast()) }
     }
 }
 
