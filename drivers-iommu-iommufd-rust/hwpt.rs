@@ -367,7 +367,7 @@ impl<'a> NewPaging<'a> {
             return Err(EOPNOTSUPP);
         }
 
-        let domain = ffi::new_paging(ops, device.dev(), flags & !FAULT_ID_VALID, data)?;
+        let mut domain = ffi::new_paging(ops, device.dev(), flags & !FAULT_ID_VALID, data)?;
         // This comes before the first mapping, as some IOMMUs note it in each entry, and never
         // changes: a HWPT for a device that cannot enforce it serves those that can, but not the
         // other way round.

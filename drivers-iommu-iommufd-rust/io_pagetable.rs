@@ -157,7 +157,10 @@ impl IoPagetable {
 
     /// Locks the space while those of other IOASes are locked, too. `nest` sees to it that only one
     /// thread does so.
-    pub(crate) fn write_nested_in(&self, nest: &WriteGuard<'_, ()>) -> WriteGuard<'_, IovaSpace> {
+    pub(crate) fn write_nested_in<'a>(
+        &'a self,
+        nest: &'a WriteGuard<'_, ()>,
+    ) -> WriteGuard<'a, IovaSpace> {
         self.iova.write_nested_in(nest)
     }
 

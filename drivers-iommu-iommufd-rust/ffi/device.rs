@@ -146,7 +146,8 @@ impl BoundDevice {
     /// [`EPERM`] if another has it, [`EBUSY`] if a driver uses it, or what the IOMMU driver says.
     pub(crate) fn claim_dma(&self, ctx: &Context) -> Result<DmaOwner> {
         // SAFETY: The driver of the device stays bound until `iommufd_device_unbind()` has
-        // returned, which ends the device object, and the claim with it.
+        // returned, which ends the device object, and the claim with it. That object belongs to the
+        // context, which outlives its objects and does not move.
         unsafe { DmaOwner::claim(self, NonNull::from(ctx).cast()) }
     }
 

@@ -10,6 +10,12 @@
 //! the unmap. MSI pages lie in reserved IOVA, where there is no area, and are mapped under
 //! `sw_msi_lock`.
 //!
+//! Their domains are complete in the sense of [`kernel::iommu::domain`]: an automatic HWPT is attached
+//! to a device before its domain is listed in the IO page table. A HWPT that user space allocates is
+//! listed before that, which is good enough for the IOMMUs whose devices can be bound, those with
+//! `IOMMU_CAP_CACHE_COHERENCY`: of their drivers, the ones that wait for the first attach (`arm-smmu`,
+//! `qcom_iommu`) refuse to map until then.
+//!
 //! `super::hwpt` makes the domains, `super::attach` attaches devices to them.
 
 use crate::{
@@ -24,6 +30,7 @@ use core::{
 };
 use kernel::{
     bindings,
+    dma::DmaAddress,
     io::PhysAddr,
     iommu::domain::{
         DirtyReader,
@@ -128,7 +135,8 @@ impl PagingDomain {
     /// What the IOMMU driver says. The range is mapped nevertheless.
     #[inline]
     pub(crate) fn sync_map(&self, range: IovaRange) -> Result {
-        self.0.sync_map(range.start, size_of_range(range))
+        // SAFETY: See the contract at the top of this file.
+        unsafe { self.0.sync_map(range.start, size_of_range(range)) }
     }
 
     /// Unmaps all of `range`, which was mapped. Devices cannot use it any more after this.
@@ -156,9 +164,14 @@ impl PagingDomain {
     /// The physical address behind `iova`; zero if nothing is mapped there.
     #[cfg(any(CONFIG_IOMMUFD_NOIOMMU, CONFIG_IOMMUFD_TEST))]
     pub(crate) fn iova_to_phys(&self, iova: usize) -> PhysAddr {
-        // CAST: `usize` has at most 64 bits.
+        // CAST: The driver depends on 64BIT.
         // SAFETY: See the contract at the top of this file.
-        unsafe { self.0.iova_to_phys(iova as u64) }.unwrap_or(0)
+        unsafe { self.0.iova_to_phys(iova as DmaAddress) }.unwrap_or(0)
+    }
+
+    /// Has the domain override the wish of devices to bypass the CPU caches. Returns whether it does.
+    pub(crate) fn enforce_cache_coherency(&mut self) -> bool {
+        self.0.enforce_cache_coherency()
     }
 
     /// The IOVA that the domain can translate, as far as there is such IOVA.

@@ -13,6 +13,17 @@
 //! too. Nothing here keeps the mapped memory alive: [`Domain::map`] hands memory to devices, and
 //! its contract is where that responsibility is taken.
 //!
+//! # The first attach
+//!
+//! Some IOMMU drivers fill in the rest of a domain only when it is attached to a device for the
+//! first time: page sizes, aperture, page table, and where the caches are. When asked to map before
+//! that, some return an error (`arm-smmu`, `qcom_iommu`), and some follow a null pointer
+//! (`mtk_iommu`, `sprd-iommu`). A domain is *complete* when it has been attached once, or when its
+//! driver does not need that: because it fills in all when it allocates the domain, as those do that
+//! have `iommu_ops::domain_alloc_paging_flags`, or because it checks. What needs a complete domain
+//! is `unsafe` here; [`Domain::aperture`] and [`Domain::pgsize_bitmap`], which are numbers, can be
+//! read at any time.
+//!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
 use core::{
@@ -31,6 +42,7 @@ use crate::{
         Bound,
         Device, //
     },
+    dma::DmaAddress,
     error::{
         from_err_ptr,
         to_result, //
@@ -56,8 +68,9 @@ pub struct Domain(Opaque<bindings::iommu_domain>);
 // SAFETY: An `iommu_domain` is not tied to the thread that made it; `OwnedDomain` frees it, from
 // any task.
 unsafe impl Send for Domain {}
-// SAFETY: The safe methods only read fields that are constant while the domain is in use or call
-// operations that drivers serialise themselves.
+// SAFETY: The safe methods read fields that are constant since the allocation of the domain, or
+// numbers that are written as a whole, or call `set_dirty_tracking`, which may be called on any
+// number of threads: VT-d and AMD-Vi take a lock of the domain, and SMMUv3 has nothing to change.
 unsafe impl Sync for Domain {}
 
 impl Domain {
@@ -109,21 +122,29 @@ impl Domain {
         unsafe { (*self.as_raw()).type_ == bindings::__IOMMU_DOMAIN_NESTED }
     }
 
-    /// First and last (inclusive) IOVA that can be translated.
+    /// First and last (inclusive) IOVA that can be translated. They can change with the
+    /// [first attach](self#the-first-attach).
     #[inline]
-    pub fn aperture(&self) -> (u64, u64) {
-        // SAFETY: By the type invariant; the geometry is constant after initialisation.
-        let g = unsafe { &(*self.as_raw()).geometry };
+    pub fn aperture(&self) -> (DmaAddress, DmaAddress) {
+        // SAFETY: By the type invariant. The IOMMU driver may write it at the same time; there is
+        // no reference to it.
+        unsafe {
+            let geometry = &raw const (*self.as_raw()).geometry;
 
-        (g.aperture_start, g.aperture_end)
+            (
+                (&raw const (*geometry).aperture_start).read_volatile(),
+                (&raw const (*geometry).aperture_end).read_volatile(),
+            )
+        }
     }
 
-    /// Page sizes that the domain can map, as a bitmap of powers of two, in bytes.
+    /// Page sizes that the domain can map, as a bitmap of powers of two, in bytes. They can change
+    /// with the [first attach](self#the-first-attach).
     #[inline]
     pub fn pgsize_bitmap(&self) -> usize {
-        // SAFETY: By the type invariant; the bitmap is constant once the domain is attached or
-        // used.
-        unsafe { (*self.as_raw()).pgsize_bitmap }
+        // SAFETY: By the type invariant. The IOMMU driver may write it at the same time, as a word;
+        // there is no reference to it.
+        unsafe { (&raw const (*self.as_raw()).pgsize_bitmap).read_volatile() }
     }
 
     /// Maps `size` bytes of physically contiguous memory at `iova`.
@@ -137,6 +158,7 @@ impl Domain {
     ///
     /// # Safety
     ///
+    /// - The domain must be [complete](self#the-first-attach).
     /// - No other call may act on a range that overlaps `[iova, iova + size)` at the same time, and
     ///   nothing may be mapped there.
     /// - Until the range is unmapped again, every attached device can access
@@ -207,10 +229,15 @@ impl Domain {
     /// # Errors
     ///
     /// What the IOMMU driver says.
+    ///
+    /// # Safety
+    ///
+    /// The domain must be [complete](self#the-first-attach).
     #[inline]
-    pub fn sync_map(&self, iova: usize, size: usize) -> Result {
-        // SAFETY: The domain is valid by the type invariant; the IOMMU driver looks at the caches
-        // of the hardware, not at the page table.
+    pub unsafe fn sync_map(&self, iova: usize, size: usize) -> Result {
+        // SAFETY: The domain is valid by the type invariant, and complete by the requirements of
+        // this function. The IOMMU driver looks at the caches of the hardware, not at the page
+        // table.
         to_result(unsafe { bindings::iommu_sync_map(self.as_raw(), iova, size) })
     }
 
@@ -221,7 +248,8 @@ impl Domain {
     ///
     /// # Safety
     ///
-    /// No other call may act on a range that overlaps `[iova, iova + size)` at the same time.
+    /// - The domain must be [complete](self#the-first-attach).
+    /// - No other call may act on a range that overlaps `[iova, iova + size)` at the same time.
     #[inline]
     pub unsafe fn unmap(&self, iova: usize, size: usize) -> usize {
         // SAFETY: The domain is valid by the type invariant, the range is the caller's by the
@@ -264,9 +292,10 @@ impl Domain {
     ///
     /// # Safety
     ///
-    /// `iova` must not be mapped or unmapped at the same time.
+    /// - The domain must be [complete](self#the-first-attach).
+    /// - `iova` must not be mapped or unmapped at the same time.
     #[inline]
-    pub unsafe fn iova_to_phys(&self, iova: u64) -> Option<PhysAddr> {
+    pub unsafe fn iova_to_phys(&self, iova: DmaAddress) -> Option<PhysAddr> {
         // SAFETY: The domain is valid by the type invariant; no table on the way to `iova` goes
         // away by the contract of this function.
         match unsafe { bindings::iommu_iova_to_phys(self.as_raw(), iova) } {
@@ -284,7 +313,8 @@ impl Domain {
     ///
     /// # Safety
     ///
-    /// The range must not be mapped or unmapped at the same time.
+    /// - The domain must be [complete](self#the-first-attach).
+    /// - The range must not be mapped or unmapped at the same time.
     #[inline]
     pub unsafe fn iova_to_phys_runs<'a>(
         &self,
@@ -325,20 +355,9 @@ impl Domain {
             .dirty_ops()
             .and_then(|ops| ops.set_dirty_tracking)
             .ok_or(EOPNOTSUPP)?;
-        // SAFETY: The domain is valid and the operation is its own. Drivers serialise it.
+        // SAFETY: The domain is valid and the operation is its own. Drivers serialise it, see the
+        // `Sync` of `Domain`.
         to_result(unsafe { set(self.as_raw(), enable) })
-    }
-
-    /// Makes the IOMMU ignore requests of devices to bypass the CPU caches.
-    ///
-    /// Returns whether the domain enforces coherency now. To be called before anything is mapped:
-    /// some IOMMUs encode it in each entry.
-    pub fn enforce_cache_coherency(&self) -> bool {
-        match self.ops().and_then(|ops| ops.enforce_cache_coherency) {
-            // SAFETY: The domain is valid and the operation is its own.
-            Some(enforce) => unsafe { enforce(self.as_raw()) },
-            None => false,
-        }
     }
 
     /// Whether both are one domain.
@@ -437,6 +456,20 @@ impl OwnedDomain {
     pub unsafe fn from_raw(ptr: NonNull<bindings::iommu_domain>) -> Self {
         // INVARIANT: By the contract of this function.
         Self { ptr }
+    }
+
+    /// Makes the IOMMU ignore requests of devices to bypass the CPU caches.
+    ///
+    /// Returns whether the domain enforces coherency now. To be called before anything is mapped:
+    /// some IOMMUs encode it in each entry, and what is mapped stays as it is. Some IOMMU drivers
+    /// change their page table for it without a lock, hence the exclusive borrow.
+    pub fn enforce_cache_coherency(&mut self) -> bool {
+        match self.ops().and_then(|ops| ops.enforce_cache_coherency) {
+            // SAFETY: The domain is valid and the operation is its own. Nobody maps meanwhile, as
+            // the domain is borrowed exclusively.
+            Some(enforce) => unsafe { enforce(self.as_raw()) },
+            None => false,
+        }
     }
 }
 
@@ -575,8 +608,9 @@ impl<'d> DirtyReader<'d> {
     ///
     /// # Safety
     ///
-    /// Nothing of `[iova, iova + size)` may be mapped or unmapped at the same time. It must lie
-    /// within the range of the bitmap, if there is one.
+    /// - The domain must be [complete](self#the-first-attach).
+    /// - Nothing of `[iova, iova + size)` may be mapped or unmapped at the same time. It must lie
+    ///   within the range of the bitmap, if there is one.
     #[inline]
     pub unsafe fn read(self: Pin<&mut Self>, iova: usize, size: usize) -> Result {
         let read = self

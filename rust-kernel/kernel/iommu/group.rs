@@ -141,7 +141,7 @@ impl DmaOwner {
     /// Claims the group of `dev` for `owner`.
     ///
     /// Claims of several devices of a group coexist if they name the same owner: an address that is
-    /// compared and never accessed.
+    /// compared and never accessed. The lifetime of what is there is not looked after.
     ///
     /// # Errors
     ///
@@ -149,13 +149,16 @@ impl DmaOwner {
     ///
     /// # Safety
     ///
-    /// The driver of `dev` must stay bound until the result is dropped: the device then belongs to
-    /// the group that was claimed, which the release relies on.
+    /// - The driver of `dev` must stay bound until the result is dropped: the device then belongs to
+    ///   the group that was claimed, which the release relies on.
+    /// - Until the result is dropped, `owner` must be the address of one and the same thing, which
+    ///   stands for one owner. If it went away, and another owner came to the same address, that
+    ///   one could claim the group, too, and devices of two owners would share DMA.
     pub unsafe fn claim(dev: &Device<Bound>, owner: NonNull<c_void>) -> Result<Self> {
         // SAFETY: `dev` is valid and bound; the owner is not accessed.
         to_result(unsafe { bindings::iommu_device_claim_dma_owner(dev.as_raw(), owner.as_ptr()) })?;
 
-        // INVARIANT: The claim succeeded; `dev` stays bound by the contract of this function.
+        // INVARIANT: The claim succeeded; `dev` stays bound by the requirements of this function.
         Ok(Self {
             dev: ARef::from(&**dev),
         })

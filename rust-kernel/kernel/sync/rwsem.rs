@@ -182,7 +182,8 @@ impl<T: ?Sized> RwSemaphore<T> {
     ///
     /// `nest` is the evidence that this cannot deadlock: whoever holds more than one lock of the
     /// class holds the write side of `nest` too, so there is never more than one such task, and
-    /// the order among them does not matter. Lockdep is told so; nothing else differs from
+    /// the order among them does not matter. It is borrowed for as long as the result lives: `nest`
+    /// cannot be released before. Lockdep is told so; nothing else differs from
     /// [`RwSemaphore::write`].
     ///
     /// # Examples
@@ -206,7 +207,10 @@ impl<T: ?Sized> RwSemaphore<T> {
     /// # Ok::<(), Error>(())
     /// ```
     #[inline]
-    pub fn write_nested_in<U: ?Sized>(&self, nest: &WriteGuard<'_, U>) -> WriteGuard<'_, T> {
+    pub fn write_nested_in<'a, U: ?Sized>(
+        &'a self,
+        nest: &'a WriteGuard<'_, U>,
+    ) -> WriteGuard<'a, T> {
         // SAFETY: The constructors initialised both semaphores.
         unsafe { bindings::down_write_nest_lock(self.sem.get(), nest.lock.sem.get()) };
         // SAFETY: It was just acquired for writing.
