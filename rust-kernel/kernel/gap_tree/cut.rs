@@ -11,6 +11,11 @@
 //! red, with that subtree and the lower tree as its children. This is how a tree looks in the midst
 //! of an insertion, which is left to balance it. To split a tree, go up from the place of the cut
 //! and join what is on either side, by the nodes on the way. Heights are counts of black nodes.
+//!
+//! To join costs as many steps as the heights differ: so long is the way down, and the way up on
+//! which the insertion balances the tree and the summaries are updated. The heights of what a split
+//! joins only grow on the way up, and those of what it is joined to follow them: the differences
+//! add up to `O(log n)`. For this, a height must be known without counting.
 
 use super::{
     propagate,
@@ -119,6 +124,8 @@ impl Part {
         }
 
         let mut root = bindings::rb_root { rb_node: high.root };
+        // SAFETY: By the type invariants.
+        let red_before = unsafe { has_red_children(high.root) };
         let (before, behind) = if left_is_higher {
             (at, low.root)
         } else {
@@ -155,8 +162,22 @@ impl Part {
                 height: low.height + 1,
             };
         }
+        // An insertion makes a tree higher in one way: it gets to the root with two red children of
+        // it, which it makes black. It does not make them so otherwise, but by a rotation, which
+        // takes the root down.
+        // SAFETY: This is the tree.
+        let grown = red_before
+            && core::ptr::eq(root.rb_node, high.root)
+            && !unsafe { has_red_children(root.rb_node) };
+        // INVARIANT: The tree is balanced. There are as many black nodes on each way as before, or
+        // one more.
+        let joined = Self {
+            root: root.rb_node,
+            height: high.height + usize::from(grown),
+        };
         // SAFETY: This is the tree, and balanced.
-        unsafe { Self::of_root(root.rb_node) }
+        debug_assert_eq!(joined.height, unsafe { Self::of_root(joined.root) }.height);
+        joined
     }
 
     /// Makes one tree of all of `left` and all of `right`, in this order.
@@ -241,6 +262,17 @@ impl Part {
 unsafe fn is_black(at: *const bindings::rb_node) -> bool {
     // SAFETY: By the safety requirements.
     at.is_null() || unsafe { bindings::rb_is_black(at) }
+}
+
+/// Returns whether both children of `at` are there and red.
+///
+/// # Safety
+///
+/// `at` is null or a valid node.
+#[inline]
+unsafe fn has_red_children(at: *const bindings::rb_node) -> bool {
+    // SAFETY: By the safety requirements; children are valid or null.
+    !at.is_null() && unsafe { !is_black((*at).rb_left) && !is_black((*at).rb_right) }
 }
 
 /// Makes a node know what is below it.
