@@ -147,7 +147,8 @@ impl BoundDevice {
     pub(crate) fn claim_dma(&self, ctx: &Context) -> Result<DmaOwner> {
         // SAFETY: The driver of the device stays bound until `iommufd_device_unbind()` has
         // returned, which ends the device object, and the claim with it. That object belongs to the
-        // context, which outlives its objects and does not move.
+        // context, which outlives its objects and does not move. An attachment keeps a device of
+        // the group, see `super::attach`.
         unsafe { DmaOwner::claim(self, NonNull::from(ctx).cast()) }
     }
 

@@ -27,6 +27,7 @@
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
 use core::{
+    cell::Cell,
     mem::MaybeUninit,
     ops::Deref,
     ptr::{
@@ -263,7 +264,8 @@ impl Domain {
     ///
     /// # Safety
     ///
-    /// As [`Self::unmap`], for each of the ranges until the end.
+    /// As [`Self::unmap`], for each of the ranges until the end. The domain must be complete even if
+    /// there are no ranges.
     #[inline]
     pub unsafe fn unmap_many(&self, ranges: impl Iterator<Item = (usize, usize)>) -> bool {
         let mut gather = MaybeUninit::uninit();
@@ -546,12 +548,15 @@ impl Drop for IovaBitmap {
 ///
 /// # Invariants
 ///
-/// `gather` is initialised, and gathers of `domain` only.
+/// - `gather` is initialised, and gathers of `domain` only.
+/// - If `flush` is set, `domain` is complete.
 #[pin_data(PinnedDrop)]
 pub struct DirtyReader<'d> {
     domain: &'d Domain,
     bitmap: Option<IovaBitmap>,
     clear: bool,
+    /// Set if something may have been cleared.
+    flush: Cell<bool>,
     /// What the IOMMU may still have cached.
     #[pin]
     gather: Opaque<bindings::iommu_iotlb_gather>,
@@ -567,6 +572,7 @@ impl<'d> DirtyReader<'d> {
             domain,
             bitmap,
             clear,
+            flush: Cell::new(false),
             // INVARIANT: A new gather.
             // SAFETY: This initialises the whole structure, which holds a list head and is pinned.
             gather <- Opaque::ffi_init(|g| unsafe { bindings::iommu_iotlb_gather_init(g) }),
@@ -619,6 +625,8 @@ impl<'d> DirtyReader<'d> {
             .and_then(|ops| ops.read_and_clear_dirty)
             .ok_or(EOPNOTSUPP)?;
         // A flush is needed for what was cleared only: a read alone records nothing.
+        // INVARIANT: The domain is complete by the requirements of this function.
+        self.flush.set(self.clear);
         let (flags, gather) = if self.clear {
             (0, self.gather.get())
         } else {
@@ -641,7 +649,7 @@ impl<'d> DirtyReader<'d> {
 #[pinned_drop]
 impl PinnedDrop for DirtyReader<'_> {
     fn drop(self: Pin<&mut Self>) {
-        if self.clear {
+        if self.flush.get() {
             // SAFETY: By the type invariants; the domain is valid. What was gathered is given up.
             unsafe { bindings::iommu_iotlb_sync(self.domain.as_raw(), self.gather.get()) };
         }
