@@ -150,18 +150,17 @@ impl Fault {
 
     /// Moves the first unread group to the table, if its messages fit into `room` bytes, and
     /// composes them in `messages`. Returns the cookie and the serial number of the delivery.
-    fn take(
-        &self,
-        room: usize,
-        messages: &mut KVVec<PageFault>,
-    ) -> Result<Option<(u32, u64)>> {
+    fn take(&self, room: usize, messages: &mut KVVec<PageFault>) -> Result<Option<(u32, u64)>> {
         let mut awaiting = self.awaiting.lock();
         let Awaiting {
             cookies,
             deliveries,
         } = &mut *awaiting;
         // A buffer too small for one group fails instead of blocking.
-        let Some(group) = self.unread.pop_front(|group| size_of_messages(group) <= room)? else {
+        let Some(group) = self
+            .unread
+            .pop_front(|group| size_of_messages(group) <= room)?
+        else {
             return Ok(None);
         };
         let vacancy = match messages

@@ -346,7 +346,6 @@ impl<P: RcuPointer> Guard<'_, P> {
         Some(unsafe { Borrowed::new(object) })
     }
 
-
     /// Finds the published object with the lowest id that is not below `from`.
     pub fn find(&self, from: u32) -> Option<(u32, Borrowed<'_, P>)> {
         let mut index = from as usize;

@@ -140,8 +140,7 @@ impl<T> RcuBox<T> {
         align_of::<bindings::kvfree_rcu_head>()
     };
     /// The offset of the `struct kvfree_rcu_head`, in bytes.
-    const HEAD: usize =
-        size_of::<T>().next_multiple_of(align_of::<bindings::kvfree_rcu_head>());
+    const HEAD: usize = size_of::<T>().next_multiple_of(align_of::<bindings::kvfree_rcu_head>());
 
     /// Allocates memory and moves `value` there.
     ///
