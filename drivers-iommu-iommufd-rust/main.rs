@@ -54,8 +54,8 @@ struct Iommufd {
 
 impl kernel::Module for Iommufd {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        // An open file does not keep a module whose init function fails. `/dev/iommu` comes last, as
-        // nothing can be opened before it is there: see `ffi::file`.
+        // An open file does not keep a module whose init function fails. `/dev/iommu` comes last,
+        // as nothing can be opened before it is there: see `ffi::file`.
         let test = ffi::test::Mock::new()?;
         let vfio = ffi::file::Registration::vfio()?;
         Ok(Self {

@@ -10,11 +10,11 @@
 //! the unmap. MSI pages lie in reserved IOVA, where there is no area, and are mapped under
 //! `sw_msi_lock`.
 //!
-//! Their domains are complete in the sense of [`kernel::iommu::domain`]: an automatic HWPT is attached
-//! to a device before its domain is listed in the IO page table. A HWPT that user space allocates is
-//! listed before that, which is good enough for the IOMMUs whose devices can be bound, those with
-//! `IOMMU_CAP_CACHE_COHERENCY`: of their drivers, the ones that wait for the first attach (`arm-smmu`,
-//! `qcom_iommu`) refuse to map until then.
+//! The domains are complete in the sense of [`kernel::iommu::domain`]: an automatic HWPT is
+//! attached to a device before its domain is listed in the IO page table. A HWPT that user space
+//! allocates is listed before that, as in C, but only devices whose IOMMU has
+//! `IOMMU_CAP_CACHE_COHERENCY` can be bound, and of the drivers of these IOMMUs, the ones that wait
+//! for the first attach (`arm-smmu`, `qcom_iommu`) check for it.
 //!
 //! `super::hwpt` makes the domains, `super::attach` attaches devices to them.
 
@@ -169,7 +169,8 @@ impl PagingDomain {
         unsafe { self.0.iova_to_phys(iova as DmaAddress) }.unwrap_or(0)
     }
 
-    /// Has the domain override the wish of devices to bypass the CPU caches. Returns whether it does.
+    /// Has the domain override the wish of devices to bypass the CPU caches. Returns whether it
+    /// does.
     pub(crate) fn enforce_cache_coherency(&mut self) -> bool {
         self.0.enforce_cache_coherency()
     }

@@ -395,13 +395,12 @@ impl<P: RcuPointer> Borrowed<'_, P> {
     /// result.
     #[inline]
     unsafe fn new(object: NonNull<c_void>) -> Self {
-        // INVARIANT: By the requirements of this function.
         // SAFETY: By the invariants of the table the pointer comes from `into_raw()`. The owner is
         // not dropped, and the table has the pointer for as long as it is used.
-        Self(
-            ManuallyDrop::new(unsafe { P::from_raw(object.cast()) }),
-            PhantomData,
-        )
+        let owner = unsafe { P::from_raw(object.cast()) };
+
+        // INVARIANT: By the requirements of this function.
+        Self(ManuallyDrop::new(owner), PhantomData)
     }
 }
 

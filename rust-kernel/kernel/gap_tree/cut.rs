@@ -166,17 +166,19 @@ impl Part {
         // it, which it makes black. It does not make them so otherwise, but by a rotation, which
         // takes the root down.
         // SAFETY: This is the tree.
-        let grown = red_before
-            && core::ptr::eq(root.rb_node, high.root)
-            && !unsafe { has_red_children(root.rb_node) };
+        let red_after = unsafe { has_red_children(root.rb_node) };
+        let grown = red_before && !red_after && core::ptr::eq(root.rb_node, high.root);
         // INVARIANT: The tree is balanced. There are as many black nodes on each way as before, or
         // one more.
         let joined = Self {
             root: root.rb_node,
             height: high.height + usize::from(grown),
         };
-        // SAFETY: This is the tree, and balanced.
-        debug_assert_eq!(joined.height, unsafe { Self::of_root(joined.root) }.height);
+        debug_assert_eq!(
+            joined.height,
+            // SAFETY: This is the tree, and balanced.
+            unsafe { Self::of_root(joined.root) }.height
+        );
         joined
     }
 

@@ -19,10 +19,10 @@
 //! first time: page sizes, aperture, page table, and where the caches are. When asked to map before
 //! that, some return an error (`arm-smmu`, `qcom_iommu`), and some follow a null pointer
 //! (`mtk_iommu`, `sprd-iommu`). A domain is *complete* when it has been attached once, or when its
-//! driver does not need that: because it fills in all when it allocates the domain, as those do that
-//! have `iommu_ops::domain_alloc_paging_flags`, or because it checks. What needs a complete domain
-//! is `unsafe` here; [`Domain::aperture`] and [`Domain::pgsize_bitmap`], which are numbers, can be
-//! read at any time.
+//! driver does not need that: because it fills in all when it allocates the domain, as those do
+//! that have `iommu_ops::domain_alloc_paging_flags`, or because it checks. What needs a complete
+//! domain is `unsafe` here; [`Domain::aperture`] and [`Domain::pgsize_bitmap`], which are numbers,
+//! can be read at any time.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
@@ -264,8 +264,8 @@ impl Domain {
     ///
     /// # Safety
     ///
-    /// As [`Self::unmap`], for each of the ranges until the end. The domain must be complete even if
-    /// there are no ranges.
+    /// As [`Self::unmap`], for each of the ranges until the end. The domain must be complete even
+    /// if there are no ranges.
     #[inline]
     pub unsafe fn unmap_many(&self, ranges: impl Iterator<Item = (usize, usize)>) -> bool {
         let mut gather = MaybeUninit::uninit();
@@ -438,12 +438,11 @@ impl OwnedDomain {
     /// stay for as long as a device has them.
     pub unsafe fn new_paging(dev: &Device<Bound>) -> Result<Self> {
         // SAFETY: `dev` is valid, and bound, so that its IOMMU driver cannot let go of it.
-        let ptr =
-            from_err_ptr(unsafe { bindings::iommu_paging_domain_alloc_flags(dev.as_raw(), 0) })?;
+        let ptr = unsafe { bindings::iommu_paging_domain_alloc_flags(dev.as_raw(), 0) };
 
         // INVARIANT: The call above returned a new domain, which is ours; the rest is required.
         Ok(Self {
-            ptr: NonNull::new(ptr).ok_or(ENOMEM)?,
+            ptr: NonNull::new(from_err_ptr(ptr)?).ok_or(ENOMEM)?,
         })
     }
 

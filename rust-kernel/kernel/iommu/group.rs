@@ -132,8 +132,8 @@ pub fn capable(dev: &Device<Bound>, cap: Capability) -> bool {
 ///
 /// # Invariants
 ///
-/// `iommu_device_claim_dma_owner()` succeeded for `dev` and is not undone yet. `dev` stays bound. When
-/// the last owner of the group is dropped, no domain of theirs is attached to it.
+/// `iommu_device_claim_dma_owner()` succeeded for `dev` and is not undone yet. `dev` stays bound.
+/// When the last owner of the group is dropped, no domain of theirs is attached to it.
 pub struct DmaOwner {
     dev: ARef<Device>,
 }
@@ -150,13 +150,13 @@ impl DmaOwner {
     ///
     /// # Safety
     ///
-    /// - The driver of `dev` must stay bound until the result is dropped: the device then belongs to
-    ///   the group that was claimed, which the release relies on.
+    /// - The driver of `dev` must stay bound until the result is dropped: the device then belongs
+    ///   to the group that was claimed, which the release relies on.
     /// - Until the result is dropped, `owner` must be the address of one and the same thing, which
     ///   stands for one owner. If it went away, and another owner came to the same address, that
     ///   one could claim the group, too, and devices of two owners would share DMA.
-    /// - When the last claim of the group ends, all domains that were attached to the group or to one
-    ///   of its PASIDs must have been detached.
+    /// - When the last claim of the group ends, all domains that were attached to the group or to
+    ///   one of its PASIDs must have been detached.
     pub unsafe fn claim(dev: &Device<Bound>, owner: NonNull<c_void>) -> Result<Self> {
         // SAFETY: `dev` is valid and bound; the owner is not accessed.
         to_result(unsafe { bindings::iommu_device_claim_dma_owner(dev.as_raw(), owner.as_ptr()) })?;
@@ -170,8 +170,8 @@ impl DmaOwner {
 
 impl Drop for DmaOwner {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants this undoes one successful claim, and no domain is attached
-        // if it is the last one.
+        // SAFETY: By the type invariants this undoes one successful claim, and no domain is
+        // attached if it is the last one.
         unsafe { bindings::iommu_device_release_dma_owner(self.dev.as_raw()) };
     }
 }

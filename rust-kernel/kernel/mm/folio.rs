@@ -179,11 +179,10 @@ impl<'a> FolioQueue<'a> {
         self.pages = if self.tail < room {
             pages
         } else {
-            // SAFETY: The folios are valid as they are pinned.
-            let sizes = self
-                .folios()
-                .iter()
-                .map(|&folio| unsafe { bindings::folio_nr_pages(folio) });
+            let sizes = self.folios().iter().map(|&folio| {
+                // SAFETY: The folios are valid as they are pinned.
+                unsafe { bindings::folio_nr_pages(folio) }
+            });
             let found: usize = sizes.sum();
             found.saturating_sub(self.offset).min(pages)
         };
