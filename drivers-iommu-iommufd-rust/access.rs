@@ -14,7 +14,7 @@
 //! The driver is a user of the object, and holds the context by it, but for an internal access.
 //!
 //! Locks: [`Access::state`], which the driver's callback takes to unpin; so nobody notifies while
-//! holding it. After it come the locks of the IO page table.
+//! holding it. After it come the locks of the IO page table, and `Context::tentative`.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -33,7 +33,12 @@ use crate::{
     },
     ioas::Ioas,
     object::{
+        Dependency,
+        InContext as _,
         Kind,
+        Object,
+        Reserved,
+        TableGuard,
         User,
         WriteSide, //
     },
@@ -101,15 +106,15 @@ impl Access {
     ///
     /// [`ENOMEM`].
     pub(crate) fn create(ctx: &Context, notifier: Arc<Notifier>) -> Result<User<Self>> {
-        Self::publish(ctx, notifier, Some(ContextRef::from(ctx)))
+        Self::reserve(ctx, notifier, Some(ContextRef::from(ctx)))?.publish_with_user(|| Ok(()))
     }
 
-    fn publish(
+    fn reserve(
         ctx: &Context,
         notifier: Arc<Notifier>,
         held: Option<ContextRef>,
-    ) -> Result<User<Self>> {
-        let access = ctx.reserve(try_pin_init!(Self {
+    ) -> Result<Reserved<'_, Self>> {
+        ctx.reserve(try_pin_init!(Self {
             ops: notifier.ops(),
             state <- new_mutex!(
                 State {
@@ -121,9 +126,7 @@ impl Access {
             ),
             notifier,
             ctx: held,
-        }? Error))?;
-
-        Ok(access.publish_with_user())
+        }? Error))
     }
 
     /// How an IO page table lists the access.
@@ -148,23 +151,34 @@ impl Access {
         self.ctx.as_deref()
     }
 
-    /// Moves the access to another IOAS, or to none. Lets go of the lock while it notifies.
+    /// Moves the access to another IOAS, of which `user` makes a user.
     ///
     /// # Errors
     ///
     /// [`EBUSY`] if it is being moved; [`EADDRINUSE`] if the mappings of the new IOAS are not
-    /// aligned to what the driver needs; [`ENOMEM`].
-    fn change<'a>(&'a self, mut state: StateGuard<'a>, new: Option<User<Ioas>>) -> Result {
+    /// aligned to what the driver needs; [`ENOMEM`]; what `user` returns.
+    fn move_to(
+        &self,
+        state: StateGuard<'_>,
+        ioas: &Object<Ioas>,
+        user: impl FnOnce() -> Result<User<Ioas>>,
+    ) -> Result {
         if state.leaving.is_some() {
             return Err(EBUSY);
         }
-        if new.as_ref().map(|ioas| ioas.id()) == state.ioas.as_ref().map(|ioas| ioas.id()) {
+        if state.ioas.as_ref().is_some_and(|old| old.id() == ioas.id()) {
             return Ok(());
         }
-        let list_id = match &new {
-            Some(ioas) => ioas.iopt.add_access(self.entry())?,
-            None => 0,
-        };
+        let list_id = ioas.iopt.add_access(self.entry())?;
+        let user = user().inspect_err(|_| ioas.iopt.remove_access(list_id))?;
+
+        self.switch(state, Some((user, list_id)));
+        Ok(())
+    }
+
+    /// Leaves the IOAS that the access is attached to, if any, for another one that lists it, or
+    /// none. It is not being moved. Releases the lock while it notifies.
+    fn switch<'a>(&'a self, mut state: StateGuard<'a>, new: Option<(User<Ioas>, u32)>) {
         if let Some(old) = state.ioas.take() {
             // From here on nothing can be pinned, but what is pinned can be unpinned.
             let old_list_id = state.list_id;
@@ -178,39 +192,44 @@ impl Access {
                 old.iopt.remove_access(old_list_id);
             }
         }
-        state.ioas = new;
-        state.list_id = list_id;
-        Ok(())
+        if let Some((ioas, list_id)) = new {
+            state.ioas = Some(ioas);
+            state.list_id = list_id;
+        }
     }
 
     /// Attaches the access, which is not attached, to an IOAS.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if there is no such IOAS; else as [`Self::change`].
+    /// [`ENOENT`] if there is no such IOAS; else as [`Self::move_to`].
     pub(crate) fn attach(&self, ctx: &Context, ioas_id: u32) -> Result {
         let state = self.state.lock();
 
         if kernel::warn_on!(state.ioas.is_some()) {
             return Err(EINVAL);
         }
-        let ioas = ctx.get::<Ioas>(ioas_id)?;
-        self.change(state, Some(ioas.user()?))
+        self.move_to_id(ctx, state, ioas_id)
     }
 
     /// Moves the access, which is attached, to another IOAS.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if it is not attached or there is no such IOAS; else as [`Self::change`].
+    /// [`ENOENT`] if it is not attached or there is no such IOAS; else as [`Self::move_to`].
     pub(crate) fn replace(&self, ctx: &Context, ioas_id: u32) -> Result {
         let state = self.state.lock();
 
         if state.ioas.is_none() {
             return Err(ENOENT);
         }
+        self.move_to_id(ctx, state, ioas_id)
+    }
+
+    fn move_to_id(&self, ctx: &Context, state: StateGuard<'_>, ioas_id: u32) -> Result {
         let ioas = ctx.get::<Ioas>(ioas_id)?;
-        self.change(state, Some(ioas.user()?))
+
+        self.move_to(state, &ioas, || ioas.user(&ctx.tentative()))
     }
 
     /// Detaches the access.
@@ -221,7 +240,9 @@ impl Access {
             return;
         }
         // Only another move of the same access can get in the way: a bug of its driver.
-        kernel::warn_on!(self.change(state, None).is_err());
+        if !kernel::warn_on!(state.leaving.is_some()) {
+            self.switch(state, None);
+        }
     }
 
     /// Pins the pages of a range.
@@ -282,20 +303,14 @@ impl Kind for Access {
     fn destroy(this: WriteSide<'_, Self>) {
         // Waits for a notification that is under way; there are none after this.
         this.notifier.close();
-        let state = this.state.lock();
-        if state.ioas.is_some() {
-            kernel::warn_on!(this.change(state, None).is_err());
-        }
+        this.switch(this.state.lock(), None);
     }
 }
 
-/// An access that belongs to this driver: what it pins cannot be unmapped.
+/// An access that belongs to this driver and is not published: what it pins cannot be unmapped.
 ///
-/// Dropping it detaches and destroys it; what was pinned must have been unpinned.
-pub(crate) struct Internal<'a> {
-    access: Option<User<Access>>,
-    ctx: &'a Context,
-}
+/// Dropping it detaches it; what was pinned must have been unpinned.
+pub(crate) struct Internal<'a>(Option<Reserved<'a, Access>>);
 
 impl<'a> Internal<'a> {
     /// An internal access, not attached.
@@ -304,34 +319,29 @@ impl<'a> Internal<'a> {
     ///
     /// [`ENOMEM`].
     pub(crate) fn new(ctx: &'a Context) -> Result<Self> {
-        Ok(Self {
-            access: Some(Access::publish(ctx, Notifier::internal()?, None)?),
+        Ok(Self(Some(Access::reserve(
             ctx,
-        })
+            Notifier::internal()?,
+            None,
+        )?)))
     }
 
-    /// Takes over an access that [`Self::into_user`] returned.
-    pub(crate) fn from_user(access: User<Access>, ctx: &'a Context) -> Self {
-        Self {
-            access: Some(access),
-            ctx,
-        }
-    }
-
-    /// The access alone, to be kept.
-    pub(crate) fn into_user(mut self) -> Option<User<Access>> {
-        self.access.take()
+    /// Publishes the access, as a part of publishing the object that the user is for.
+    pub(crate) fn publish_along(mut self, table: &mut TableGuard<'_>) -> Option<User<Access>> {
+        Some(self.0.take()?.publish_along(table))
     }
 
     /// Attaches the access to an IOAS.
     ///
     /// # Errors
     ///
-    /// As [`Access::change`].
-    pub(crate) fn attach(&self, ioas: &User<Ioas>) -> Result {
-        let access = self.access.as_ref().ok_or(EINVAL)?;
+    /// As [`Access::move_to`].
+    pub(crate) fn attach(&self, ioas: &Dependency<Ioas>) -> Result {
+        let access = self.0.as_ref().ok_or(EINVAL)?;
 
-        access.change(access.state.lock(), Some(ioas.another()))
+        access.move_to(access.state.lock(), ioas, || {
+            ioas.user(&ioas.ctx().tentative())
+        })
     }
 
     /// Pins the pages of `len` bytes from `iova` on, for reading.
@@ -346,14 +356,14 @@ impl<'a> Internal<'a> {
         len: usize,
         pages: &mut [MaybeUninit<PagePtr>],
     ) -> Result {
-        let access = self.access.as_ref().ok_or(EINVAL)?;
+        let access = self.0.as_ref().ok_or(EINVAL)?;
 
         access.pin(IovaRange::from_len(iova, len)?, pages, false)
     }
 
     /// Unpins what was pinned by one [`Self::pin`] of the same range.
-    pub(crate) fn unpin(&self, iova: usize, len: usize) {
-        if let (Some(access), Ok(range)) = (&self.access, IovaRange::from_len(iova, len)) {
+    pub(crate) fn unpin(&self, range: IovaRange) {
+        if let Some(access) = &self.0 {
             access.unpin(range);
         }
     }
@@ -361,8 +371,8 @@ impl<'a> Internal<'a> {
 
 impl Drop for Internal<'_> {
     fn drop(&mut self) {
-        if let Some(access) = self.access.take() {
-            access.destroy(self.ctx);
+        if let Some(access) = &self.0 {
+            access.switch(access.state.lock(), None);
         }
     }
 }

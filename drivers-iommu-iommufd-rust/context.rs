@@ -67,13 +67,15 @@ pub(crate) struct Context {
     /// Where destroyers wait for the readers of any object.
     #[pin]
     pub(crate) destroy_wait: WaitQueue,
+    /// Held for reading while a user of an object may still be given up, see [`crate::object`].
+    #[pin]
+    pub(crate) tentative: RwSemaphore<()>,
     #[pin]
     pub(crate) ioas_creation_lock: RwSemaphore<()>,
     /// The groups of the devices that are bound.
     pub(crate) groups: Arc<Groups>,
     /// Whether memory is accounted as VFIO type1 does. Changes only while there are no objects.
     account_mm: Atomic<bool>,
-    #[pin]
     pub(crate) vfio: vfio_compat::State,
 }
 
@@ -88,10 +90,11 @@ impl Context {
             c <- ffi::context::CFields::new(file),
             objects <- new_id_table!("iommufd_ctx::objects"),
             destroy_wait <- new_wait_queue!("iommufd_ctx::destroy_wait"),
+            tentative <- new_rwsem!((), "iommufd_ctx::tentative"),
             ioas_creation_lock <- new_rwsem!((), "iommufd_ctx::ioas_creation_lock"),
             groups: Groups::new()?,
             account_mm: Atomic::new(mode == AccountMode::Mm),
-            vfio <- vfio_compat::State::new(),
+            vfio: vfio_compat::State::new(),
         }? Error)
     }
 

@@ -13,8 +13,9 @@
 //! them do not make the same one twice. A HWPT that the kernel made for a device that was attached
 //! to an IOAS is *automatic*: it goes when nobody is attached to it.
 //!
-//! Dependencies: a HWPT is a user of its IOAS or its parent, of its vIOMMU and of its fault queue.
-//! An attachment is a user of the HWPT.
+//! Dependencies: a HWPT depends on its IOAS or its parent, on its vIOMMU and on its fault queue. An
+//! attachment is a user of the HWPT ([`HwptRef`]), and is given up by [`HwptRef::put`]. What a group
+//! is to be attached to is a [`Candidate`], which becomes a `HwptRef` when the hardware attaches it.
 //!
 //! Locks: the mutex of the IOAS ([`Ioas::hwpts`]); then the group lock, then those of the IO page
 //! table.
@@ -29,6 +30,7 @@ use crate::{
         for_c::ForC,
         hwpt::{
             self as ffi,
+            FaultSlot,
             Hwpt,
             NestedDomain, //
         },
@@ -36,12 +38,20 @@ use crate::{
         sw_msi::SwMsiMaps, //
     },
     ioas::Ioas,
-    ioctl::Command,
+    ioctl::{
+        Answer,
+        Command,
+        Published, //
+    },
     object::{
+        Dependency,
+        InContext,
         Kind,
         Object,
+        Publish,
         Ref,
         Reserved,
+        Tentative,
         User,
         WriteSide, //
     },
@@ -63,8 +73,7 @@ use kernel::{
             ordering::Relaxed,
             Atomic, //
         },
-        Arc,
-        SetOnce, //
+        Arc, //
     }, //
 };
 
@@ -88,8 +97,8 @@ pub(crate) struct HwptPaging {
     nest_parent: bool,
     pasid_compatible: bool,
     enforces_coherency: bool,
-    fault: SetOnce<User<Fault>>,
-    ioas: User<Ioas>,
+    pub(crate) fault: FaultSlot,
+    pub(crate) ioas: Dependency<Ioas>,
     /// Key in [`HwptIds`], which it is in. Changes with the mutex of the IOAS held.
     list_key: Atomic<u64>,
 }
@@ -102,9 +111,15 @@ same_offset!(
     present_sw_msi
 );
 
+impl InContext for HwptPaging {
+    fn ctx(&self) -> &Context {
+        self.ioas.ctx()
+    }
+}
+
 impl HwptPaging {
     /// The IOAS whose mappings it shows.
-    pub(crate) fn ioas(&self) -> &User<Ioas> {
+    pub(crate) fn ioas(&self) -> &Dependency<Ioas> {
         &self.ioas
     }
 
@@ -132,7 +147,7 @@ impl Hwpt for HwptPaging {
         &self.paging
     }
 
-    fn fault_slot(&self) -> &SetOnce<User<Fault>> {
+    fn fault(&self) -> &FaultSlot {
         &self.fault
     }
 }
@@ -239,9 +254,9 @@ impl Drop for HwptIds {
 /// A HWPT that user space fills. C knows how it begins.
 #[repr(C)]
 pub(crate) struct HwptNested {
-    domain: NestedDomain,
+    pub(crate) domain: NestedDomain,
     pasid_compatible: bool,
-    fault: SetOnce<User<Fault>>,
+    pub(crate) fault: FaultSlot,
 }
 
 same_offset!(HwptNested, domain, iommufd_hwpt_nested, common.domain);
@@ -251,14 +266,63 @@ impl Hwpt for HwptNested {
         &self.domain
     }
 
-    fn fault_slot(&self) -> &SetOnce<User<Fault>> {
+    fn fault(&self) -> &FaultSlot {
         &self.fault
     }
 }
 
 impl Kind for HwptNested {}
 
-/// A user of a HWPT of either kind.
+/// A HWPT of either kind, borrowed.
+#[derive(Clone, Copy)]
+pub(crate) enum AnyHwpt<'a> {
+    /// Filled by the kernel.
+    Paging(&'a Object<HwptPaging>),
+    /// Filled by user space.
+    Nested(&'a Object<HwptNested>),
+}
+
+impl<'a> AnyHwpt<'a> {
+    /// The domain of the HWPT.
+    pub(crate) fn domain(self) -> &'a Domain {
+        match self {
+            Self::Paging(hwpt) => (**hwpt).domain(),
+            Self::Nested(hwpt) => (**hwpt).domain(),
+        }
+    }
+
+    /// The HWPT that leads to physical addresses: itself or its parent.
+    pub(crate) fn paging(self) -> &'a Object<HwptPaging> {
+        match self {
+            Self::Paging(hwpt) => hwpt,
+            Self::Nested(hwpt) => hwpt.domain.parent(),
+        }
+    }
+
+    /// Where its page faults go.
+    pub(crate) fn fault(self) -> Option<&'a Object<Fault>> {
+        match self {
+            Self::Paging(hwpt) => hwpt.fault.get(),
+            Self::Nested(hwpt) => hwpt.fault.get(),
+        }
+    }
+
+    /// Whether it was made to be used along with PASIDs.
+    pub(crate) fn pasid_compatible(self) -> bool {
+        match self {
+            Self::Paging(hwpt) => hwpt.pasid_compatible,
+            Self::Nested(hwpt) => hwpt.pasid_compatible,
+        }
+    }
+
+    /// Whether both are the same HWPT.
+    pub(crate) fn is_same(self, other: AnyHwpt<'_>) -> bool {
+        self.domain().ptr_eq(other.domain())
+    }
+}
+
+/// A user of a HWPT of either kind: what an attachment has.
+#[must_use = "an automatic HWPT goes with its last user, by `put()`"]
 pub(crate) enum HwptRef {
     /// Filled by the kernel.
     Paging(User<HwptPaging>),
@@ -267,41 +331,12 @@ pub(crate) enum HwptRef {
 }
 
 impl HwptRef {
-    /// The domain of the HWPT.
-    pub(crate) fn domain(&self) -> &Domain {
+    /// The HWPT.
+    pub(crate) fn get(&self) -> AnyHwpt<'_> {
         match self {
-            Self::Paging(hwpt) => hwpt.domain(),
-            Self::Nested(hwpt) => hwpt.domain(),
+            Self::Paging(hwpt) => AnyHwpt::Paging(hwpt),
+            Self::Nested(hwpt) => AnyHwpt::Nested(hwpt),
         }
-    }
-
-    /// The HWPT that leads to physical addresses: itself or its parent.
-    pub(crate) fn paging(&self) -> &Object<HwptPaging> {
-        match self {
-            Self::Paging(hwpt) => hwpt,
-            Self::Nested(hwpt) => hwpt.domain.parent(),
-        }
-    }
-
-    /// Where its page faults go.
-    pub(crate) fn fault(&self) -> Option<&User<Fault>> {
-        match self {
-            Self::Paging(hwpt) => hwpt.fault.as_ref(),
-            Self::Nested(hwpt) => hwpt.fault.as_ref(),
-        }
-    }
-
-    /// Whether it was made to be used along with PASIDs.
-    pub(crate) fn pasid_compatible(&self) -> bool {
-        match self {
-            Self::Paging(hwpt) => hwpt.pasid_compatible,
-            Self::Nested(hwpt) => hwpt.pasid_compatible,
-        }
-    }
-
-    /// Whether both are the same HWPT.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.domain().ptr_eq(other.domain())
     }
 
     /// Another user of the same HWPT.
@@ -323,6 +358,82 @@ impl HwptRef {
     }
 }
 
+/// A HWPT that a group is to be attached to. It has no user because of that yet.
+pub(crate) trait Candidate {
+    /// The HWPT.
+    fn get(&self) -> AnyHwpt<'_>;
+
+    /// Makes the user of the attachment. Whoever else gives up the HWPT waits for `tentative`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if it is being destroyed, or an IOAS is that it needs.
+    fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef>;
+
+    /// Undoes [`Self::user`], under the same [`Tentative`].
+    fn give_up(&mut self, user: HwptRef);
+}
+
+impl Candidate for Ref<'_, HwptPaging> {
+    fn get(&self) -> AnyHwpt<'_> {
+        AnyHwpt::Paging(self)
+    }
+
+    fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef> {
+        Ok(HwptRef::Paging(Ref::user(self, tentative)?))
+    }
+
+    fn give_up(&mut self, user: HwptRef) {
+        drop(user);
+    }
+}
+
+impl Candidate for Ref<'_, HwptNested> {
+    fn get(&self) -> AnyHwpt<'_> {
+        AnyHwpt::Nested(self)
+    }
+
+    fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef> {
+        Ok(HwptRef::Nested(Ref::user(self, tentative)?))
+    }
+
+    fn give_up(&mut self, user: HwptRef) {
+        drop(user);
+    }
+}
+
+/// An automatic HWPT that is not published.
+impl Candidate for NewPaging<'_> {
+    fn get(&self) -> AnyHwpt<'_> {
+        AnyHwpt::Paging(&self.0)
+    }
+
+    fn user(&mut self, _tentative: &Tentative<'_>) -> Result<HwptRef> {
+        Ok(HwptRef::Paging(self.0.hold()))
+    }
+
+    fn give_up(&mut self, user: HwptRef) {
+        drop(user);
+    }
+}
+
+/// An automatic HWPT that is to be published once it is attached. That cannot fail then.
+impl Candidate for ListedPaging<'_, '_> {
+    fn get(&self) -> AnyHwpt<'_> {
+        AnyHwpt::Paging(&self.hwpt)
+    }
+
+    fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef> {
+        self.depend(tentative)?;
+        Ok(HwptRef::Paging(self.hwpt.hold()))
+    }
+
+    fn give_up(&mut self, user: HwptRef) {
+        drop(user);
+        self.hwpt.undepend();
+    }
+}
+
 /// A paging HWPT that is in no IOAS yet. Dropping it frees it.
 pub(crate) struct NewPaging<'a>(Reserved<'a, HwptPaging>);
 
@@ -333,7 +444,7 @@ impl<'a> NewPaging<'a> {
     ///
     /// - [`ENODEV`] if the device has lost its IOMMU;
     /// - [`ENOMEM`], or what the IOMMU driver says.
-    pub(crate) fn auto(ctx: &'a Context, ioas: User<Ioas>, device: &Device) -> Result<Self> {
+    pub(crate) fn auto(ctx: &'a Context, ioas: &Ref<'_, Ioas>, device: &Device) -> Result<Self> {
         Self::new(ctx, ioas, device, 0, None, true)
     }
 
@@ -346,7 +457,7 @@ impl<'a> NewPaging<'a> {
     /// - [`ENOMEM`], or what the IOMMU driver says.
     fn new(
         ctx: &'a Context,
-        ioas: User<Ioas>,
+        ioas: &Ref<'_, Ioas>,
         device: &Device,
         flags: u32,
         data: Option<&bindings::iommu_user_data>,
@@ -387,17 +498,12 @@ impl<'a> NewPaging<'a> {
             nest_parent: flags & NEST_PARENT != 0,
             pasid_compatible: flags & ALLOC_PASID != 0,
             enforces_coherency,
-            fault: SetOnce::new(),
-            ioas,
+            fault: FaultSlot::new(),
+            ioas: ioas.dependency(),
             list_key: Atomic::new(0),
         }? Error))?;
         ffi::link(&hwpt);
         Ok(Self(hwpt))
-    }
-
-    /// A user of the HWPT, which must be put before an unpublished HWPT is dropped.
-    pub(crate) fn user(&self) -> HwptRef {
-        HwptRef::Paging(self.0.user())
     }
 
     /// Enters the HWPT in the list of its IOAS, and maps there what the IOAS maps.
@@ -431,19 +537,29 @@ pub(crate) struct ListedPaging<'a, 'h> {
 }
 
 impl ListedPaging<'_, '_> {
-    /// A user of the HWPT, which must be put before an unpublished HWPT is dropped.
-    pub(crate) fn user(&self) -> HwptRef {
-        HwptRef::Paging(self.hwpt.user())
+    /// The id that the HWPT is going to have.
+    pub(crate) fn id(&self) -> u32 {
+        self.hwpt.id()
     }
 
-    /// Lets user space find the HWPT. Returns its id.
-    pub(crate) fn publish(self) -> u32 {
-        let Self { hwpt, mut listed } = self;
-        let id = hwpt.id();
+    /// Makes the HWPT a user of the IOAS in advance, so that publishing it cannot fail.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if the IOAS is being destroyed.
+    pub(crate) fn depend(&mut self, tentative: &Tentative<'_>) -> Result {
+        self.hwpt.depend(tentative)
+    }
+}
 
+impl Publish for ListedPaging<'_, '_> {
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        let Self { hwpt, mut listed } = self;
+
+        // The list cannot be used before its lock is released.
+        Reserved::publish(hwpt, answer)?;
         listed.armed = false;
-        hwpt.publish();
-        id
+        Ok(())
     }
 }
 
@@ -451,7 +567,7 @@ impl ListedPaging<'_, '_> {
 struct Listed<'h> {
     hwpts: &'h mut HwptIds,
     entry: ListEntry,
-    ioas: User<Ioas>,
+    ioas: Dependency<Ioas>,
     domain: Arc<PagingDomain>,
     armed: bool,
 }
@@ -498,7 +614,7 @@ fn for_driver(
 /// Makes a nested HWPT on top of a parent.
 fn new_nested<'a>(
     ctx: &'a Context,
-    parent: User<HwptPaging>,
+    parent: Dependency<HwptPaging>,
     device: &Device,
     flags: u32,
     data: Option<&bindings::iommu_user_data>,
@@ -519,7 +635,7 @@ fn new_nested<'a>(
 /// Makes a nested HWPT for a vIOMMU.
 fn new_nested_of_viommu<'a>(
     ctx: &'a Context,
-    viommu: User<Viommu>,
+    viommu: Dependency<Viommu>,
     device: &Device,
     flags: u32,
     data: Option<&bindings::iommu_user_data>,
@@ -541,14 +657,14 @@ fn reserve_nested<'a>(
     let hwpt = ctx.reserve(try_init!(HwptNested {
         domain,
         pasid_compatible: flags & ALLOC_PASID != 0,
-        fault: SetOnce::new(),
+        fault: FaultSlot::new(),
     }? Error))?;
     ffi::link(&hwpt);
     Ok(hwpt)
 }
 
 /// IOMMU_HWPT_ALLOC.
-pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result {
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result<Published> {
     const NONE: u32 = bindings::iommu_hwpt_data_type_IOMMU_HWPT_DATA_NONE;
 
     if cmd.__reserved != 0 {
@@ -561,56 +677,64 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
     let data = data.as_ref();
     let ctx = cmd.ctx();
     let device = ctx.get::<Device>(cmd.dev_id)?;
-    // Also if it is gone by the time that it is to be kept.
-    let no_such = |_| EINVAL;
-    let on = ctx.get_any(cmd.pt_id).map_err(no_such)?;
+    let on = ctx.get_any(cmd.pt_id).map_err(|_| EINVAL)?;
 
     let on = match on.downcast::<Ioas>() {
         Ok(ioas) => {
+            // The driver reads what user space tells it without the mutex.
+            let hwpt = NewPaging::new(ctx, &ioas, &device, cmd.flags, data, false)?;
             let mut hwpts = ioas.hwpts.lock();
-            let user = ioas.user().map_err(no_such)?;
-            let hwpt = NewPaging::new(ctx, user, &device, cmd.flags, data, false)?;
-            let hwpt = hwpt.list(&mut hwpts).map_err(|(_, err)| err)?;
-            finish(cmd, &hwpt.hwpt)?;
-            hwpt.publish();
-            return Ok(());
+            let mut hwpt = hwpt.list(&mut hwpts).map_err(|(_, err)| err)?;
+
+            connect_fault_queue(cmd, &mut hwpt.hwpt)?;
+            cmd.out_hwpt_id = hwpt.id();
+            return cmd.publish(hwpt).map_err(|err| gone(&ioas, err));
         }
         Err(other) => other,
     };
-    let hwpt = match on.downcast::<HwptPaging>() {
-        Ok(parent) => new_nested(
-            ctx,
-            parent.user().map_err(no_such)?,
-            &device,
-            cmd.flags,
-            data,
-        )?,
+    match on.downcast::<HwptPaging>() {
+        Ok(parent) => {
+            let hwpt = new_nested(ctx, parent.dependency(), &device, cmd.flags, data)?;
+
+            publish_nested(cmd, hwpt).map_err(|err| gone(&parent, err))
+        }
         Err(other) => {
             let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
-            new_nested_of_viommu(
-                ctx,
-                viommu.user().map_err(no_such)?,
-                &device,
-                cmd.flags,
-                data,
-            )?
+            let hwpt = new_nested_of_viommu(ctx, viommu.dependency(), &device, cmd.flags, data)?;
+
+            publish_nested(cmd, hwpt).map_err(|err| gone(&viommu, err))
         }
-    };
-    finish(cmd, &hwpt)?;
-    hwpt.publish();
-    Ok(())
+    }
 }
 
-/// Connects the fault queue, if there is to be one, and answers the command.
-fn finish<T: Hwpt>(
+fn publish_nested(
     cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>,
-    hwpt: &Reserved<'_, T>,
-) -> Result {
-    if cmd.flags & FAULT_ID_VALID != 0 {
-        ffi::route_faults(hwpt, cmd.ctx().get::<Fault>(cmd.fault_id)?.user()?);
-    }
+    mut hwpt: Reserved<'_, HwptNested>,
+) -> Result<Published> {
+    connect_fault_queue(cmd, &mut hwpt)?;
     cmd.out_hwpt_id = hwpt.id();
-    cmd.respond()
+    cmd.publish(hwpt)
+}
+
+/// Connects the fault queue, if there is to be one.
+fn connect_fault_queue<T: Hwpt>(
+    cmd: &Command<'_, bindings::iommu_hwpt_alloc>,
+    hwpt: &mut Reserved<'_, T>,
+) -> Result {
+    if cmd.flags & FAULT_ID_VALID == 0 {
+        return Ok(());
+    }
+    ffi::route_faults(hwpt, cmd.ctx().get::<Fault>(cmd.fault_id)?.dependency())
+}
+
+/// The error of publishing a HWPT on top of `on`. If that is being destroyed, it is the error of a
+/// lookup that comes too late.
+fn gone<T>(on: &Object<T>, err: Error) -> Error {
+    if on.is_claimed() {
+        EINVAL
+    } else {
+        err
+    }
 }
 
 /// IOMMU_HWPT_SET_DIRTY_TRACKING.

@@ -13,6 +13,7 @@ use crate::{
     context::Context,
     ffi::{
         self,
+        context::ContextPtr,
         task::go_on,
         uapi::Plain, //
     },
@@ -22,10 +23,16 @@ use crate::{
         Iova,
         IovaSpace, //
     },
-    ioctl::Command,
+    ioctl::{
+        Answer,
+        Command,
+        Published, //
+    },
     mapping::Prot,
     object::{
+        InContext,
         Kind,
+        Publish,
         Ref,
         Reserved,
         WriteSide, //
@@ -51,6 +58,10 @@ use kernel::{
         Mutex, //
     },
     uaccess::{
+        nofault::{
+            copy_to_user_nofault,
+            fault_in_writeable, //
+        },
         UserPtr,
         UserSlice, //
     }, //
@@ -66,6 +77,7 @@ pub(crate) struct Ioas {
     /// attached.
     #[pin]
     pub(crate) hwpts: Mutex<HwptIds>,
+    ctx: ContextPtr,
 }
 
 impl Kind for Ioas {
@@ -74,24 +86,42 @@ impl Kind for Ioas {
     }
 }
 
+impl InContext for Ioas {
+    fn ctx(&self) -> &Context {
+        &self.ctx
+    }
+}
+
 impl Ioas {
-    fn new() -> impl PinInit<Self, Error> {
+    fn new(ctx: &Context) -> impl PinInit<Self, Error> + '_ {
         try_pin_init!(Self {
             iopt <- IoPagetable::new(),
             hwpts <- new_mutex!(HwptIds::new(), "iommufd_ioas::mutex"),
+            ctx: ContextPtr::from(ctx),
         }? Error)
     }
 
-    /// Makes an empty IOAS that nobody sees yet, to be published by [`Ioas::publish`].
-    pub(crate) fn reserve(ctx: &Context) -> Result<Reserved<'_, Self>> {
-        ctx.reserve(Self::new())
+    /// Makes an empty IOAS that is not published.
+    pub(crate) fn reserve(ctx: &Context) -> Result<NewIoas<'_>> {
+        Ok(NewIoas(ctx.reserve(Self::new(ctx))?))
     }
+}
 
-    /// Lets user space find the IOAS, but not while all IOASes are being held still.
-    pub(crate) fn publish(ioas: Reserved<'_, Self>) {
-        let _creation = ioas.ctx().ioas_creation_lock.read();
+/// An IOAS that is not published. It is not while all IOASes are being held still.
+pub(crate) struct NewIoas<'a>(Reserved<'a, Ioas>);
 
-        ioas.publish();
+impl NewIoas<'_> {
+    /// The id that it is going to have.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Publish for NewIoas<'_> {
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        let _creation = self.0.ctx().ioas_creation_lock.read();
+
+        self.0.publish(answer)
     }
 }
 
@@ -127,48 +157,128 @@ fn place_of(flags: u32, iova: usize) -> Iova {
 }
 
 /// IOMMU_IOAS_ALLOC.
-pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_ioas_alloc>) -> Result {
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_ioas_alloc>) -> Result<Published> {
     if cmd.flags != 0 {
         return Err(EOPNOTSUPP);
     }
 
     let ioas = Ioas::reserve(cmd.ctx())?;
     cmd.out_ioas_id = ioas.id();
-    cmd.respond()?;
-    Ioas::publish(ioas);
-    Ok(())
+    cmd.publish(ioas)
+}
+
+/// Writes pairs of numbers to user memory without sleeping, some at a time.
+struct Pairs {
+    user: UserPtr,
+    /// How many more there is room for.
+    room: usize,
+    buffer: [[u64; 2]; 32],
+    len: usize,
+    result: Result,
+}
+
+impl Pairs {
+    fn new(user: UserPtr, room: usize) -> Self {
+        Self {
+            user,
+            room,
+            buffer: [[0; 2]; 32],
+            len: 0,
+            result: Ok(()),
+        }
+    }
+
+    fn push(&mut self, pair: [u64; 2]) {
+        if self.room == 0 || self.result.is_err() {
+            return;
+        }
+        self.room -= 1;
+        self.buffer[self.len] = pair;
+        self.len += 1;
+        if self.len == self.buffer.len() {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let bytes = self.buffer[..self.len].as_bytes();
+
+        self.result = copy_to_user_nofault(self.user, bytes);
+        self.user = self.user.wrapping_byte_add(bytes.len());
+        self.len = 0;
+    }
+
+    /// Returns whether all was written.
+    fn finish(mut self) -> Result {
+        if self.len != 0 && self.result.is_ok() {
+            self.flush();
+        }
+        self.result
+    }
+}
+
+/// Copies the ranges of an IOAS in which something can be mapped to user space, as two numbers each,
+/// as many as there is `room` for. Returns how many there are, and the alignment of IOVAs.
+///
+/// The IOAS, which `find` finds, is not held while user memory is waited for. So what is written is
+/// what was there at one time.
+///
+/// # Errors
+///
+/// [`EFAULT`], or what `find` returns.
+pub(crate) fn copy_usable<'a>(
+    find: impl Fn() -> Result<Ref<'a, Ioas>>,
+    user: UserPtr,
+    room: usize,
+) -> Result<(usize, usize)> {
+    // Pages that are there go away again only if somebody takes them away.
+    const TRIES: usize = 16;
+
+    for _ in 0..TRIES {
+        let ioas = find()?;
+        let space = ioas.iopt.read();
+        let mut pairs = Pairs::new(user, room);
+        let mut count = 0_usize;
+
+        for range in space.usable() {
+            pairs.push([range.start as u64, range.last as u64]);
+            count += 1;
+        }
+        let alignment = space.alignment();
+        drop(space);
+        drop(ioas);
+        if pairs.finish().is_ok() {
+            return Ok((count, alignment));
+        }
+        fault_in_writeable(user, count.min(room) * size_of::<[u64; 2]>())?;
+    }
+    Err(EFAULT)
 }
 
 /// IOMMU_IOAS_IOVA_RANGES.
-pub(crate) fn iova_ranges(cmd: &mut Command<'_, bindings::iommu_ioas_iova_ranges>) -> Result {
+pub(crate) fn iova_ranges(
+    cmd: &mut Command<'_, bindings::iommu_ioas_iova_ranges>,
+) -> Result<Answer> {
+    const _: () = assert!(size_of::<bindings::iommu_iova_range>() == size_of::<[u64; 2]>());
+
     if cmd.__reserved != 0 {
         return Err(EOPNOTSUPP);
     }
 
-    let ioas = cmd.ctx().get::<Ioas>(cmd.ioas_id)?;
-    let room = cmd.num_iovas;
-    let len = size_of::<bindings::iommu_iova_range>().saturating_mul(room as usize);
-    let user = UserPtr::from_addr(cmd.allowed_iovas as usize);
-    let mut out = UserSlice::new(user, len).writer();
-    let mut count = 0_u32;
+    let (ctx, id) = (cmd.ctx(), cmd.ioas_id);
+    // CAST: An address of user space, whatever it is; `usize` has at least 32 bits.
+    let (user, room) = (
+        UserPtr::from_addr(cmd.allowed_iovas as usize),
+        cmd.num_iovas as usize,
+    );
+    let (count, alignment) = copy_usable(|| ctx.get::<Ioas>(id), user, room)?;
 
-    let space = ioas.iopt.read();
-    for range in space.usable() {
-        if count < room {
-            out.write(&Plain(bindings::iommu_iova_range {
-                start: range.start as u64,
-                last: range.last as u64,
-            }))?;
-        }
-        count = count.saturating_add(1);
-    }
-    cmd.num_iovas = count;
-    cmd.out_iova_alignment = space.alignment() as u64;
-    cmd.respond()?;
+    cmd.num_iovas = count.try_into().unwrap_or(u32::MAX);
+    cmd.out_iova_alignment = alignment as u64;
     if count > room {
-        return Err(EMSGSIZE);
+        return Ok(Answer::Failure(EMSGSIZE));
     }
-    Ok(())
+    Ok(Answer::Success)
 }
 
 /// Reads ranges, which must not overlap. User space may have a great many.
@@ -197,15 +307,18 @@ pub(crate) fn allow_iovas(cmd: &mut Command<'_, bindings::iommu_ioas_allow_iovas
         return Err(EOPNOTSUPP);
     }
 
-    let ioas = cmd.ctx().get::<Ioas>(cmd.ioas_id)?;
+    let ctx = cmd.ctx();
+    drop(ctx.get::<Ioas>(cmd.ioas_id)?);
     let user = UserPtr::from_addr(cmd.allowed_iovas as usize);
+    // The IOAS is not held while user memory is waited for.
     let allowed = read_ranges(user, cmd.num_iovas)?;
+    let ioas = ctx.find::<Ioas>(cmd.ioas_id).ok_or(ENOENT)?;
 
     ioas.iopt.set_allowed(allowed)
 }
 
 /// IOMMU_IOAS_MAP.
-pub(crate) fn map(cmd: &mut Command<'_, bindings::iommu_ioas_map>) -> Result {
+pub(crate) fn map(cmd: &mut Command<'_, bindings::iommu_ioas_map>) -> Result<Answer> {
     if has_unknown_flags(cmd.flags) || cmd.__reserved != 0 {
         return Err(EOPNOTSUPP);
     }
@@ -220,11 +333,11 @@ pub(crate) fn map(cmd: &mut Command<'_, bindings::iommu_ioas_map>) -> Result {
     let (pages, start_byte) = Pages::from_user(uptr, len, prot.writable(), ctx.account_mode())?;
     let place = place_of(cmd.flags, iova);
     cmd.iova = ioas.iopt.map(pages, start_byte, len, place, prot)? as u64;
-    cmd.respond()
+    Ok(Answer::Success)
 }
 
 /// IOMMU_IOAS_MAP_FILE.
-pub(crate) fn map_file(cmd: &mut Command<'_, bindings::iommu_ioas_map_file>) -> Result {
+pub(crate) fn map_file(cmd: &mut Command<'_, bindings::iommu_ioas_map_file>) -> Result<Answer> {
     if has_unknown_flags(cmd.flags) {
         return Err(EOPNOTSUPP);
     }
@@ -240,11 +353,11 @@ pub(crate) fn map_file(cmd: &mut Command<'_, bindings::iommu_ioas_map_file>) -> 
     let (pages, start_byte) = Pages::from_fd(cmd.fd, start, len, prot.writable(), mode)?;
     let place = place_of(cmd.flags, iova);
     cmd.iova = ioas.iopt.map(pages, start_byte, len, place, prot)? as u64;
-    cmd.respond()
+    Ok(Answer::Success)
 }
 
 /// IOMMU_IOAS_COPY.
-pub(crate) fn copy(cmd: &mut Command<'_, bindings::iommu_ioas_copy>) -> Result {
+pub(crate) fn copy(cmd: &mut Command<'_, bindings::iommu_ioas_copy>) -> Result<Answer> {
     let ctx = cmd.ctx();
     let src_id = cmd.src_ioas_id;
     let (mut src_iova, mut flags) = (cmd.src_iova, cmd.flags);
@@ -266,11 +379,11 @@ pub(crate) fn copy(cmd: &mut Command<'_, bindings::iommu_ioas_copy>) -> Result {
     let dst = ctx.get::<Ioas>(cmd.dst_ioas_id)?;
     let place = place_of(flags, dst_iova);
     cmd.dst_iova = dst.iopt.map_parts(parts, len, place, prot)? as u64;
-    cmd.respond()
+    Ok(Answer::Success)
 }
 
 /// IOMMU_IOAS_UNMAP.
-pub(crate) fn unmap(cmd: &mut Command<'_, bindings::iommu_ioas_unmap>) -> Result {
+pub(crate) fn unmap(cmd: &mut Command<'_, bindings::iommu_ioas_unmap>) -> Result<Answer> {
     let ioas = cmd.ctx().get::<Ioas>(cmd.ioas_id)?;
 
     let bytes = if cmd.iova == 0 && cmd.length == u64::MAX {
@@ -286,7 +399,7 @@ pub(crate) fn unmap(cmd: &mut Command<'_, bindings::iommu_ioas_unmap>) -> Result
         (bytes != 0).then_some(bytes).ok_or(ENOENT)?
     };
     cmd.length = bytes as u64;
-    cmd.respond()
+    Ok(Answer::Success)
 }
 
 /// IOMMU_OPTION_HUGE_PAGES.
@@ -309,7 +422,9 @@ pub(crate) fn option_huge_pages(ctx: &Context, option: &mut bindings::iommu_opti
 
 /// IOMMU_IOAS_NOIOMMU_GET_PA.
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
-pub(crate) fn noiommu_get_pa(cmd: &mut Command<'_, bindings::iommu_ioas_noiommu_get_pa>) -> Result {
+pub(crate) fn noiommu_get_pa(
+    cmd: &mut Command<'_, bindings::iommu_ioas_noiommu_get_pa>,
+) -> Result<Answer> {
     if !ffi::task::capable(bindings::CAP_SYS_RAWIO) {
         return Err(EPERM);
     }
@@ -323,7 +438,7 @@ pub(crate) fn noiommu_get_pa(cmd: &mut Command<'_, bindings::iommu_ioas_noiommu_
     let iova = bounded(cmd.iova)?;
     let ioas = cmd.ctx().get::<Ioas>(cmd.ioas_id)?;
     (cmd.out_phys, cmd.length) = ioas.iopt.noiommu_phys(iova, cmd.length)?;
-    cmd.respond()
+    Ok(Answer::Success)
 }
 
 /// IOMMU_IOAS_NOIOMMU_GET_PA, of a kernel in which every device has an IOMMU.

@@ -7,6 +7,13 @@
 //! negotiated by [`copy_struct_from_user()`]. [`Command`] is the kernel's copy of it, together with
 //! the way back.
 //!
+//! The arguments are read before the function of the command is called, and the answer is written
+//! after it has returned ([`Answer`]): user memory can make that wait for as long as user space
+//! likes, and by then nothing is held that anybody waits for. A command that creates objects is
+//! answered in the step that publishes them, without sleeping ([`Command::publish`]). If that needs
+//! a page fault, everything is undone, the page is faulted in with nothing held, and the function is
+//! called again, with the same arguments.
+//!
 //! Locks: none.
 #![forbid(unsafe_code)]
 
@@ -23,6 +30,7 @@ use crate::{
     },
     hwpt,
     ioas,
+    object::Publish,
     vfio_compat,
     viommu, //
 };
@@ -43,6 +51,10 @@ use kernel::{
             copy_struct_from_user,
             struct_size, //
         },
+        nofault::{
+            copy_to_user_nofault,
+            fault_in_writeable, //
+        },
         UserPtr,
         UserSlice, //
     }, //
@@ -54,6 +66,8 @@ pub(crate) struct Command<'a, T> {
     args: Plain<T>,
     user: UserPtr,
     user_size: u32,
+    /// The answer of [`Self::publish`] needs a page fault.
+    needs_fault: bool,
 }
 
 impl<T> Deref for Command<'_, T> {
@@ -87,17 +101,51 @@ impl<'a, T: Uapi> Command<'a, T> {
         self.user_size
     }
 
-    /// Copies the structure back, as much of it as user space knows.
+    /// The structure as far as user space knows it.
+    fn known(&self) -> &[u8] {
+        let bytes = self.args.as_bytes();
+
+        &bytes[..bytes.len().min(self.user_size as usize)]
+    }
+
+    /// Copies the structure back.
     ///
     /// # Errors
     ///
     /// [`EFAULT`].
-    pub(crate) fn respond(&self) -> Result {
-        let bytes = self.args.as_bytes();
-        let len = bytes.len().min(self.user_size as usize);
-        UserSlice::new(self.user, len)
+    fn respond(&self) -> Result {
+        let bytes = self.known();
+
+        UserSlice::new(self.user, bytes.len())
             .writer()
-            .write_slice(&bytes[..len])
+            .write_slice(bytes)
+    }
+
+    /// Copies the structure back and publishes what the command has created, in one step: both are
+    /// done, or nothing. It is the last thing that the function of a command does, and can be called
+    /// with locks held.
+    ///
+    /// If the structure cannot be copied without a page fault, the function is called again, so it
+    /// must not have changed what it reads of the arguments.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if something that the new object depends on is being destroyed.
+    pub(crate) fn publish(&mut self, new: impl Publish) -> Result<Published> {
+        let mut needs_fault = false;
+        let result = new.publish(|| {
+            copy_to_user_nofault(self.user, self.known()).inspect_err(|_| needs_fault = true)
+        });
+
+        self.needs_fault = needs_fault;
+        result.map(|()| Published(()))
+    }
+
+    /// Makes it possible to copy the structure back without a page fault. To be called with nothing
+    /// held.
+    fn fault_in(&mut self) -> Result {
+        self.needs_fault = false;
+        fault_in_writeable(self.user, self.known().len())
     }
 }
 
@@ -128,23 +176,71 @@ const fn end_of<T, F>(offset: usize, _field: fn(&T) -> &F) -> u32 {
     (offset + size_of::<F>()) as u32
 }
 
-/// What an ioctl can return on success: nothing, or a number that is not negative.
+/// What the function of a command returns on success.
 trait Outcome {
-    fn value(self) -> isize;
+    /// Whether the command creates objects.
+    const CREATES: bool = false;
+
+    /// Answers the command, if that remains to be done. Returns the value of the ioctl, which is not
+    /// negative.
+    fn finish<T: Uapi>(self, cmd: &Command<'_, T>) -> Result<isize>;
 }
 
+/// The structure of user space stays as it is.
 impl Outcome for () {
-    fn value(self) -> isize {
-        0
+    fn finish<T: Uapi>(self, _cmd: &Command<'_, T>) -> Result<isize> {
+        Ok(0)
     }
 }
 
+/// The structure of user space stays as it is, and the ioctl returns a number.
 impl Outcome for u32 {
-    fn value(self) -> isize {
+    fn finish<T: Uapi>(self, _cmd: &Command<'_, T>) -> Result<isize> {
         // CAST: File descriptors and the like are less than 2^31.
-        self as isize
+        Ok(self as isize)
     }
 }
+
+/// The command is to be answered, when its function holds nothing any more.
+pub(crate) enum Answer {
+    /// The structure is copied back.
+    Success,
+    /// The structure is copied back, and the command fails all the same.
+    Failure(Error),
+}
+
+impl Outcome for Answer {
+    fn finish<T: Uapi>(self, cmd: &Command<'_, T>) -> Result<isize> {
+        cmd.respond()?;
+        match self {
+            Self::Success => Ok(0),
+            Self::Failure(err) => Err(err),
+        }
+    }
+}
+
+/// The command may be to be answered.
+impl Outcome for Option<Answer> {
+    fn finish<T: Uapi>(self, cmd: &Command<'_, T>) -> Result<isize> {
+        self.map_or(Ok(0), |answer| answer.finish(cmd))
+    }
+}
+
+/// The command has been answered, and what it has created is published. Only [`Command::publish`]
+/// makes one.
+pub(crate) struct Published(());
+
+impl Outcome for Published {
+    const CREATES: bool = true;
+
+    fn finish<T: Uapi>(self, _cmd: &Command<'_, T>) -> Result<isize> {
+        Ok(0)
+    }
+}
+
+/// How often a command is tried whose answer needs a page fault each time. The arguments were read
+/// from the same memory, so the page is there unless somebody takes it away again.
+const TRIES: usize = 16;
 
 /// Reads the arguments of one command and executes it.
 fn execute<T: Uapi, R: Outcome>(
@@ -158,13 +254,23 @@ fn execute<T: Uapi, R: Outcome>(
         return Err(EINVAL);
     }
     let args = copy_struct_from_user(user, user_size as usize)?;
-    function(&mut Command {
+    let mut cmd = Command {
         ctx,
         args,
         user,
         user_size,
-    })
-    .map(R::value)
+        needs_fault: false,
+    };
+
+    for _ in 0..TRIES {
+        let result = function(&mut cmd);
+
+        if !R::CREATES || !cmd.needs_fault {
+            return result?.finish(&cmd);
+        }
+        cmd.fault_in()?;
+    }
+    Err(EFAULT)
 }
 
 /// Defines [`dispatch`] from rows of number, structure, last field of the first version, function.

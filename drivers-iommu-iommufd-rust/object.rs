@@ -7,25 +7,35 @@
 //!
 //! | type | is | ends by |
 //! |---|---|---|
-//! | [`Reserved`] | an object that nobody sees yet | [`Reserved::publish`], or Drop: undo |
+//! | [`Reserved`] | an unpublished object: nobody can look it up or depend on it | [`Publish::publish`], or Drop: undo |
 //! | [`Ref`] | the read side of the destroying lock: bounds one operation | Drop |
 //! | [`RevocableRef`] | a read side that another object keeps, until `pre_destroy` | Drop |
-//! | [`User`] | a lasting dependency: destroy by id says EBUSY while there is one | Drop |
+//! | [`Dependency`] | a read side that another object keeps, and a user while that is published | Drop |
+//! | [`User`] | a user that is no object: destroy by id returns EBUSY while there is one | Drop |
+//! | [`Tentative`] | a `User` that is made meanwhile may still be given up | Drop |
 //! | [`Destroying`] | on the way to the write side: the only owner | [`Destroying::finish`] |
 //! | [`WriteSide`] | the write side: nobody else can reach the object | [`Kind::destroy`] |
 //!
 //! The header of an object, whose layout C knows, has two counts for this. `wait_cnt` counts the
-//! read sides, plus one while the object may be found. `users` counts the [`User`]s, plus one for
-//! the table. A lookup takes no lock: it reads the table under RCU and takes a read side unless
+//! read sides, plus one while the object may be found. `users` counts the [`User`]s and the published
+//! objects that depend on it, plus one for the table. Both are zero until the object is published,
+//! and nobody takes a count from zero. A lookup takes no lock: it reads the table under RCU and takes a read side unless
 //! there are none to give. Destruction goes through these steps, in this order:
 //!
 //! 1. Under the lock of the table: claim `users`, which succeeds only if there is no other user,
-//!    and take the object out of the table. This is the only place that says EBUSY.
+//!    and take the object out of the table. This is the only place that returns EBUSY.
 //! 2. Give up the `wait_cnt` of the table. If read sides are left, [`Kind::pre_destroy`] asks their
 //!    holders to let go, and the destroyer sleeps until they have. The wait queue is that of the
 //!    context: the object may be gone when the last reader wakes the destroyer.
-//! 3. [`Kind::destroy`], then Drop. The memory lives on for an RCU grace period, for those lookups
-//!    that still hold a pointer to the header and will find its counts at zero.
+//! 3. [`Kind::destroy`]; then the object ceases to be a user of what it depended on; then Drop. The
+//!    memory lives on for an RCU grace period, for those lookups that still hold a pointer to the
+//!    header and will find its counts at zero.
+//!
+//! EBUSY is returned while there is a user, and only then: a creation that fails has never been one.
+//! An object becomes a user of what it depends on in the step that publishes it, which is its last
+//! ([`Reserved::publish`]). Where a `User` has to be there before it is known whether it stays, as
+//! while hardware is being programmed, it is made under [`Tentative`], and whoever is about to
+//! return EBUSY waits for these first. No [`Tentative`] is held while user memory is accessed.
 //!
 //! Memory order: publishing is a store with release semantics, and a lookup depends on the pointer
 //! it loads, so it sees the object complete. Putting a read side is a release, and the destroyer
@@ -36,8 +46,9 @@
 //! arguments are in `Documentation/litmus-tests/iommufd/`, for tools/memory-model, each named after
 //! the two sides.
 //!
-//! Locks: the spinlock of the table, held for moments, innermost. Waiting for readers happens with
-//! no lock of this room held.
+//! Locks: [`Context::tentative`], which destroyers take for writing with no other lock held; the
+//! spinlock of the table, held for moments, innermost. Waiting for readers happens with no lock of
+//! this room held.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -47,11 +58,16 @@ use crate::{
 use kernel::{
     bindings,
     prelude::*,
-    sync::rcu, //
+    sync::{
+        rcu,
+        rwsem::ReadGuard, //
+    }, //
 };
 
 pub(crate) use crate::ffi::object::{
     Any,
+    Dependency,
+    InContext,
     Kind,
     Object,
     ObjectBox,
@@ -59,6 +75,7 @@ pub(crate) use crate::ffi::object::{
     Registered,
     Reserved,
     RevocableRef,
+    TableGuard,
     User,
     WriteSide, //
 };
@@ -79,7 +96,39 @@ enum Id {
     Bury,
 }
 
+/// An object, or several, that are complete and unpublished. Dropping this undoes everything.
+pub(crate) trait Publish {
+    /// Publishes all of it if `answer` succeeds. Nothing has been published if not.
+    ///
+    /// `answer` is called with the lock of the table held, once nothing else can fail.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if something that an object depends on is being destroyed; what `answer` returns.
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result;
+}
+
+impl<T: Registered> Publish for Reserved<'_, T> {
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        Reserved::publish(self, answer)
+    }
+}
+
+/// While this exists, a [`User`] may be given up by who has made it, because something else failed.
+/// Nobody returns EBUSY meanwhile.
+///
+/// It is held for moments: not while user memory is accessed, nor while a lock is awaited under
+/// which that is done.
+pub(crate) struct Tentative<'a>(#[expect(dead_code, reason = "a guard")] ReadGuard<'a, ()>);
+
 impl Context {
+    /// Keeps those who would return EBUSY waiting until it is known which users stay.
+    ///
+    /// Context: may sleep.
+    pub(crate) fn tentative(&self) -> Tentative<'_> {
+        Tentative(self.tentative.read())
+    }
+
     /// Creates an object of kind `T` that nobody sees yet.
     ///
     /// # Errors
@@ -139,7 +188,8 @@ impl Context {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn destroy(&self, id: u32) -> Result {
-        self.claim(id, Id::Free, |object| object.claim())?.finish();
+        self.claim_decided(id, Id::Free, |object| object.claim())?
+            .finish();
         Ok(())
     }
 
@@ -149,12 +199,29 @@ impl Context {
     /// Whoever destroys it by its id meanwhile comes first or sees [`ENOENT`].
     ///
     /// Context: may sleep, until the operations that use the object have ended.
-    pub(crate) fn revoke<T: Registered>(&self, id: u32, is: impl FnOnce(&Object<T>) -> bool) {
-        let claimed = self.claim(id, Id::Bury, |object| {
-            object.downcast().is_some_and(is) && object.claim()
+    pub(crate) fn revoke<T: Registered>(&self, id: u32, is: impl Fn(&Object<T>) -> bool) {
+        let claimed = self.claim_decided(id, Id::Bury, |object| {
+            object.downcast().is_some_and(&is) && object.claim()
         });
         if let Ok(object) = claimed {
             object.finish();
+        }
+    }
+
+    /// As [`Self::claim`], but a `claim` that fails is repeated when it is known which users stay.
+    fn claim_decided(
+        &self,
+        id: u32,
+        then: Id,
+        claim: impl Fn(&ObjectBox) -> bool,
+    ) -> Result<Destroying<'_>> {
+        match self.claim(id, then, &claim) {
+            Err(err) if err == EBUSY => {
+                let _decided = self.tentative.write();
+
+                self.claim(id, then, &claim)
+            }
+            result => result,
         }
     }
 
@@ -220,11 +287,31 @@ impl Context {
 }
 
 impl<T: Registered> User<T> {
+    /// Claims the object if this is its last user. Otherwise the user is returned.
+    fn claim_last(self, ctx: &Context) -> Result<Destroying<'_>, Option<Self>> {
+        let id = self.id();
+        let mut left = Some(self);
+        let claimed = ctx.claim(id, Id::Free, |object| {
+            left = left.take().and_then(|user| user.claim(object).err());
+            left.is_none()
+        });
+
+        claimed.map_err(|_| left)
+    }
+
+    /// Claims the object if this is its last user, and puts the user in any case.
+    fn put_or_claim(self, ctx: &Context) -> Option<Destroying<'_>> {
+        // Put and claim under one lock: else two last puts each see the other's user and nobody
+        // destroys.
+        ctx.claim(self.id(), Id::Free, |object| self.claim(object).is_ok())
+            .ok()
+    }
+
     /// Destroys the object on behalf of a driver that created it and holds this, the last user.
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn destroy(self, ctx: &Context) {
-        match ctx.claim(self.id(), Id::Free, |object| self.claim(object)) {
+        match self.claim_last(ctx) {
             Ok(object) => object.finish(),
             // The driver left something that depends on the object. It goes when the context does.
             Err(_) => {
@@ -240,12 +327,17 @@ impl<T: Registered> User<T> {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn put_and_try_destroy(self, ctx: &Context) {
-        // In one step, or of two that put the last users each could see the other's.
-        let last = ctx.claim(self.id(), Id::Free, |object| {
-            drop(self);
-            object.claim()
-        });
-        if let Ok(object) = last {
+        let last = match self.claim_last(ctx) {
+            Ok(object) => Some(object),
+            Err(left) => {
+                // Another user may be given up, and relies on this one to destroy the object.
+                let _decided = ctx.tentative.write();
+
+                left.and_then(|user| user.put_or_claim(ctx))
+            }
+        };
+
+        if let Some(object) = last {
             object.finish();
         }
     }
@@ -275,3 +367,6 @@ impl Destroying<'_> {
         object.destroy();
     }
 }
+
+#[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+pub(crate) mod tests;

@@ -13,9 +13,9 @@
 //!
 //! A container for devices without an IOMMU has no IOAS, and what needs one fails.
 //!
-//! Locks: [`State::creating`] -> the lock of the table of objects, which guards [`State::ioas`] and
-//! [`State::no_iommu`] against changes, so that the id never names another object than the one that
-//! was chosen.
+//! Locks: the lock of the table of objects guards [`State::ioas`] and [`State::no_iommu`] against
+//! changes, so that the id never names another object than the one that was chosen. No IOAS is held
+//! while user memory is accessed, but for what is being mapped.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -36,11 +36,18 @@ use crate::{
         }, //
     },
     io_pagetable::Iova,
-    ioas::Ioas,
-    ioctl::Command,
+    ioas::{
+        self,
+        Ioas, //
+    },
+    ioctl::{
+        Answer,
+        Command, //
+    },
     mapping::Prot,
     object::{
         ObjectBox,
+        Publish,
         Ref, //
     },
     pages::Pages,
@@ -50,14 +57,10 @@ use kernel::{
     bindings,
     id_table::Entry,
     ioctl::_IO,
-    new_mutex,
     prelude::*,
-    sync::{
-        atomic::{
-            ordering::Relaxed,
-            Atomic, //
-        },
-        Mutex, //
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
     },
     transmute::AsBytes,
     uaccess::{
@@ -67,25 +70,20 @@ use kernel::{
 };
 
 /// What a context knows of its being a container.
-#[pin_data]
 pub(crate) struct State {
     /// The id of the compatibility IOAS, or 0.
     ioas: Atomic<u32>,
     /// Whether the container is for devices without an IOMMU.
     no_iommu: Atomic<bool>,
-    /// Held from choosing a new compatibility IOAS until it is published.
-    #[pin]
-    creating: Mutex<()>,
 }
 
 impl State {
     /// Not a container yet, and one as soon as VFIO says so.
-    pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
+    pub(crate) fn new() -> Self {
+        Self {
             ioas: Atomic::new(0),
             no_iommu: Atomic::new(false),
-            creating <- new_mutex!((), "iommufd_ctx::vfio_creating"),
-        })
+        }
     }
 
     /// An object is about to leave the table: it is not the compatibility IOAS any more.
@@ -119,23 +117,27 @@ pub(crate) fn ioas(ctx: &Context) -> Result<Ref<'_, Ioas>> {
 /// [`EINVAL`] if the container is for devices without an IOMMU; those of creating an IOAS.
 pub(crate) fn create(ctx: &Context) -> Result {
     let ioas = Ioas::reserve(ctx)?;
-    let creating = ctx.vfio.creating.lock();
+    let (id, state) = (ioas.id(), &ctx.vfio);
+    let mut exists = false;
 
-    let objects = ctx.objects.lock();
-    if ctx.vfio.is_no_iommu() {
-        return Err(EINVAL);
-    }
-    if ctx.vfio.ioas.load(Relaxed) != 0 {
+    // In the step that publishes it, and with the lock of the table held: user space can learn of
+    // it by IOMMU_VFIO_IOAS_GET. It ends with the context at the latest.
+    let created = ioas.publish(|| {
+        if state.is_no_iommu() {
+            return Err(EINVAL);
+        }
+        exists = state.ioas.load(Relaxed) != 0;
+        if exists {
+            return Err(EEXIST);
+        }
+        state.ioas.store(id, Relaxed);
+        Ok(())
+    });
+
+    if exists {
         return Ok(());
     }
-    ctx.vfio.ioas.store(ioas.id(), Relaxed);
-    drop(objects);
-
-    // User space can learn of it by IOMMU_VFIO_IOAS_GET, and it ends with the context at the
-    // latest.
-    Ioas::publish(ioas);
-    drop(creating);
-    Ok(())
+    created
 }
 
 /// Makes the container one for devices without an IOMMU.
@@ -154,7 +156,9 @@ pub(crate) fn set_no_iommu(ctx: &Context) -> Result {
 }
 
 /// IOMMU_VFIO_IOAS.
-pub(crate) fn ioas_command(cmd: &mut Command<'_, bindings::iommu_vfio_ioas>) -> Result {
+pub(crate) fn ioas_command(
+    cmd: &mut Command<'_, bindings::iommu_vfio_ioas>,
+) -> Result<Option<Answer>> {
     if cmd.__reserved != 0 {
         return Err(EOPNOTSUPP);
     }
@@ -162,7 +166,7 @@ pub(crate) fn ioas_command(cmd: &mut Command<'_, bindings::iommu_vfio_ioas>) -> 
     match u32::from(cmd.op) {
         bindings::iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_GET => {
             cmd.ioas_id = ioas(ctx)?.id();
-            cmd.respond()
+            Ok(Some(Answer::Success))
         }
         bindings::iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_SET => {
             let ioas = ctx.get::<Ioas>(cmd.ioas_id)?;
@@ -177,13 +181,13 @@ pub(crate) fn ioas_command(cmd: &mut Command<'_, bindings::iommu_vfio_ioas>) -> 
             }
             ctx.vfio.ioas.store(ioas.id(), Relaxed);
             drop(objects);
-            Ok(())
+            Ok(None)
         }
         bindings::iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_CLEAR => {
             let objects = ctx.objects.lock();
             ctx.vfio.ioas.store(0, Relaxed);
             drop(objects);
-            Ok(())
+            Ok(None)
         }
         _ => Err(EOPNOTSUPP),
     }
@@ -262,6 +266,7 @@ fn unmap_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
             Err(err) => (0, Err(err)),
         }
     };
+    drop(ioas);
     // What was unmapped is told even if there was an error.
     unmap.size = unmapped as u64;
     write(user, unmap, size_of::<DmaUnmap>())?;
@@ -374,25 +379,16 @@ impl Capabilities {
     }
 
     /// The IOVA that is not reserved.
-    fn add_iova_ranges(&mut self, ioas: &Ioas) -> Result {
+    fn add_iova_ranges(&mut self, ctx: &Context) -> Result {
         const ID: u32 = bindings::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE;
         const HEADER: usize = size_of::<CapHeader>() + 2 * size_of::<u32>();
+        const RANGE: usize = size_of::<CapRange>();
+        const _: () = assert!(RANGE == size_of::<[u64; 2]>());
 
-        let mut count = 0u32;
-        let mut size = HEADER;
-        for hole in ioas.iopt.read().usable() {
-            let range = CapRange {
-                start: hole.start as u64,
-                end: hole.last as u64,
-            };
-            let offset = size;
-            size += size_of::<CapRange>();
-            if self.avail() >= size {
-                write(self.at(offset), range, size_of::<CapRange>())?;
-            }
-            count += 1;
-        }
-        self.add(ID, [count, 0], size)
+        let room = self.avail().saturating_sub(HEADER) / RANGE;
+        let (count, _) = ioas::copy_usable(|| ioas(ctx), self.at(HEADER), room)?;
+        // CAST: It would take billions of reserved ranges.
+        self.add(ID, [count as u32, 0], HEADER + count * RANGE)
     }
 }
 
@@ -405,9 +401,7 @@ fn get_info(ctx: &Context, user: UserPtr) -> Result<isize> {
         return Err(EINVAL);
     }
 
-    let ioas = ioas(ctx)?;
-    let iova_pgsizes = ioas.iopt.page_sizes() as u64;
-
+    let iova_pgsizes = ioas(ctx)?.iopt.page_sizes() as u64;
     let mut caps = Capabilities {
         user,
         argsz: argsz as usize,
@@ -415,7 +409,7 @@ fn get_info(ctx: &Context, user: UserPtr) -> Result<isize> {
         last: None,
     };
     caps.add_dma_avail()?;
-    caps.add_iova_ranges(&ioas)?;
+    caps.add_iova_ranges(ctx)?;
 
     let info = Info {
         // CAST: It would take billions of reserved ranges.

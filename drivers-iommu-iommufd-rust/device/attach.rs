@@ -11,10 +11,13 @@
 //! else a new one ([`attach_to_ioas`]). Such a HWPT goes when nobody is attached to it.
 //!
 //! An [`Attachment`] has at least one device and owns a user of its HWPT, so that replacing moves
-//! the user, and leaving puts it. Everything that is half done is undone by Drop.
+//! the user, and leaving puts it. Everything that is half done is undone by Drop. A HWPT that is
+//! only tried ([`Candidate`]) has no user because of that before the hardware is asked, so that
+//! nobody takes it for attached.
 //!
 //! Locks: the mutex of the IOAS, where one is named; then the group lock, which all functions here
-//! take; then, in callees, those of the IO page table, of the IOMMU group and `sw_msi_lock`.
+//! take; then, in callees, those of the IO page table, or `Context::tentative`, the mutex of the
+//! IOMMU group and `sw_msi_lock`.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -33,6 +36,8 @@ use crate::{
         Attached, //
     },
     hwpt::{
+        AnyHwpt,
+        Candidate,
         HwptNested,
         HwptPaging,
         HwptRef,
@@ -40,6 +45,9 @@ use crate::{
     },
     ioas::Ioas,
     object::{
+        Dependency,
+        Object,
+        Publish,
         Ref,
         User, //
     }, //
@@ -75,7 +83,7 @@ impl Attachment {
         self.attached.pasid()
     }
 
-    fn hwpt(&self) -> &HwptRef {
+    fn hwpt(&self) -> AnyHwpt<'_> {
         self.attached.hwpt()
     }
 
@@ -103,14 +111,14 @@ impl Which<'_> {
 
 /// Reserved regions of devices in an IOAS. Removes them when dropped.
 struct Reservation<'a> {
-    ioas: User<Ioas>,
+    ioas: Dependency<Ioas>,
     devices: Which<'a>,
     armed: bool,
 }
 
 impl<'a> Reservation<'a> {
     /// Nothing yet; what is added is for `devices`.
-    fn new(ioas: &User<Ioas>, devices: Which<'a>) -> Self {
+    fn new(ioas: &Dependency<Ioas>, devices: Which<'a>) -> Self {
         Self {
             ioas: ioas.another(),
             devices,
@@ -119,7 +127,7 @@ impl<'a> Reservation<'a> {
     }
 
     /// Reserves the regions of all the devices.
-    fn of_all(ioas: &User<Ioas>, devices: &'a Devices) -> Result<Self> {
+    fn of_all(ioas: &Dependency<Ioas>, devices: &'a Devices) -> Result<Self> {
         let this = Self::new(ioas, Which::All(devices));
 
         // Those that were not reached have nothing to remove.
@@ -130,7 +138,7 @@ impl<'a> Reservation<'a> {
 
     /// Reserves the regions of a device that joins, and learns where its MSI window is.
     fn of_one(
-        ioas: &User<Ioas>,
+        ioas: &Dependency<Ioas>,
         device: &'a User<Device>,
         group: &Group,
         lock: &GroupGuard<'_>,
@@ -156,7 +164,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn remove_reserved(ioas: &User<Ioas>, devices: Which<'_>) {
+fn remove_reserved(ioas: &Object<Ioas>, devices: Which<'_>) {
     // The closure does not fail.
     let _ = devices.try_for_each(|device| {
         ioas.iopt.remove_reserved(device.dev());
@@ -165,7 +173,7 @@ fn remove_reserved(ioas: &User<Ioas>, devices: Which<'_>) {
 }
 
 /// Maps the MSI pages of the group into the domain that it is about to use.
-fn set_up_msi(ctx: &Context, group: &Group, hwpt: &HwptRef) -> Result {
+fn set_up_msi(ctx: &Context, group: &Group, hwpt: AnyHwpt<'_>) -> Result {
     if !group.has_sw_msi() {
         return Ok(());
     }
@@ -173,7 +181,7 @@ fn set_up_msi(ctx: &Context, group: &Group, hwpt: &HwptRef) -> Result {
 }
 
 /// Whether the group can use this HWPT for this PASID. [`EINVAL`] if not.
-fn check(state: &GroupState, device: &Device, pasid: u32, hwpt: &HwptRef) -> Result {
+fn check(state: &GroupState, device: &Device, pasid: u32, hwpt: AnyHwpt<'_>) -> Result {
     // A response that says failure would turn off page requests for the siblings of the device too.
     if hwpt.fault().is_some() && device.dev().shares_page_requests() {
         return Err(EINVAL);
@@ -200,7 +208,7 @@ fn check(state: &GroupState, device: &Device, pasid: u32, hwpt: &HwptRef) -> Res
 /// - [`EINVAL`] if its group is attached to another HWPT, or the HWPT does not suit it;
 /// - [`EADDRINUSE`] if something is mapped in a reserved region of the device;
 /// - [`ENOMEM`], or what the IOMMU driver says.
-pub(crate) fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: HwptRef) -> Result {
+fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: &mut dyn Candidate) -> Result {
     let group = device.group();
     let mut state = group.lock();
     let reserves = pasid == NO_PASID && !device.is_noiommu();
@@ -209,7 +217,7 @@ pub(crate) fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: Hwp
         if at.has(device) {
             return Err(EBUSY);
         }
-        if !at.hwpt().is_same(&hwpt) {
+        if !at.hwpt().is_same(hwpt.get()) {
             return Err(EINVAL);
         }
     }
@@ -218,9 +226,9 @@ pub(crate) fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: Hwp
     let seat = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
 
     let reserved = if reserves {
-        let reserved = Reservation::of_one(hwpt.paging().ioas(), device, group, &state)?;
+        let reserved = Reservation::of_one(hwpt.get().paging().ioas(), device, group, &state)?;
         if first {
-            set_up_msi(ctx, group, &hwpt)?;
+            set_up_msi(ctx, group, hwpt.get())?;
         }
         Some(reserved)
     } else {
@@ -232,8 +240,8 @@ pub(crate) fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: Hwp
         at.devices.insert(seat);
     } else {
         let memory = AttachmentReservation::new(GFP_KERNEL_ACCOUNT)?;
-        check(&state, device, pasid, &hwpt)?;
-        let attached = Attached::new(hwpt, device.another(), pasid)?;
+        check(&state, device, pasid, hwpt.get())?;
+        let attached = Attached::new(ctx, hwpt, device.another(), pasid)?;
         let mut devices = Devices::new();
         devices.insert(seat);
         // INVARIANT: The leader is the only device.
@@ -257,36 +265,36 @@ fn replace(
     ctx: &Context,
     device: &User<Device>,
     pasid: u32,
-    hwpt: HwptRef,
+    hwpt: &mut dyn Candidate,
 ) -> Result<Option<HwptRef>> {
     let group = device.group();
     let mut state = group.lock();
-    let suits = check(&state, device, pasid, &hwpt);
+    let suits = check(&state, device, pasid, hwpt.get());
     let at = state.find_mut(pasid).ok_or(EINVAL)?;
 
     if !at.has(device) {
         return Err(EINVAL);
     }
-    if at.hwpt().is_same(&hwpt) {
+    if at.hwpt().is_same(hwpt.get()) {
         return Ok(None);
     }
-    let ioas = hwpt.paging().ioas().another();
+    let ioas = hwpt.get().paging().ioas().another();
     let moves = pasid == NO_PASID && ioas.id() != at.hwpt().paging().ioas().id();
     let mut reserved = None;
     if pasid == NO_PASID && !device.is_noiommu() {
         if moves {
             reserved = Some(Reservation::of_all(&ioas, &at.devices)?);
         }
-        set_up_msi(ctx, group, &hwpt)?;
+        set_up_msi(ctx, group, hwpt.get())?;
     }
     suits?;
 
-    let old = at.attached.replace(hwpt, device.another())?;
+    let old = at.attached.replace(ctx, hwpt, device.another())?;
     if let Some(reserved) = reserved {
         reserved.keep();
     }
     if moves {
-        remove_reserved(old.paging().ioas(), Which::All(&at.devices));
+        remove_reserved(old.get().paging().ioas(), Which::All(&at.devices));
     }
     Ok(Some(old))
 }
@@ -299,7 +307,7 @@ pub(crate) fn detach(device: &User<Device>, pasid: u32) -> Option<HwptRef> {
     let mut state = device.group().lock();
     let at = state.find_mut(pasid)?;
     let user = at.devices.remove(&device.id())?;
-    let hwpt = at.hwpt().another();
+    let hwpt = at.attached.hwpt_user();
 
     let last = at.devices.is_empty();
     if last {
@@ -310,10 +318,15 @@ pub(crate) fn detach(device: &User<Device>, pasid: u32) -> Option<HwptRef> {
         }
     }
     if pasid == NO_PASID {
-        hwpt.paging().ioas().iopt.remove_reserved(device.dev());
+        hwpt.get()
+            .paging()
+            .ioas()
+            .iopt
+            .remove_reserved(device.dev());
     }
     drop(state);
     drop(user);
+    // If it is not the last, the attachment has a user, too.
     last.then_some(hwpt)
 }
 
@@ -333,7 +346,7 @@ impl Op {
         ctx: &Context,
         device: &User<Device>,
         pasid: u32,
-        hwpt: HwptRef,
+        hwpt: &mut dyn Candidate,
     ) -> Result<Option<HwptRef>> {
         match self {
             Self::Attach => attach(ctx, device, pasid, hwpt).map(|()| None),
@@ -356,7 +369,8 @@ pub(crate) fn change(
     op: Op,
 ) -> Result {
     let old = match Target::find(ctx, *pt_id)? {
-        Target::Hwpt(hwpt) => op.apply(ctx, device, pasid, hwpt)?,
+        Target::Paging(mut hwpt) => op.apply(ctx, device, pasid, &mut hwpt)?,
+        Target::Nested(mut hwpt) => op.apply(ctx, device, pasid, &mut hwpt)?,
         Target::Ioas(ioas) => {
             let (id, old) = attach_to_ioas(ctx, device, pasid, &ioas, op)?;
             *pt_id = id;
@@ -372,19 +386,20 @@ pub(crate) fn change(
 
 /// What a device can be attached to.
 enum Target<'a> {
-    Hwpt(HwptRef),
+    Paging(Ref<'a, HwptPaging>),
+    Nested(Ref<'a, HwptNested>),
     Ioas(Ref<'a, Ioas>),
 }
 
 impl<'a> Target<'a> {
     fn find(ctx: &'a Context, id: u32) -> Result<Self> {
-        let object = match ctx.get_any(id)?.downcast::<HwptPaging>() {
-            Ok(hwpt) => return Ok(Self::Hwpt(HwptRef::Paging(hwpt.user()?))),
+        let object = match ctx.get_any(id)?.downcast() {
+            Ok(hwpt) => return Ok(Self::Paging(hwpt)),
             Err(other) => other,
         };
-        match object.downcast::<HwptNested>() {
-            Ok(hwpt) => Ok(Self::Hwpt(HwptRef::Nested(hwpt.user()?))),
-            Err(other) => Ok(Self::Ioas(other.downcast::<Ioas>().map_err(|_| EINVAL)?)),
+        match object.downcast() {
+            Ok(hwpt) => Ok(Self::Nested(hwpt)),
+            Err(other) => Ok(Self::Ioas(other.downcast().map_err(|_| EINVAL)?)),
         }
     }
 }
@@ -402,23 +417,22 @@ fn attach_to_ioas(
     let mut hwpts = ioas.hwpts.lock();
 
     // Such HWPTs differ in nothing but the devices that they suit.
-    for hwpt in hwpts.auto(ctx, ioas) {
-        let Ok(candidate) = hwpt.user() else {
-            continue;
-        };
-        match op.apply(ctx, device, pasid, HwptRef::Paging(candidate)) {
+    for mut hwpt in hwpts.auto(ctx, ioas) {
+        match op.apply(ctx, device, pasid, &mut hwpt) {
             // It does not suit the device.
             Err(err) if err == EINVAL => continue,
+            // Its last user has just given it up.
+            Err(_) if hwpt.is_claimed() => continue,
             old => return Ok((hwpt.id(), old?)),
         }
     }
 
-    let new = NewPaging::auto(ctx, ioas.user()?, device)?;
+    let mut new = NewPaging::auto(ctx, ioas, device)?;
     // Some IOMMU drivers complete a domain when it is attached: that comes before it is filled.
     if op == Op::Attach {
-        attach(ctx, device, pasid, new.user())?;
+        attach(ctx, device, pasid, &mut new)?;
     }
-    let new = match new.list(&mut hwpts) {
+    let mut new = match new.list(&mut hwpts) {
         Ok(new) => new,
         Err((new, err)) => {
             if op == Op::Attach {
@@ -429,9 +443,25 @@ fn attach_to_ioas(
             return Err(err);
         }
     };
-    let old = match op {
-        Op::Attach => None,
-        Op::Replace => replace(ctx, device, pasid, new.user())?,
-    };
-    Ok((new.publish(), old))
+    let id = new.id();
+    match op {
+        Op::Attach => {
+            let tentative = ctx.tentative();
+
+            if let Err(err) = new.depend(&tentative) {
+                drop(tentative);
+                drop(detach(device, pasid));
+                drop(new);
+                return Err(err);
+            }
+            new.publish(|| Ok(()))?;
+            Ok((id, None))
+        }
+        Op::Replace => {
+            let old = replace(ctx, device, pasid, &mut new)?;
+
+            new.publish(|| Ok(()))?;
+            Ok((id, old))
+        }
+    }
 }

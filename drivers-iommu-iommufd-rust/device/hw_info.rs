@@ -2,13 +2,17 @@
 
 //! IOMMU_GET_HW_INFO: what the IOMMU behind a device is and can do.
 //!
-//! Locks: none.
+//! Locks: none. The device is not held while user memory is accessed: its driver may be waiting to
+//! unbind it.
 #![forbid(unsafe_code)]
 
 use super::Device;
 use crate::{
     ffi,
-    ioctl::Command, //
+    ioctl::{
+        Answer,
+        Command, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -23,7 +27,7 @@ use kernel::{
 const INPUT_TYPE: u32 = bindings::iommufd_hw_info_flags_IOMMU_HW_INFO_FLAG_INPUT_TYPE;
 
 /// IOMMU_GET_HW_INFO.
-pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result {
+pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result<Answer> {
     if cmd.flags & !INPUT_TYPE != 0 || cmd.__reserved != [0; 3] {
         return Err(EOPNOTSUPP);
     }
@@ -47,10 +51,6 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result {
         return Err(EOPNOTSUPP);
     }
     cmd.__bindgen_anon_1.out_data_type = kind;
-
-    write(cmd, &data)?;
-    // The length that this kernel knows, which can be more than user space has room for.
-    cmd.data_len = data.len().try_into().unwrap_or(u32::MAX);
     cmd.out_capabilities = capabilities(&device);
     // Of a number that is no power of two, only the PASIDs below the next smaller one count.
     cmd.out_max_pasid_log2 = match device.dev().max_pasids() {
@@ -58,7 +58,12 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result {
         // CAST: A logarithm of 32 bits.
         pasids => pasids.ilog2() as u8,
     };
-    cmd.respond()
+    drop(device);
+
+    write(cmd, &data)?;
+    // The length that this kernel knows, which can be more than user space has room for.
+    cmd.data_len = data.len().try_into().unwrap_or(u32::MAX);
+    Ok(Answer::Success)
 }
 
 /// Copies the data to user space, as much as it has room for, and clears the rest of that room.
@@ -96,18 +101,19 @@ fn capabilities(device: &Device) -> u64 {
         caps |= PCI_ATS_NOT_SUPPORTED;
     }
     // IOMMU drivers are to enable PASID when they probe the device, if both sides support it. That
-    // of AMD does so when it attaches a domain that can have PASIDs; user space may ask before.
+    // of AMD enables and disables it as it attaches domains; user space may ask at any time.
     if dev.max_pasids() != 0 {
-        if let Some(control) = dev.pci_pasid_control() {
-            // CAST: A negative value is an error.
-            let bits = control.max(0) as u32;
-            kernel::warn_on_once!(bits & bindings::PCI_PASID_CTRL_ENABLE == 0);
-            if bits & bindings::PCI_PASID_CTRL_EXEC != 0 {
-                caps |= PCI_PASID_EXEC;
-            }
-            if bits & bindings::PCI_PASID_CTRL_PRIV != 0 {
-                caps |= PCI_PASID_PRIV;
-            }
+        // CAST: A negative value is an error.
+        let bits = dev
+            .pci_pasid_control()
+            .map_or(0, |control| control.max(0) as u32);
+        let enabled = bits & bindings::PCI_PASID_CTRL_ENABLE != 0;
+
+        if enabled && bits & bindings::PCI_PASID_CTRL_EXEC != 0 {
+            caps |= PCI_PASID_EXEC;
+        }
+        if enabled && bits & bindings::PCI_PASID_CTRL_PRIV != 0 {
+            caps |= PCI_PASID_PRIV;
         }
     }
     u64::from(caps)

@@ -203,7 +203,7 @@ pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
         dev,
     }? Error))?;
 
-    Ok(device.publish_with_user())
+    device.publish_with_user(|| Ok(()))
 }
 
 /// A device that can raise any interrupt by writing to memory is a danger to the whole machine.

@@ -27,15 +27,27 @@ use super::{
     NewFile, //
 };
 use crate::{
-    context::ContextRef,
-    ffi::eventq::{
-        leader_id,
-        PageFault,
-        PageResponse, //
+    context::{
+        Context,
+        ContextRef, //
     },
-    ioctl::Command,
+    ffi::{
+        context::ContextPtr,
+        eventq::{
+            leader_id,
+            PageFault,
+            PageResponse, //
+        }, //
+    },
+    ioctl::{
+        Command,
+        Published, //
+    },
     object::{
+        InContext,
         Kind,
+        Publish,
+        Reserved,
         User, //
     }, //
 };
@@ -75,6 +87,7 @@ pub(crate) struct Fault {
     /// Groups that user space has read, or is about to read, and not answered.
     #[pin]
     awaiting: Mutex<Awaiting>,
+    ctx: ContextPtr,
 }
 
 /// Groups by cookie.
@@ -115,9 +128,16 @@ fn size_of_messages(group: &Pending) -> usize {
 
 impl Kind for Fault {}
 
+impl InContext for Fault {
+    fn ctx(&self) -> &Context {
+        &self.ctx
+    }
+}
+
 impl Fault {
-    fn new() -> impl PinInit<Self, Error> {
+    fn new(ctx: &Context) -> impl PinInit<Self, Error> + '_ {
         try_pin_init!(Self {
+            ctx: ContextPtr::from(ctx),
             unread <- Unread::new(),
             awaiting <- new_mutex!(Awaiting::new(), "iommufd_fault::awaiting"),
         }? Error)
@@ -295,23 +315,36 @@ impl AnonFile for FaultFile {
     }
 }
 
+/// A fault queue that is not published, and its file.
+struct NewFault<'a> {
+    ctx: &'a Context,
+    fault: Reserved<'a, Fault>,
+    file: NewFile<FaultFile>,
+}
+
+impl Publish for NewFault<'_> {
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        let fault = self.fault.publish_with_user(answer)?;
+
+        self.file.install(FaultFile {
+            fault,
+            _ctx: ContextRef::from(self.ctx),
+        });
+        Ok(())
+    }
+}
+
 /// IOMMU_FAULT_QUEUE_ALLOC.
-pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_fault_alloc>) -> Result {
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_fault_alloc>) -> Result<Published> {
     if cmd.flags != 0 {
         return Err(EOPNOTSUPP);
     }
 
     let ctx = cmd.ctx();
-    let fault = ctx.reserve(Fault::new())?;
+    let fault = ctx.reserve(Fault::new(ctx))?;
     let file = NewFile::new()?;
 
     cmd.out_fault_id = fault.id();
     cmd.out_fault_fd = file.fd();
-    cmd.respond()?;
-
-    file.install(FaultFile {
-        fault: fault.publish_with_user(),
-        _ctx: ContextRef::from(ctx),
-    });
-    Ok(())
+    cmd.publish(NewFault { ctx, fault, file })
 }

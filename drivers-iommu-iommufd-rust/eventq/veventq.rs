@@ -20,13 +20,23 @@ use super::{
     Veventq, //
 };
 use crate::{
-    context::ContextRef,
+    context::{
+        Context,
+        ContextRef, //
+    },
     ffi::veventq::{
         VeventHeader,
         Veventqs, //
     },
-    ioctl::Command,
-    object::User,
+    ioctl::{
+        Command,
+        Published, //
+    },
+    object::{
+        Publish,
+        Reserved,
+        User, //
+    },
     viommu::Viommu, //
 };
 use kernel::{
@@ -111,8 +121,28 @@ impl AnonFile for VeventFile {
     }
 }
 
+/// A queue that is not published, and its file.
+struct NewVeventq<'a, 'v, 'l> {
+    ctx: &'a Context,
+    veventqs: &'l mut Veventqs<'v>,
+    veventq: Reserved<'a, Veventq>,
+    file: NewFile<VeventFile>,
+}
+
+impl Publish for NewVeventq<'_, '_, '_> {
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        let veventq = self.veventqs.publish(self.veventq, answer)?;
+
+        self.file.install(VeventFile {
+            veventq,
+            _ctx: ContextRef::from(self.ctx),
+        });
+        Ok(())
+    }
+}
+
 /// IOMMU_VEVENTQ_ALLOC.
-pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_veventq_alloc>) -> Result {
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_veventq_alloc>) -> Result<Published> {
     if cmd.flags != 0
         || cmd.__reserved != 0
         || cmd.type_ == bindings::iommu_veventq_type_IOMMU_VEVENTQ_TYPE_DEFAULT
@@ -130,16 +160,19 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_veventq_alloc>) -> Res
         return Err(EEXIST);
     }
 
-    let veventq = ctx.reserve(Veventq::new(cmd.type_, cmd.veventq_depth, viommu.user()?))?;
+    let veventq = ctx.reserve(Veventq::new(
+        cmd.type_,
+        cmd.veventq_depth,
+        viommu.dependency(),
+    ))?;
     let file = NewFile::new()?;
 
     cmd.out_veventq_id = veventq.id();
     cmd.out_veventq_fd = file.fd();
-    cmd.respond()?;
-
-    file.install(VeventFile {
-        veventq: veventqs.publish(veventq),
-        _ctx: ContextRef::from(ctx),
-    });
-    Ok(())
+    cmd.publish(NewVeventq {
+        ctx,
+        veventqs: &mut veventqs,
+        veventq,
+        file,
+    })
 }

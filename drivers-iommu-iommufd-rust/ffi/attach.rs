@@ -7,6 +7,10 @@
 //! HWPT. An attachment owns its handle, keeps the HWPT and one of the devices (the *leader*), and
 //! is undone when it is dropped.
 //!
+//! The IOMMU driver decides whether a HWPT suits a group. The HWPT has a user before that, so that
+//! it cannot be destroyed when it is attached; a [`Tentative`](crate::object::Tentative) is held until it is known whether
+//! the user stays.
+//!
 //! Contracts:
 //!
 //! - The caller serialises all operations on the attachments of a group: it holds the group lock.
@@ -25,6 +29,8 @@ use crate::{
         Device, //
     },
     hwpt::{
+        AnyHwpt,
+        Candidate,
         HwptPaging,
         HwptRef, //
     },
@@ -93,22 +99,29 @@ impl Attached {
     /// # Errors
     ///
     /// [`ENOMEM`]; [`EINVAL`] if the domain does not suit the devices; what the IOMMU driver says.
-    pub(crate) fn new(hwpt: HwptRef, leader: User<Device>, pasid: u32) -> Result<Self> {
+    pub(crate) fn new(
+        ctx: &Context,
+        candidate: &mut dyn Candidate,
+        leader: User<Device>,
+        pasid: u32,
+    ) -> Result<Self> {
         let Some(group) = leader.group().iommu() else {
             // INVARIANT: Without an IOMMU there is nothing to do.
             return Ok(Self {
                 handle: None,
-                hwpt,
+                hwpt: candidate.user(&ctx.tentative())?,
                 leader,
                 pasid,
             });
         };
         let handle = Handle::new(&leader)?;
-        let domain = hwpt.domain().as_raw();
+        let tentative = ctx.tentative();
+        let hwpt = candidate.user(&tentative)?;
+        let domain = hwpt.get().domain().as_raw();
 
         // SAFETY: Domain, group and device are valid, and kept by `hwpt` and `leader` until the
         // attachment is dropped.
-        to_result(unsafe {
+        let result = to_result(unsafe {
             match pasid {
                 bindings::IOMMU_NO_PASID => {
                     bindings::iommu_attach_group_handle(domain, group.as_raw(), handle.as_raw())
@@ -120,7 +133,11 @@ impl Attached {
                     handle.as_raw(),
                 ),
             }
-        })?;
+        });
+        if let Err(err) = result {
+            candidate.give_up(hwpt);
+            return Err(err);
+        }
 
         // INVARIANT: The domain was attached.
         Ok(Self {
@@ -131,36 +148,50 @@ impl Attached {
         })
     }
 
-    /// Attaches to `hwpt` instead, without a moment in between. Returns the HWPT of before.
+    /// Attaches to `candidate` instead, without a moment in between. Returns the HWPT of before.
     ///
     /// # Errors
     ///
     /// As [`Self::new`]; nothing has changed then.
-    pub(crate) fn replace(&mut self, hwpt: HwptRef, leader: User<Device>) -> Result<HwptRef> {
-        if let Some(group) = leader.group().iommu() {
-            let handle = Handle::new(&leader)?;
-            let domain = hwpt.domain().as_raw();
+    pub(crate) fn replace(
+        &mut self,
+        ctx: &Context,
+        candidate: &mut dyn Candidate,
+        leader: User<Device>,
+    ) -> Result<HwptRef> {
+        let Some(group) = leader.group().iommu() else {
+            let hwpt = candidate.user(&ctx.tentative())?;
 
-            // SAFETY: Domain, group and device are valid, and kept by `hwpt` and `leader` until the
-            // attachment is dropped.
-            to_result(unsafe {
-                match self.pasid {
-                    bindings::IOMMU_NO_PASID => bindings::iommu_replace_group_handle(
-                        group.as_raw(),
-                        domain,
-                        handle.as_raw(),
-                    ),
-                    pasid => bindings::iommu_replace_device_pasid(
-                        domain,
-                        leader.dev().as_raw(),
-                        pasid,
-                        handle.as_raw(),
-                    ),
+            self.leader = leader;
+            return Ok(core::mem::replace(&mut self.hwpt, hwpt));
+        };
+        let handle = Handle::new(&leader)?;
+        let tentative = ctx.tentative();
+        let hwpt = candidate.user(&tentative)?;
+        let domain = hwpt.get().domain().as_raw();
+
+        // SAFETY: Domain, group and device are valid, and kept by `hwpt` and `leader` until the
+        // attachment is dropped.
+        let result = to_result(unsafe {
+            match self.pasid {
+                bindings::IOMMU_NO_PASID => {
+                    bindings::iommu_replace_group_handle(group.as_raw(), domain, handle.as_raw())
                 }
-            })?;
-            let old = self.handle.replace(handle);
-            answer_faults(&self.hwpt, old);
+                pasid => bindings::iommu_replace_device_pasid(
+                    domain,
+                    leader.dev().as_raw(),
+                    pasid,
+                    handle.as_raw(),
+                ),
+            }
+        });
+        if let Err(err) = result {
+            candidate.give_up(hwpt);
+            return Err(err);
         }
+        drop(tentative);
+
+        answer_faults(self.hwpt.get(), self.handle.replace(handle));
         self.leader = leader;
         // INVARIANT: The new domain is attached with the new handle.
         Ok(core::mem::replace(&mut self.hwpt, hwpt))
@@ -180,8 +211,13 @@ impl Attached {
     }
 
     /// What the group is attached to.
-    pub(crate) fn hwpt(&self) -> &HwptRef {
-        &self.hwpt
+    pub(crate) fn hwpt(&self) -> AnyHwpt<'_> {
+        self.hwpt.get()
+    }
+
+    /// A user of what the group is attached to.
+    pub(crate) fn hwpt_user(&self) -> HwptRef {
+        self.hwpt.another()
     }
 
     /// Which PASID it is; `IOMMU_NO_PASID` for DMA without one.
@@ -195,7 +231,7 @@ impl Drop for Attached {
         let Some(handle) = self.handle.take() else {
             return;
         };
-        let domain = self.hwpt.domain().as_raw();
+        let domain = self.hwpt.get().domain().as_raw();
 
         match (self.pasid, self.leader.group().iommu()) {
             // SAFETY: By the type invariants the domain is attached like this.
@@ -207,12 +243,12 @@ impl Drop for Attached {
                 bindings::iommu_detach_device_pasid(domain, self.leader.dev().as_raw(), pasid);
             },
         }
-        answer_faults(&self.hwpt, Some(handle));
+        answer_faults(self.hwpt.get(), Some(handle));
     }
 }
 
 /// Answers the faults that wait for user space and name a handle, which is then freed.
-fn answer_faults(hwpt: &HwptRef, handle: Option<Handle>) {
+fn answer_faults(hwpt: AnyHwpt<'_>, handle: Option<Handle>) {
     if let (Some(fault), Some(handle)) = (hwpt.fault(), &handle) {
         fault.auto_respond(handle.as_raw());
     }

@@ -18,7 +18,6 @@
 //! - What an IOMMU driver returns from `hw_info` is memory from kmalloc() of the length that it
 //!   says.
 
-use super::object::Revocable;
 use crate::{
     context::Context,
     device::{
@@ -29,7 +28,10 @@ use crate::{
         },
         Device, //
     },
-    object::User, //
+    object::{
+        InContext,
+        User, //
+    }, //
 };
 use core::{
     mem::ManuallyDrop,
@@ -271,7 +273,7 @@ pub(crate) fn allow_unsafe_interrupts() -> bool {
     unsafe { (&raw const bindings::iommufd_allow_unsafe_interrupts).read_volatile() }
 }
 
-impl Revocable for Device {
+impl InContext for Device {
     fn ctx(&self) -> &Context {
         self.ictx()
     }

@@ -10,6 +10,10 @@
 //! The steps, as types: a [`Draft`] has room for the driver's part, a [`Ready`] object has it
 //! initialised, and publishing that leaves the end of the driver's part to [`Kind::destroy`].
 //!
+//! A driver may list an object in its init function, and find it there for another object. It is
+//! not published then, and may still be undone: `driver.c` refuses to make another object depend on
+//! it until it is.
+//!
 //! Contract with the drivers: their operations and destroy functions may be called with an object
 //! from the start of its init function on. A destroy function is called once, if the init function
 //! has set it, whether the init function succeeded or not. What the init function sets does not
@@ -21,8 +25,11 @@ use crate::{
     context::Context,
     object::{
         Object,
+        Publish,
+        Ref,
         Registered,
         Reserved,
+        TableGuard,
         WriteSide, //
     }, //
 };
@@ -89,10 +96,6 @@ unsafe fn undo_init<T: Driven>(object: &Object<T>) {
 }
 
 /// An object that the driver has not seen yet, with room for the driver's part.
-///
-/// # Invariants
-///
-/// The object has no users: `self.0` was made here and is not lent.
 #[must_use = "dropping a draft destroys the object"]
 pub(crate) struct Draft<'a, T: Driven>(Reserved<'a, T>);
 
@@ -107,14 +110,7 @@ impl<'a, T: Driven> Draft<'a, T> {
         size: usize,
         data: impl PinInit<T, Error>,
     ) -> Result<Self> {
-        // INVARIANT: It is new.
         Ok(Self(ctx.reserve_sized(size, data)?))
-    }
-
-    /// Exclusive access to the part of the core.
-    pub(super) fn data(&mut self) -> Pin<&mut T> {
-        // SAFETY: By the type invariants.
-        unsafe { self.0.data() }
     }
 
     /// Has the driver initialise its part.
@@ -152,13 +148,32 @@ impl<T: Driven> Deref for Draft<'_, T> {
 #[must_use = "dropping the object destroys it"]
 pub(crate) struct Ready<'a, T: Driven>(ManuallyDrop<Reserved<'a, T>>);
 
-impl<T: Driven> Ready<'_, T> {
-    /// Lets user space find the object. Cannot fail.
-    pub(crate) fn publish(self) {
+impl<'a, T: Driven> Ready<'a, T> {
+    /// Lets user space find the object, as [`Reserved::publish`] does. Returns a read side of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reserved::publish`].
+    pub(crate) fn publish(
+        self,
+        last: impl FnOnce(&Object<T>, &mut TableGuard<'_>) -> Result,
+    ) -> Result<Ref<'a, T>> {
         let mut this = ManuallyDrop::new(self);
-        // The end of the driver's part is up to `Kind::destroy` now.
         // SAFETY: `this` is not used or dropped after this.
-        unsafe { ManuallyDrop::take(&mut this.0) }.publish();
+        let reserved = unsafe { ManuallyDrop::take(&mut this.0) };
+
+        // The end of the driver's part is up to `Kind::destroy` if this succeeds.
+        reserved.publish_with_ref(last).map_err(|(reserved, err)| {
+            // INVARIANT: As it was.
+            drop(Self(ManuallyDrop::new(reserved)));
+            err
+        })
+    }
+}
+
+impl<T: Driven> Publish for Ready<'_, T> {
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        Ready::publish(self, |_, _| answer()).map(drop)
     }
 }
 
@@ -172,7 +187,7 @@ impl<T: Driven> Deref for Ready<'_, T> {
 
 impl<T: Driven> Drop for Ready<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants, and the object was not published.
+        // SAFETY: By the type invariants. The object was not published.
         unsafe { undo_init(&**self) };
         // SAFETY: `self` is being dropped, and does not use it again.
         unsafe { ManuallyDrop::drop(&mut self.0) };

@@ -49,6 +49,12 @@ use kernel::{
 pub(crate) struct FileRef(*mut bindings::file);
 
 impl FileRef {
+    /// For a context that is not one of a file, in tests that take no reference to it.
+    #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+    pub(crate) fn none() -> Self {
+        Self(core::ptr::null_mut())
+    }
+
     /// How C sees the file.
     pub(super) fn as_ptr(&self) -> *mut bindings::file {
         self.0

@@ -24,14 +24,18 @@ use crate::{
         Internal, //
     },
     object::{
+        Dependency,
+        InContext as _,
         Kind,
         Object,
         Ref,
+        Tentative,
         User,
         WriteSide, //
     },
     viommu::Viommu, //
 };
+use core::cell::UnsafeCell;
 use kernel::{
     bindings,
     error::to_result,
@@ -42,12 +46,25 @@ use kernel::{
     prelude::*, //
 };
 
+/// The access that has the memory of a queue pinned, from when the queue is published. C sees a
+/// pointer.
+///
+/// # Invariants
+///
+/// It does not change while the queue is shared.
+#[repr(transparent)]
+struct AccessSlot(UnsafeCell<Option<User<Access>>>);
+
+// SAFETY: A user can be put on any thread.
+unsafe impl Send for AccessSlot {}
+// SAFETY: Nothing is read through a shared reference.
+unsafe impl Sync for AccessSlot {}
+
 /// A HW queue: `struct iommufd_hw_queue`, less the object header.
 #[repr(C)]
 pub(crate) struct HwQueue {
-    viommu: User<Viommu>,
-    /// An internal access that has the memory of the queue pinned.
-    access: Option<User<Access>>,
+    pub(super) viommu: Dependency<Viommu>,
+    access: AccessSlot,
     base_addr: u64,
     length: usize,
     type_: bindings::iommu_hw_queue_type,
@@ -71,15 +88,18 @@ impl Kind for HwQueue {
 }
 
 impl HwQueue {
-    /// Allocates a queue of `viommu`, without memory.
+    /// Allocates a queue of `viommu`, of `length` bytes from `base_addr` in the guest's physical
+    /// address space.
     ///
     /// # Errors
     ///
-    /// [`EOPNOTSUPP`] if the driver has no queues of this type; [`ENOENT`] if the vIOMMU is being
-    /// destroyed; those of [`Context::reserve`](crate::context::Context::reserve).
+    /// [`EOPNOTSUPP`] if the driver has no queues of this type; those of
+    /// [`Context::reserve`](crate::context::Context::reserve).
     pub(crate) fn reserve<'a>(
         viommu: &'a Ref<'_, Viommu>,
         type_: bindings::iommu_hw_queue_type,
+        base_addr: u64,
+        length: usize,
     ) -> Result<Draft<'a, Self>> {
         let ops = viommu.ops().ok_or(EOPNOTSUPP)?;
         if ops.get_hw_queue_size.is_none() || ops.hw_queue_init_phys.is_none() {
@@ -92,10 +112,11 @@ impl HwQueue {
         }
 
         let this = Self {
-            viommu: viommu.user()?,
-            access: None,
-            base_addr: 0,
-            length: 0,
+            viommu: viommu.dependency(),
+            // INVARIANT: The queue is not shared.
+            access: AccessSlot(UnsafeCell::new(None)),
+            base_addr,
+            length,
             type_,
             destroy: InitSlot::new(None),
         };
@@ -109,26 +130,21 @@ impl HwQueue {
 }
 
 impl<'a> Draft<'a, HwQueue> {
-    /// Gives the queue its memory and has the driver initialise its part.
+    /// Has the driver initialise its part. The memory of the queue is pinned, and is physically
+    /// contiguous from `base_pa`. `index` is for the driver.
     ///
-    /// `memory` has pinned `length` bytes from `base_addr` in the guest's physical address space,
-    /// which are physically contiguous from `base_pa`. `index` is for the driver.
+    /// The driver can make the queue a user of another one, which ends with the queue: `_tentative`
+    /// is held until that is published, or undone.
     ///
     /// # Errors
     ///
     /// What the driver says.
     pub(crate) fn start(
-        mut self,
-        memory: Internal<'_>,
-        base_addr: u64,
-        length: usize,
+        self,
         base_pa: bindings::phys_addr_t,
         index: u32,
+        _tentative: &Tentative<'_>,
     ) -> Result<Ready<'a, HwQueue>> {
-        let queue = self.data().get_mut();
-        queue.access = memory.into_user();
-        queue.base_addr = base_addr;
-        queue.length = length;
         let init = self
             .viommu
             .ops()
@@ -139,11 +155,39 @@ impl<'a> Draft<'a, HwQueue> {
     }
 }
 
+impl Ready<'_, HwQueue> {
+    /// Publishes the queue, and with it the access that has its memory pinned, which `memory` gives
+    /// up for that. It is not called if publishing fails.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Ready::publish`].
+    pub(crate) fn publish_with_memory<'m>(
+        self,
+        memory: impl FnOnce() -> Option<Internal<'m>>,
+        answer: impl FnOnce() -> Result,
+    ) -> Result {
+        let queue = self.publish(|queue, table| {
+            answer()?;
+            let access = memory().and_then(|memory| memory.publish_along(table));
+            // INVARIANT: The queue is not published yet.
+            // SAFETY: By the type invariants nobody else accesses the slot: other parts of this
+            // driver do so when they drop the queue, and IOMMU drivers do not.
+            unsafe { *queue.access.0.get() = access };
+            Ok(())
+        });
+
+        queue.map(drop)
+    }
+}
+
 impl Drop for HwQueue {
     fn drop(&mut self) {
-        if let Some(access) = self.access.take() {
-            let memory = Internal::from_user(access, self.viommu.ctx());
-            crate::viommu::hw_queue::unpin(memory, self.place());
+        if let Some(access) = self.access.0.get_mut().take() {
+            let ctx = self.viommu.ctx();
+
+            crate::viommu::hw_queue::unpin(&access, self.place());
+            access.destroy(ctx);
         }
     }
 }

@@ -19,7 +19,11 @@
 
 use super::{
     device::BoundDevice,
-    domain::PagingDomain, //
+    domain::PagingDomain,
+    object::{
+        Depends,
+        Header, //
+    }, //
 };
 use crate::{
     eventq::Fault,
@@ -28,10 +32,10 @@ use crate::{
         HwptPaging, //
     },
     object::{
+        Dependency,
         Object,
         Registered,
-        Reserved,
-        User, //
+        Reserved, //
     },
     viommu::Viommu, //
 };
@@ -109,9 +113,18 @@ pub(crate) fn new_paging(
 #[repr(C)]
 pub(crate) struct NestedDomain {
     domain: OwnedDomain,
-    parent: User<HwptPaging>,
+    parent: Dependency<HwptPaging>,
     /// The vIOMMU that it was made for.
-    _viommu: Option<User<Viommu>>,
+    viommu: Option<Dependency<Viommu>>,
+}
+
+// SAFETY: It visits the fields, in order.
+unsafe impl Depends for NestedDomain {
+    fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
+        self.parent.visit(f)
+            // Although that is a user of the parent, too.
+            && self.viommu.visit(f)
+    }
 }
 
 const _: () = {
@@ -135,7 +148,7 @@ impl NestedDomain {
     pub(crate) fn new(
         ops: &bindings::iommu_ops,
         dev: &BoundDevice,
-        parent: User<HwptPaging>,
+        parent: Dependency<HwptPaging>,
         flags: u32,
         data: &bindings::iommu_user_data,
     ) -> Result<Self> {
@@ -149,7 +162,7 @@ impl NestedDomain {
         Self {
             domain,
             parent,
-            _viommu: None,
+            viommu: None,
         }
         .check()
     }
@@ -160,7 +173,7 @@ impl NestedDomain {
     ///
     /// As [`Self::new`].
     pub(crate) fn of_viommu(
-        viommu: User<Viommu>,
+        viommu: Dependency<Viommu>,
         flags: u32,
         data: &bindings::iommu_user_data,
     ) -> Result<Self> {
@@ -172,7 +185,7 @@ impl NestedDomain {
         Self {
             domain,
             parent: viommu.hwpt().another(),
-            _viommu: Some(viommu),
+            viommu: Some(viommu),
         }
         .check()
     }
@@ -185,7 +198,7 @@ impl NestedDomain {
     }
 
     /// The HWPT whose page table it is on top of.
-    pub(crate) fn parent(&self) -> &User<HwptPaging> {
+    pub(crate) fn parent(&self) -> &Dependency<HwptPaging> {
         &self.parent
     }
 
@@ -233,8 +246,34 @@ pub(crate) trait Hwpt: Registered {
     /// The domain of the HWPT.
     fn domain(&self) -> &Domain;
 
-    /// Where its page faults go, once that is known.
-    fn fault_slot(&self) -> &SetOnce<User<Fault>>;
+    /// Where its page faults go.
+    fn fault(&self) -> &FaultSlot;
+}
+
+/// The fault queue of a HWPT, if it has one.
+///
+/// # Invariants
+///
+/// It does not change once the HWPT has become a user of what it depends on.
+pub(crate) struct FaultSlot(SetOnce<Dependency<Fault>>);
+
+impl FaultSlot {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self(SetOnce::new())
+    }
+
+    /// The fault queue.
+    pub(crate) fn get(&self) -> Option<&Object<Fault>> {
+        self.0.as_ref().map(|fault| &**fault)
+    }
+}
+
+// SAFETY: By the type invariants it is the same one each time from the first call on.
+unsafe impl Depends for FaultSlot {
+    fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
+        self.0.as_ref().is_none_or(|fault| fault.visit(f))
+    }
 }
 
 /// Makes the domain of a new HWPT point back to it.
@@ -250,12 +289,24 @@ pub(crate) fn link<T: Hwpt>(hwpt: &Reserved<'_, T>) {
 }
 
 /// Makes the IOMMU core hand page faults of the domain of a new HWPT to `fault`.
-pub(crate) fn route_faults<T: Hwpt>(hwpt: &Reserved<'_, T>, fault: User<Fault>) {
+///
+/// # Errors
+///
+/// [`EINVAL`] if the HWPT is attached, or has a fault queue.
+pub(crate) fn route_faults<T: Hwpt>(
+    hwpt: &mut Reserved<'_, T>,
+    fault: Dependency<Fault>,
+) -> Result {
     let domain = hwpt.domain().as_raw();
 
-    hwpt.fault_slot().populate(fault);
-    // SAFETY: The HWPT is new, and nothing is attached to its domain yet: nobody reads the field.
+    // INVARIANT: A fresh HWPT is a user of nothing.
+    if !hwpt.is_fresh() || !hwpt.fault().0.populate(fault) {
+        return Err(EINVAL);
+    }
+    // SAFETY: The HWPT is borrowed exclusively and nothing is attached to its domain yet, as an
+    // attachment has a user of the HWPT: nobody reads the field.
     unsafe { (*domain).iopf_handler = Some(iommufd_fault_iopf_handler) };
+    Ok(())
 }
 
 /// The `iopf_handler` of HWPTs that have a fault queue.
@@ -294,16 +345,15 @@ unsafe fn fault_of<'a>(domain: *mut bindings::iommu_domain) -> Option<&'a Object
 
     // SAFETY: It is the start of an `Object` of its type, as those that `link()` is called with
     // are.
-    let user = unsafe {
+    unsafe {
         match (*hwpt).type_ {
             bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING => {
-                Object::<HwptPaging>::from_ptr(hwpt).fault_slot().as_ref()
+                Object::<HwptPaging>::from_ptr(hwpt).fault().get()
             }
             bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED => {
-                Object::<HwptNested>::from_ptr(hwpt).fault_slot().as_ref()
+                Object::<HwptNested>::from_ptr(hwpt).fault().get()
             }
             _ => None,
         }
-    };
-    user.map(|user| &**user)
+    }
 }

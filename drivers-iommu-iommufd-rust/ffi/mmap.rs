@@ -7,7 +7,7 @@
 //! before the entry has left the tree, which needs the lock of the tree. The entry does not say
 //! whether its owner is published: a driver makes it while it initialises the object.
 //!
-//! A VMA depends on the owner of its region: `vm_private_data` is a [`User`] of it, taken through
+//! A VMA is a user of the owner of its region: `vm_private_data` is a [`User`] of it, taken through
 //! the table of objects, where an owner that is still being made is not to be found. So the region
 //! cannot go while the VMA is there, by abort as little as by destroy. The core of mm calls `open`
 //! for each copy of a VMA and `close` for each that goes; the VMA holds the file, so the context is
@@ -48,16 +48,16 @@ struct Region(bindings::iommufd_mmap);
 type Regions = MapleTreeAlloc<KBox<Region>>;
 const _: () = assert!(size_of::<Regions>() == size_of::<bindings::maple_tree>());
 
-/// A region, and the dependency on its owner.
-struct Found {
-    owner: User<Any>,
+/// A region, and the read side of its owner.
+struct Found<'a> {
+    owner: Ref<'a, Any>,
     first_page: usize,
     address: bindings::phys_addr_t,
     length: usize,
 }
 
 /// Finds the region that contains a page of the offset space.
-fn find(ctx: &Context, page: usize) -> Option<Found> {
+fn find(ctx: &Context, page: usize) -> Option<Found<'_>> {
     // SAFETY: The tree was initialised with the context, and its entries are as the contract at the
     // top of this file says.
     let regions: &Regions = unsafe { &*(&raw const (*ctx.as_ptr()).mt_mmap).cast() };
@@ -73,7 +73,7 @@ fn find(ctx: &Context, page: usize) -> Option<Found> {
         return None;
     }
     Some(Found {
-        owner: owner.user().ok()?,
+        owner,
         first_page: region.vm_pgoff,
         address: region.mmio_addr,
         length: region.length,
@@ -105,8 +105,11 @@ fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
         return Err(ENXIO);
     }
 
+    // The user comes first: user space can reach the registers as soon as they are mapped.
+    let tentative = ctx.tentative();
+    let owner = found.owner.user(&tentative).map_err(|_| ENXIO)?;
     // SAFETY: The VMA is being set up, by us alone. The region is MMIO of the owner that its driver
-    // offers to user space, and stays while the VMA depends on the owner. If this fails the core of
+    // offers to user space, and stays while the VMA is a user of the owner. If this fails the core of
     // mm takes back what it did and does not call the operations.
     to_result(unsafe {
         (*vma).vm_pgoff = 0;
@@ -120,8 +123,8 @@ fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
             (*vma).vm_page_prot,
         )
     })?;
-    // SAFETY: The VMA is being set up, by us alone. Its operations take the dependency over.
-    unsafe { (*vma).vm_private_data = found.owner.into_raw().cast() };
+    // SAFETY: The VMA is being set up, by us alone. Its operations take the user over.
+    unsafe { (*vma).vm_private_data = owner.into_raw().cast() };
     Ok(())
 }
 

@@ -14,7 +14,10 @@
 //!   a read side from `iommufd_get_object()`.
 //! - `type` and `id` do not change after the object was created.
 
-use crate::context::Context;
+use crate::{
+    context::Context,
+    object::Tentative, //
+};
 use core::{
     marker::PhantomPinned,
     mem::{
@@ -29,23 +32,28 @@ use core::{
 };
 use kernel::{
     bindings,
-    id_table::Reservation,
     prelude::*,
     sync::{
         atomic::ordering::{
-            Acquire,
-            Full, //
+            Full,
+            Relaxed, //
         },
-        rcu_box::RcuBox,
         Refcount, //
     }, //
 };
 
 mod owner;
+mod reserved;
 
-pub(crate) use self::owner::{
-    ObjectBox,
-    WriteSide, //
+pub(crate) use self::{
+    owner::{
+        ObjectBox,
+        WriteSide, //
+    },
+    reserved::{
+        Reserved,
+        TableGuard, //
+    }, //
 };
 
 /// The value of `iommufd_object::type`.
@@ -71,12 +79,11 @@ const _: () = {
 };
 
 impl Header {
+    /// The header of an unpublished object: both counts are zero, and nobody takes one from zero.
     fn new(kind: KindOfC, id: u32) -> Self {
         Self {
-            // The time during which the object can be found.
-            wait_cnt: Refcount::new(1),
-            // The table.
-            users: Refcount::new(1),
+            wait_cnt: Refcount::new(0),
+            users: Refcount::new(0),
             kind,
             id,
         }
@@ -94,9 +101,9 @@ impl Header {
 
     /// As [`Self::claim`] for a caller that has `held` users, which end with the claim.
     ///
-    /// Fully ordered, and [`Ref::user`] takes a count only from one that is not zero: one of the
-    /// two fails (`IOMMUFD+user+claim`), and the claimer sees what was done by those who have put
-    /// theirs (`IOMMUFD+put-user+claim`).
+    /// Fully ordered, and users are taken only from a count that is not zero: one of the two fails
+    /// (`IOMMUFD+user+claim`), and the claimer sees what was done by those who have put theirs
+    /// (`IOMMUFD+put-user+claim`).
     fn claim_with(&self, held: i32) -> bool {
         self.users.as_atomic().cmpxchg(1 + held, 0, Full).is_ok()
     }
@@ -118,11 +125,39 @@ pub(crate) trait Kind: Send + Sync + Sized {
 ///
 /// # Safety
 ///
-/// No other type has the same `TYPE`, and headers of this type are made only by this module, for an
-/// `Object<Self>`. Implemented by the table of kinds in [`owner`].
+/// - No other type has the same `TYPE`, and headers of this type are made only by this module, for
+///   an `Object<Self>`.
+/// - [`Self::dependencies`] visits what [`Depends::visit`] of the same fields visits.
+///
+/// Implemented by the table of kinds in [`owner`].
 pub(crate) unsafe trait Registered: Kind {
     /// How C calls it.
     const TYPE: KindOfC;
+
+    /// Whether objects of this kind can depend on others.
+    const DEPENDS: bool;
+
+    /// Calls `f` with each object that this one depends on, until `f` returns `false`. Returns
+    /// whether it never did.
+    fn dependencies(&self, f: &mut impl FnMut(&Header) -> bool) -> bool;
+}
+
+/// A field of an object that names others on which the object depends.
+///
+/// # Safety
+///
+/// From when the object becomes a user of what it depends on, [`Self::visit`] visits the same headers
+/// each time, in the same order; and `self` has a read side of each of these objects.
+pub(crate) unsafe trait Depends {
+    /// As [`Registered::dependencies`], for what this field names.
+    fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool;
+}
+
+// SAFETY: It visits what there is, or nothing.
+unsafe impl<D: Depends> Depends for Option<D> {
+    fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
+        self.as_ref().is_none_or(|depends| depends.visit(f))
+    }
 }
 
 /// An object of kind `T`: `struct iommufd_xxx { struct iommufd_object obj; ... }` in C.
@@ -140,6 +175,17 @@ impl<T> Object<T> {
     /// The id by which user space knows the object.
     pub(crate) fn id(&self) -> u32 {
         self.header.id()
+    }
+
+    /// Returns whether a destroyer has claimed the object, which was published.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.header.users.as_atomic().load(Relaxed) == 0
+    }
+
+    /// How many users the object has, that of the table included.
+    #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+    pub(crate) fn users(&self) -> i32 {
+        self.header.users.as_atomic().load(Relaxed)
     }
 
     /// How C sees the object.
@@ -176,143 +222,10 @@ impl Kind for Any {}
 // a header.
 unsafe impl Registered for Any {
     const TYPE: KindOfC = bindings::iommufd_object_type_IOMMUFD_OBJ_ANY;
-}
+    const DEPENDS: bool = false;
 
-/// The memory of an object that was not published.
-struct Unseen<T: Registered>(ManuallyDrop<Pin<RcuBox<Object<T>>>>);
-
-impl<T: Registered> Unseen<T> {
-    fn new(object: Pin<RcuBox<Object<T>>>) -> Self {
-        Self(ManuallyDrop::new(object))
-    }
-
-    fn into_box(self) -> Pin<RcuBox<Object<T>>> {
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not used again, and not dropped.
-        unsafe { ManuallyDrop::take(&mut this.0) }
-    }
-}
-
-impl<T: Registered> Deref for Unseen<T> {
-    type Target = Object<T>;
-
-    fn deref(&self) -> &Object<T> {
-        &self.0
-    }
-}
-
-impl<T: Registered> Drop for Unseen<T> {
-    fn drop(&mut self) {
-        // A dependency that outlives the object would point to freed memory: rather leak it.
-        // Acquire: after what was done by those who have put theirs, on whatever thread.
-        if !kernel::warn_on!(self.header.users.as_atomic().load(Acquire) != 1) {
-            // SAFETY: `self` is being dropped, so this is the last use.
-            unsafe { ManuallyDrop::drop(&mut self.0) };
-        }
-    }
-}
-
-/// An object that nobody sees yet. Dropping it undoes everything.
-#[must_use = "dropping a reserved object destroys it"]
-pub(crate) struct Reserved<'a, T: Registered> {
-    id: Reservation<'a, ObjectBox>,
-    object: Unseen<T>,
-    ctx: &'a Context,
-}
-
-impl<'a, T: Registered> Reserved<'a, T> {
-    /// Allocates and initialises the object of a reserved id.
-    pub(crate) fn new(
-        ctx: &'a Context,
-        id: Reservation<'a, ObjectBox>,
-        size: usize,
-        data: impl PinInit<T, Error>,
-    ) -> Result<Self> {
-        let header = Header::new(T::TYPE, id.id());
-        let init = try_pin_init!(Object {
-            header,
-            data <- data,
-            _pin: PhantomPinned,
-        }? Error);
-        let flags = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
-        let object = Unseen::new(RcuBox::pin_init_sized(init, size, flags)?);
-        Ok(Self { id, object, ctx })
-    }
-
-    /// Exclusive access to what nobody else sees yet.
-    ///
-    /// # Safety
-    ///
-    /// There must have been no call of [`Self::user`].
-    pub(super) unsafe fn data(&mut self) -> Pin<&mut T> {
-        let object = RcuBox::as_ptr(&self.object.0).as_ptr();
-        // SAFETY: The object is pinned. `self` is its only owner and borrowed exclusively, and by
-        // the requirements of this function there is no `User`: nobody else has access.
-        unsafe { Pin::new_unchecked(&mut (*object).data) }
-    }
-
-    /// The context that the object belongs to.
-    pub(crate) fn ctx(&self) -> &'a Context {
-        self.ctx
-    }
-
-    /// Makes a dependency on an object that nobody else sees yet.
-    ///
-    /// It must be put before the object is dropped without having been published.
-    pub(crate) fn user(&self) -> User<T> {
-        self.object.header.users.inc();
-        // INVARIANT: The count was just taken. `Drop` keeps the object if it is not put.
-        User(Held(NonNull::from(&*self.object)))
-    }
-
-    /// Lets user space find the object. Cannot fail: this is the last step of its creation.
-    pub(crate) fn publish(self) {
-        let Self { id, object, .. } = self;
-        id.publish(object.into_box().into());
-    }
-
-    /// Lets user space find the object, and keeps it from being destroyed until the user is put.
-    pub(crate) fn publish_with_user(self) -> User<T> {
-        let Self { id, object, .. } = self;
-        object.header.users.inc();
-        // INVARIANT: The count was just taken.
-        let user = User(Held(NonNull::from(&*object)));
-        id.publish(object.into_box().into());
-        user
-    }
-
-    /// Hands the object to C, to be taken back by [`Self::from_raw`].
-    #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
-        let Self { id, object, .. } = self;
-        id.into_id();
-        RcuBox::into_raw(object.into_box()).as_ptr().cast()
-    }
-
-    /// Takes the object back from C.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` must come from [`Self::into_raw`] of an object of kind `T` of `ctx`, once.
-    #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) unsafe fn from_raw(ctx: &'a Context, ptr: *mut bindings::iommufd_object) -> Self {
-        // SAFETY: By the requirements of this function, `ptr` is not NULL and comes from a box.
-        let object = unsafe { RcuBox::from_raw(NonNull::new_unchecked(ptr).cast::<Object<T>>()) };
-        // SAFETY: The id was a reservation in `into_raw()`.
-        let id = unsafe { Reservation::from_id(&ctx.objects, object.id()) };
-        Self {
-            id,
-            object: Unseen::new(object),
-            ctx,
-        }
-    }
-}
-
-impl<T: Registered> Deref for Reserved<'_, T> {
-    type Target = Object<T>;
-
-    fn deref(&self) -> &Object<T> {
-        &self.object
+    fn dependencies(&self, _f: &mut impl FnMut(&Header) -> bool) -> bool {
+        true
     }
 }
 
@@ -336,6 +249,24 @@ impl<T: Registered> Deref for Held<T> {
         // SAFETY: By the type invariants: a destroyer claims `users` only if there is none, and
         // waits for the counts of `wait_cnt`.
         unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T: Registered> Held<T> {
+    /// Takes a count of `users`, unless a destroyer has claimed the object.
+    fn user(&self) -> Result<User<T>> {
+        if !self.header.users.inc_not_zero() {
+            return Err(ENOENT);
+        }
+        // INVARIANT: The count was just taken.
+        Ok(User(Self(self.0)))
+    }
+
+    /// Takes another count of `wait_cnt`, of which this owns one.
+    fn another_read_side(&self) -> Self {
+        self.header.wait_cnt.inc();
+        // INVARIANT: The count was just taken, from a count that is not zero.
+        Self(self.0)
     }
 }
 
@@ -366,27 +297,30 @@ impl<'a, T: Registered> Ref<'a, T> {
         })
     }
 
-    /// Makes a dependency that outlives the operation.
+    /// Makes a user of the object. `_tentative` keeps it from being taken for one that stays, as
+    /// long as it may still be given up.
     ///
     /// # Errors
     ///
     /// [`ENOENT`] if the object is being destroyed: a destroyer claimed it after it was looked up.
-    pub(crate) fn user(&self) -> Result<User<T>> {
-        if !self.header.users.inc_not_zero() {
-            return Err(ENOENT);
-        }
-        // INVARIANT: The count was just taken.
-        Ok(User(Held(self.object.0)))
+    pub(crate) fn user(&self, _tentative: &Tentative<'_>) -> Result<User<T>> {
+        self.object.user()
     }
 
-    /// Makes a read side that another object can keep.
+    /// Makes a dependency for an object that is being created.
+    pub(crate) fn dependency(&self) -> Dependency<T>
+    where
+        T: InContext,
+    {
+        Dependency(self.object.another_read_side())
+    }
+
+    /// Makes a read side that another object can keep until it is revoked.
     pub(crate) fn revocable(&self) -> RevocableRef<T>
     where
-        T: Revocable,
+        T: InContext,
     {
-        self.header.wait_cnt.inc();
-        // INVARIANT: The count was just taken, from a count that is not zero.
-        RevocableRef(Held(self.object.0))
+        RevocableRef(Dependency(self.object.another_read_side()))
     }
 
     /// Hands the read side to C, to be taken back by [`Self::from_raw`].
@@ -462,22 +396,43 @@ fn put_read_side(header: &Header, ctx: &Context) {
 }
 
 /// A kind of object of which other objects keep a read side.
-pub(crate) trait Revocable: Registered {
+pub(crate) trait InContext: Registered {
     /// The context that the object belongs to.
     fn ctx(&self) -> &Context;
 }
 
-/// A read side that another object of the same context keeps. C sees a pointer.
+/// A dependency of an object on another one of the same context. C sees a pointer.
 ///
-/// Whoever keeps it lets go when [`Kind::pre_destroy`] of the object asks for it.
+/// It is a read side: whoever destroys the other object waits for it. As long as the object that
+/// has it is published, it is a user of the other one, too ([`Registered::dependencies`]), so that
+/// nobody starts to destroy that. Before, nobody is told EBUSY because of it.
 ///
 /// # Invariants
 ///
 /// Owns one count of `wait_cnt` of the object.
 #[repr(transparent)]
-pub(crate) struct RevocableRef<T: Revocable>(Held<T>);
+pub(crate) struct Dependency<T: InContext>(Held<T>);
 
-impl<T: Revocable> Deref for RevocableRef<T> {
+impl<T: InContext> Dependency<T> {
+    /// Another dependency on the same object.
+    pub(crate) fn another(&self) -> Self {
+        Self(self.0.another_read_side())
+    }
+
+    /// As [`Ref::user`].
+    pub(crate) fn user(&self, _tentative: &Tentative<'_>) -> Result<User<T>> {
+        self.0.user()
+    }
+}
+
+// SAFETY: It is a pointer that does not change, and by the type invariants it has a read side.
+unsafe impl<T: InContext> Depends for Dependency<T> {
+    fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
+        f(&self.0.header)
+    }
+}
+
+impl<T: InContext> Deref for Dependency<T> {
     type Target = Object<T>;
 
     fn deref(&self) -> &Object<T> {
@@ -485,47 +440,62 @@ impl<T: Revocable> Deref for RevocableRef<T> {
     }
 }
 
-impl<T: Revocable> Drop for RevocableRef<T> {
+impl<T: InContext> Drop for Dependency<T> {
     fn drop(&mut self) {
         put_read_side(&self.header, self.ctx());
     }
 }
 
-/// A lasting dependency on an object: it cannot be destroyed by its id while there is one. C sees a
-/// pointer.
+/// A read side that another object of the same context keeps. C sees a pointer.
+///
+/// Whoever keeps it puts it when [`Kind::pre_destroy`] of the object asks for that.
+#[repr(transparent)]
+pub(crate) struct RevocableRef<T: InContext>(Dependency<T>);
+
+impl<T: InContext> Deref for RevocableRef<T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        &self.0
+    }
+}
+
+/// A user of an object that is no object itself, such as a driver, a file or an attachment: the
+/// object cannot be destroyed by its id while there is one. C sees a pointer.
+///
+/// One that may still be given up when something else fails is made under [`Tentative`].
 ///
 /// # Invariants
 ///
-/// Owns one count of `users` of the object, whose id is in the table of its context.
+/// Owns one count of `users` of the object.
 #[repr(transparent)]
 pub(crate) struct User<T: Registered>(Held<T>);
 
 impl<T: Registered> User<T> {
-    /// Another dependency on the same object.
+    /// Another user of the same object.
     pub(crate) fn another(&self) -> Self {
         self.header.users.inc();
         // INVARIANT: The count was just taken.
         Self(Held(self.0 .0))
     }
 
-    /// As [`Header::claim`] of `object`, if that is the object, for whoever has this user. It ends
-    /// either way.
-    pub(crate) fn claim(self, object: &Header) -> bool {
-        let claimed = core::ptr::eq(&self.header, object) && object.claim_with(1);
-
-        if claimed {
-            // The claim took the count.
-            core::mem::forget(self);
+    /// As [`Header::claim`] of `object`, if that is the object, for whoever has this user, which
+    /// ends then.
+    pub(crate) fn claim(self, object: &Header) -> Result<(), Self> {
+        if !core::ptr::eq(&self.header, object) || !object.claim_with(1) {
+            return Err(self);
         }
-        claimed
+        // The claim took the count.
+        core::mem::forget(self);
+        Ok(())
     }
 
-    /// Hands the dependency to C, to be taken back by [`Self::from_raw`].
+    /// Hands the user to C, to be taken back by [`Self::from_raw`].
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
         ManuallyDrop::new(self).as_ptr()
     }
 
-    /// Takes the dependency back from C.
+    /// Takes the user back from C.
     ///
     /// # Safety
     ///

@@ -222,7 +222,10 @@ mod mock {
         obj: *mut bindings::iommufd_object,
     ) {
         // SAFETY: By the requirements of this function.
-        unsafe { Reserved::<Selftest>::from_raw(Context::from_ptr(ictx), obj) }.publish();
+        let object = unsafe { Reserved::<Selftest>::from_raw(Context::from_ptr(ictx), obj) };
+
+        // It depends on nothing.
+        kernel::warn_on!(object.publish(|| Ok(())).is_err());
     }
 
     /// Frees an object that nobody has seen.

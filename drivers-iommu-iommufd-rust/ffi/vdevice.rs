@@ -3,8 +3,9 @@
 //! vDEVICEs, and how the drivers of IOMMUs find them.
 //!
 //! See [`driven`](super::driven) and [`viommu`](super::viommu) for the contracts with the drivers.
-//! A vDEVICE is among those of its vIOMMU from when it is published until it is destroyed, and its
-//! device is there all that time, so that what drivers find under the lock of `vdevs` is complete.
+//! A vDEVICE is among those of its vIOMMU from when it has been published until it is destroyed, and
+//! its device is there all that time, so that what drivers find under the lock of `vdevs` is
+//! complete, and stays.
 
 use super::{
     driven::{
@@ -20,11 +21,12 @@ use super::{
 use crate::{
     device::Device,
     object::{
+        Dependency,
+        InContext as _,
         Kind,
         Object,
         Ref,
         RevocableRef,
-        User,
         WriteSide, //
     },
     viommu::Viommu, //
@@ -163,12 +165,19 @@ pub(crate) struct ReadyVdevice<'a> {
 }
 
 impl ReadyVdevice<'_> {
-    /// Lets drivers find the vDEVICE, and user space too. Cannot fail.
-    pub(crate) fn publish(self) {
+    /// Lets user space find the vDEVICE if `answer` succeeds, and then drivers, too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reserved::publish`](crate::object::Reserved::publish).
+    pub(crate) fn publish(self, answer: impl FnOnce() -> Result) -> Result {
         let Self { vdevice, slot } = self;
-        // SAFETY: It is complete, and as it is published right after, `Kind::destroy` removes it.
+        let vdevice = vdevice.publish(|_, _| answer())?;
+
+        // SAFETY: It is complete, and published. Its end, which removes it, is not before the read
+        // side is put.
         unsafe { slot.fill(&vdevice) };
-        vdevice.publish();
+        Ok(())
     }
 }
 
@@ -183,7 +192,7 @@ impl Deref for ReadyVdevice<'_> {
 /// A vDEVICE: `struct iommufd_vdevice`, less the object header.
 #[repr(C)]
 pub(crate) struct Vdevice {
-    viommu: User<Viommu>,
+    pub(super) viommu: Dependency<Viommu>,
     idev: RevocableRef<Device>,
     virt_id: u64,
     destroy: InitSlot<Option<Destroy<bindings::iommufd_vdevice>>>,
@@ -217,7 +226,6 @@ impl Vdevice {
     /// # Errors
     ///
     /// - [`EEXIST`] if the vIOMMU has a vDEVICE of this id;
-    /// - [`ENOENT`] if the vIOMMU is being destroyed;
     /// - [`EOPNOTSUPP`] if the driver contradicts itself, which is a bug;
     /// - what the driver says, and those of [`Context::reserve`](crate::context::Context::reserve).
     pub(crate) fn create<'a>(
@@ -233,7 +241,7 @@ impl Vdevice {
         }
 
         let this = Self {
-            viommu: viommu.user()?,
+            viommu: viommu.dependency(),
             idev: device,
             // CAST: `usize` has at most 64 bits.
             virt_id: virt_id as u64,

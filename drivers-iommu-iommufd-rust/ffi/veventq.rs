@@ -11,6 +11,7 @@
 use super::layout::same_offset;
 use crate::{
     object::{
+        Dependency,
         Kind,
         Object,
         Reserved,
@@ -77,7 +78,7 @@ pub(crate) struct Veventq {
     pollers: PollHead,
     #[pin]
     events: SpinLock<Opaque<Events>>,
-    viommu: User<Viommu>,
+    pub(super) viommu: Dependency<Viommu>,
     #[pin]
     _pin: PhantomPinned,
 }
@@ -110,7 +111,7 @@ impl Veventq {
     pub(crate) fn new(
         type_: bindings::iommu_veventq_type,
         depth: u32,
-        viommu: User<Viommu>,
+        viommu: Dependency<Viommu>,
     ) -> impl PinInit<Self, Error> {
         let events = Opaque::ffi_init(|slot: *mut Events| {
             // INVARIANT: The list is empty.
@@ -255,17 +256,26 @@ impl<'a> Veventqs<'a> {
         queues.iter().any(|queue| queue.type_ == type_)
     }
 
-    /// Lets user space find a queue, and IOMMU drivers queue events. Cannot fail.
+    /// Lets user space find a queue, if `answer` succeeds, and IOMMU drivers queue events.
     ///
     /// A queue of another vIOMMU than this would get no events.
-    pub(crate) fn publish(&mut self, veventq: Reserved<'_, Veventq>) -> User<Veventq> {
-        let user = veventq.publish_with_user();
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reserved::publish`].
+    pub(crate) fn publish(
+        &mut self,
+        veventq: Reserved<'_, Veventq>,
+        answer: impl FnOnce() -> Result,
+    ) -> Result<User<Veventq>> {
+        let user = veventq.publish_with_user(answer)?;
+
         if self.has(&user) {
             // SAFETY: The list is locked. The node is in no list, and leaves this one when the
             // object, which is published now, is destroyed.
             unsafe { self.viommu.veventqs.add_tail(&user.node) };
         }
-        user
+        Ok(user)
     }
 
     /// Lets IOMMU drivers not find a queue any more.

@@ -28,10 +28,11 @@ use crate::{
     device::Device,
     hwpt::HwptPaging,
     object::{
+        Dependency,
+        InContext,
         Kind,
         Object,
         Ref,
-        User,
         WriteSide, //
     }, //
 };
@@ -63,7 +64,7 @@ use kernel::{
 pub(crate) struct Viommu {
     ictx: ContextPtr,
     iommu_dev: Iommu,
-    hwpt: User<HwptPaging>,
+    pub(super) hwpt: Dependency<HwptPaging>,
     ops: InitSlot<*const bindings::iommufd_viommu_ops>,
     #[pin]
     pub(super) vdevs: Vdevs,
@@ -85,6 +86,12 @@ impl Kind for Viommu {
     }
 }
 
+impl InContext for Viommu {
+    fn ctx(&self) -> &Context {
+        &self.ictx
+    }
+}
+
 impl Driven for Viommu {
     type Raw = bindings::iommufd_viommu;
 
@@ -97,7 +104,7 @@ impl Viommu {
     fn new(
         ctx: &Context,
         iommu_dev: Iommu,
-        hwpt: User<HwptPaging>,
+        hwpt: Dependency<HwptPaging>,
         type_: bindings::iommu_viommu_type,
     ) -> impl PinInit<Self, Error> + '_ {
         try_pin_init!(Self {
@@ -120,13 +127,8 @@ impl Viommu {
         unsafe { self.ops.get().as_ref() }
     }
 
-    /// The context that the vIOMMU belongs to.
-    pub(crate) fn ctx(&self) -> &Context {
-        &self.ictx
-    }
-
     /// The HWPT that nested HWPTs of this vIOMMU translate through.
-    pub(crate) fn hwpt(&self) -> &User<HwptPaging> {
+    pub(crate) fn hwpt(&self) -> &Dependency<HwptPaging> {
         &self.hwpt
     }
 
@@ -208,13 +210,13 @@ impl ViommuDriver {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if `hwpt` is being destroyed; those of [`Context::reserve`].
+    /// Those of [`Context::reserve`].
     pub(crate) fn reserve<'a>(
         &self,
         ctx: &'a Context,
         hwpt: &Ref<'_, HwptPaging>,
     ) -> Result<Draft<'a, Viommu>> {
-        let viommu = Viommu::new(ctx, self.iommu, hwpt.user()?, self.type_);
+        let viommu = Viommu::new(ctx, self.iommu, hwpt.dependency(), self.type_);
         Draft::reserve(ctx, self.size, viommu)
     }
 }

@@ -11,7 +11,10 @@
 use super::HwptNested;
 use crate::{
     ffi::task::is_being_killed,
-    ioctl::Command,
+    ioctl::{
+        Answer,
+        Command, //
+    },
     viommu::Viommu, //
 };
 use kernel::{
@@ -26,14 +29,16 @@ use kernel::{
 const MAX_ENTRIES: u32 = 1 << 19;
 
 /// IOMMU_HWPT_INVALIDATE.
-pub(crate) fn invalidate(cmd: &mut Command<'_, bindings::iommu_hwpt_invalidate>) -> Result {
+pub(crate) fn invalidate(cmd: &mut Command<'_, bindings::iommu_hwpt_invalidate>) -> Result<Answer> {
     let mut done = 0;
     let result = do_invalidate(cmd, &mut done);
 
     // User space learns how many entries were handled, also on failure.
     cmd.entry_num = done;
-    cmd.respond()?;
-    result
+    Ok(match result {
+        Ok(()) => Answer::Success,
+        Err(err) => Answer::Failure(err),
+    })
 }
 
 fn do_invalidate(cmd: &Command<'_, bindings::iommu_hwpt_invalidate>, done: &mut u32) -> Result {

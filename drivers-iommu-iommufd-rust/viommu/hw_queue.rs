@@ -16,12 +16,25 @@ use super::{
     Viommu, //
 };
 use crate::{
-    access::Internal,
+    access::{
+        Access,
+        Internal, //
+    },
     ffi::{
+        driven::Ready,
         hw_queue::PageList,
         task::go_on, //
     },
-    ioctl::Command, //
+    ioctl::{
+        Command,
+        Published, //
+    },
+    object::{
+        InContext as _,
+        Publish,
+        Tentative, //
+    },
+    range::IovaRange, //
 };
 use kernel::{
     bindings,
@@ -86,6 +99,39 @@ impl Contiguous {
     }
 }
 
+/// The memory of a queue that is not published. Dropping it unpins it.
+struct Memory<'a> {
+    access: Option<Internal<'a>>,
+    first: usize,
+    /// How many pages are pinned: whole pieces, or all of the queue.
+    pinned: usize,
+}
+
+impl Memory<'_> {
+    /// Pins piece by piece: user space chooses the length.
+    fn pin(&mut self, count: usize) -> Result<Contiguous> {
+        let access = self.access.as_ref().ok_or(EINVAL)?;
+        let mut list = PageList::new()?;
+        let mut pages = Contiguous::default();
+
+        for (iova, count) in pieces(self.first, count) {
+            go_on()?;
+            list.pin(access, iova, count)?;
+            self.pinned += count;
+            list.pfns().for_each(|pfn| pages.add(pfn));
+        }
+        Ok(pages)
+    }
+}
+
+impl Drop for Memory<'_> {
+    fn drop(&mut self) {
+        if let Some(access) = &self.access {
+            unpin_pieces(self.first, self.pinned, |range| access.unpin(range));
+        }
+    }
+}
+
 /// Pins the memory of a queue, and returns its physical address.
 ///
 /// # Errors
@@ -95,65 +141,67 @@ impl Contiguous {
 /// - [`EINTR`] if the current task is being killed;
 /// - [`ENOENT`] if something of it is not mapped, and the other errors of an access. They come
 ///   before that of memory which is not contiguous.
-fn pin(viommu: &Viommu, base: u64, length: u64) -> Result<(Internal<'_>, PhysAddr)> {
+fn pin(viommu: &Viommu, base: u64, length: u64) -> Result<(Memory<'_>, PhysAddr)> {
     let (first, count) = pages_of(base, length)?;
     if count > MAX_PAGES {
         return Err(ENOMEM);
     }
-    let memory = Internal::new(viommu.ctx())?;
-    memory.attach(viommu.hwpt().ioas())?;
+    let access = Internal::new(viommu.ctx())?;
+    access.attach(viommu.hwpt().ioas())?;
 
-    let mut pinned = 0;
-    let found = pin_pieces(&memory, first, count, &mut pinned);
-    match found.and_then(|pages| pages.first().ok_or(EFAULT)) {
-        Ok(pfn) => {
-            // CAST: A physical address has room for any page frame, and both for what is in a page.
-            let address = ((pfn as PhysAddr) << PAGE_SHIFT) + (base % PAGE_SIZE as u64) as PhysAddr;
-            Ok((memory, address))
-        }
-        Err(err) => {
-            unpin_pieces(&memory, first, pinned);
-            Err(err)
-        }
-    }
+    let mut memory = Memory {
+        access: Some(access),
+        first,
+        pinned: 0,
+    };
+    let pfn = memory.pin(count)?.first().ok_or(EFAULT)?;
+    // CAST: A physical address has room for any page frame, and both for what is in a page.
+    let address = ((pfn as PhysAddr) << PAGE_SHIFT) + (base % PAGE_SIZE as u64) as PhysAddr;
+    Ok((memory, address))
 }
 
-/// Pins piece by piece: user space chooses the length. `pinned` is how many pages are.
-fn pin_pieces(
-    memory: &Internal<'_>,
-    first: usize,
-    count: usize,
-    pinned: &mut usize,
-) -> Result<Contiguous> {
-    let mut list = PageList::new()?;
-    let mut pages = Contiguous::default();
-
+/// Calls `unpin` for the first `count` pages, which are whole pieces or all of a queue.
+fn unpin_pieces(first: usize, count: usize, unpin: impl Fn(IovaRange)) {
     for (iova, count) in pieces(first, count) {
-        go_on()?;
-        list.pin(memory, iova, count)?;
-        *pinned += count;
-        list.pfns().for_each(|pfn| pages.add(pfn));
-    }
-    Ok(pages)
-}
-
-/// Unpins the first `count` pages, which are whole pieces or all of a queue. Never fails.
-fn unpin_pieces(memory: &Internal<'_>, first: usize, count: usize) {
-    for (iova, count) in pieces(first, count) {
-        memory.unpin(iova, count << PAGE_SHIFT);
+        // It was pinned, so there is no error.
+        if let Ok(range) = IovaRange::from_len(iova, count << PAGE_SHIFT) {
+            unpin(range);
+        }
     }
 }
 
-/// Gives up the memory of a queue, which [`pin`] has pinned.
-pub(crate) fn unpin(memory: Internal<'_>, (base, length): (u64, usize)) {
+/// Unpins the memory of a queue that was published, of `length` bytes from `base`. Never fails.
+pub(crate) fn unpin(access: &Access, (base, length): (u64, usize)) {
     // It was pinned, so there is no error.
     if let Ok((first, count)) = pages_of(base, length as u64) {
-        unpin_pieces(&memory, first, count);
+        unpin_pieces(first, count, |range| access.unpin(range));
+    }
+}
+
+/// A queue that is not published, and its memory.
+struct NewHwQueue<'a> {
+    queue: Ready<'a, HwQueue>,
+    tentative: Tentative<'a>,
+    memory: Memory<'a>,
+}
+
+impl Publish for NewHwQueue<'_> {
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        let Self {
+            queue,
+            tentative,
+            mut memory,
+        } = self;
+        let result = queue.publish_with_memory(|| memory.access.take(), answer);
+
+        // It is known whether the queue stays. The memory is unpinned after that.
+        drop(tentative);
+        result
     }
 }
 
 /// IOMMU_HW_QUEUE_ALLOC.
-pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hw_queue_alloc>) -> Result {
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hw_queue_alloc>) -> Result<Published> {
     if cmd.flags != 0 || cmd.type_ == bindings::iommu_hw_queue_type_IOMMU_HW_QUEUE_TYPE_DEFAULT {
         return Err(EOPNOTSUPP);
     }
@@ -163,17 +211,19 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hw_queue_alloc>) -> Re
     cmd.nesting_parent_iova.checked_add(more).ok_or(EOVERFLOW)?;
 
     let viommu = cmd.ctx().get::<Viommu>(cmd.viommu_id)?;
-    let queue = HwQueue::reserve(&viommu, cmd.type_)?;
     let (base, length) = (cmd.nesting_parent_iova, cmd.length);
-    let (memory, base_pa) = pin(&viommu, base, length)?;
     // CAST: `pin()` refuses what does not fit.
-    let queue = queue.start(memory, base, length as usize, base_pa, cmd.index)?;
+    let queue = HwQueue::reserve(&viommu, cmd.type_, base, length as usize)?;
+    let (memory, base_pa) = pin(&viommu, base, length)?;
+    let tentative = viommu.ctx().tentative();
+    let queue = queue.start(base_pa, cmd.index, &tentative)?;
 
     cmd.out_hw_queue_id = queue.id();
-    cmd.respond()?;
-
-    queue.publish();
-    Ok(())
+    cmd.publish(NewHwQueue {
+        queue,
+        tentative,
+        memory,
+    })
 }
 
 #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]

@@ -12,19 +12,23 @@
 //!   them while it initialises a vIOMMU (`ffi::mmap`).
 //!
 //! All three are extended by the IOMMU driver, which is called while they are made and when they
-//! end. Nobody sees them before it is done: not user space, by id; not other parts of the driver,
-//! by what the vIOMMU lists; not mmap(), by a region whose offset gets known early. If a step after
-//! the driver's fails, its destroy function runs, under the same locks as the init function.
+//! end. Nobody can use them before they are published: not user space, by id; not by what the vIOMMU
+//! lists; not mmap(), by a region whose offset gets known early; and an object that the driver
+//! itself lists does not accept that another one depends on it. If a step after the driver's fails,
+//! its destroy function runs, under the same locks as the init function.
 //!
-//! Dependencies, as users: vDEVICE, HW queue and event queue on the vIOMMU; nested HWPT on the
-//! vIOMMU; vIOMMU on the HWPT. They end in that order.
+//! Dependencies: vDEVICE, HW queue and event queue on the vIOMMU; nested HWPT on the vIOMMU; vIOMMU
+//! on the HWPT. They end in that order.
 #![forbid(unsafe_code)]
 
 use crate::{
     device::Device,
     ffi::viommu::ViommuDriver,
     hwpt::HwptPaging,
-    ioctl::Command, //
+    ioctl::{
+        Command,
+        Published, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -42,7 +46,7 @@ pub(crate) use crate::ffi::{
 };
 
 /// IOMMU_VIOMMU_ALLOC.
-pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_viommu_alloc>) -> Result {
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_viommu_alloc>) -> Result<Published> {
     if cmd.flags != 0 || cmd.type_ == bindings::iommu_viommu_type_IOMMU_VIOMMU_TYPE_DEFAULT {
         return Err(EOPNOTSUPP);
     }
@@ -59,8 +63,5 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_viommu_alloc>) -> Resu
     let viommu = driver.reserve(ctx, &hwpt)?.start(data.as_ref())?;
 
     cmd.out_viommu_id = viommu.id();
-    cmd.respond()?;
-
-    viommu.publish();
-    Ok(())
+    cmd.publish(viommu)
 }

@@ -23,8 +23,15 @@ use super::{
 use crate::{
     context::Context,
     device::Device,
-    ioctl::Command,
-    object::Object, //
+    ffi::vdevice::ReadyVdevice,
+    ioctl::{
+        Command,
+        Published, //
+    },
+    object::{
+        Object,
+        Publish, //
+    }, //
 };
 use core::ptr;
 use kernel::{
@@ -53,8 +60,25 @@ impl Seat {
     }
 }
 
+/// A vDEVICE that is not published, and the seat that it is to take.
+struct NewVdevice<'a, 's> {
+    vdevice: ReadyVdevice<'a>,
+    seat: &'s mut Seat,
+}
+
+impl Publish for NewVdevice<'_, '_> {
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        let id = self.vdevice.id();
+
+        self.vdevice.publish(answer)?;
+        // Whoever destroys the vDEVICE waits for the lock of the seat.
+        *self.seat = Seat::Taken(id);
+        Ok(())
+    }
+}
+
 /// IOMMU_VDEVICE_ALLOC.
-pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_vdevice_alloc>) -> Result {
+pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_vdevice_alloc>) -> Result<Published> {
     // IOMMU drivers find vDEVICEs by an index of this type.
     let virt_id = usize::try_from(cmd.virt_id).map_err(|_| EINVAL)?;
 
@@ -74,11 +98,10 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_vdevice_alloc>) -> Res
     let vdevice = Vdevice::create(&viommu, device.revocable(), virt_id)?;
 
     cmd.out_vdevice_id = vdevice.id();
-    cmd.respond()?;
-
-    *seat = Seat::Taken(vdevice.id());
-    vdevice.publish();
-    Ok(())
+    cmd.publish(NewVdevice {
+        vdevice,
+        seat: &mut seat,
+    })
 }
 
 /// Ends the vDEVICE of a device that is being unbound: the `pre_destroy` of devices.

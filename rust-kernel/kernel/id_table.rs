@@ -156,7 +156,12 @@ pub unsafe trait RcuPointer: Sized {
 ///
 /// // The table drops what is left in it.
 /// let slot = table.reserve(1..=31, GFP_KERNEL)?;
-/// slot.publish(Number(RcuBox::new(43, GFP_KERNEL)?));
+/// let number = Number(RcuBox::new(43, GFP_KERNEL)?);
+/// // A last look, and the publication, in one step.
+/// let mut guard = table.lock();
+/// assert!(guard.find(0).is_none());
+/// slot.publish_locked(&mut guard, number);
+/// drop(guard);
 /// drop(table);
 /// # Ok::<(), Error>(())
 /// ```
@@ -278,9 +283,21 @@ impl<'a, P: RcuPointer> Reservation<'a, P> {
     /// Makes `object` visible to readers. Whatever was written to it before is visible to them,
     /// too.
     pub fn publish(self, object: P) {
+        let mut guard = self.table.lock();
+        self.publish_locked(&mut guard, object);
+    }
+
+    /// As [`Self::publish`], for a caller that has locked the table by `guard`.
+    ///
+    /// What the caller does before, with the lock held, and the publication are one step for all
+    /// who lock the table.
+    pub fn publish_locked(self, guard: &mut Guard<'_, P>, object: P) {
+        if !core::ptr::eq(self.table, guard.table) {
+            // The lock of another table.
+            return self.publish(object);
+        }
         let this = ManuallyDrop::new(self);
         let ptr = object.into_raw().as_ptr().cast();
-        let guard = this.table.lock();
         let mut walk = Walk::new(guard.table.xa.get(), this.id);
         // INVARIANT: The table takes over the pointer.
         // SAFETY: The xarray is initialised and its lock is held. The entry exists, by the

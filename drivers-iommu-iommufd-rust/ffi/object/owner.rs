@@ -10,6 +10,7 @@
 //! See [`crate::object`] for the memory order of the counts.
 
 use super::{
+    Depends,
     Header,
     Kind,
     KindOfC,
@@ -155,15 +156,26 @@ impl<T> Deref for WriteSide<'_, T> {
     }
 }
 
-/// Registers the kinds of objects: type, name in C.
+/// Registers the kinds of objects: type, name in C, fields that name what the object depends on.
 macro_rules! kinds {
-    ($($(#[$attr:meta])* $kind:ty = $name:ident;)*) => {
+    ($($(#[$attr:meta])* $kind:ty = $name:ident $(: $($field:ident)+)?;)*) => {
         $(
             $(#[$attr])*
             // SAFETY: The arms of the matches below are distinct, so no two kinds have the same
-            // type. Headers are made for `Object<T>` with `T::TYPE` only.
+            // type. Headers are made for `Object<T>` with `T::TYPE` only. It is the same fields that
+            // are visited each time.
             unsafe impl Registered for $kind {
                 const TYPE: KindOfC = bindings::$name;
+                const DEPENDS: bool = {
+                    let fields: &[&str] = &[$($(stringify!($field)),+)?];
+
+                    !fields.is_empty()
+                };
+
+                #[allow(unused_variables, reason = "where there are no fields")]
+                fn dependencies(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
+                    true $($(&& self.$field.visit(f))+)?
+                }
             }
         )*
 
@@ -190,7 +202,11 @@ macro_rules! kinds {
                 $($(#[$attr])*
                 if let Some(object) = object.downcast::<$kind>() {
                     // INVARIANT: Both counts are zero, and taken only from what is not.
-                    return Kind::destroy(WriteSide(object));
+                    Kind::destroy(WriteSide(object));
+                    // From now on what it depended on can be destroyed. Whoever does so waits for
+                    // the read sides, which end with the object.
+                    object.put_dependencies();
+                    return;
                 })*
             }
         }
@@ -218,15 +234,17 @@ macro_rules! kinds {
 
 kinds! {
     crate::eventq::Fault = iommufd_object_type_IOMMUFD_OBJ_FAULT;
-    crate::eventq::Veventq = iommufd_object_type_IOMMUFD_OBJ_VEVENTQ;
-    crate::viommu::HwQueue = iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE;
-    crate::viommu::Vdevice = iommufd_object_type_IOMMUFD_OBJ_VDEVICE;
-    crate::viommu::Viommu = iommufd_object_type_IOMMUFD_OBJ_VIOMMU;
+    crate::eventq::Veventq = iommufd_object_type_IOMMUFD_OBJ_VEVENTQ: viommu;
+    crate::viommu::HwQueue = iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE: viommu;
+    crate::viommu::Vdevice = iommufd_object_type_IOMMUFD_OBJ_VDEVICE: viommu;
+    crate::viommu::Viommu = iommufd_object_type_IOMMUFD_OBJ_VIOMMU: hwpt;
     crate::access::Access = iommufd_object_type_IOMMUFD_OBJ_ACCESS;
     crate::device::Device = iommufd_object_type_IOMMUFD_OBJ_DEVICE;
-    crate::hwpt::HwptNested = iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED;
-    crate::hwpt::HwptPaging = iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING;
+    crate::hwpt::HwptNested = iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED: domain fault;
+    crate::hwpt::HwptPaging = iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING: ioas fault;
     crate::ioas::Ioas = iommufd_object_type_IOMMUFD_OBJ_IOAS;
+    #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
+    crate::object::tests::Probe = iommufd_object_type_IOMMUFD_OBJ_MAX: on;
     #[cfg(CONFIG_IOMMUFD_TEST)]
     crate::ffi::test::Selftest = iommufd_object_type_IOMMUFD_OBJ_SELFTEST;
 }
