@@ -68,6 +68,8 @@ pub(crate) struct Command<'a, T> {
     user_size: u32,
     /// The answer of [`Self::publish`] needs a page fault.
     needs_fault: bool,
+    /// How often the command can be tried again.
+    tries_left: u8,
 }
 
 impl<T> Deref for Command<'_, T> {
@@ -143,8 +145,14 @@ impl<'a, T: Uapi> Command<'a, T> {
 
     /// Makes it possible to copy the structure back without a page fault. To be called with nothing
     /// held.
-    fn fault_in(&mut self) -> Result {
+    ///
+    /// # Errors
+    ///
+    /// [`EFAULT`] if that is not possible, or was in vain too often.
+    #[cold]
+    fn prepare_retry(&mut self) -> Result {
         self.needs_fault = false;
+        self.tries_left = self.tries_left.checked_sub(1).ok_or(EFAULT)?;
         fault_in_writeable(self.user, self.known().len())
     }
 }
@@ -238,9 +246,9 @@ impl Outcome for Published {
     }
 }
 
-/// How often a command is tried whose answer needs a page fault each time. The arguments were read
-/// from the same memory, so the page is there unless somebody takes it away again.
-const TRIES: usize = 16;
+/// How often a command is tried again whose answer needs a page fault each time. The arguments were
+/// read from the same memory, so the page is there unless somebody takes it away again.
+const RETRIES: u8 = 16;
 
 /// Reads the arguments of one command and executes it.
 fn execute<T: Uapi, R: Outcome>(
@@ -260,17 +268,17 @@ fn execute<T: Uapi, R: Outcome>(
         user,
         user_size,
         needs_fault: false,
+        tries_left: RETRIES,
     };
 
-    for _ in 0..TRIES {
+    loop {
         let result = function(&mut cmd);
 
         if !R::CREATES || !cmd.needs_fault {
             return result?.finish(&cmd);
         }
-        cmd.fault_in()?;
+        cmd.prepare_retry()?;
     }
-    Err(EFAULT)
 }
 
 /// Defines [`dispatch`] from rows of number, structure, last field of the first version, function.

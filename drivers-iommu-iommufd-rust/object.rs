@@ -216,13 +216,22 @@ impl Context {
         claim: impl Fn(&ObjectBox) -> bool,
     ) -> Result<Destroying<'_>> {
         match self.claim(id, then, &claim) {
-            Err(err) if err == EBUSY => {
-                let _decided = self.tentative.write();
-
-                self.claim(id, then, &claim)
-            }
+            Err(err) if err == EBUSY => self.claim_again(id, then, |object| claim(object)),
             result => result,
         }
+    }
+
+    /// As [`Self::claim`], when it is known which users stay.
+    #[cold]
+    fn claim_again(
+        &self,
+        id: u32,
+        then: Id,
+        claim: impl FnOnce(&ObjectBox) -> bool,
+    ) -> Result<Destroying<'_>> {
+        let _decided = self.tentative.write();
+
+        self.claim(id, then, claim)
     }
 
     /// Takes the object out of the table if `claim` succeeds, which runs under the lock of the

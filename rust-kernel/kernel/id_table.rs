@@ -283,22 +283,35 @@ impl<'a, P: RcuPointer> Reservation<'a, P> {
     /// Makes `object` visible to readers. Whatever was written to it before is visible to them,
     /// too.
     pub fn publish(self, object: P) {
-        let mut guard = self.table.lock();
-        self.publish_locked(&mut guard, object);
+        let _guard = self.table.lock();
+        // SAFETY: The lock was just taken.
+        unsafe { self.store(object) };
     }
 
     /// As [`Self::publish`], for a caller that has locked the table by `guard`.
     ///
     /// What the caller does before, with the lock held, and the publication are one step for all
     /// who lock the table.
+    #[inline]
     pub fn publish_locked(self, guard: &mut Guard<'_, P>, object: P) {
         if !core::ptr::eq(self.table, guard.table) {
-            // The lock of another table.
+            // It is the lock of another table.
             return self.publish(object);
         }
+        // SAFETY: By the invariants of `Guard` the lock is held.
+        unsafe { self.store(object) };
+    }
+
+    /// Puts `object` in the place that is reserved.
+    ///
+    /// # Safety
+    ///
+    /// The lock of the table is held.
+    #[inline]
+    unsafe fn store(self, object: P) {
         let this = ManuallyDrop::new(self);
         let ptr = object.into_raw().as_ptr().cast();
-        let mut walk = Walk::new(guard.table.xa.get(), this.id);
+        let mut walk = Walk::new(this.table.xa.get(), this.id);
         // INVARIANT: The table takes over the pointer.
         // SAFETY: The xarray is initialised and its lock is held. The entry exists, by the
         // invariant of `Reservation`, so that this neither allocates nor fails.

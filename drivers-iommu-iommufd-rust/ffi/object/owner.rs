@@ -199,15 +199,19 @@ macro_rules! kinds {
                 if kernel::warn_on!(object.users.as_atomic().load(Relaxed) != 0) {
                     return;
                 }
-                $($(#[$attr])*
-                if let Some(object) = object.downcast::<$kind>() {
-                    // INVARIANT: Both counts are zero, and taken only from what is not.
-                    Kind::destroy(WriteSide(object));
-                    // From now on what it depended on can be destroyed. Whoever does so waits for
-                    // the read sides, which end with the object.
-                    object.put_dependencies();
-                    return;
-                })*
+                match object.kind {
+                    $($(#[$attr])* bindings::$name => {
+                        if let Some(object) = object.downcast::<$kind>() {
+                            // INVARIANT: Both counts are zero, and taken only from what is not.
+                            Kind::destroy(WriteSide(object));
+                            // From now on what it depended on can be destroyed. Whoever does so
+                            // waits for the read sides, which end with the object.
+                            object.put_dependencies();
+                        }
+                    })*
+                    // Not reached, by the invariants of `ObjectBox`.
+                    _ => (),
+                }
             }
         }
 

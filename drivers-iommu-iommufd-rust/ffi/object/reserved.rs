@@ -49,32 +49,69 @@ use kernel::{
 /// The table of the objects of a context, locked.
 pub(crate) type TableGuard<'a> = Guard<'a, ObjectBox>;
 
-/// The memory of an object that is not published.
+impl<T: Registered> Object<T> {
+    /// Puts the counts of `users` that a published object has.
+    pub(super) fn put_dependencies(&self) {
+        self.dependencies(&mut |header: &Header| {
+            header.users.dec();
+            true
+        });
+    }
+}
+
+/// An object that is not published. Dropping it undoes everything.
 ///
 /// # Invariants
 ///
-/// If `depends`, the object has a count of `users` of each of its dependencies.
-struct Unpublished<T: Registered> {
+/// - The id in the header is reserved in the table of `ctx`, for this.
+/// - If `depends`, the object has a count of `users` of each of its dependencies.
+#[must_use = "dropping a reserved object destroys it"]
+pub(crate) struct Reserved<'a, T: Registered> {
     object: ManuallyDrop<Pin<RcuBox<Object<T>>>>,
+    ctx: &'a Context,
     depends: bool,
 }
 
-impl<T: Registered> Unpublished<T> {
-    fn new(object: Pin<RcuBox<Object<T>>>) -> Self {
-        // INVARIANT: It is a user of nothing.
-        Self {
-            object: ManuallyDrop::new(object),
+impl<'a, T: Registered> Reserved<'a, T> {
+    /// Allocates and initialises an object of `ctx`.
+    pub(crate) fn new(
+        ctx: &'a Context,
+        id: Reservation<'a, ObjectBox>,
+        size: usize,
+        data: impl PinInit<T, Error>,
+    ) -> Result<Self> {
+        let header = Header::new(T::TYPE, id.id());
+        let init = try_pin_init!(Object {
+            header,
+            data <- data,
+            _pin: PhantomPinned,
+        }? Error);
+        let flags = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
+        let object = ManuallyDrop::new(RcuBox::pin_init_sized(init, size, flags)?);
+
+        id.into_id();
+        // INVARIANT: The reservation was just given up for the id in the header. The object is a
+        // user of nothing.
+        Ok(Self {
+            object,
+            ctx,
             depends: false,
-        }
+        })
+    }
+
+    /// Takes the reservation of the id back.
+    ///
+    /// # Safety
+    ///
+    /// To be called once.
+    unsafe fn reservation(&self) -> Reservation<'a, ObjectBox> {
+        // SAFETY: By the type invariants and the requirements of this function.
+        unsafe { Reservation::from_id(&self.ctx.objects, self.object.id()) }
     }
 
     /// Makes the object a user of its dependencies, unless it is.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOENT`] if one of them is being destroyed. Then it is a user of none.
-    fn depend(&mut self) -> Result {
-        if self.depends {
+    fn take_dependencies(&mut self) -> Result {
+        if !T::DEPENDS || self.depends {
             return Ok(());
         }
         let mut taken = 0_usize;
@@ -102,84 +139,9 @@ impl<T: Registered> Unpublished<T> {
         Ok(())
     }
 
-    /// Undoes [`Self::depend`].
-    fn undepend(&mut self) {
-        // INVARIANT: The counts are put.
-        if core::mem::take(&mut self.depends) {
-            self.object.put_dependencies();
-        }
-    }
-
-    /// Takes out the object. The caller sees to it that the counts of its dependencies are put if
-    /// it has become a user of them.
-    fn into_box(self) -> Pin<RcuBox<Object<T>>> {
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not used again, and not dropped.
-        unsafe { ManuallyDrop::take(&mut this.object) }
-    }
-}
-
-impl<T: Registered> Object<T> {
-    /// Puts the counts of `users` that a published object has.
-    pub(super) fn put_dependencies(&self) {
-        self.dependencies(&mut |header: &Header| {
-            header.users.dec();
-            true
-        });
-    }
-}
-
-impl<T: Registered> Deref for Unpublished<T> {
-    type Target = Object<T>;
-
-    fn deref(&self) -> &Object<T> {
-        &self.object
-    }
-}
-
-impl<T: Registered> Drop for Unpublished<T> {
-    fn drop(&mut self) {
-        self.undepend();
-        // A user that outlives the object ([`Reserved::hold`]) would point to freed memory: rather
-        // leak it.
-        // Acquire: after what was done by those who have put theirs, on whatever thread.
-        if !kernel::warn_on!(self.header.users.as_atomic().load(Acquire) > 1) {
-            // SAFETY: `self` is being dropped, so this is the last use.
-            unsafe { ManuallyDrop::drop(&mut self.object) };
-        }
-    }
-}
-
-/// An object that is not published. Dropping it undoes everything.
-#[must_use = "dropping a reserved object destroys it"]
-pub(crate) struct Reserved<'a, T: Registered> {
-    id: Reservation<'a, ObjectBox>,
-    object: Unpublished<T>,
-    ctx: &'a Context,
-}
-
-impl<'a, T: Registered> Reserved<'a, T> {
-    /// Allocates and initialises the object of a reserved id.
-    pub(crate) fn new(
-        ctx: &'a Context,
-        id: Reservation<'a, ObjectBox>,
-        size: usize,
-        data: impl PinInit<T, Error>,
-    ) -> Result<Self> {
-        let header = Header::new(T::TYPE, id.id());
-        let init = try_pin_init!(Object {
-            header,
-            data <- data,
-            _pin: PhantomPinned,
-        }? Error);
-        let flags = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
-        let object = Unpublished::new(RcuBox::pin_init_sized(init, size, flags)?);
-        Ok(Self { id, object, ctx })
-    }
-
     /// Returns whether the object is a user of nothing yet, and has none itself.
     pub(crate) fn is_fresh(&self) -> bool {
-        !self.object.depends && self.object.header.users.as_atomic().load(Relaxed) == 0
+        !self.depends && self.object.header.users.as_atomic().load(Relaxed) == 0
     }
 
     /// The context that the object belongs to.
@@ -201,7 +163,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
         }
         users.inc();
         // INVARIANT: The count was just taken. `Drop` keeps the object if it is not put.
-        User(Held(NonNull::from(&*self.object)))
+        User(Held(NonNull::from(&**self.object)))
     }
 
     /// Makes the object a user of its dependencies in advance, so that publishing it cannot fail.
@@ -211,44 +173,39 @@ impl<'a, T: Registered> Reserved<'a, T> {
     ///
     /// [`ENOENT`] if one of them is being destroyed.
     pub(crate) fn depend(&mut self, _tentative: &Tentative<'_>) -> Result {
-        self.object.depend()
+        self.take_dependencies()
     }
 
     /// Undoes [`Self::depend`].
     pub(crate) fn undepend(&mut self) {
-        self.object.undepend();
+        // INVARIANT: The counts are put.
+        if T::DEPENDS && core::mem::take(&mut self.depends) {
+            self.object.put_dependencies();
+        }
     }
 
-    /// Publishes the object, with more users and read sides than those of the table, if `last`
-    /// succeeds. Returns where it is, or the object as it was.
-    fn publish_with(
-        mut self,
-        users: i32,
-        read_sides: i32,
+    /// Makes the object a user of its dependencies, and does what else may fail before it enters
+    /// `table`. If it fails nothing has changed.
+    fn prepare(
+        &mut self,
+        table: &mut TableGuard<'_>,
         last: impl FnOnce(&Object<T>, &mut TableGuard<'_>) -> Result,
-    ) -> Result<NonNull<Object<T>>, (Self, Error)> {
-        let mut table = self.ctx.objects.lock();
-        let depended = self.object.depends;
-        let result = self
-            .object
-            .depend()
-            .and_then(|()| last(&self.object, &mut table));
+    ) -> Result {
+        let depended = self.depends;
 
-        if let Err(err) = result {
+        self.take_dependencies()?;
+        last(&self.object, table).inspect_err(|_| {
             if !depended {
-                self.object.undepend();
+                self.undepend();
             }
-            drop(table);
-            return Err((self, err));
-        }
-        Ok(self.enter(&mut table, users, read_sides))
+        })
     }
 
     /// Enters the object, which has become a user of its dependencies, in the table.
     fn enter(self, table: &mut TableGuard<'_>, users: i32, read_sides: i32) -> NonNull<Object<T>> {
-        let Self { id, object, .. } = self;
-        let ptr = NonNull::from(&*object);
-        let header = &object.header;
+        let mut this = ManuallyDrop::new(self);
+        let header = &this.object.header;
+        let ptr = NonNull::from(&**this.object);
 
         // From here on others can depend on the object. Zero is not changed by anybody else.
         header.wait_cnt.set(1 + read_sides);
@@ -258,7 +215,9 @@ impl<'a, T: Registered> Reserved<'a, T> {
         for _ in 0..users {
             header.users.inc();
         }
-        id.publish_locked(table, object.into_box().into());
+        // SAFETY: `this` is not used again, and not dropped.
+        let (id, object) = unsafe { (this.reservation(), ManuallyDrop::take(&mut this.object)) };
+        id.publish_locked(table, object.into());
         ptr
     }
 
@@ -270,33 +229,41 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// # Errors
     ///
     /// [`ENOENT`] if something that the object depends on is being destroyed; what `last` returns.
-    pub(crate) fn publish(self, last: impl FnOnce() -> Result) -> Result {
-        match self.publish_with(0, 0, |_, _| last()) {
-            Ok(_) => Ok(()),
-            Err((_, err)) => Err(err),
-        }
+    pub(crate) fn publish(mut self, last: impl FnOnce() -> Result) -> Result {
+        // The lock is released before `self` is dropped, as parameters are dropped last.
+        let mut table = self.ctx.objects.lock();
+
+        self.prepare(&mut table, |_, _| last())?;
+        self.enter(&mut table, 0, 0);
+        Ok(())
     }
 
     /// As [`Self::publish`]. Keeps the object from being destroyed until the user is put.
-    pub(crate) fn publish_with_user(self, last: impl FnOnce() -> Result) -> Result<User<T>> {
-        match self.publish_with(1, 0, |_, _| last()) {
-            // INVARIANT: The count was taken when it was published.
-            Ok(object) => Ok(User(Held(object))),
-            Err((_, err)) => Err(err),
-        }
+    pub(crate) fn publish_with_user(mut self, last: impl FnOnce() -> Result) -> Result<User<T>> {
+        // As in `publish()`.
+        let mut table = self.ctx.objects.lock();
+
+        self.prepare(&mut table, |_, _| last())?;
+        // INVARIANT: The count is taken when it is published.
+        Ok(User(Held(self.enter(&mut table, 1, 0))))
     }
 
     /// As [`Self::publish`], but what cannot be published is returned. Whoever destroys the object
     /// waits until the read side is put. `last` gets the object and the table.
     pub(crate) fn publish_with_ref(
-        self,
+        mut self,
         last: impl FnOnce(&Object<T>, &mut TableGuard<'_>) -> Result,
     ) -> Result<Ref<'a, T>, (Self, Error)> {
         let ctx = self.ctx;
+        let mut table = ctx.objects.lock();
 
-        self.publish_with(0, 1, last).map(|object| Ref {
-            // INVARIANT: The count was taken when it was published.
-            object: Held(object),
+        if let Err(err) = self.prepare(&mut table, last) {
+            drop(table);
+            return Err((self, err));
+        }
+        Ok(Ref {
+            // INVARIANT: The count is taken when it is published.
+            object: Held(self.enter(&mut table, 0, 1)),
             ctx,
         })
     }
@@ -312,9 +279,12 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// Hands the object to C, to be taken back by [`Self::from_raw`].
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
-        let Self { id, object, .. } = self;
-        id.into_id();
-        RcuBox::into_raw(object.into_box()).as_ptr().cast()
+        const { assert!(!T::DEPENDS) };
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used again, and not dropped.
+        RcuBox::into_raw(unsafe { ManuallyDrop::take(&mut this.object) })
+            .as_ptr()
+            .cast()
     }
 
     /// Takes the object back from C.
@@ -326,12 +296,11 @@ impl<'a, T: Registered> Reserved<'a, T> {
     pub(crate) unsafe fn from_raw(ctx: &'a Context, ptr: *mut bindings::iommufd_object) -> Self {
         // SAFETY: By the requirements of this function, `ptr` is not NULL and comes from a box.
         let object = unsafe { RcuBox::from_raw(NonNull::new_unchecked(ptr).cast::<Object<T>>()) };
-        // SAFETY: The id was a reservation in `into_raw()`.
-        let id = unsafe { Reservation::from_id(&ctx.objects, object.id()) };
+        // INVARIANT: The id is reserved as it was in `into_raw()`. It depends on nothing.
         Self {
-            id,
-            object: Unpublished::new(object),
+            object: ManuallyDrop::new(object),
             ctx,
+            depends: false,
         }
     }
 }
@@ -341,5 +310,22 @@ impl<T: Registered> Deref for Reserved<'_, T> {
 
     fn deref(&self) -> &Object<T> {
         &self.object
+    }
+}
+
+impl<T: Registered> Drop for Reserved<'_, T> {
+    fn drop(&mut self) {
+        self.undepend();
+        // SAFETY: `self` is being dropped.
+        let id = unsafe { self.reservation() };
+
+        // A user that outlives the object (`Self::hold()`) would point to freed memory: rather leak
+        // it.
+        // Acquire: after what was done by those who have put theirs, on whatever thread.
+        if !kernel::warn_on!(self.object.header.users.as_atomic().load(Acquire) > 1) {
+            // SAFETY: `self` is being dropped, so this is the last use.
+            unsafe { ManuallyDrop::drop(&mut self.object) };
+        }
+        drop(id);
     }
 }
