@@ -157,6 +157,7 @@ static void *work(void *arg)
 			if (w->number && w->s->pace)
 				nap(w, w->s->pace);
 			crew->what->turn(w->s, w);
+			set(&w->turns, w->turns + 1);
 		}
 		if (crew->what->leave)
 			crew->what->leave(w->s, w);

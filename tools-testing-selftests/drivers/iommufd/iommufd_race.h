@@ -64,6 +64,8 @@ struct worker {
 	u32 id[SLOTS];
 	int fd[SLOTS];
 	u64 state;
+	/* How many have ended. */
+	u32 turns;
 };
 
 /*
@@ -147,8 +149,8 @@ int done(struct worker *w, enum op which, int rc, ...);
 void nap(struct worker *w, unsigned int us);
 /* Destroy what others use in passing: nothing depends on it. */
 int destroy(struct worker *w, u32 id);
-/* Destroy what somebody may depend on for a moment: USER says who. */
-int destroy_unless(struct worker *w, u32 id, const char *user);
+/* Destroy what others may depend on until their turns have ended. */
+int destroy_after(struct worker *w, u32 id);
 /* Two IOASes; a device on the first, and a HWPT of each. */
 int setup_ioas(struct session *s);
 int setup_device(struct session *s);

@@ -14,9 +14,6 @@
 #include "iommufd_race.h"
 #include "kselftest.h"
 
-/* How often who depends on something is asked to let go. */
-#define LET_GO_TRIES 2000
-
 void nap(struct worker *w, unsigned int us)
 {
 	usleep(below(&w->rng, us));
@@ -25,34 +22,34 @@ void nap(struct worker *w, unsigned int us)
 /* Destroy what others use in passing: nothing depends on it. */
 int destroy(struct worker *w, u32 id)
 {
-	int rc;
-
-	do
-		rc = TRY(w, OP_DESTROY, do_destroy(w->s->fd, id), ENOENT);
-	while (rc == -EBUSY && !get(&w->s->stop));
-	return rc;
+	return TRY(w, OP_DESTROY, do_destroy(w->s->fd, id), ENOENT);
 }
 
 /*
- * Destroy what somebody may depend on for a moment: USER says who. Nobody new
- * may come, so that it succeeds in the end, however slow the machine, when the
- * session is over at the latest. The longer it takes, the longer the naps: a
- * slow USER makes for some refusals, not for thousands.
+ * Destroy what others may have depended on by what is closed, or is not shown
+ * any more: when the turns have ended in which they found it, nobody does.
  */
-int destroy_unless(struct worker *w, u32 id, const char *user)
+int destroy_after(struct worker *w, u32 id)
 {
+	struct session *s = w->s;
 	unsigned int i;
-	int rc;
+	u32 turns;
 
-	for (i = 0; i < LET_GO_TRIES; i++) {
-		rc = TRY(w, OP_DESTROY, do_destroy(w->s->fd, id), ENOENT,
-			 EBUSY);
-		if (rc != -EBUSY)
-			return rc;
-		nap(w, i < 8 ? 500 << i : 100000);
+	for (i = 0; i < s->what->threads; i++) {
+		struct worker *other = &s->workers[i];
+
+		if (other == w)
+			continue;
+		turns = get(&other->turns);
+		while (get(&other->turns) == turns) {
+			/* It may rest now, in the middle of a turn or not. */
+			if (get(&s->stop))
+				return TRY(w, OP_DESTROY, do_destroy(s->fd, id),
+					   ENOENT, EBUSY);
+			usleep(20);
+		}
 	}
-	/* More than a minute of naps: nothing explains one more. */
-	return TRY(w, OP_DESTROY, do_destroy(w->s->fd, id), ENOENT);
+	return destroy(w, id);
 }
 
 int setup_ioas(struct session *s)
@@ -245,7 +242,7 @@ static void turn_create(struct session *s, struct worker *w)
 	int fd = 0;
 
 	if (w->id[i]) {
-		destroy_unless(w, w->id[i], "an open file");
+		destroy(w, w->id[i]);
 		w->id[i] = 0;
 	}
 	if (w->fd[i]) {
@@ -520,8 +517,8 @@ static void turn_access_destroy(struct session *s, struct worker *w)
 	nap(w, 5000);
 	set(&s->slot[0], 0);
 	close(fd);
-	/* The last of its users ends it. */
-	destroy_unless(w, ioas, "the access");
+	/* The last of its users ends the access. */
+	destroy_after(w, ioas);
 }
 
 /* -------------------------------------------------------------------------- */

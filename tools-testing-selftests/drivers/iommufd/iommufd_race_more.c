@@ -101,7 +101,8 @@ void turn_fault(struct session *s, struct worker *w)
 		}
 		set(&s->slot[0], 0);
 		close(fd);
-		destroy_unless(w, fault, "a reader of its file");
+		/* Somebody may be reading its file. */
+		destroy_after(w, fault);
 		break;
 	case 1:
 	case 2:
@@ -155,7 +156,8 @@ void turn_vevent(struct session *s, struct worker *w)
 		nap(w, 3000);
 		set(&s->slot[0], 0);
 		close(fd);
-		destroy_unless(w, id, "a reader of its file");
+		/* Somebody may be reading its file. */
+		destroy_after(w, id);
 		break;
 	case 1:
 		/* Nobody listens, or the device is not virtual now. */
@@ -377,7 +379,7 @@ void turn_mmap(struct session *s, struct worker *w)
 	rc = TRY(w, OP_DESTROY, do_destroy(s->fd, id), EBUSY);
 	set(&s->offset, 0);
 	if (rc == -EBUSY)
-		destroy_unless(w, id, "a mapping");
+		destroy_after(w, id);
 }
 
 /* ---- change of process --------------------------------------------------- */
