@@ -178,7 +178,7 @@ impl Access {
 
     /// Leaves the IOAS that the access is attached to, if any, for another one that lists it, or
     /// none. It is not being moved. Releases the lock while it notifies.
-    fn switch<'a>(&'a self, mut state: StateGuard<'a>, new: Option<(User<Ioas>, u32)>) {
+    fn switch<'a>(&'a self, mut state: StateGuard<'a>, new: Option<(User<Ioas>, u64)>) {
         if let Some(old) = state.ioas.take() {
             // From here on nothing can be pinned, but what is pinned can be unpinned.
             let old_list_id = state.list_id;

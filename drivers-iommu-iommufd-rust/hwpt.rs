@@ -39,7 +39,6 @@ use crate::{
     },
     ioas::Ioas,
     ioctl::{
-        Answer,
         Command,
         Published, //
     },
