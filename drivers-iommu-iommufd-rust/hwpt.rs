@@ -58,6 +58,7 @@ use crate::{
 };
 use kernel::{
     bindings,
+    io::PhysAddr,
     iommu::{
         domain::Domain,
         group::Capability, //
@@ -125,6 +126,16 @@ impl HwptPaging {
     /// How C sees its domain.
     pub(crate) fn as_raw_domain(&self) -> *mut bindings::iommu_domain {
         self.paging.as_raw()
+    }
+
+    /// Keeps the window for interrupts that begins at `start` reserved in the IOAS for as long as the
+    /// HWPT exists. A device that has it reserved is about to be attached.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn keep_msi_window(&self, start: PhysAddr) -> Result {
+        self.ioas.iopt.keep_msi_window(&self.paging, start)
     }
 
     /// Whether it can be the parent of nested HWPTs.
@@ -503,6 +514,11 @@ impl<'a> NewPaging<'a> {
         }? Error))?;
         ffi::link(&hwpt);
         Ok(Self(hwpt))
+    }
+
+    /// Gives up what was reserved in the IOAS for interrupts of devices that were attached.
+    pub(crate) fn forget_msi_window(&self) {
+        self.0.ioas.iopt.forget_msi_window(&self.0.paging);
     }
 
     /// Enters the HWPT in the list of its IOAS, and maps there what the IOAS maps.

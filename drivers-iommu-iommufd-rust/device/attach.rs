@@ -177,7 +177,10 @@ fn set_up_msi(ctx: &Context, group: &Group, hwpt: AnyHwpt<'_>) -> Result {
     if !group.has_sw_msi() {
         return Ok(());
     }
-    install_msi_pages(ctx, group, hwpt.paging())
+    let paging = hwpt.paging();
+    // More pages may be mapped while the group is attached, and all of them stay in the domain.
+    paging.keep_msi_window(group.sw_msi_start())?;
+    install_msi_pages(ctx, group, paging)
 }
 
 /// Whether the group can use this HWPT for this PASID. [`EINVAL`] if not.
@@ -430,7 +433,7 @@ fn attach_to_ioas(
     let mut new = NewPaging::auto(ctx, ioas, device)?;
     // Some IOMMU drivers complete a domain when it is attached: that comes before it is filled.
     if op == Op::Attach {
-        attach(ctx, device, pasid, &mut new)?;
+        attach(ctx, device, pasid, &mut new).inspect_err(|_| new.forget_msi_window())?;
     }
     let mut new = match new.list(&mut hwpts) {
         Ok(new) => new,
@@ -439,6 +442,7 @@ fn attach_to_ioas(
                 drop(detach(device, pasid));
             }
             // Nobody uses it any more.
+            new.forget_msi_window();
             drop(new);
             return Err(err);
         }

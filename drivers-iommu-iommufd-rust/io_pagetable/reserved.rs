@@ -236,6 +236,42 @@ impl IoPagetable {
             .inspect_err(|_| space.unreserve(owner))
     }
 
+    /// Keeps the window for interrupts that begins at `start`, which is reserved on behalf of a
+    /// device, reserved on behalf of `domain`, too.
+    ///
+    /// The pages that are mapped there stay in the domain when the device leaves it. Nothing else
+    /// must be mapped there as long as the domain is of this space, or is
+    /// [forgotten](Self::forget_msi_window).
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn keep_msi_window(&self, domain: &PagingDomain, start: PhysAddr) -> Result {
+        let owner = Owner::from(domain);
+        // CAST: IOVA has the size of `usize`, whatever that of physical addresses is.
+        let start = start as usize;
+        let mut space = self.iova.write();
+        let mut last = None;
+
+        for node in space.reserved.iter(start, start) {
+            if node.start() == start && *node.value() == owner {
+                return Ok(());
+            }
+            if node.start() == start {
+                last = last.max(Some(node.last()));
+            }
+        }
+        match last.and_then(|last| IovaRange::new(start, last)) {
+            Some(window) => space.reserve(window, owner),
+            None => Ok(()),
+        }
+    }
+
+    /// Undoes [`Self::keep_msi_window`] for a domain that does not become one of this space.
+    pub(crate) fn forget_msi_window(&self, domain: &PagingDomain) {
+        self.iova.write().unreserve(Owner::from(domain));
+    }
+
     /// Gives up what is reserved on behalf of `dev`. Needs no memory.
     pub(crate) fn remove_reserved(&self, dev: &Device<Bound>) {
         self.iova.write().unreserve(Owner::from(dev));

@@ -62,6 +62,8 @@
 #define MEM_SIZE (16UL * page_size)
 #define LOW_IOVA 0x10000000UL
 #define HIGH_IOVA 0x1234500000UL
+/* Where IOMMU drivers of Arm have the window for MSIs. */
+#define MSI_WINDOW 0x8000000UL
 
 #define MAP_RW (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
 

@@ -734,6 +734,38 @@ TEST_F(edu, interrupt)
 	close(event.fd);
 }
 
+/*
+ * The page that the MSIs of a device go to stays in the HWPT when the device
+ * leaves, so no memory can be mapped there before the HWPT is gone.
+ */
+TEST_F(edu, interrupt_window)
+{
+	u32 hwpt;
+	u64 length = page_size;
+	int event;
+
+	if (!ioas_map(self->iommufd, self->ioas, self->mem, page_size,
+		      MSI_WINDOW))
+		SKIP(return, "software does not choose where MSIs go");
+	event = eventfd(0, EFD_CLOEXEC);
+	ASSERT_LE(0, event);
+	ASSERT_EQ(0, hwpt_alloc(self->iommufd, self->device_id, self->ioas,
+				&hwpt));
+	ASSERT_EQ(0, vfio_attach(self->device, hwpt));
+	ASSERT_EQ(0, vfio_set_msi(self->device, event));
+	ASSERT_EQ(0, vfio_detach(self->device));
+	EXPECT_EQ(-EINVAL, ioas_map(self->iommufd, self->ioas, self->mem,
+				    page_size, MSI_WINDOW));
+	ASSERT_EQ(0, iommufd_destroy(self->iommufd, hwpt));
+	EXPECT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, page_size,
+			      MSI_WINDOW));
+	EXPECT_EQ(0, ioas_unmap(self->iommufd, self->ioas, MSI_WINDOW,
+				&length));
+	EXPECT_EQ(0, vfio_attach(self->device, self->ioas));
+	EXPECT_EQ(0, vfio_set_msi(self->device, -1));
+	close(event);
+}
+
 TEST_F(edu, second_bind)
 {
 	u32 id;
