@@ -661,6 +661,66 @@ static bool first_reason(int fd, u32 ioas)
 	return ok;
 }
 
+/* What refused_mmap() and its thread share. */
+struct refused {
+	int fd;
+	/* Of a region; 0: there is none. -1: the end. */
+	u64 offset;
+	/* Calls that were not refused. */
+	unsigned int mapped;
+};
+
+static void *map_half_of_it(void *arg)
+{
+	struct refused *r = arg;
+	u64 offset;
+
+	while ((offset = __atomic_load_n(&r->offset, __ATOMIC_RELAXED)) !=
+	       (u64)-1)
+		if (offset && mmap(NULL, PAGE, PROT_READ, MAP_SHARED, r->fd,
+				   offset) != MAP_FAILED)
+			r->mapped++;
+	return NULL;
+}
+
+/* Nothing depends on what an mmap() that is refused has named. */
+static bool refused_mmap(int fd, u32 ioas)
+{
+	struct iommu_viommu_selftest data = {};
+	unsigned int busy = 0, failed = 0, i;
+	struct refused refused = { .fd = fd };
+	u32 parent, viommu;
+	struct mock mock;
+	pthread_t thread;
+	int rc;
+
+	if (!is("a device", do_mock_device(fd, ioas, &mock), 0) ||
+	    !is("a parent", do_hwpt_alloc(fd, mock.idev, ioas,
+					  IOMMU_HWPT_ALLOC_NEST_PARENT, 0,
+					  &parent), 0) ||
+	    pthread_create(&thread, NULL, map_half_of_it, &refused))
+		return false;
+	for (i = 0; i < 20000 && !failed; i++) {
+		if (do_viommu_alloc(fd, mock.idev, parent, &data, &viommu)) {
+			failed++;
+			break;
+		}
+		__atomic_store_n(&refused.offset, data.out_mmap_offset,
+				 __ATOMIC_RELAXED);
+		if (i % 2)
+			sched_yield();
+		while ((rc = do_destroy(fd, viommu)) == -EBUSY)
+			busy++;
+		failed += !!rc;
+	}
+	__atomic_store_n(&refused.offset, (u64)-1, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	if (busy || failed || refused.mapped)
+		ksft_print_msg("%u vIOMMUs: %u times EBUSY, %u failed, %u mapped\n",
+			       i, busy, failed, refused.mapped);
+	return !busy && !failed && !refused.mapped;
+}
+
 static const struct {
 	const char *name;
 	bool (*run)(int fd, u32 ioas);
@@ -674,6 +734,7 @@ static const struct {
 	{ "device_memory", device_memory },
 	{ "accessed_areas", accessed_areas },
 	{ "first_reason", first_reason },
+	{ "refused_mmap", refused_mmap },
 };
 
 int main(void)
