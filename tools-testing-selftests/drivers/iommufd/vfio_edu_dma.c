@@ -734,6 +734,49 @@ TEST_F(edu, interrupt)
 	close(event.fd);
 }
 
+/* Raise the device's interrupt by a transfer to @iova, and wait for it. */
+static bool interrupt_comes(struct _test_data_edu *self, int event, u64 iova)
+{
+	struct pollfd ready = { .fd = event, .events = POLLIN };
+	u64 count;
+
+	if (edu_dma(self->bar, iova, EDU_BUF, 64, EDU_DMA_IRQ) ||
+	    poll(&ready, 1, 20000) != 1 ||
+	    read(event, &count, sizeof(count)) != sizeof(count))
+		return false;
+	writel(EDU_DMA_IRQ_STATUS, self->bar + EDU_IRQ_ACK);
+	return count == 1;
+}
+
+/* An interrupt that is set up keeps working wherever the device is attached. */
+TEST_F(edu, interrupt_elsewhere)
+{
+	u32 other, hwpt;
+	int event, i;
+
+	event = eventfd(0, EFD_CLOEXEC);
+	ASSERT_LE(0, event);
+	ASSERT_EQ(0, ioas_alloc(self->iommufd, &other));
+	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, page_size,
+			      LOW_IOVA));
+	ASSERT_EQ(0, ioas_map(self->iommufd, other, self->mem, page_size,
+			      LOW_IOVA));
+	ASSERT_EQ(0, hwpt_alloc(self->iommufd, self->device_id, self->ioas,
+				&hwpt));
+	ASSERT_EQ(0, vfio_set_msi(self->device, event));
+	for (i = 0; i < 2; i++) {
+		EXPECT_TRUE(interrupt_comes(self, event, LOW_IOVA));
+		ASSERT_EQ(0, vfio_attach(self->device, hwpt));
+		EXPECT_TRUE(interrupt_comes(self, event, LOW_IOVA));
+		ASSERT_EQ(0, vfio_detach(self->device));
+		ASSERT_EQ(0, vfio_attach(self->device, other));
+		EXPECT_TRUE(interrupt_comes(self, event, LOW_IOVA));
+		ASSERT_EQ(0, vfio_attach(self->device, self->ioas));
+	}
+	EXPECT_EQ(0, vfio_set_msi(self->device, -1));
+	close(event);
+}
+
 /*
  * The page that the MSIs of a device go to stays in the HWPT when the device
  * leaves, so no memory can be mapped there before the HWPT is gone.
