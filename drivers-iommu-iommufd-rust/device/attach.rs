@@ -293,6 +293,12 @@ fn replace(
     suits?;
 
     let old = at.attached.replace(ctx, hwpt, device.another())?;
+    if pasid == NO_PASID && !device.is_noiommu() {
+        // An interrupt that was set up in the meantime has its page in the old domain only. If it
+        // cannot be mapped now, for lack of memory, the interrupt is lost; the group stays where it
+        // is, as the way back could fail, too.
+        let _ = set_up_msi(ctx, group, at.hwpt());
+    }
     if let Some(reserved) = reserved {
         reserved.keep();
     }
