@@ -128,7 +128,8 @@ fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
     Ok(())
 }
 
-static VM_OPS: bindings::vm_operations_struct = bindings::vm_operations_struct {
+// No static: with CONFIG_USERFAULTFD it has a raw pointer, and is not `Sync`.
+const VM_OPS: bindings::vm_operations_struct = bindings::vm_operations_struct {
     open: Some(vma_open),
     close: Some(vma_close),
     ..pin_init::zeroed()
