@@ -1,0 +1,598 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What grows with how much there is.
+ *
+ * - cost: an operation on one of many is repeated with so many and with eight
+ *   times as many, in one run; the time of one must stay about the same. What is
+ *   judged is the ratio, of the least of some tries.
+ * - many: no number that user space chooses makes a call fail that would be
+ *   right with another: beyond the largest kmalloc() there is, too.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+
+#include <linux/vfio.h>
+
+#include "iommufd_kinds.h"
+
+double budget;
+
+#define IOVA_BASE MOCK_APERTURE_START
+
+/* ---- cost ---------------------------------------------------------------- */
+
+#define TIMES_MORE 8
+/*
+ * Eight times as many may cost as much more each: what is linear comes to eight,
+ * what is a tree to one and a bit, and a busy machine to less than twice.
+ */
+#define RATIO_LIMIT 3.0
+#define TRIES_MIN 2
+#define TRIES_MAX 6
+
+struct cost {
+	/* The smaller number. */
+	unsigned int n;
+	/* Nanoseconds of one operation beside @n; negative: it failed. */
+	double (*each)(unsigned int n, const void *how);
+	const void *how;
+};
+
+static bool stays_flat(const void *arg)
+{
+	const struct cost *cost = arg;
+	double few = 0, many = 0, ns;
+	unsigned int i;
+
+	for (i = 0; i < TRIES_MAX; i++) {
+		ns = cost->each(cost->n, cost->how);
+		if (ns <= 0)
+			return false;
+		few = i && few < ns ? few : ns;
+		ns = cost->each(cost->n * TIMES_MORE, cost->how);
+		if (ns <= 0)
+			return false;
+		many = i && many < ns ? many : ns;
+		/* Far from the limit, there is nothing to be tried again. */
+		if (i + 1 >= TRIES_MIN && many < few * RATIO_LIMIT)
+			break;
+		if (i + 1 >= TRIES_MIN && many > few * RATIO_LIMIT * 1.5)
+			break;
+	}
+	ksft_print_msg("%u: %.0f ns each; %u: %.0f ns each; ratio %.2f\n",
+		       cost->n, few, cost->n * TIMES_MORE, many, many / few);
+	return many < few * RATIO_LIMIT;
+}
+
+static double failed(int rc, const char *what)
+{
+	must(rc ?: -EINVAL, what);
+	return -1;
+}
+
+/* Areas of one page, copied many times. */
+struct same_page {
+	/* Made from the last one to the first. */
+	bool down;
+	/* A second HWPT of the IOAS; what is timed is its end. */
+	bool second_goes;
+	/* ... or its beginning. */
+	bool second_comes;
+	/* ... or it stays. */
+	bool second;
+	/* The copies are unmapped one by one. */
+	bool one_by_one;
+};
+
+static double same_page(unsigned int n, const void *how)
+{
+	const struct same_page *what = how;
+	bool second = what->second || what->second_goes;
+	void *page = anon(PAGE);
+	u32 from, to, hwpt = 0;
+	struct mock mock;
+	unsigned int i;
+	double spent;
+	u64 start;
+	int fd, rc;
+
+	*(char *)page = 1;
+	fd = open_iommufd();
+	rc = do_ioas_alloc(fd, &from) ?: do_ioas_alloc(fd, &to) ?:
+	     do_mock_device(fd, to, &mock) ?:
+	     do_map(fd, from, page, PAGE, IOVA_BASE);
+	if (!rc && second)
+		rc = do_hwpt_alloc(fd, mock.idev, to, 0, 0, &hwpt);
+	for (i = 0; i < n && !rc; i++)
+		rc = do_copy(fd, to, IOVA_BASE +
+			     (what->down ? n - 1 - i : i) * PAGE, from,
+			     IOVA_BASE, PAGE);
+	if (rc)
+		return failed(rc, "set-up");
+	start = now_ns();
+	if (what->second_comes)
+		rc = do_hwpt_alloc(fd, mock.idev, to, 0, 0, &hwpt);
+	else if (what->second_goes)
+		rc = do_destroy(fd, hwpt);
+	else if (what->one_by_one)
+		for (i = 0; i < n && !rc; i++)
+			rc = do_unmap(fd, to, IOVA_BASE + i * PAGE, PAGE);
+	else
+		rc = do_unmap(fd, to, 0, UINT64_MAX);
+	spent = now_ns() - start;
+	close(fd);
+	munmap(page, PAGE);
+	return rc ? failed(rc, "what was timed") : spent / n;
+}
+
+/* Pins of accesses to one page, under areas or not. */
+static double same_page_pins(unsigned int n, const void *how)
+{
+	void *page = anon(PAGE);
+	unsigned int i;
+	int fd, rc, access;
+	double spent;
+	u32 ioas, *item;
+	u64 start;
+
+	*(char *)page = 1;
+	item = calloc(n, sizeof(*item));
+	fd = open_iommufd();
+	rc = do_ioas_alloc(fd, &ioas) ?:
+	     do_map(fd, ioas, page, PAGE, IOVA_BASE) ?:
+	     do_access_create(fd, ioas,
+			      MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
+			      &access);
+	if (rc || !item)
+		return failed(rc, "set-up");
+	start = now_ns();
+	for (i = 0; i < n && !rc; i++)
+		rc = do_access_pin(fd, access, IOVA_BASE, PAGE, 0, &item[i]);
+	/* The mock driver has a list of them, newest last. */
+	for (i = 0; i < n && !rc; i++)
+		rc = do_access_unpin(fd, access, item[i]);
+	spent = now_ns() - start;
+	close(access);
+	close(fd);
+	free(item);
+	munmap(page, PAGE);
+	return rc ? failed(rc, "pins") : spent / n;
+}
+
+/* HWPTs of an IOAS: one more, beside so many. */
+static double many_hwpts(unsigned int n, const void *how)
+{
+	struct mock mock;
+	u32 ioas, *id;
+	unsigned int i;
+	double spent;
+	int fd, rc;
+	u64 start;
+
+	id = calloc(n, sizeof(*id));
+	fd = open_iommufd();
+	rc = do_ioas_alloc(fd, &ioas) ?: do_mock_device(fd, ioas, &mock);
+	for (i = 0; i < n && !rc; i++)
+		rc = do_hwpt_alloc(fd, mock.idev, ioas, 0, 0, &id[i]);
+	if (rc || !id)
+		return failed(rc, "set-up");
+	start = now_ns();
+	for (i = 0; i < n && !rc; i++)
+		rc = do_destroy(fd, id[i]);
+	spent = now_ns() - start;
+	close(fd);
+	free(id);
+	return rc ? failed(rc, "DESTROY") : spent / n;
+}
+
+/* In-kernel accesses to an IOAS that come and go. */
+static double many_accesses(unsigned int n, const void *how)
+{
+	unsigned int i;
+	int fd, rc, *access;
+	double spent;
+	u64 start;
+	u32 ioas;
+
+	access = calloc(n, sizeof(*access));
+	fd = open_iommufd();
+	rc = do_ioas_alloc(fd, &ioas);
+	if (rc || !access)
+		return failed(rc, "set-up");
+	start = now_ns();
+	for (i = 0; i < n && !rc; i++)
+		rc = do_access_create(fd, ioas, 0, &access[i]);
+	for (i = 0; i < n; i++)
+		close(access[i]);
+	spent = now_ns() - start;
+	close(fd);
+	free(access);
+	return rc ? failed(rc, "accesses") : spent / n;
+}
+
+/* IOASes, and the change of their process. */
+static double change_process(unsigned int n, const void *how)
+{
+	unsigned int i;
+	double spent;
+	u64 start;
+	int fd, rc = 0;
+	u32 ioas;
+
+	fd = open_iommufd();
+	for (i = 0; i < n && !rc; i++)
+		rc = do_ioas_alloc(fd, &ioas);
+	if (rc)
+		return failed(rc, "set-up");
+	start = now_ns();
+	for (i = 0; i < 4 && !rc; i++)
+		rc = do_change_process(fd);
+	spent = now_ns() - start;
+	close(fd);
+	return rc ? failed(rc, "CHANGE_PROCESS") : spent / n / 4;
+}
+
+/* PASIDs of a device: those that come last, and those that go first. */
+#define PASIDS_TIMED 256
+
+struct pasids {
+	bool detach;
+	/* Downwards. */
+	bool down;
+};
+
+static int pasid_device(int fd, u32 *stdev, u32 *hwpt)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_MOCK_DOMAIN_FLAGS,
+		.mock_domain_flags.dev_flags = MOCK_FLAGS_DEVICE_PASID,
+	};
+	u32 ioas;
+	int rc;
+
+	rc = do_ioas_alloc(fd, &ioas);
+	cmd.id = ioas;
+	rc = rc ?: do_test(fd, &cmd);
+	*stdev = cmd.mock_domain_flags.out_stdev_id;
+	/* Who has PASIDs is itself on a HWPT that is made for that. */
+	return rc ?: do_hwpt_alloc(fd, cmd.mock_domain_flags.out_idev_id, ioas,
+				   IOMMU_HWPT_ALLOC_PASID, 0, hwpt) ?:
+	       do_replace(fd, *stdev, *hwpt);
+}
+
+static int pasid_attach(int fd, u32 stdev, u32 pasid, u32 hwpt)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_PASID_ATTACH,
+		.id = stdev,
+		.pasid_attach = { .pasid = pasid, .pt_id = hwpt },
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static int pasid_detach(int fd, u32 stdev, u32 pasid)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_PASID_DETACH,
+		.id = stdev,
+		.pasid_detach.pasid = pasid,
+	};
+
+	return do_test(fd, &cmd);
+}
+
+/* Only with 1024, the mock driver has other plans. */
+static u32 pasid_of(unsigned int i)
+{
+	return 2000 + i;
+}
+
+static double many_pasids(unsigned int n, const void *how)
+{
+	const struct pasids *what = how;
+	unsigned int i, first = n - PASIDS_TIMED;
+	u32 stdev, hwpt;
+	double spent;
+	u64 start;
+	int fd, rc;
+
+	fd = open_iommufd();
+	rc = pasid_device(fd, &stdev, &hwpt);
+	for (i = 0; i < first && !rc; i++)
+		rc = pasid_attach(fd, stdev,
+				  pasid_of(what->down ? n - 1 - i : i), hwpt);
+	if (rc)
+		return failed(rc, "set-up");
+	start = now_ns();
+	for (; i < n && !rc; i++)
+		rc = pasid_attach(fd, stdev,
+				  pasid_of(what->down ? n - 1 - i : i), hwpt);
+	spent = now_ns() - start;
+	/* All of them, or the device goes with some attached. */
+	if (what->detach)
+		start = now_ns();
+	for (i = 0; i < n && !rc; i++) {
+		if (what->detach && i == PASIDS_TIMED)
+			spent = now_ns() - start;
+		rc = pasid_detach(fd, stdev, pasid_of(i));
+	}
+	close(fd);
+	return rc ? failed(rc, "PASIDs") : spent / PASIDS_TIMED;
+}
+
+/* Type1 cuts pages off an area with so many runs of pages behind them. */
+#define CUTS 256
+#define RUN_PAGES 16UL
+#define THP "/sys/kernel/mm/transparent_hugepage/hugepages-"
+
+/* Whether and when there are folios of a size, until it is changed back. */
+struct thp {
+	const char *path;
+	char before[16];
+};
+
+static bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && write(fd, text, strlen(text)) > 0;
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static bool thp_set(struct thp *thp, const char *path, const char *value)
+{
+	char text[64] = "", *chosen;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+		return false;
+	close(fd);
+	chosen = strchr(text, '[');
+	thp->path = path;
+	return chosen && sscanf(chosen, "[%15[a-z]", thp->before) == 1 &&
+	       write_file(path, value);
+}
+
+static double type1_cuts(unsigned int n, const void *how)
+{
+	size_t length = n * RUN_PAGES * PAGE, i;
+	struct iommu_vfio_ioas compat = {
+		.size = sizeof(compat),
+		.op = IOMMU_VFIO_IOAS_SET,
+	};
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+		.iova = IOVA_BASE,
+		.size = length,
+	};
+	struct thp small, large;
+	struct mock mock;
+	double spent;
+	u64 start;
+	char *mem;
+	int fd, rc;
+
+	if (!thp_set(&small, THP "64kB/enabled", "madvise") ||
+	    !thp_set(&large, THP "2048kB/enabled", "never")) {
+		ksft_print_msg("no folios of 64 KiB\n");
+		_exit(KSFT_SKIP);
+	}
+	mem = anon(length + RUN_PAGES * PAGE);
+	map.vaddr = ((uintptr_t)mem + RUN_PAGES * PAGE - 1) &
+		    -(RUN_PAGES * PAGE);
+	madvise((void *)map.vaddr, length, MADV_HUGEPAGE);
+	/* From the end, so that few of them join. */
+	for (i = n; i--;)
+		*(char *)(map.vaddr + i * RUN_PAGES * PAGE) = 1;
+	write_file(small.path, small.before);
+	write_file(large.path, large.before);
+	fd = open_iommufd();
+	rc = do_ioas_alloc(fd, &compat.ioas_id) ?:
+	     call(fd, IOMMU_VFIO_IOAS, &compat);
+	if (!rc && ioctl(fd, VFIO_SET_IOMMU, VFIO_TYPE1_IOMMU))
+		rc = -errno;
+	rc = rc ?: do_mock_device(fd, compat.ioas_id, &mock) ?:
+	     call(fd, VFIO_IOMMU_MAP_DMA, &map);
+	if (rc)
+		return failed(rc, "set-up");
+	start = now_ns();
+	for (i = 0; i < CUTS && !rc; i++) {
+		struct vfio_iommu_type1_dma_unmap cut = {
+			.argsz = sizeof(cut),
+			.iova = IOVA_BASE + i * PAGE,
+			.size = PAGE,
+		};
+
+		rc = call(fd, VFIO_IOMMU_UNMAP_DMA, &cut);
+		if (!rc && cut.size != PAGE)
+			rc = -EIO;
+	}
+	spent = now_ns() - start;
+	close(fd);
+	munmap(mem, length + RUN_PAGES * PAGE);
+	return rc ? failed(rc, "a cut") : spent / CUTS;
+}
+
+/* ---- many ---------------------------------------------------------------- */
+
+/* kmalloc() ends at 4 MiB; so many of 16 bytes and more are beyond that. */
+#define BEYOND_64 (65536 + 64)
+#define BEYOND_128 (32768 + 64)
+#define BEYOND_16 (262144 + 64)
+
+static void unlimited(void)
+{
+	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+
+	setrlimit(RLIMIT_MEMLOCK, &limit);
+}
+
+static bool copy_of_many(const void *arg)
+{
+	void *page = anon(PAGE);
+	u32 from, to;
+	int fd, rc;
+	u64 i;
+
+	unlimited();
+	*(char *)page = 1;
+	fd = open_iommufd();
+	rc = do_ioas_alloc(fd, &from) ?: do_ioas_alloc(fd, &to);
+	for (i = 0; i < BEYOND_128 && !rc; i++)
+		rc = do_map(fd, from, page, PAGE, IOVA_BASE + i * PAGE);
+	if (!must(rc, "MAP"))
+		return false;
+	rc = do_copy(fd, to, IOVA_BASE, from, IOVA_BASE, i * PAGE);
+	must(rc, "one COPY of many areas");
+	close(fd);
+	return !rc && !vm_pin();
+}
+
+static bool many_dmabuf_copies(const void *arg)
+{
+	struct mock mock;
+	u32 from, to;
+	int fd, rc, dmabuf;
+	u64 i;
+
+	unlimited();
+	fd = open_iommufd();
+	dmabuf = do_dmabuf_get(fd, PAGE);
+	rc = dmabuf < 0 ? dmabuf : 0;
+	rc = rc ?: do_ioas_alloc(fd, &from) ?: do_ioas_alloc(fd, &to) ?:
+	     do_mock_device(fd, to, &mock) ?:
+	     do_map_file(fd, from, dmabuf, 0, PAGE, IOVA_BASE);
+	if (!must(rc, "MAP_FILE"))
+		return false;
+	for (i = 0; i < BEYOND_64 && !rc; i++)
+		rc = do_copy(fd, to, IOVA_BASE + i * PAGE, from, IOVA_BASE,
+			     PAGE);
+	if (rc)
+		ksft_print_msg("after %lu copies of a dma-buf:\n", i);
+	must(rc, "COPY");
+	close(dmabuf);
+	close(fd);
+	return !rc;
+}
+
+static bool many_ioases(const void *arg)
+{
+	unsigned int i;
+	int fd, rc = 0;
+	u32 ioas;
+
+	fd = open_iommufd();
+	for (i = 0; i < BEYOND_16 && !rc; i++)
+		rc = do_ioas_alloc(fd, &ioas);
+	if (!must(rc, "IOAS_ALLOC"))
+		return false;
+	rc = do_change_process(fd);
+	must(rc, "CHANGE_PROCESS of many IOASes");
+	close(fd);
+	return !rc;
+}
+
+static bool all_pasids(const void *arg)
+{
+	u32 stdev, hwpt;
+	unsigned int i, done;
+	int fd, rc;
+
+	fd = open_iommufd();
+	if (!must(pasid_device(fd, &stdev, &hwpt), "set-up"))
+		return false;
+	for (i = 0, rc = 0; i < BEYOND_64 && !rc; i++)
+		rc = pasid_attach(fd, stdev, pasid_of(i), hwpt);
+	done = i - !!rc;
+	if (rc)
+		ksft_print_msg("with %u PASIDs attached:\n", done);
+	must(rc, "one more");
+	for (i = done; i--;)
+		if (pasid_detach(fd, stdev, pasid_of(i)))
+			rc = -EIO;
+	close(fd);
+	return !rc;
+}
+
+/* ---- errnos -------------------------------------------------------------- */
+
+/* The sum that tells the end wraps once it is rounded up to pages. */
+static bool address_overflow(const void *arg)
+{
+	struct mock mock;
+	bool ok = true;
+	u32 ioas;
+	u64 n;
+	int fd, rc;
+
+	fd = open_iommufd();
+	if (!must(do_ioas_alloc(fd, &ioas) ?: do_mock_device(fd, ioas, &mock),
+		  "set-up"))
+		return false;
+	for (n = 1; n <= 1UL << 14; n++) {
+		if (n > 4 && n < 508)
+			n = 508;
+		else if (n > 516 && n < 8188)
+			n = 8188;
+		else if (n > 8196)
+			n = 1UL << 14;
+		rc = do_map(fd, ioas, (void *)-(n * PAGE), n * PAGE - PAGE / 2,
+			    IOVA_BASE);
+		if (rc == -EOVERFLOW)
+			continue;
+		ksft_print_msg("%lu pages: %s\n", n, strerror(-rc));
+		ok = false;
+	}
+	close(fd);
+	return ok;
+}
+
+/* ---- the list ------------------------------------------------------------ */
+
+#define COST(what, c_, n_, each_, ...) \
+	{ "cost." what, stays_flat, \
+	  &(const struct cost){ n_, each_, __VA_ARGS__ }, c_ }
+#define SAME(...) &(const struct same_page){ __VA_ARGS__ }
+#define PASIDS(...) &(const struct pasids){ __VA_ARGS__ }
+
+static const struct kind kinds[] = {
+	COST("unmap_all_up", NULL, 1000, same_page, SAME()),
+	COST("unmap_all_down", NULL, 1000, same_page, SAME(.down = true)),
+	COST("unmap_all_two", NULL, 1000, same_page, SAME(.second = true)),
+	COST("unmap_all_two_down", NULL, 1000, same_page,
+	     SAME(.second = true, .down = true)),
+	COST("unmap_each", NULL, 1000, same_page, SAME(.one_by_one = true)),
+	COST("unmap_each_down", NULL, 1000, same_page,
+	     SAME(.one_by_one = true, .down = true)),
+	COST("second_domain_comes", NULL, 1000, same_page,
+	     SAME(.second_comes = true)),
+	COST("second_domain_goes", NULL, 1000, same_page,
+	     SAME(.second_goes = true)),
+	COST("second_domain_goes_down", NULL, 1000, same_page,
+	     SAME(.second_goes = true, .down = true)),
+	COST("same_page_pins", NULL, 500, same_page_pins),
+	COST("hwpts", NULL, 100, many_hwpts),
+	COST("accesses", NULL, 200, many_accesses),
+	COST("change_process", NULL, 1000, change_process),
+	COST("pasid_attach", NULL, 1024, many_pasids, PASIDS()),
+	COST("pasid_attach_down", NULL, 1024, many_pasids,
+	     PASIDS(.down = true)),
+	COST("pasid_detach", NULL, 1024, many_pasids, PASIDS(.detach = true)),
+	COST("pasid_detach_down", NULL, 1024, many_pasids,
+	     PASIDS(.detach = true, .down = true)),
+	COST("type1_cuts", NULL, 512, type1_cuts),
+	{ "many.copy_of_areas", copy_of_many },
+	{ "many.dmabuf_copies", many_dmabuf_copies },
+	{ "many.ioases", many_ioases },
+	{ "many.pasids", all_pasids },
+	{ "errno.address_overflow", address_overflow },
+};
+
+int main(int argc, char **argv)
+{
+	return run_kinds(kinds, ARRAY_SIZE(kinds), argc, argv);
+}

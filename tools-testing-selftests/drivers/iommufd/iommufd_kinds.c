@@ -1,0 +1,901 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Kinds of bugs in the life of an object, each with the race that shows it.
+ *
+ * - Something fails after others could see it. A call whose answer cannot be
+ *   written is undone; nobody may have come to depend on what it made.
+ * - A call that fails takes a dependency for a moment. IOMMU_DESTROY says EBUSY
+ *   while there is a user, and only then; an automatic HWPT goes with its last
+ *   device, and nobody who fails can keep it.
+ * - What is put back wakes nobody. poll() does not sleep beside an event.
+ * - One of two that look alike is taken for the other: pages stay pinned.
+ *
+ * What is judged are errnos, counts and VmPin, not time: a case races for its
+ * budget, and longer until it has done enough.
+ */
+#define _GNU_SOURCE
+#include <poll.h>
+#include <sched.h>
+
+#include <linux/vfio.h>
+
+#include "iommufd_kinds.h"
+
+double budget = 1.5;
+u64 *steady;
+
+/* Rounds without which a race has shown nothing. */
+#define ROUNDS_MIN 200
+/* As often as its budget a slow machine may take for them. */
+#define BUDGETS 20
+
+#define IOVA_BASE MOCK_APERTURE_START
+
+static u64 race_start;
+
+/* One more round? */
+static bool racing(unsigned long rounds)
+{
+	u64 spent = now_ns() - race_start, ns = budget * 1e9;
+
+	return spent < ns || (rounds < ROUNDS_MIN && spent < BUDGETS * ns);
+}
+
+static bool raced_enough(unsigned long rounds)
+{
+	if (rounds >= ROUNDS_MIN)
+		return true;
+	ksft_print_msg("only %lu rounds\n", rounds);
+	return false;
+}
+
+/* ---- what the cases have in common --------------------------------------- */
+
+/*
+ * Two threads on one CPU, one of them more urgent: when that one wakes up, the
+ * other one stops wherever it is; and if the urgent one then waits for a lock of
+ * the other, it goes on as soon as that is given up. So windows of nanoseconds
+ * are met in some rounds of a hundred.
+ */
+static bool on_cpu_0(void)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(0, &set);
+	return must(sched_setaffinity(0, sizeof(set), &set) ? -errno : 0,
+		    "sched_setaffinity");
+}
+
+static int urgent(void)
+{
+	const struct sched_param param = { .sched_priority = 10 };
+
+	return sched_setscheduler(0, SCHED_FIFO, &param) ? -errno : 0;
+}
+
+static void sleep_us(unsigned int us)
+{
+	struct timespec ts = { .tv_nsec = us * 1000 };
+
+	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+}
+
+struct scene {
+	int fd;
+	/* [0] has a domain or not, as the case will; @dev is on [1]. */
+	u32 ioas[2];
+	struct mock dev;
+	/* Without dirty tracking; with PASIDs. */
+	struct mock other;
+	int access;
+	unsigned char *mem;
+	/* One page twice: @sealed cannot be written to. */
+	void *open, *sealed;
+};
+
+static int make_scene(struct scene *s)
+{
+	struct iommu_test_cmd other = {
+		.op = IOMMU_TEST_OP_MOCK_DOMAIN_FLAGS,
+		.mock_domain_flags.dev_flags = MOCK_FLAGS_DEVICE_NO_DIRTY |
+					       MOCK_FLAGS_DEVICE_PASID,
+	};
+	int page = memfd_create("kinds", MFD_CLOEXEC), rc;
+
+	memset(s, 0, sizeof(*s));
+	if (page < 0 || ftruncate(page, PAGE))
+		return -errno;
+	s->open = mmap(NULL, PAGE, RW_ALL, MAP_SHARED, page, 0);
+	s->sealed = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, page, 0);
+	if (s->open == MAP_FAILED || s->sealed == MAP_FAILED)
+		return -errno;
+	close(page);
+	s->mem = anon(256 * PAGE);
+	memset(s->mem, 1, 256 * PAGE);
+	s->fd = open_iommufd();
+	if (s->fd < 0)
+		return -errno;
+	rc = do_ioas_alloc(s->fd, &s->ioas[0]) ?:
+	     do_ioas_alloc(s->fd, &s->ioas[1]) ?:
+	     do_mock_device(s->fd, s->ioas[1], &s->dev);
+	if (rc)
+		return rc;
+	other.id = s->ioas[1];
+	rc = do_test(s->fd, &other) ?:
+	     do_access_create(s->fd, s->ioas[1],
+			      MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
+			      &s->access);
+	s->other.stdev = other.mock_domain_flags.out_stdev_id;
+	s->other.idev = other.mock_domain_flags.out_idev_id;
+	return rc;
+}
+
+/* All of it is given back with the files, and nothing stays pinned. */
+static bool leave_scene(struct scene *s)
+{
+	long long pinned;
+	unsigned int i;
+
+	close(s->access);
+	close(s->fd);
+	for (i = 0; i < 100; i++) {
+		pinned = vm_pin();
+		if (!pinned)
+			return true;
+		usleep(10000);
+	}
+	ksft_print_msg("VmPin %lld kB after close\n", pinned);
+	return false;
+}
+
+/* With an answer that cannot be written. */
+static int sealed_call(struct scene *s, unsigned long nr, const void *cmd,
+		       size_t size)
+{
+	memcpy(s->open, cmd, size);
+	return call(s->fd, nr, s->sealed);
+}
+
+#define SEALED(s, nr, cmd) sealed_call(s, nr, &(cmd), sizeof(cmd))
+
+/* ---- calls that fail ----------------------------------------------------- */
+
+/* What a failing call names; each is made by one of the functions below. */
+static int make_ioas(struct scene *s, u32 *id)
+{
+	return do_ioas_alloc(s->fd, id);
+}
+
+/* With an area that an access cannot have: it is not aligned to pages. */
+static int make_odd_ioas(struct scene *s, u32 *id)
+{
+	return do_ioas_alloc(s->fd, id) ?:
+	       do_map(s->fd, *id, s->mem + PAGE / 2, PAGE / 2,
+		      IOVA_BASE + PAGE / 2);
+}
+
+static int make_parent(struct scene *s, u32 *id)
+{
+	return do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[0],
+			     IOMMU_HWPT_ALLOC_NEST_PARENT, 0, id);
+}
+
+static int make_dirty(struct scene *s, u32 *id)
+{
+	return do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[0],
+			     IOMMU_HWPT_ALLOC_DIRTY_TRACKING, 0, id);
+}
+
+static u32 viommu_parent;
+
+static int make_viommu(struct scene *s, u32 *id)
+{
+	int rc = 0;
+
+	if (!viommu_parent) {
+		rc = make_parent(s, &viommu_parent) ?:
+		     do_map(s->fd, s->ioas[0], s->mem, PAGE, IOVA_BASE);
+	}
+	return rc ?: do_viommu_alloc(s->fd, s->dev.idev, viommu_parent, NULL,
+				     id);
+}
+
+static int make_fault(struct scene *s, u32 *id)
+{
+	int queue, rc = do_fault_alloc(s->fd, id, &queue);
+
+	if (!rc)
+		close(queue);
+	return rc;
+}
+
+/* And these fail. */
+static int fail_hwpt_flags(struct scene *s, u32 id)
+{
+	u32 out;
+
+	return do_hwpt_alloc(s->fd, s->dev.idev, id, 1U << 31, 0, &out);
+}
+
+static int fail_hwpt_answer(struct scene *s, u32 id)
+{
+	struct iommu_hwpt_alloc cmd = {
+		.size = sizeof(cmd),
+		.dev_id = s->dev.idev,
+		.pt_id = id,
+	};
+
+	return SEALED(s, IOMMU_HWPT_ALLOC, cmd);
+}
+
+static int nested(struct scene *s, u32 id, u32 type, u32 fault, bool sealed)
+{
+	struct iommu_hwpt_selftest data = {
+		.iotlb = IOMMU_TEST_IOTLB_DEFAULT,
+	};
+	struct iommu_hwpt_alloc cmd = {
+		.size = sizeof(cmd),
+		.flags = fault ? IOMMU_HWPT_FAULT_ID_VALID : 0,
+		.dev_id = s->dev.idev,
+		.pt_id = id,
+		.fault_id = fault,
+		.data_type = type,
+		.data_len = sizeof(data),
+		.data_uptr = (uintptr_t)&data,
+	};
+
+	return sealed ? SEALED(s, IOMMU_HWPT_ALLOC, cmd) :
+			call(s->fd, IOMMU_HWPT_ALLOC, &cmd);
+}
+
+static int fail_nested_type(struct scene *s, u32 id)
+{
+	return nested(s, id, IOMMU_HWPT_DATA_SELFTEST + 1, 0, false);
+}
+
+static int fail_nested_answer(struct scene *s, u32 id)
+{
+	return nested(s, id, IOMMU_HWPT_DATA_SELFTEST, 0, true);
+}
+
+static int fail_fault_answer(struct scene *s, u32 id)
+{
+	return nested(s, viommu_parent, IOMMU_HWPT_DATA_SELFTEST, id, true);
+}
+
+static int fail_viommu_answer(struct scene *s, u32 id)
+{
+	struct iommu_viommu_alloc cmd = {
+		.size = sizeof(cmd),
+		.type = IOMMU_VIOMMU_TYPE_SELFTEST,
+		.dev_id = s->dev.idev,
+		.hwpt_id = id,
+	};
+
+	return SEALED(s, IOMMU_VIOMMU_ALLOC, cmd);
+}
+
+/* Its driver reads what it cannot. */
+static int fail_viommu_data(struct scene *s, u32 id)
+{
+	u32 out;
+
+	return do_viommu_alloc(s->fd, s->dev.idev, id, (void *)PAGE, &out);
+}
+
+static int fail_vdevice_answer(struct scene *s, u32 id)
+{
+	struct iommu_vdevice_alloc cmd = {
+		.size = sizeof(cmd),
+		.viommu_id = id,
+		.dev_id = s->dev.idev,
+		.virt_id = 1,
+	};
+
+	return SEALED(s, IOMMU_VDEVICE_ALLOC, cmd);
+}
+
+static int fail_veventq_answer(struct scene *s, u32 id)
+{
+	struct iommu_veventq_alloc cmd = {
+		.size = sizeof(cmd),
+		.viommu_id = id,
+		.type = IOMMU_VEVENTQ_TYPE_SELFTEST,
+		.veventq_depth = 4,
+	};
+
+	return SEALED(s, IOMMU_VEVENTQ_ALLOC, cmd);
+}
+
+static int fail_queue_answer(struct scene *s, u32 id)
+{
+	struct iommu_hw_queue_alloc cmd = {
+		.size = sizeof(cmd),
+		.viommu_id = id,
+		.type = IOMMU_HW_QUEUE_TYPE_SELFTEST,
+		.nesting_parent_iova = IOVA_BASE,
+		.length = PAGE,
+	};
+
+	return SEALED(s, IOMMU_HW_QUEUE_ALLOC, cmd);
+}
+
+static int fail_queue_index(struct scene *s, u32 id)
+{
+	u32 out;
+
+	return do_hw_queue_alloc(s->fd, id, IOMMU_TEST_HW_QUEUE_MAX,
+				 IOVA_BASE, PAGE, &out);
+}
+
+/* Its memory is not mapped. */
+static int fail_queue_memory(struct scene *s, u32 id)
+{
+	u32 out;
+
+	return do_hw_queue_alloc(s->fd, id, 0, IOVA_BASE + 64 * PAGE, PAGE,
+				 &out);
+}
+
+static int fail_access_replace(struct scene *s, u32 id)
+{
+	return do_access_replace(s->fd, s->access, id);
+}
+
+/* A device without dirty tracking. */
+static int fail_attach_dirty(struct scene *s, u32 id)
+{
+	return do_replace(s->fd, s->other.stdev, id);
+}
+
+/* A HWPT that is not for PASIDs. */
+static int fail_attach_pasid(struct scene *s, u32 id)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_PASID_ATTACH,
+		.id = s->other.stdev,
+		.pasid_attach = { .pasid = 7, .pt_id = id },
+	};
+
+	return do_test(s->fd, &cmd);
+}
+
+struct failing {
+	int (*make)(struct scene *s, u32 *id);
+	int (*fail)(struct scene *s, u32 id);
+	/* As what it fails. */
+	int rc;
+};
+
+struct failer {
+	struct scene *s;
+	const struct failing *what;
+	bool stop;
+	/* What to name, or 0; and what is known to be named no more. */
+	u32 id, idle;
+	/* How often it failed as it should have. */
+	unsigned long failed;
+	/* The first result that nothing explains. */
+	int odd;
+};
+
+static void *keep_failing(void *arg)
+{
+	struct failer *f = arg;
+
+	while (!__atomic_load_n(&f->stop, __ATOMIC_ACQUIRE)) {
+		u32 id = __atomic_load_n(&f->id, __ATOMIC_ACQUIRE);
+		int rc;
+
+		if (!id) {
+			__atomic_store_n(&f->idle, 1, __ATOMIC_RELEASE);
+			sched_yield();
+			continue;
+		}
+		rc = f->what->fail(f->s, id);
+		if (rc == f->what->rc)
+			__atomic_fetch_add(&f->failed, 1, __ATOMIC_RELAXED);
+		/* Who came late found nothing: HWPT_ALLOC says EINVAL. */
+		else if (rc != -ENOENT && rc != -EINVAL && !f->odd)
+			f->odd = rc ?: 1;
+	}
+	return NULL;
+}
+
+/* Until somebody is at it, so that what comes next meets it. */
+static void start_failing(struct failer *f, u32 id)
+{
+	unsigned long before = __atomic_load_n(&f->failed, __ATOMIC_RELAXED);
+	u64 end = now_ns() + 1000000000;
+
+	__atomic_store_n(&f->id, id, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&f->failed, __ATOMIC_RELAXED) == before &&
+	       !__atomic_load_n(&f->odd, __ATOMIC_RELAXED) && now_ns() < end)
+		sched_yield();
+}
+
+/* Returns when nobody is at it any more. */
+static void end_failing(struct failer *f)
+{
+	__atomic_store_n(&f->id, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&f->idle, 0, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&f->idle, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
+static bool failed_well(const struct failer *f, unsigned long rounds)
+{
+	ksft_print_msg("%lu calls failed in %lu rounds\n", f->failed, rounds);
+	if (f->odd)
+		ksft_print_msg("one ended with %s instead\n",
+			       f->odd > 0 ? "success" : strerror(-f->odd));
+	return !f->odd && f->failed >= ROUNDS_MIN && raced_enough(rounds);
+}
+
+/*
+ * What calls name that fail is destroyed meanwhile: nobody depends on it, ever,
+ * so DESTROY never says EBUSY.
+ */
+static bool never_busy(const void *arg)
+{
+	struct failer f = { .what = arg };
+	unsigned long rounds = 0, busy = 0, forever = 0;
+	struct scene s;
+	pthread_t thread;
+	bool ok;
+	int rc;
+
+	if (!must(make_scene(&s), "scene"))
+		return false;
+	f.s = &s;
+	/* The one of which it is not the parent that goes. */
+	if (f.what->make == make_fault)
+		rc = make_parent(&s, &viommu_parent);
+	else
+		rc = 0;
+	if (!must(rc, "parent"))
+		return false;
+	pthread_create(&thread, NULL, keep_failing, &f);
+	race_start = now_ns();
+	while (racing(rounds) && !forever && !f.odd) {
+		u64 end;
+		u32 id;
+
+		if (!must(f.what->make(&s, &id), "make"))
+			return false;
+		start_failing(&f, id);
+		rc = do_destroy(s.fd, id);
+		end = now_ns() + 5000000000;
+		while (rc == -EBUSY && now_ns() < end) {
+			busy++;
+			rc = do_destroy(s.fd, id);
+		}
+		forever += rc == -EBUSY;
+		if (rc && rc != -EBUSY)
+			return must(rc, "DESTROY");
+		end_failing(&f);
+		rounds++;
+	}
+	f.stop = true;
+	pthread_join(thread, NULL);
+	if (busy)
+		ksft_print_msg("EBUSY %lu times, though nobody depends on it%s\n",
+			       busy, forever ? ", for ever" : "");
+	ok = failed_well(&f, rounds);
+	return leave_scene(&s) && ok && !busy;
+}
+
+/*
+ * A device leaves its automatic HWPT while a failing call names that: nobody
+ * keeps it, or its IOAS can never be destroyed.
+ */
+static bool no_orphan(const void *arg)
+{
+	struct failer f = { .what = arg };
+	unsigned long rounds = 0, orphans = 0;
+	struct scene s;
+	pthread_t thread;
+	u32 id, hwpt;
+	bool ok;
+
+	if (!must(make_scene(&s), "scene"))
+		return false;
+	f.s = &s;
+	pthread_create(&thread, NULL, keep_failing, &f);
+	race_start = now_ns();
+	while (racing(rounds) && !orphans && !f.odd) {
+		struct iommu_test_cmd cmd = {
+			.op = IOMMU_TEST_OP_MOCK_DOMAIN_REPLACE,
+			.id = s.dev.stdev,
+		};
+		int rc;
+
+		if (!must(do_ioas_alloc(s.fd, &id), "IOAS_ALLOC"))
+			return false;
+		cmd.mock_domain_replace.pt_id = id;
+		if (!must(do_test(s.fd, &cmd), "attach"))
+			return false;
+		hwpt = cmd.mock_domain_replace.pt_id;
+		/* Candidates of an attach are found by their IOAS. */
+		start_failing(&f, f.what->make == make_ioas ? id : hwpt);
+		rc = do_replace(s.fd, s.dev.stdev, s.ioas[1]);
+		end_failing(&f);
+		if (!must(rc, "attach elsewhere"))
+			return false;
+		rounds++;
+		rc = do_destroy(s.fd, id);
+		if (rc == -EBUSY) {
+			orphans++;
+			ksft_print_msg("the IOAS is busy with no device on it; its HWPT is %s\n",
+				       do_destroy(s.fd, hwpt) == -ENOENT ?
+					       "gone" : "still there");
+		} else if (!must(rc, "DESTROY")) {
+			return false;
+		}
+	}
+	f.stop = true;
+	pthread_join(thread, NULL);
+	ok = orphans ? !!must(-EBUSY, "the last DESTROY") :
+		       failed_well(&f, rounds);
+	return leave_scene(&s) && ok;
+}
+
+/* ---- a HW queue that is undone ------------------------------------------- */
+
+/*
+ * The driver lists a queue when it initialises it, and the next one depends on
+ * the one before. One whose answer cannot be written never was: nobody may have
+ * come to depend on it.
+ */
+static bool queue_undone(const void *arg)
+{
+	struct failing what = { NULL, fail_queue_answer, -EFAULT };
+	struct failer f = { .what = &what };
+	unsigned long rounds = 0, came = 0;
+	struct scene s;
+	pthread_t thread;
+	u32 viommu, id;
+	bool ok;
+	int rc;
+
+	if (!must(make_scene(&s), "scene") ||
+	    !must(make_viommu(&s, &viommu), "vIOMMU") ||
+	    !must(do_map(s.fd, s.ioas[0], s.mem + PAGE, 255 * PAGE,
+			 IOVA_BASE + PAGE), "MAP"))
+		return false;
+	f.s = &s;
+	pthread_create(&thread, NULL, keep_failing, &f);
+	start_failing(&f, viommu);
+	race_start = now_ns();
+	while (racing(rounds) && !came && !f.odd) {
+		rc = do_hw_queue_alloc(s.fd, viommu, 1, IOVA_BASE, PAGE, &id);
+		/* No queue before it, or one that is not there yet. */
+		if (!rc)
+			came++;
+		else if (rc != -EIO && rc != -ENOENT)
+			return must(rc, "HW_QUEUE_ALLOC of the next");
+		rounds++;
+	}
+	f.stop = true;
+	pthread_join(thread, NULL);
+	ok = failed_well(&f, rounds);
+	if (came) {
+		ok = false;
+		ksft_print_msg("a queue depends on one that never was\n");
+		must(do_destroy(s.fd, id), "DESTROY of the queue");
+	}
+	ok &= must(do_destroy(s.fd, viommu), "DESTROY of the vIOMMU") &
+	      must(do_destroy(s.fd, viommu_parent), "DESTROY of the HWPT") &
+	      must(do_unmap(s.fd, s.ioas[0], 0, UINT64_MAX), "UNMAP") &
+	      must(do_destroy(s.fd, s.ioas[0]), "DESTROY of the IOAS");
+	return leave_scene(&s) && ok && !came;
+}
+
+/* ---- poll ---------------------------------------------------------------- */
+
+struct reading {
+	int queue;
+	bool stop;
+	void *buffer;
+	size_t size;
+	unsigned long reads;
+};
+
+/* Takes nothing: too short, or into memory that cannot be written. */
+static void *keep_reading(void *arg)
+{
+	struct reading *r = arg;
+
+	while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
+		if (read(r->queue, r->buffer, r->size) > 0)
+			break;
+		r->reads++;
+	}
+	return NULL;
+}
+
+struct polling {
+	bool vevent;
+	/* How the others read. */
+	size_t size;
+	bool sealed;
+};
+
+#define POLL_MS 2000
+
+/* One event, taken. If poll() had slept beside it, @missed says so. */
+static bool one_event(struct scene *s, int queue, bool vevent, bool *missed)
+{
+	struct pollfd ready = { .fd = queue, .events = POLLIN };
+	struct iommu_hwpt_page_response answer = {
+		.code = IOMMUFD_PAGE_RESP_SUCCESS,
+	};
+	union {
+		struct iommu_hwpt_pgfault fault;
+		struct {
+			struct iommufd_vevent_header head;
+			struct iommu_viommu_event_selftest event;
+		} vevent;
+	} got;
+	size_t size = vevent ? sizeof(got.vevent) : sizeof(got.fault);
+	u64 start, end;
+
+	if (!must(vevent ? do_trigger_vevent(s->fd, s->dev.idev) :
+			   do_trigger_iopf(s->fd, s->dev.idev, 2), "trigger"))
+		return false;
+	/* It has come by then, mostly, and the other one is at it. */
+	sleep_us(100 + rand() % 200);
+	start = steady_ns();
+	/* It looks again when its time is over. */
+	poll(&ready, 1, POLL_MS);
+	*missed = steady_ns() - start > POLL_MS / 2 * 1000000ULL;
+	/* The other one may be holding it for a moment. */
+	end = now_ns() + 10000000000;
+	while (read(queue, &got, size) != size) {
+		if (now_ns() > end) {
+			ksft_print_msg("the event is lost\n");
+			return false;
+		}
+		sleep_us(20);
+	}
+	if (vevent)
+		return true;
+	answer.cookie = got.fault.cookie;
+	return write(queue, &answer, sizeof(answer)) == sizeof(answer);
+}
+
+static bool poll_wakes(const void *arg)
+{
+	const struct polling *what = arg;
+	unsigned long rounds = 0;
+	struct reading r = {};
+	pthread_t thread;
+	u32 parent, viommu, nested, id;
+	struct scene s;
+	bool ok = true, missed = false;
+	int queue, rc;
+
+	if (!must(start_steady(), "clock") || !must(make_scene(&s), "scene"))
+		return false;
+	rc = make_parent(&s, &parent);
+	if (what->vevent)
+		rc = rc ?: do_viommu_alloc(s.fd, s.dev.idev, parent, NULL,
+					   &viommu) ?:
+		     do_vdevice_alloc(s.fd, viommu, s.dev.idev, 5, &id) ?:
+		     do_nested_alloc(s.fd, s.dev.idev, viommu, &nested) ?:
+		     do_veventq_alloc(s.fd, viommu, &id, &queue);
+	else
+		rc = rc ?: do_fault_alloc(s.fd, &id, &queue) ?:
+		     do_hwpt_alloc(s.fd, s.dev.idev, parent, 0, id, &nested);
+	if (!must(rc ?: do_replace(s.fd, s.dev.stdev, nested), "queue"))
+		return false;
+	fcntl(queue, F_SETFL, O_RDWR | O_NONBLOCK);
+	r.queue = queue;
+	r.buffer = what->sealed ? s.sealed : s.open;
+	r.size = what->size;
+	if (!on_cpu_0())
+		return false;
+	pthread_create(&thread, NULL, keep_reading, &r);
+	if (!must(urgent(), "sched_setscheduler"))
+		return false;
+	race_start = now_ns();
+	while (ok && !missed && racing(rounds)) {
+		ok = one_event(&s, queue, what->vevent, &missed);
+		rounds++;
+	}
+	__atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	ksft_print_msg("%lu events, %lu reads that took none\n", rounds,
+		       r.reads);
+	if (missed)
+		ksft_print_msg("poll() slept beside an event\n");
+	else
+		ok &= r.reads >= ROUNDS_MIN && raced_enough(rounds);
+	close(queue);
+	return leave_scene(&s) && ok && !missed;
+}
+
+/* ---- areas that look alike ----------------------------------------------- */
+
+#define HUGE_PAGE (2UL << 20)
+#define HEAD 4096UL
+#define TAIL 128UL
+#define TAIL_IOVA (IOVA_BASE + HEAD * PAGE)
+
+struct alike {
+	int fd;
+	u32 from, to;
+	pthread_barrier_t turn;
+	unsigned int delay_us;
+	bool stop;
+	/* How often it was there in time. */
+	unsigned long came;
+	int odd;
+};
+
+/* Maps the same memory to the same IOVA while the area there before goes. */
+static void *map_alike(void *arg)
+{
+	struct alike *a = arg;
+	int rc;
+
+	a->odd = urgent();
+
+	for (;;) {
+		pthread_barrier_wait(&a->turn);
+		if (a->stop)
+			return NULL;
+		sleep_us(a->delay_us);
+		rc = do_copy(a->fd, a->to, TAIL_IOVA, a->from, TAIL_IOVA,
+			     TAIL * PAGE);
+		if (!rc) {
+			a->came++;
+			rc = do_unmap(a->fd, a->to, TAIL_IOVA, TAIL * PAGE);
+			/* The other one may have had both. */
+			if (rc == -ENOENT)
+				rc = 0;
+		}
+		if (rc && rc != -EEXIST)
+			a->odd = rc;
+		pthread_barrier_wait(&a->turn);
+	}
+}
+
+/*
+ * An area that is being unmapped has left its IOVA; another comes there, shows
+ * the same, and goes. Each unpins what it pinned itself.
+ */
+static bool look_alike(const void *arg)
+{
+	struct vfio_iommu_type1_dma_unmap cut = {
+		.argsz = sizeof(cut),
+		.iova = IOVA_BASE,
+		.size = HEAD * PAGE,
+	};
+	struct iommu_vfio_ioas compat = {
+		.size = sizeof(compat),
+		.op = IOMMU_VFIO_IOAS_SET,
+	};
+	struct alike a = {};
+	unsigned long rounds = 0;
+	unsigned char *mem, *at;
+	long long pinned = 0;
+	struct mock mock;
+	pthread_t thread;
+	size_t i;
+	int rc;
+
+	a.fd = open_iommufd();
+	if (a.fd < 0 || !must(do_ioas_alloc(a.fd, &a.to), "IOAS_ALLOC") ||
+	    !must(do_ioas_alloc(a.fd, &a.from), "IOAS_ALLOC"))
+		return false;
+	/* Type1 cuts areas: what is left of one is an area of its own. */
+	compat.ioas_id = a.to;
+	if (!must(call(a.fd, IOMMU_VFIO_IOAS, &compat), "VFIO_IOAS"))
+		return false;
+	rc = ioctl(a.fd, VFIO_SET_IOMMU, VFIO_TYPE1_IOMMU) ? -errno : 0;
+	if (!must(rc, "VFIO_SET_IOMMU") ||
+	    !must(do_mock_device(a.fd, a.to, &mock), "device"))
+		return false;
+	/* First long runs of pages, then short ones, from the end. */
+	mem = anon(HEAD * PAGE + 3 * HUGE_PAGE);
+	at = mem + HUGE_PAGE - (uintptr_t)mem % HUGE_PAGE;
+	madvise(at, HEAD * PAGE, MADV_HUGEPAGE);
+	madvise(at + HEAD * PAGE, HUGE_PAGE, MADV_NOHUGEPAGE);
+	for (i = 0; i < HEAD; i++)
+		at[i * PAGE] = 1;
+	for (i = TAIL; i--;)
+		at[(HEAD + i) * PAGE] = 1;
+	if (!must(do_map(a.fd, a.from, at, (HEAD + TAIL) * PAGE, IOVA_BASE),
+		  "MAP"))
+		return false;
+
+	if (!on_cpu_0())
+		return false;
+	pthread_barrier_init(&a.turn, NULL, 2);
+	pthread_create(&thread, NULL, map_alike, &a);
+	race_start = now_ns();
+	while (racing(rounds) && !pinned && !a.odd) {
+		if (!must(do_copy(a.fd, a.to, IOVA_BASE, a.from, IOVA_BASE,
+				  (HEAD + TAIL) * PAGE), "COPY"))
+			return false;
+		if (ioctl(a.fd, VFIO_IOMMU_UNMAP_DMA, &cut))
+			return must(-errno, "cut");
+		cut.size = HEAD * PAGE;
+		a.delay_us = 10 + rounds % 250;
+		pthread_barrier_wait(&a.turn);
+		rc = do_unmap(a.fd, a.to, TAIL_IOVA, TAIL * PAGE);
+		pthread_barrier_wait(&a.turn);
+		if (rc && rc != -ENOENT)
+			return must(rc, "UNMAP");
+		do_unmap(a.fd, a.to, 0, UINT64_MAX);
+		pinned = vm_pin();
+		rounds++;
+	}
+	a.stop = true;
+	pthread_barrier_wait(&a.turn);
+	pthread_join(thread, NULL);
+	ksft_print_msg("%lu rounds, in %lu of them both were there\n", rounds,
+		       a.came);
+	if (pinned)
+		ksft_print_msg("VmPin %lld kB with nothing mapped\n", pinned);
+	close(a.fd);
+	return must(a.odd, "the other") && !pinned && a.came &&
+	       raced_enough(rounds) && !vm_pin();
+}
+
+/* ---- the list ------------------------------------------------------------ */
+
+#define C_BUSY "takes a user before it fails"
+
+#define BUSY(what, make, how, errno_) \
+	{ "never_busy." what, never_busy, \
+	  &(const struct failing){ make, how, -errno_ }, C_BUSY }
+#define ORPHAN(what, make, how, errno_, c_) \
+	{ "no_orphan." what, no_orphan, \
+	  &(const struct failing){ make, how, -errno_ }, c_ }
+#define POLL(what, c_, ...) \
+	{ "poll_wakes." what, poll_wakes, \
+	  &(const struct polling){ __VA_ARGS__ }, c_ }
+
+static const struct kind kinds[] = {
+	{ "queue_undone", queue_undone, NULL,
+	  "lets a driver depend on what is not published" },
+	BUSY("hwpt_flags", make_ioas, fail_hwpt_flags, EOPNOTSUPP),
+	BUSY("hwpt_answer", make_ioas, fail_hwpt_answer, EFAULT),
+	BUSY("nested_type", make_parent, fail_nested_type, EOPNOTSUPP),
+	BUSY("nested_answer", make_parent, fail_nested_answer, EFAULT),
+	BUSY("nested_viommu", make_viommu, fail_nested_answer, EFAULT),
+	BUSY("fault_answer", make_fault, fail_fault_answer, EFAULT),
+	BUSY("viommu_answer", make_parent, fail_viommu_answer, EFAULT),
+	BUSY("viommu_data", make_parent, fail_viommu_data, EFAULT),
+	BUSY("vdevice_answer", make_viommu, fail_vdevice_answer, EFAULT),
+	BUSY("veventq_answer", make_viommu, fail_veventq_answer, EFAULT),
+	BUSY("queue_answer", make_viommu, fail_queue_answer, EFAULT),
+	BUSY("queue_index", make_viommu, fail_queue_index, EINVAL),
+	BUSY("queue_memory", make_viommu, fail_queue_memory, ENOENT),
+	BUSY("access_replace", make_odd_ioas, fail_access_replace, EADDRINUSE),
+	BUSY("attach_dirty", make_dirty, fail_attach_dirty, EINVAL),
+	BUSY("attach_pasid", make_dirty, fail_attach_pasid, EINVAL),
+	ORPHAN("nested_of_it", make_parent, fail_nested_type, EINVAL, NULL),
+	ORPHAN("viommu_on_it", make_parent, fail_viommu_answer, EINVAL, NULL),
+	ORPHAN("pasid_to_it", make_ioas, fail_attach_pasid, EINVAL, NULL),
+	ORPHAN("hwpt_beside_it", make_ioas, fail_hwpt_flags, EOPNOTSUPP,
+	       NULL),
+	POLL("fault", NULL, .size = 0),
+	POLL("fault_unwritable", NULL,
+	     .size = sizeof(struct iommu_hwpt_pgfault), .sealed = true),
+	POLL("vevent", NULL, .vevent = true,
+	     .size = sizeof(struct iommufd_vevent_header)),
+	POLL("vevent_unwritable", NULL, .vevent = true,
+	     .size = sizeof(struct iommufd_vevent_header) +
+		     sizeof(struct iommu_viommu_event_selftest),
+	     .sealed = true),
+	{ "look_alike", look_alike },
+};
+
+int main(int argc, char **argv)
+{
+	return run_kinds(kinds, ARRAY_SIZE(kinds), argc, argv);
+}

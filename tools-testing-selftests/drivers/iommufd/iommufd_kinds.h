@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What iommufd_kinds and iommufd_growth share: cases that run in a process of
+ * their own, so that one that leaks, hangs or dies does not harm the others.
+ */
+#ifndef __IOMMUFD_KINDS_H
+#define __IOMMUFD_KINDS_H
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <stdarg.h>
+#include <sys/wait.h>
+
+#include "iommufd_stress.h"
+#include "kselftest.h"
+
+/* A case that takes longer hangs, on the slowest machine. */
+#define HANGS_SECONDS 600
+
+#define RW_ALL (PROT_READ | PROT_WRITE)
+
+struct kind {
+	const char *name;
+	/* True: it is as it should be. */
+	bool (*run)(const void *arg);
+	const void *arg;
+	/* What the C driver does instead; it is not judged there. */
+	const char *c;
+};
+
+/* Seconds for a case that races; it takes more if the machine is slow. */
+extern double budget;
+
+/* VmPin of this process in kB. */
+static inline long long vm_pin(void)
+{
+	return read_counter("/proc/self/status", "VmPin");
+}
+
+static inline bool must(int rc, const char *what)
+{
+	if (!rc)
+		return true;
+	ksft_print_msg("%s: %s\n", what, strerror(-rc));
+	return false;
+}
+
+static inline void *anon(size_t length)
+{
+	void *mem = mmap(NULL, length, RW_ALL, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			 0);
+
+	if (mem == MAP_FAILED)
+		ksft_exit_fail_msg("out of memory\n");
+	return mem;
+}
+
+static inline int open_iommufd(void)
+{
+	return open("/dev/iommu", O_RDWR | O_CLOEXEC);
+}
+
+static inline void run_kind(const struct kind *kind, bool on_c)
+{
+	u64 start = now_ns();
+	int status = -1;
+	pid_t pid;
+
+	if (on_c && kind->c) {
+		ksft_test_result_skip("%s: C %s\n", kind->name, kind->c);
+		return;
+	}
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		alarm(HANGS_SECONDS);
+		status = !kind->run(kind->arg);
+		fflush(stdout);
+		_exit(status);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		ksft_exit_fail_msg("cannot start a case\n");
+	if (WIFSIGNALED(status))
+		ksft_print_msg("ended by signal %d\n", WTERMSIG(status));
+	ksft_print_msg("%s: %.1f s\n", kind->name, (now_ns() - start) / 1e9);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+		ksft_test_result_skip("%s\n", kind->name);
+	else
+		ksft_test_result(!status, "%s\n", kind->name);
+}
+
+static inline int run_kinds(const struct kind *kinds, unsigned int n, int argc,
+			    char **argv)
+{
+	static const char usage[] =
+		"usage: %s [-c] [-t SECONDS] [-l] [CASE...]\n"
+		"\n"
+		"  -c          the module is C's: leave out what it is known to do otherwise\n"
+		"  -t SECONDS  for each case that races (%.1f)\n"
+		"  -l          list the cases\n";
+	unsigned int i, j, planned = 0;
+	bool on_c = false, *wanted;
+	int option, fd;
+
+	while ((option = getopt(argc, argv, "ct:lh")) != -1) {
+		switch (option) {
+		case 'c':
+			on_c = true;
+			break;
+		case 't':
+			budget = strtod(optarg, NULL);
+			break;
+		case 'l':
+			for (i = 0; i < n; i++)
+				printf("%s\n", kinds[i].name);
+			return 0;
+		default:
+			fprintf(option == 'h' ? stdout : stderr, usage,
+				argv[0], budget);
+			return option == 'h' ? 0 : 2;
+		}
+	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	ksft_print_header();
+	fd = open_iommufd();
+	if (fd < 0)
+		ksft_exit_skip("no /dev/iommu (modprobe iommufd)\n");
+	close(fd);
+	wanted = calloc(n, sizeof(*wanted));
+	for (i = 0; wanted && i < n; i++) {
+		wanted[i] = optind == argc;
+		for (j = optind; j < argc; j++)
+			wanted[i] |= !strncmp(kinds[i].name, argv[j],
+					      strlen(argv[j]));
+		planned += wanted[i];
+	}
+	if (!planned)
+		ksft_exit_fail_msg("no such case: see -l\n");
+	ksft_set_plan(planned);
+	for (i = 0; i < n; i++)
+		if (wanted[i])
+			run_kind(&kinds[i], on_c);
+	ksft_finished();
+}
+
+#endif
