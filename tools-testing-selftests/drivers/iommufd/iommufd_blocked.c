@@ -23,7 +23,7 @@
 
 double budget;
 u64 *steady;
-struct fuse_server fuse;
+struct fuse_gate fuse;
 
 /*
  * A step that has not ended by then waits for the call. That takes no time, or
@@ -736,6 +736,7 @@ static void be_others(struct scene *s, struct progress *p, u32 skip)
 {
 	unsigned int i;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	while (!__atomic_load_n(&p->go, __ATOMIC_ACQUIRE))
 		usleep(200);
 	close(s->fault_fd);
@@ -761,6 +762,12 @@ static void *place(struct gate *g, struct blocked_call *c, enum copy copy)
 	uintptr_t data = (uintptr_t)gate_page(g);
 	void *at;
 
+	if ((copy == IN || copy == OUT) && c->pointer &&
+	    !*(u64 *)(c->cmd.bytes + c->pointer)) {
+		at = anon(PAGE);
+		memcpy(at, c->data, sizeof(c->data));
+		*(u64 *)(c->cmd.bytes + c->pointer) = (uintptr_t)at;
+	}
 	switch (copy) {
 	case IN:
 		/* The size can be read, what follows it cannot. */
@@ -770,12 +777,6 @@ static void *place(struct gate *g, struct blocked_call *c, enum copy copy)
 		       sizeof(c->cmd) - sizeof(u32));
 		return at;
 	case OUT:
-		if (c->pointer && *(u64 *)(c->cmd.bytes + c->pointer) == 0) {
-			unsigned char *mem = anon(PAGE);
-
-			memcpy(mem, c->data, sizeof(c->data));
-			*(u64 *)(c->cmd.bytes + c->pointer) = (uintptr_t)mem;
-		}
 		memcpy(g->content, &c->cmd, sizeof(c->cmd));
 		return gate_page(g);
 	default:
@@ -806,10 +807,11 @@ static int run_steps(const struct run *run, u32 skip, u32 waits)
 	pid_t pid;
 
 	p = mmap(NULL, sizeof(*p), RW_ALL, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	/* First the gate, whose server has none of the files of the scene. */
 	if (!c || p == MAP_FAILED ||
-	    !must(make_scene(&s, run->command->without), "scene") ||
 	    !must(run->fuse ? gate_make_fuse(&gate) : gate_make_uffd(&gate),
-		  "gate"))
+		  "gate") ||
+	    !must(make_scene(&s, run->command->without), "scene"))
 		return -1;
 	c->fd = s.fd;
 	run->command->fill(c, &s);
@@ -841,11 +843,8 @@ static int run_steps(const struct run *run, u32 skip, u32 waits)
 		ok = false;
 		break;
 	}
-	if (run->kill && ok) {
-		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
+	if (run->kill && ok)
 		kill(getpid(), SIGKILL);
-	}
 
 	__atomic_store_n(&p->go, true, __ATOMIC_RELEASE);
 	start = steady_ns();

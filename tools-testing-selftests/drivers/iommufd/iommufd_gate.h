@@ -9,7 +9,9 @@
 #define __IOMMUFD_GATE_H
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include <linux/fuse.h>
@@ -83,24 +85,25 @@ static inline int uffd_protect(struct gate *g, bool protect)
 
 /* ---- FUSE ---------------------------------------------------------------- */
 
-/* Each page of its one file is another gate; this one is the next. */
-struct fuse_server {
-	int dev, file;
-	char dir[32];
+/* Each page of its one file is a gate; NEXT_PAGE is one that is not read yet. */
+struct fuse_gate {
+	int file;
 	u64 next_page;
-	/* What was asked for while the gate was closed, or 0. */
-	u64 waiting;
-	size_t waiting_size;
-	pthread_mutex_t lock;
-	bool open;
-	const unsigned char *content;
+	/* In memory that the server has, too. */
+	struct fuse_state {
+		/* Who reads waits. */
+		bool closed;
+		/* Somebody does. */
+		bool reached;
+		unsigned char content[PAGE];
+	} *state;
 };
 
 #define FUSE_PAGES 4096
 
-extern struct fuse_server fuse;
+extern struct fuse_gate fuse;
 
-static inline void fuse_reply(u64 unique, int error, const void *data,
+static inline void fuse_reply(int dev, u64 unique, int error, const void *data,
 			      size_t size)
 {
 	struct {
@@ -114,9 +117,10 @@ static inline void fuse_reply(u64 unique, int error, const void *data,
 		},
 	};
 
-	memcpy(out.data, data, size);
+	if (size)
+		memcpy(out.data, data, size);
 	/* Who asked may be gone. */
-	if (write(fuse.dev, &out, out.head.len) < 0)
+	if (write(dev, &out, out.head.len) < 0)
 		return;
 }
 
@@ -129,27 +133,16 @@ static inline void fuse_attributes(struct fuse_attr *attr, u64 node)
 	attr->blksize = PAGE;
 }
 
-static inline void fuse_read(u64 unique, const struct fuse_read_in *in)
+/* In a process of its own: what waits for it ends when it does. */
+static inline void fuse_serve(int dev, struct fuse_state *state)
 {
-	static const unsigned char zeros[PAGE];
-	size_t size = in->size < PAGE ? in->size : PAGE;
-
-	pthread_mutex_lock(&fuse.lock);
-	if (fuse.content && !fuse.open) {
-		fuse.waiting_size = size;
-		__atomic_store_n(&fuse.waiting, unique, __ATOMIC_RELEASE);
-	} else {
-		fuse_reply(unique, 0, fuse.content ?: zeros, size);
-	}
-	pthread_mutex_unlock(&fuse.lock);
-}
-
-static inline void *fuse_serve(void *arg)
-{
-	union {
+	static struct {
 		struct fuse_in_header head;
-		unsigned char bytes[FUSE_MIN_READ_BUFFER + 2 * PAGE];
-	} *in = malloc(sizeof(*in));
+		union {
+			struct fuse_read_in read;
+			unsigned char bytes[FUSE_MIN_READ_BUFFER + 2 * PAGE];
+		};
+	} in;
 	struct fuse_init_out init = {
 		.major = FUSE_KERNEL_VERSION,
 		.minor = FUSE_KERNEL_MINOR_VERSION,
@@ -157,72 +150,82 @@ static inline void *fuse_serve(void *arg)
 	};
 	struct fuse_entry_out entry = {};
 	struct fuse_attr_out attr = {};
-	struct fuse_open_out opened = { .fh = 1 };
-	void *body = in + 0;
+	struct fuse_open_out opened = { .fh = 1, .open_flags = FOPEN_NOFLUSH };
+	size_t size;
 
-	body += sizeof(in->head);
-	while (read(fuse.dev, in, sizeof(*in)) > 0) {
-		u64 unique = in->head.unique;
+	while (read(dev, &in, sizeof(in)) > 0) {
+		u64 unique = in.head.unique;
 
-		switch (in->head.opcode) {
+		switch (in.head.opcode) {
 		case FUSE_INIT:
-			fuse_reply(unique, 0, &init, sizeof(init));
+			fuse_reply(dev, unique, 0, &init, sizeof(init));
 			break;
 		case FUSE_LOOKUP:
 			entry.nodeid = FUSE_ROOT_ID + 1;
 			fuse_attributes(&entry.attr, entry.nodeid);
-			fuse_reply(unique, 0, &entry, sizeof(entry));
+			fuse_reply(dev, unique, 0, &entry, sizeof(entry));
 			break;
 		case FUSE_GETATTR:
-			fuse_attributes(&attr.attr, in->head.nodeid);
-			fuse_reply(unique, 0, &attr, sizeof(attr));
+			fuse_attributes(&attr.attr, in.head.nodeid);
+			fuse_reply(dev, unique, 0, &attr, sizeof(attr));
 			break;
 		case FUSE_OPEN:
-			fuse_reply(unique, 0, &opened, sizeof(opened));
+			fuse_reply(dev, unique, 0, &opened, sizeof(opened));
 			break;
 		case FUSE_READ:
-			fuse_read(unique, body);
+			size = in.read.size < PAGE ? in.read.size : PAGE;
+			__atomic_store_n(&state->reached, true,
+					 __ATOMIC_RELEASE);
+			while (__atomic_load_n(&state->closed, __ATOMIC_ACQUIRE))
+				usleep(200);
+			fuse_reply(dev, unique, 0, state->content, size);
 			break;
 		case FUSE_FORGET:
 		case FUSE_BATCH_FORGET:
 		case FUSE_INTERRUPT:
 			break;
-		case FUSE_FLUSH:
 		case FUSE_RELEASE:
 		case FUSE_DESTROY:
-			fuse_reply(unique, 0, NULL, 0);
+			fuse_reply(dev, unique, 0, NULL, 0);
 			break;
 		default:
-			fuse_reply(unique, -ENOSYS, NULL, 0);
+			fuse_reply(dev, unique, -ENOSYS, NULL, 0);
 		}
 	}
-	return arg;
 }
 
-/* Of this process alone, which root may mount and anybody may by fusermount. */
+/* Of this process alone; root may mount, others have fusermount. */
 static inline int fuse_start(void)
 {
-	char options[64], path[64];
-	pthread_t thread;
+	char dir[] = "/tmp/iommufd-gate-XXXXXX", text[64];
+	int dev, rc;
+	pid_t pid;
 
-	pthread_mutex_init(&fuse.lock, NULL);
-	fuse.dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (fuse.dev < 0)
+	fuse.state = mmap(NULL, sizeof(*fuse.state), PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (dev < 0 || fuse.state == MAP_FAILED || !mkdtemp(dir))
 		return -errno;
-	strcpy(fuse.dir, "/tmp/iommufd-gate-XXXXXX");
-	if (!mkdtemp(fuse.dir))
-		return -errno;
-	snprintf(options, sizeof(options),
-		 "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.dev);
-	if (mount("gate", fuse.dir, "fuse", MS_NOSUID | MS_NODEV, options))
-		return -errno;
-	pthread_create(&thread, NULL, fuse_serve, NULL);
-	snprintf(path, sizeof(path), "%s/gate", fuse.dir);
-	fuse.file = open(path, O_RDWR | O_CLOEXEC);
-	/* The mount lives as long as the file does. */
-	umount2(fuse.dir, MNT_DETACH);
-	rmdir(fuse.dir);
-	return fuse.file < 0 ? -errno : 0;
+	snprintf(text, sizeof(text), "fd=%d,rootmode=40000,user_id=0,group_id=0",
+		 dev);
+	rc = mount("gate", dir, "fuse", MS_NOSUID | MS_NODEV, text) ? -errno : 0;
+	if (!rc) {
+		pid = fork();
+		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			fuse_serve(dev, fuse.state);
+			_exit(0);
+		}
+		snprintf(text, sizeof(text), "%s/gate", dir);
+		fuse.file = open(text, O_RDWR | O_CLOEXEC);
+		if (fuse.file < 0)
+			rc = -errno;
+		/* It lives as long as the file does. */
+		umount2(dir, MNT_DETACH);
+	}
+	close(dev);
+	rmdir(dir);
+	return rc;
 }
 
 static inline int gate_make_fuse(struct gate *g)
@@ -231,12 +234,12 @@ static inline int gate_make_fuse(struct gate *g)
 
 	memset(g, 0, sizeof(*g));
 	g->fuse = true;
-	g->content = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	g->mem = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (rc || g->content == MAP_FAILED || g->mem == MAP_FAILED)
+	if (rc || g->mem == MAP_FAILED)
 		return rc ?: -errno;
+	g->content = fuse.state->content;
+	memset(g->content, 0, PAGE);
 	if (mmap(gate_page(g), PAGE, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_FIXED, fuse.file,
 		 fuse.next_page++ * PAGE) == MAP_FAILED)
@@ -252,7 +255,8 @@ static inline int gate_close(struct gate *g, bool protected)
 {
 	g->protected = protected;
 	if (g->fuse) {
-		fuse.content = g->content;
+		fuse.state->reached = false;
+		__atomic_store_n(&fuse.state->closed, true, __ATOMIC_RELEASE);
 		return 0;
 	}
 	return protected ? uffd_fill(g) ?: uffd_protect(g, true) : 0;
@@ -264,7 +268,7 @@ static inline bool gate_reached(struct gate *g)
 	struct uffd_msg msg;
 
 	if (g->fuse)
-		return __atomic_load_n(&fuse.waiting, __ATOMIC_ACQUIRE);
+		return __atomic_load_n(&fuse.state->reached, __ATOMIC_ACQUIRE);
 	return read(g->uffd, &msg, sizeof(msg)) == sizeof(msg) &&
 	       msg.event == UFFD_EVENT_PAGEFAULT;
 }
@@ -273,12 +277,7 @@ static inline int gate_open(struct gate *g)
 {
 	if (!g->fuse)
 		return g->protected ? uffd_protect(g, false) : uffd_fill(g);
-	pthread_mutex_lock(&fuse.lock);
-	fuse.open = true;
-	if (fuse.waiting)
-		fuse_reply(fuse.waiting, 0, g->content, fuse.waiting_size);
-	fuse.waiting = 0;
-	pthread_mutex_unlock(&fuse.lock);
+	__atomic_store_n(&fuse.state->closed, false, __ATOMIC_RELEASE);
 	return 0;
 }
 

@@ -16,6 +16,8 @@
 
 /* A case that takes longer hangs, on the slowest machine. */
 #define HANGS_SECONDS 300
+/* It has an alarm. */
+#define ENDS_SECONDS (HANGS_SECONDS + 30)
 
 #define RW_ALL (PROT_READ | PROT_WRITE)
 
@@ -81,8 +83,16 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 		fflush(stdout);
 		_exit(status);
 	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+	if (pid < 0)
 		ksft_exit_fail_msg("cannot start a case\n");
+	while (!waitpid(pid, &status, WNOHANG)) {
+		usleep(500);
+		if (now_ns() - start < ENDS_SECONDS * 1000000000ULL)
+			continue;
+		ksft_print_msg("cannot even be killed\n");
+		ksft_test_result_fail("%s\n", kind->name);
+		return;
+	}
 	ok = kind->killed ?
 		WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : !status;
 	if (WIFSIGNALED(status) && !ok)
