@@ -18,11 +18,15 @@ suite_vfio_selftests nvme || rc=1
 suite_memlock 300 6 || rc=1
 suite_edges || rc=1
 suite_fuzz 20000 1 || rc=1
+suite_kinds 1 || rc=1
+suite_growth || rc=1
+suite_blocked || rc=1
 suite leaks sh /guest/leaks || rc=1
 suite unload sh /guest/unload || rc=1
 suite_race "" 0.6 || rc=1
 if [ -e /guest/files/iommufd-c.ko ]; then
 	suite_diff || rc=1
 	suite_fail_count || rc=1
+	suite_kinds_reference || rc=1
 fi
 exit $rc

@@ -66,6 +66,45 @@ suite_edges()
 	suite iommufd_edges $tests/iommufd_edges
 }
 
+# Those below judge what the C driver does otherwise, too: with it, they are told to leave that out.
+on_c()
+{
+	[ -e "$rust_module" ] || echo -c
+}
+
+# suite_kinds SECONDS: kinds of bugs in lifetimes, a race each.
+suite_kinds()
+{
+	# shellcheck disable=SC2046 # words
+	suite iommufd_kinds $tests/iommufd_kinds $(on_c) -t "$1"
+}
+
+# suite_growth: what operations cost beside many objects.
+suite_growth()
+{
+	# shellcheck disable=SC2046 # words
+	suite iommufd_growth $tests/iommufd_growth $(on_c)
+}
+
+# suite_blocked: nobody waits for who waits for user memory. C's have to.
+suite_blocked()
+{
+	[ -e "$rust_module" ] || return 0
+	suite iommufd_blocked $tests/iommufd_blocked
+}
+
+# With the C module among the guest's files, after unload: what is right with C is judged right.
+suite_kinds_reference()
+{
+	no_kunit
+	insmod /guest/files/iommufd-c.ko || return 1
+	suite reference_kinds $tests/iommufd_kinds -c -t 0.3
+	reference_rc=$?
+	suite reference_growth $tests/iommufd_growth -c || reference_rc=1
+	rmmod iommufd || reference_rc=1
+	return $reference_rc
+}
+
 # KUnit runs its suites whenever a module with some is loaded. Once is enough.
 no_kunit()
 {
