@@ -91,11 +91,15 @@ impl Owners {
         self.one.is_none() && self.more.is_empty()
     }
 
+    fn has(&self, owner: Owner) -> bool {
+        self.one == Some(owner) || self.more.get(&owner).is_some()
+    }
+
     /// Adds an owner, unless it is one.
     fn add(&mut self, owner: Owner) -> Result {
         if self.one.is_none() {
             self.one = Some(owner);
-        } else if self.one != Some(owner) && self.more.get(&owner).is_none() {
+        } else if !self.has(owner) {
             self.more
                 .insert(RBTreeNode::new(owner, (), GFP_KERNEL_ACCOUNT)?);
         }
@@ -254,12 +258,13 @@ impl IoPagetable {
         let mut last = None;
 
         for node in space.reserved.iter(start, start) {
-            if node.start() == start && *node.value() == owner {
+            if node.start() != start {
+                continue;
+            }
+            if node.value().has(owner) {
                 return Ok(());
             }
-            if node.start() == start {
-                last = last.max(Some(node.last()));
-            }
+            last = last.max(Some(node.last()));
         }
         match last.and_then(|last| IovaRange::new(start, last)) {
             Some(window) => space.reserve(window, owner),
