@@ -91,9 +91,6 @@ impl Inner {
     fn store(&mut self, slot: Slot, record: Record) -> Place {
         let known = record.known().is_some();
 
-        #[cfg(CONFIG_IOMMUFD_TEST)]
-        check_runs(&record.mapping(), &record.storage, record.known());
-
         Place::Stored {
             key: self.tiers.records.insert(slot, record),
             known,
@@ -162,6 +159,8 @@ impl AreaPages {
         let mut inner = self.pages.lock();
 
         let runs = inner.map(&self.pages, mapping, domains, small)?;
+        #[cfg(CONFIG_IOMMUFD_TEST)]
+        check_runs(mapping, storage, runs.as_ref());
         if let Some(slot) = self.place.take_slot() {
             self.place = inner.store(slot, Record::new(mapping, storage.clone(), runs));
         }
@@ -186,6 +185,8 @@ impl AreaPages {
         let mut inner = self.pages.lock();
 
         let runs = inner.map_few(few, self.pages.writable, mapping, domains, small)?;
+        #[cfg(CONFIG_IOMMUFD_TEST)]
+        check_runs(mapping, storage, runs.as_ref());
         if let Some(slot) = self.place.take_slot() {
             self.place = inner.store(slot, Record::new(mapping, storage.clone(), runs));
         }

@@ -88,7 +88,7 @@ impl Record {
 
     /// What the area shows, but for the protection, of which there is no record.
     #[inline]
-    pub(super) fn mapping(&self) -> Mapping {
+    fn mapping(&self) -> Mapping {
         Mapping {
             iova: self.iova,
             first_byte: self.first_byte,
