@@ -30,7 +30,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    dma::DmaAddress,
     io::PhysAddr,
     iommu::domain::{
         DirtyReader,
@@ -166,7 +165,7 @@ impl PagingDomain {
     pub(crate) fn iova_to_phys(&self, iova: usize) -> PhysAddr {
         // CAST: The driver depends on 64BIT.
         // SAFETY: See the contract at the top of this file.
-        unsafe { self.0.iova_to_phys(iova as DmaAddress) }.unwrap_or(0)
+        unsafe { self.0.iova_to_phys(iova as kernel::dma::DmaAddress) }.unwrap_or(0)
     }
 
     /// Has the domain override the wish of devices to bypass the CPU caches. Returns whether it
