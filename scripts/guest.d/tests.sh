@@ -93,6 +93,13 @@ suite_blocked()
 	suite iommufd_blocked $tests/iommufd_blocked
 }
 
+# suite_model SECONDS: threads that do anything, and what must hold when they rest.
+suite_model()
+{
+	# shellcheck disable=SC2046 # words
+	suite iommufd_model $tests/iommufd_model $(on_c) -t "$1" -s "${SEED:-1}"
+}
+
 # With the C module among the guest's files, after unload: what is right with C is judged right.
 suite_kinds_reference()
 {

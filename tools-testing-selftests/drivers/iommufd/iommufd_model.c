@@ -64,12 +64,14 @@ enum what {
 	FAULT,
 	PARENT,
 	HWPT,
+	/* Baits only. */
+	IOASES,
 	KINDS,
 };
 
 static const char * const what_names[] = {
 	"nested HWPT", "vDEVICE", "HW queue", "vEVENTQ", "vIOMMU",
-	"fault queue", "parent HWPT", "HWPT",
+	"fault queue", "parent HWPT", "HWPT", "IOAS",
 };
 
 #define SLOTS 3
@@ -118,6 +120,9 @@ struct report {
 };
 
 static struct report *report;
+
+/* With C, who fails has users for a moment, and so has who looks only. */
+static bool on_c;
 
 static struct {
 	int fd, file;
@@ -332,7 +337,7 @@ static void keep(struct thread *t, enum what what, u32 id)
 		return;
 	rc = DO(t, "DESTROY at once", what, id, do_destroy(w.fd, id));
 	/* Nobody else knows it: but for HW queues, by their driver. */
-	if (rc == -EBUSY && what == HW_QUEUE)
+	if (rc == -EBUSY && (what == HW_QUEUE || on_c))
 		leave(t, what, id);
 	else if (rc)
 		bad("DESTROY of a new %s: %s", what_names[what], strerror(-rc));
@@ -464,7 +469,9 @@ static void keep_queue(struct thread *t, enum what what, int *fds, u32 id,
 	close(queue);
 	rc = DO(t, "DESTROY of a queue at once", what, id,
 		do_destroy(w.fd, id));
-	if (rc)
+	if (rc == -EBUSY && on_c)
+		leave(t, what, id);
+	else if (rc)
 		bad("DESTROY of a new %s: %s", what_names[what], strerror(-rc));
 }
 
@@ -524,6 +531,7 @@ static void op_destroy(struct thread *t)
 /* Others come to name one that is ready, and its end is near. */
 static void op_bait(struct thread *t)
 {
+	static const enum what baits[] = { IOASES, PARENT, VIOMMU };
 	enum bait bait = below(&t->rng, BAIT_AUTO);
 	unsigned int i, naps = below(&t->rng, 64);
 	u32 id = take(&w.ready[bait][below(&t->rng, READY)]);
@@ -537,7 +545,9 @@ static void op_bait(struct thread *t)
 		take(&w.bait[bait]);
 	}
 	rc = DO(t, "DESTROY of a bait", bait, id, do_destroy(w.fd, id));
-	if (rc)
+	if (rc == -EBUSY && on_c)
+		leave(t, baits[bait], id);
+	else if (rc)
 		bad("DESTROY of what only failing calls name: %s",
 		    strerror(-rc));
 }
@@ -836,13 +846,13 @@ static void tear_down(void)
 			if (id && do_destroy(w.fd, id))
 				bad("DESTROY of a bait at rest");
 		}
-	must_destroy(PARENT, w.bait_parent);
 	for (kind = 0; kind < KINDS; kind++) {
 		/* Of two HW queues, one depends on the other. */
 		if (kind == HW_QUEUE)
 			for_all(kind, try_destroy);
 		for_all(kind, must_destroy);
 	}
+	must_destroy(PARENT, w.bait_parent);
 	for (i = 0; i < 2; i++) {
 		rc = do_unmap(w.fd, w.ioas[i], 0, UINT64_MAX);
 		if (rc && rc != -ENOENT)
@@ -982,6 +992,7 @@ static void print_history(void)
 static const char usage[] =
 "usage: iommufd_model [options]\n"
 "\n"
+"  -c          the module is C's: let it say EBUSY\n"
 "  -t SECONDS  (5)\n"
 "  -s SEED     of the first episode; each one has the next (1)\n"
 "  -n ROUNDS   of an episode (24)\n"
@@ -997,8 +1008,11 @@ int main(int argc, char **argv)
 	int option, status;
 	pid_t pid;
 
-	while ((option = getopt(argc, argv, "t:s:n:1h")) != -1) {
+	while ((option = getopt(argc, argv, "ct:s:n:1h")) != -1) {
 		switch (option) {
+		case 'c':
+			on_c = true;
+			break;
 		case 't':
 			seconds = strtod(optarg, NULL);
 			break;
