@@ -335,104 +335,135 @@ struct blocked_call {
 	u32 not_steps;
 };
 
-#define COMMAND(name, nr_, type) \
-	static void fill_##name(struct blocked_call *c, struct scene *s) \
-	{ \
-		c->nr = nr_; \
-		c->size = sizeof(type); \
-		c->cmd.size = c->size;
-#define DATA(field, value) \
-		do { \
-			c->pointer = (char *)&c->cmd.field - (char *)&c->cmd; \
-			memcpy(c->data, &(value), sizeof(value)); \
-		} while (0)
-#define END }
+static void command(struct blocked_call *c, unsigned long nr, size_t size)
+{
+	c->nr = nr;
+	c->size = size;
+	c->cmd.size = size;
+}
 
-COMMAND(ioas_alloc, IOMMU_IOAS_ALLOC, struct iommu_ioas_alloc) END
+/* The data that POINTER, in the command, is to point to. */
+static void data(struct blocked_call *c, const void *pointer, const void *from,
+		 size_t size)
+{
+	c->pointer = pointer - (const void *)&c->cmd;
+	memcpy(c->data, from, size);
+}
 
-COMMAND(destroy, IOMMU_DESTROY, struct iommu_destroy)
+static void fill_ioas_alloc(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_IOAS_ALLOC, sizeof(struct iommu_ioas_alloc));
+}
+
+static void fill_destroy(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_DESTROY, sizeof(struct iommu_destroy));
 	must(do_ioas_alloc(s->fd, &c->cmd.destroy.id), "IOAS_ALLOC");
-END
+}
 
-COMMAND(map, IOMMU_IOAS_MAP, struct iommu_ioas_map)
+static void fill_map(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_IOAS_MAP, sizeof(struct iommu_ioas_map));
 	c->cmd.map.flags = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE;
 	c->cmd.map.ioas_id = s->ioas[0];
 	c->cmd.map.user_va = (uintptr_t)s->mem;
 	c->cmd.map.length = PAGE;
 	c->pointer = offsetof(struct iommu_ioas_map, user_va);
-END
+}
 
-COMMAND(map_file, IOMMU_IOAS_MAP_FILE, struct iommu_ioas_map_file)
+static void fill_map_file(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_IOAS_MAP_FILE, sizeof(struct iommu_ioas_map_file));
 	c->cmd.map_file.flags = IOMMU_IOAS_MAP_READABLE;
 	c->cmd.map_file.ioas_id = s->ioas[0];
 	c->cmd.map_file.fd = s->file;
 	c->cmd.map_file.length = PAGE;
-END
+}
 
-COMMAND(copy, IOMMU_IOAS_COPY, struct iommu_ioas_copy)
+static void fill_copy(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_IOAS_COPY, sizeof(struct iommu_ioas_copy));
 	c->cmd.copy.flags = IOMMU_IOAS_MAP_READABLE;
 	c->cmd.copy.dst_ioas_id = s->ioas[1];
 	c->cmd.copy.src_ioas_id = s->ioas[0];
 	c->cmd.copy.src_iova = IOVA_BASE;
 	c->cmd.copy.length = PAGE;
-END
+}
 
-COMMAND(unmap, IOMMU_IOAS_UNMAP, struct iommu_ioas_unmap)
+static void fill_unmap(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_IOAS_UNMAP, sizeof(struct iommu_ioas_unmap));
 	c->cmd.unmap.ioas_id = s->ioas[1];
 	c->cmd.unmap.iova = IOVA_BASE;
 	c->cmd.unmap.length = 8 * PAGE;
 	/* It takes what they use. */
 	c->not_steps = 0;
-END
+}
 
-COMMAND(iova_ranges, IOMMU_IOAS_IOVA_RANGES, struct iommu_ioas_iova_ranges)
+static void fill_iova_ranges(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_IOAS_IOVA_RANGES, sizeof(struct iommu_ioas_iova_ranges));
 	c->cmd.ranges.ioas_id = s->ioas[0];
 	c->cmd.ranges.num_iovas = 4;
 	c->cmd.ranges.allowed_iovas = (uintptr_t)s->mem;
 	c->pointer = offsetof(struct iommu_ioas_iova_ranges, allowed_iovas);
-END
+}
 
-COMMAND(allow_iovas, IOMMU_IOAS_ALLOW_IOVAS, struct iommu_ioas_allow_iovas)
+static void fill_allow_iovas(struct blocked_call *c, struct scene *s)
+{
 	struct iommu_iova_range range = {
 		.start = MOCK_APERTURE_START,
 		.last = MOCK_APERTURE_LAST,
 	};
+
+	command(c, IOMMU_IOAS_ALLOW_IOVAS, sizeof(struct iommu_ioas_allow_iovas));
 	c->cmd.allow.ioas_id = s->ioas[0];
 	c->cmd.allow.num_iovas = 1;
-	DATA(allow.allowed_iovas, range);
-END
+	data(c, &c->cmd.allow.allowed_iovas, &range, sizeof(range));
+}
 
-COMMAND(option, IOMMU_OPTION, struct iommu_option)
+static void fill_option(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_OPTION, sizeof(struct iommu_option));
 	c->cmd.option.option_id = IOMMU_OPTION_HUGE_PAGES;
 	c->cmd.option.op = IOMMU_OPTION_OP_GET;
 	c->cmd.option.object_id = s->ioas[0];
-END
+}
 
-COMMAND(vfio_ioas, IOMMU_VFIO_IOAS, struct iommu_vfio_ioas)
+static void fill_vfio_ioas(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_VFIO_IOAS, sizeof(struct iommu_vfio_ioas));
 	c->cmd.vfio_ioas.op = IOMMU_VFIO_IOAS_GET;
-END
+}
 
-COMMAND(change_process, IOMMU_IOAS_CHANGE_PROCESS,
-	struct iommu_ioas_change_process) END
+static void fill_change_process(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_IOAS_CHANGE_PROCESS,
+		sizeof(struct iommu_ioas_change_process));
+}
 
-COMMAND(hw_info, IOMMU_GET_HW_INFO, struct iommu_hw_info)
+static void fill_hw_info(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_GET_HW_INFO, sizeof(struct iommu_hw_info));
 	c->cmd.hw_info.dev_id = s->dev[0].idev;
 	c->cmd.hw_info.data_len = 32;
 	c->cmd.hw_info.data_uptr = (uintptr_t)s->mem;
 	c->pointer = offsetof(struct iommu_hw_info, data_uptr);
-END
+}
 
 static const struct iommu_hwpt_selftest hwpt_data = {
 	.iotlb = IOMMU_TEST_IOTLB_DEFAULT,
 };
 
-COMMAND(hwpt, IOMMU_HWPT_ALLOC, struct iommu_hwpt_alloc)
+static void fill_hwpt(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_HWPT_ALLOC, sizeof(struct iommu_hwpt_alloc));
 	c->cmd.hwpt.dev_id = s->dev[0].idev;
 	c->cmd.hwpt.pt_id = s->ioas[0];
 	c->cmd.hwpt.data_type = IOMMU_HWPT_DATA_SELFTEST;
 	c->cmd.hwpt.data_len = sizeof(hwpt_data);
-	DATA(hwpt.data_uptr, hwpt_data);
-END
+	data(c, &c->cmd.hwpt.data_uptr, &hwpt_data, sizeof(hwpt_data));
+}
 
 static void fill_hwpt_nested(struct blocked_call *c, struct scene *s)
 {
@@ -454,14 +485,16 @@ static void fill_hwpt_fault(struct blocked_call *c, struct scene *s)
 	c->cmd.hwpt.fault_id = s->fault;
 }
 
-COMMAND(set_dirty, IOMMU_HWPT_SET_DIRTY_TRACKING,
-	struct iommu_hwpt_set_dirty_tracking)
+static void fill_set_dirty(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_HWPT_SET_DIRTY_TRACKING,
+		sizeof(struct iommu_hwpt_set_dirty_tracking));
 	c->cmd.track.hwpt_id = s->dirty;
 	c->cmd.track.flags = IOMMU_HWPT_DIRTY_TRACKING_ENABLE;
-END
+}
 
-COMMAND(get_dirty, IOMMU_HWPT_GET_DIRTY_BITMAP,
-	struct iommu_hwpt_get_dirty_bitmap)
+static void fill_get_dirty(struct blocked_call *c, struct scene *s)
+{
 	struct iommu_hwpt_set_dirty_tracking track = {
 		.size = sizeof(track),
 		.hwpt_id = s->dirty,
@@ -479,6 +512,8 @@ COMMAND(get_dirty, IOMMU_HWPT_GET_DIRTY_BITMAP,
 		},
 	};
 
+	command(c, IOMMU_HWPT_GET_DIRTY_BITMAP,
+		sizeof(struct iommu_hwpt_get_dirty_bitmap));
 	must(call(s->fd, IOMMU_HWPT_SET_DIRTY_TRACKING, &track) ?:
 	     do_test(s->fd, &write), "tracking");
 	c->cmd.dirty.hwpt_id = s->dirty;
@@ -487,76 +522,97 @@ COMMAND(get_dirty, IOMMU_HWPT_GET_DIRTY_BITMAP,
 	c->cmd.dirty.page_size = PAGE;
 	c->cmd.dirty.data = (uintptr_t)s->mem;
 	c->pointer = offsetof(struct iommu_hwpt_get_dirty_bitmap, data);
-END
+}
 
-COMMAND(invalidate, IOMMU_HWPT_INVALIDATE, struct iommu_hwpt_invalidate)
+static void fill_invalidate(struct blocked_call *c, struct scene *s)
+{
 	struct iommu_hwpt_invalidate_selftest one = {};
 
+	command(c, IOMMU_HWPT_INVALIDATE, sizeof(struct iommu_hwpt_invalidate));
 	c->cmd.invalidate.hwpt_id = s->lone;
 	c->cmd.invalidate.data_type = IOMMU_HWPT_INVALIDATE_DATA_SELFTEST;
 	c->cmd.invalidate.entry_len = sizeof(one);
 	c->cmd.invalidate.entry_num = 1;
-	DATA(invalidate.data_uptr, one);
-END
+	data(c, &c->cmd.invalidate.data_uptr, &one, sizeof(one));
+}
 
-COMMAND(invalidate_viommu, IOMMU_HWPT_INVALIDATE,
-	struct iommu_hwpt_invalidate)
+static void fill_invalidate_viommu(struct blocked_call *c, struct scene *s)
+{
 	struct iommu_viommu_invalidate_selftest one = { .vdev_id = 7 };
 
+	command(c, IOMMU_HWPT_INVALIDATE, sizeof(struct iommu_hwpt_invalidate));
 	c->cmd.invalidate.hwpt_id = s->viommu;
 	c->cmd.invalidate.data_type = IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST;
 	c->cmd.invalidate.entry_len = sizeof(one);
 	c->cmd.invalidate.entry_num = 1;
-	DATA(invalidate.data_uptr, one);
-END
+	data(c, &c->cmd.invalidate.data_uptr, &one, sizeof(one));
+}
 
-COMMAND(fault_queue, IOMMU_FAULT_QUEUE_ALLOC, struct iommu_fault_alloc) END
+static void fill_fault_queue(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_FAULT_QUEUE_ALLOC, sizeof(struct iommu_fault_alloc));
+}
 
-COMMAND(viommu, IOMMU_VIOMMU_ALLOC, struct iommu_viommu_alloc)
+static void fill_viommu(struct blocked_call *c, struct scene *s)
+{
 	struct iommu_viommu_selftest data = { .in_data = 5 };
 
+	command(c, IOMMU_VIOMMU_ALLOC, sizeof(struct iommu_viommu_alloc));
 	c->cmd.viommu.type = IOMMU_VIOMMU_TYPE_SELFTEST;
 	c->cmd.viommu.dev_id = s->dev[0].idev;
 	c->cmd.viommu.hwpt_id = s->parent;
 	c->cmd.viommu.data_len = sizeof(data);
-	DATA(viommu.data_uptr, data);
-END
+	data(c, &c->cmd.viommu.data_uptr, &data, sizeof(data));
+}
 
-COMMAND(vdevice, IOMMU_VDEVICE_ALLOC, struct iommu_vdevice_alloc)
+static void fill_vdevice(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_VDEVICE_ALLOC, sizeof(struct iommu_vdevice_alloc));
 	c->cmd.vdevice.viommu_id = s->viommu;
 	c->cmd.vdevice.dev_id = s->dev[1].idev;
 	c->cmd.vdevice.virt_id = 9;
-END
+}
 
-COMMAND(veventq, IOMMU_VEVENTQ_ALLOC, struct iommu_veventq_alloc)
+static void fill_veventq(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_VEVENTQ_ALLOC, sizeof(struct iommu_veventq_alloc));
 	c->cmd.veventq.viommu_id = s->viommu;
 	c->cmd.veventq.type = IOMMU_VEVENTQ_TYPE_SELFTEST;
 	c->cmd.veventq.veventq_depth = 4;
-END
+}
 
-COMMAND(hw_queue, IOMMU_HW_QUEUE_ALLOC, struct iommu_hw_queue_alloc)
+static void fill_hw_queue(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_HW_QUEUE_ALLOC, sizeof(struct iommu_hw_queue_alloc));
 	c->cmd.hw_queue.viommu_id = s->viommu;
 	c->cmd.hw_queue.type = IOMMU_HW_QUEUE_TYPE_SELFTEST;
 	c->cmd.hw_queue.nesting_parent_iova = IOVA_BASE;
 	c->cmd.hw_queue.length = PAGE;
-END
+}
 
-COMMAND(vfio_info, VFIO_IOMMU_GET_INFO, struct vfio_iommu_type1_info) END
+static void fill_vfio_info(struct blocked_call *c, struct scene *s)
+{
+	command(c, VFIO_IOMMU_GET_INFO, sizeof(struct vfio_iommu_type1_info));
+}
 
-COMMAND(vfio_map, VFIO_IOMMU_MAP_DMA, struct vfio_iommu_type1_dma_map)
+static void fill_vfio_map(struct blocked_call *c, struct scene *s)
+{
+	command(c, VFIO_IOMMU_MAP_DMA, sizeof(struct vfio_iommu_type1_dma_map));
 	c->cmd.dma_map.flags = VFIO_DMA_MAP_FLAG_READ;
 	c->cmd.dma_map.vaddr = (uintptr_t)s->mem;
 	c->cmd.dma_map.iova = IOVA_BASE + 128 * PAGE;
 	c->cmd.dma_map.size = PAGE;
 	c->pointer = offsetof(struct vfio_iommu_type1_dma_map, vaddr);
-END
+}
 
-COMMAND(vfio_unmap, VFIO_IOMMU_UNMAP_DMA, struct vfio_iommu_type1_dma_unmap)
+static void fill_vfio_unmap(struct blocked_call *c, struct scene *s)
+{
+	command(c, VFIO_IOMMU_UNMAP_DMA, sizeof(struct vfio_iommu_type1_dma_unmap));
 	must(do_map(s->fd, s->ioas[0], s->mem, PAGE, IOVA_BASE + 128 * PAGE),
 	     "MAP");
 	c->cmd.dma_unmap.iova = IOVA_BASE + 128 * PAGE;
 	c->cmd.dma_unmap.size = PAGE;
-END
+}
 
 static void fill_fault_read(struct blocked_call *c, struct scene *s)
 {

@@ -189,7 +189,7 @@ static inline void fuse_serve(int dev, struct fuse_state *state)
 			fuse_reply(dev, unique, 0, NULL, 0);
 			break;
 		default:
-			fuse_reply(dev, unique, -ENOSYS, NULL, 0);
+			fuse_reply(dev, unique, -EOPNOTSUPP, NULL, 0);
 		}
 	}
 }

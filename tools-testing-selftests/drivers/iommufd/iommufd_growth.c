@@ -556,8 +556,8 @@ static bool address_overflow(const void *arg)
 #define COST(what, c_, n_, each_, ...) \
 	{ "cost." what, stays_flat, \
 	  &(const struct cost){ n_, each_, __VA_ARGS__ }, c_ }
-#define SAME(...) &(const struct same_page){ __VA_ARGS__ }
-#define PASIDS(...) &(const struct pasids){ __VA_ARGS__ }
+#define SAME(...) (&(const struct same_page){ __VA_ARGS__ })
+#define PASIDS(...) (&(const struct pasids){ __VA_ARGS__ })
 
 static const struct kind kinds[] = {
 	COST("unmap_all_up", NULL, 1000, same_page, SAME()),

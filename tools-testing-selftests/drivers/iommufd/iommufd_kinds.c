@@ -368,7 +368,7 @@ struct failing {
 	int rc;
 };
 
-struct failer {
+struct failing_thread {
 	struct scene *s;
 	const struct failing *what;
 	bool stop;
@@ -382,7 +382,7 @@ struct failer {
 
 static void *keep_failing(void *arg)
 {
-	struct failer *f = arg;
+	struct failing_thread *f = arg;
 
 	while (!__atomic_load_n(&f->stop, __ATOMIC_ACQUIRE)) {
 		u32 id = __atomic_load_n(&f->id, __ATOMIC_ACQUIRE);
@@ -404,7 +404,7 @@ static void *keep_failing(void *arg)
 }
 
 /* Until somebody is at it, so that what comes next meets it. */
-static void start_failing(struct failer *f, u32 id)
+static void start_failing(struct failing_thread *f, u32 id)
 {
 	unsigned long before = __atomic_load_n(&f->failed, __ATOMIC_RELAXED);
 	u64 end = now_ns() + 1000000000;
@@ -416,7 +416,7 @@ static void start_failing(struct failer *f, u32 id)
 }
 
 /* Returns when nobody is at it any more. */
-static void end_failing(struct failer *f)
+static void end_failing(struct failing_thread *f)
 {
 	__atomic_store_n(&f->id, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&f->idle, 0, __ATOMIC_RELEASE);
@@ -424,7 +424,7 @@ static void end_failing(struct failer *f)
 		sched_yield();
 }
 
-static bool failed_well(const struct failer *f, unsigned long rounds)
+static bool failed_well(const struct failing_thread *f, unsigned long rounds)
 {
 	ksft_print_msg("%lu calls failed in %lu rounds\n", f->failed, rounds);
 	if (f->odd)
@@ -439,7 +439,7 @@ static bool failed_well(const struct failer *f, unsigned long rounds)
  */
 static bool never_busy(const void *arg)
 {
-	struct failer f = { .what = arg };
+	struct failing_thread f = { .what = arg };
 	unsigned long rounds = 0, busy = 0, forever = 0;
 	struct scene s;
 	pthread_t thread;
@@ -492,7 +492,7 @@ static bool never_busy(const void *arg)
  */
 static bool no_orphan(const void *arg)
 {
-	struct failer f = { .what = arg };
+	struct failing_thread f = { .what = arg };
 	unsigned long rounds = 0, orphans = 0;
 	struct scene s;
 	pthread_t thread;
@@ -551,7 +551,7 @@ static bool no_orphan(const void *arg)
 static bool queue_undone(const void *arg)
 {
 	struct failing what = { NULL, fail_queue_answer, -EFAULT };
-	struct failer f = { .what = &what };
+	struct failing_thread f = { .what = &what };
 	unsigned long rounds = 0, came = 0;
 	struct scene s;
 	pthread_t thread;
@@ -851,10 +851,10 @@ static bool look_alike(const void *arg)
 
 #define BUSY(what, make, how, errno_) \
 	{ "never_busy." what, never_busy, \
-	  &(const struct failing){ make, how, -errno_ }, C_BUSY }
+	  &(const struct failing){ make, how, -(errno_) }, C_BUSY }
 #define ORPHAN(what, make, how, errno_, c_) \
 	{ "no_orphan." what, no_orphan, \
-	  &(const struct failing){ make, how, -errno_ }, c_ }
+	  &(const struct failing){ make, how, -(errno_) }, c_ }
 #define POLL(what, c_, ...) \
 	{ "poll_wakes." what, poll_wakes, \
 	  &(const struct polling){ __VA_ARGS__ }, c_ }

@@ -55,7 +55,7 @@ static u64 place_iova(unsigned int place)
 }
 
 /* Kinds of objects, in the order in which they can be destroyed. */
-enum what {
+enum object_kind {
 	NESTED,
 	VDEVICE,
 	HW_QUEUE,
@@ -319,7 +319,7 @@ static u32 create(struct thread *t, const char *op, unsigned long nr,
 }
 
 /* It is destroyed when all rest. */
-static void leave(struct thread *t, enum what what, u32 id)
+static void leave(struct thread *t, enum object_kind what, u32 id)
 {
 	unsigned int i;
 
@@ -329,7 +329,7 @@ static void leave(struct thread *t, enum what what, u32 id)
 	bad("too many %ss that somebody depends on", what_names[what]);
 }
 
-static void keep(struct thread *t, enum what what, u32 id)
+static void keep(struct thread *t, enum object_kind what, u32 id)
 {
 	int rc;
 
@@ -446,8 +446,8 @@ static void op_hw_queue(struct thread *t)
 }
 
 /* Its file goes with its slot: it is closed before the id is destroyed. */
-static void keep_queue(struct thread *t, enum what what, int *fds, u32 id,
-		       int queue)
+static void keep_queue(struct thread *t, enum object_kind what, int *fds,
+		       u32 id, int queue)
 {
 	unsigned int slot = below(&t->rng, SLOTS);
 	int rc;
@@ -509,7 +509,7 @@ static void close_queue(int *fds, unsigned int slot)
 
 static void op_destroy(struct thread *t)
 {
-	enum what what = below(&t->rng, KINDS);
+	enum object_kind what = below(&t->rng, KINDS);
 	unsigned int slot = below(&t->rng, SLOTS);
 	u32 *from = &w.objects[what][slot], id = take(from);
 	int rc;
@@ -521,17 +521,16 @@ static void op_destroy(struct thread *t)
 	if (what == VEVENTQ)
 		close_queue(w.veventq_fd, slot);
 	rc = DO(t, "DESTROY", what, slot, do_destroy(w.fd, id));
-	if (rc == -EBUSY) {
+	if (rc == -EBUSY)
 		leave(t, what, id);
-	} else if (rc) {
+	else if (rc)
 		bad("DESTROY of a %s: %s", what_names[what], strerror(-rc));
-	}
 }
 
 /* Others come to name one that is ready, and its end is near. */
 static void op_bait(struct thread *t)
 {
-	static const enum what baits[] = { IOASES, PARENT, VIOMMU };
+	static const enum object_kind baits[] = { IOASES, PARENT, VIOMMU };
 	enum bait bait = below(&t->rng, BAIT_AUTO);
 	unsigned int i, naps = below(&t->rng, 64);
 	u32 id = take(&w.ready[bait][below(&t->rng, READY)]);
@@ -768,12 +767,12 @@ static void check_ioas(unsigned int i)
 	w.unknown[i] = false;
 }
 
-static bool try_destroy(enum what what, u32 id)
+static bool try_destroy(enum object_kind what, u32 id)
 {
 	return !do_destroy(w.fd, id);
 }
 
-static bool must_destroy(enum what what, u32 id)
+static bool must_destroy(enum object_kind what, u32 id)
 {
 	int rc = do_destroy(w.fd, id);
 
@@ -784,7 +783,8 @@ static bool must_destroy(enum what what, u32 id)
 }
 
 /* HOW says whether one is gone. */
-static void for_all(enum what what, bool (*how)(enum what what, u32 id))
+static void for_all(enum object_kind what,
+		    bool (*how)(enum object_kind what, u32 id))
 {
 	unsigned int i, j;
 
