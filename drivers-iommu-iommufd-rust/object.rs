@@ -150,8 +150,7 @@ impl Context {
         size: usize,
         init: impl PinInit<T, Error>,
     ) -> Result<Reserved<'_, T>> {
-        let id = self.objects.reserve(IDS, GFP_KERNEL_ACCOUNT)?;
-        Reserved::new(self, id, size, init)
+        Reserved::new(self, IDS, size, init)
     }
 
     /// Looks up an object and takes the read side of its destroying lock.

@@ -27,7 +27,10 @@ use crate::{
 use core::{
     marker::PhantomPinned,
     mem::ManuallyDrop,
-    ops::Deref,
+    ops::{
+        Deref,
+        RangeInclusive, //
+    },
     ptr::NonNull, //
 };
 use kernel::{
@@ -73,13 +76,14 @@ pub(crate) struct Reserved<'a, T: Registered> {
 }
 
 impl<'a, T: Registered> Reserved<'a, T> {
-    /// Allocates and initialises an object of `ctx`.
+    /// Allocates and initialises an object of `ctx`, with the lowest free one of `ids`.
     pub(crate) fn new(
         ctx: &'a Context,
-        id: Reservation<'a, ObjectBox>,
+        ids: RangeInclusive<u32>,
         size: usize,
         data: impl PinInit<T, Error>,
     ) -> Result<Self> {
+        let id = ctx.objects.reserve(ids, GFP_KERNEL_ACCOUNT)?;
         let header = Header::new(T::TYPE, id.id());
         let init = try_pin_init!(Object {
             header,
