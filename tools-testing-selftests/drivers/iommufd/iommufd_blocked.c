@@ -342,9 +342,9 @@ static void command(struct blocked_call *c, unsigned long nr, size_t size)
 	c->cmd.size = size;
 }
 
-/* The data that POINTER, in the command, is to point to. */
-static void data(struct blocked_call *c, const void *pointer, const void *from,
-		 size_t size)
+/* What POINTER, in the command, is to point to. */
+static void point(struct blocked_call *c, const void *pointer,
+		  const void *from, size_t size)
 {
 	c->pointer = pointer - (const void *)&c->cmd;
 	memcpy(c->data, from, size);
@@ -419,7 +419,7 @@ static void fill_allow_iovas(struct blocked_call *c, struct scene *s)
 	command(c, IOMMU_IOAS_ALLOW_IOVAS, sizeof(struct iommu_ioas_allow_iovas));
 	c->cmd.allow.ioas_id = s->ioas[0];
 	c->cmd.allow.num_iovas = 1;
-	data(c, &c->cmd.allow.allowed_iovas, &range, sizeof(range));
+	point(c, &c->cmd.allow.allowed_iovas, &range, sizeof(range));
 }
 
 static void fill_option(struct blocked_call *c, struct scene *s)
@@ -462,7 +462,7 @@ static void fill_hwpt(struct blocked_call *c, struct scene *s)
 	c->cmd.hwpt.pt_id = s->ioas[0];
 	c->cmd.hwpt.data_type = IOMMU_HWPT_DATA_SELFTEST;
 	c->cmd.hwpt.data_len = sizeof(hwpt_data);
-	data(c, &c->cmd.hwpt.data_uptr, &hwpt_data, sizeof(hwpt_data));
+	point(c, &c->cmd.hwpt.data_uptr, &hwpt_data, sizeof(hwpt_data));
 }
 
 static void fill_hwpt_nested(struct blocked_call *c, struct scene *s)
@@ -533,7 +533,7 @@ static void fill_invalidate(struct blocked_call *c, struct scene *s)
 	c->cmd.invalidate.data_type = IOMMU_HWPT_INVALIDATE_DATA_SELFTEST;
 	c->cmd.invalidate.entry_len = sizeof(one);
 	c->cmd.invalidate.entry_num = 1;
-	data(c, &c->cmd.invalidate.data_uptr, &one, sizeof(one));
+	point(c, &c->cmd.invalidate.data_uptr, &one, sizeof(one));
 }
 
 static void fill_invalidate_viommu(struct blocked_call *c, struct scene *s)
@@ -545,7 +545,7 @@ static void fill_invalidate_viommu(struct blocked_call *c, struct scene *s)
 	c->cmd.invalidate.data_type = IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST;
 	c->cmd.invalidate.entry_len = sizeof(one);
 	c->cmd.invalidate.entry_num = 1;
-	data(c, &c->cmd.invalidate.data_uptr, &one, sizeof(one));
+	point(c, &c->cmd.invalidate.data_uptr, &one, sizeof(one));
 }
 
 static void fill_fault_queue(struct blocked_call *c, struct scene *s)
@@ -562,7 +562,7 @@ static void fill_viommu(struct blocked_call *c, struct scene *s)
 	c->cmd.viommu.dev_id = s->dev[0].idev;
 	c->cmd.viommu.hwpt_id = s->parent;
 	c->cmd.viommu.data_len = sizeof(data);
-	data(c, &c->cmd.viommu.data_uptr, &data, sizeof(data));
+	point(c, &c->cmd.viommu.data_uptr, &data, sizeof(data));
 }
 
 static void fill_vdevice(struct blocked_call *c, struct scene *s)

@@ -89,7 +89,7 @@ static double same_page(unsigned int n, const void *how)
 	const struct same_page *what = how;
 	bool second = what->second || what->second_goes;
 	void *page = anon(PAGE);
-	u32 from, to, hwpt = 0;
+	u32 from = 0, to = 0, hwpt = 0;
 	struct mock mock;
 	unsigned int i;
 	double spent;
@@ -434,7 +434,7 @@ static void unlimited(void)
 static bool copy_of_many(const void *arg)
 {
 	void *page = anon(PAGE);
-	u32 from, to;
+	u32 from = 0, to = 0;
 	int fd, rc;
 	u64 i;
 
@@ -455,7 +455,7 @@ static bool copy_of_many(const void *arg)
 static bool many_dmabuf_copies(const void *arg)
 {
 	struct mock mock;
-	u32 from, to;
+	u32 from = 0, to = 0;
 	int fd, rc, dmabuf;
 	u64 i;
 
