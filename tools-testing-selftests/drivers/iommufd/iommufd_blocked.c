@@ -720,6 +720,10 @@ static const struct command {
 	"the IOMMU driver reads and writes data of its own, with the objects that it gets held"
 #define PINS \
 	"the memory itself is what is asked for, and a domain shows all areas or waits for them"
+#define DIRTY \
+	"bits are cleared in the domain as they are written, of areas that stay meanwhile"
+#define DIRTY_STEPS \
+	"map domain access attach process leave hw_queue dirty unbind unmap access_closes"
 #define PIN_STEPS "domain access attach hw_queue dirty access_closes"
 
 /*
@@ -733,12 +737,13 @@ static const struct exception {
 } exceptions[] = {
 	{ "map", DATA_IN, PIN_STEPS, PINS },
 	{ "vfio_map", DATA_IN, PIN_STEPS, PINS },
-	{ "hwpt", DATA_IN, "domain attach dirty parent unbind", DRIVER },
-	{ "hwpt_nested", DATA_IN, "unbind", DRIVER },
-	{ "hwpt_viommu", DATA_IN, "unbind", DRIVER },
-	{ "hwpt_fault", DATA_IN, "unbind", DRIVER },
-	{ "viommu", DATA_IN, "unbind", DRIVER },
-	{ "viommu", DATA_BACK, "unbind", DRIVER },
+	{ "hwpt", DATA_IN, "unbind ioas", DRIVER },
+	{ "hwpt_nested", DATA_IN, "parent unbind", DRIVER },
+	{ "hwpt_viommu", DATA_IN, "viommu unbind", DRIVER },
+	{ "hwpt_fault", DATA_IN, "parent unbind", DRIVER },
+	{ "viommu", DATA_IN, "parent unbind", DRIVER },
+	{ "viommu", DATA_BACK, "parent unbind", DRIVER },
+	{ "get_dirty", DATA_OUT, DIRTY_STEPS, DIRTY },
 	{ "invalidate", DATA_IN, "lone", DRIVER },
 	{ "invalidate_viommu", DATA_IN, "viommu", DRIVER },
 };
