@@ -107,7 +107,6 @@ suite_kinds_reference()
 	insmod /guest/files/iommufd-c.ko || return 1
 	suite reference_kinds $tests/iommufd_kinds -c -t 0.3
 	reference_rc=$?
-	suite reference_growth $tests/iommufd_growth -c || reference_rc=1
 	rmmod iommufd || reference_rc=1
 	return $reference_rc
 }

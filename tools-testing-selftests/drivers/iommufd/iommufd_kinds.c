@@ -848,13 +848,14 @@ static bool look_alike(const void *arg)
 /* ---- the list ------------------------------------------------------------ */
 
 #define C_BUSY "takes a user before it fails"
+#define C_ORPHAN "lets an automatic HWPT outlive its last device"
 
 #define BUSY(what, make, how, errno_) \
 	{ "never_busy." what, never_busy, \
 	  &(const struct failing){ make, how, -(errno_) }, C_BUSY }
-#define ORPHAN(what, make, how, errno_, c_) \
+#define ORPHAN(what, make, how, errno_) \
 	{ "no_orphan." what, no_orphan, \
-	  &(const struct failing){ make, how, -(errno_) }, c_ }
+	  &(const struct failing){ make, how, -(errno_) }, C_ORPHAN }
 #define POLL(what, c_, ...) \
 	{ "poll_wakes." what, poll_wakes, \
 	  &(const struct polling){ __VA_ARGS__ }, c_ }
@@ -878,11 +879,10 @@ static const struct kind kinds[] = {
 	BUSY("access_replace", make_odd_ioas, fail_access_replace, EADDRINUSE),
 	BUSY("attach_dirty", make_dirty, fail_attach_dirty, EINVAL),
 	BUSY("attach_pasid", make_dirty, fail_attach_pasid, EINVAL),
-	ORPHAN("nested_of_it", make_parent, fail_nested_type, EINVAL, NULL),
-	ORPHAN("viommu_on_it", make_parent, fail_viommu_answer, EINVAL, NULL),
-	ORPHAN("pasid_to_it", make_ioas, fail_attach_pasid, EINVAL, NULL),
-	ORPHAN("hwpt_beside_it", make_ioas, fail_hwpt_flags, EOPNOTSUPP,
-	       NULL),
+	ORPHAN("nested_of_it", make_parent, fail_nested_type, EINVAL),
+	ORPHAN("viommu_on_it", make_parent, fail_viommu_answer, EINVAL),
+	ORPHAN("pasid_to_it", make_ioas, fail_attach_pasid, EINVAL),
+	ORPHAN("hwpt_beside_it", make_ioas, fail_hwpt_flags, EOPNOTSUPP),
 	POLL("fault", NULL, .size = 0),
 	POLL("fault_unwritable", NULL,
 	     .size = sizeof(struct iommu_hwpt_pgfault), .sealed = true),
