@@ -14,8 +14,9 @@
 //! to an IOAS is *automatic*: it goes when nobody is attached to it.
 //!
 //! Dependencies: a HWPT depends on its IOAS or its parent, on its vIOMMU and on its fault queue. An
-//! attachment is a user of the HWPT ([`HwptRef`]), and is given up by [`HwptRef::put`]. What a group
-//! is to be attached to is a [`Candidate`], which becomes a `HwptRef` when the hardware attaches it.
+//! attachment is a user of the HWPT ([`HwptRef`]), and is given up by [`HwptRef::put`]. What a
+//! group is to be attached to is a [`Candidate`], which becomes a `HwptRef` when the hardware
+//! attaches it.
 //!
 //! Locks: the mutex of the IOAS ([`Ioas::hwpts`]); then the group lock, then those of the IO page
 //! table.
@@ -128,8 +129,8 @@ impl HwptPaging {
         self.paging.as_raw()
     }
 
-    /// Keeps the window for interrupts that begins at `start` reserved in the IOAS for as long as the
-    /// HWPT exists. A device that has it reserved is about to be attached.
+    /// Keeps the window for interrupts that begins at `start` reserved in the IOAS for as long as
+    /// the HWPT exists. A device that has it reserved is about to be attached.
     ///
     /// # Errors
     ///

@@ -217,8 +217,8 @@ impl Pairs {
     }
 }
 
-/// Copies the ranges of an IOAS in which something can be mapped to user space, as two numbers each,
-/// as many as there is `room` for. Returns how many there are, and the alignment of IOVAs.
+/// Copies the ranges of an IOAS in which something can be mapped to user space, as two numbers
+/// each, as many as there is `room` for. Returns how many there are, and the alignment of IOVAs.
 ///
 /// The IOAS, which `find` finds, is not held while user memory is waited for. So what is written is
 /// what was there at one time.

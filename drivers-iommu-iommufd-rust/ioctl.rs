@@ -11,8 +11,8 @@
 //! after it has returned ([`Answer`]): user memory can make that wait for as long as user space
 //! likes, and by then nothing is held that anybody waits for. A command that creates objects is
 //! answered in the step that publishes them, without sleeping ([`Command::publish`]). If that needs
-//! a page fault, everything is undone, the page is faulted in with nothing held, and the function is
-//! called again, with the same arguments.
+//! a page fault, everything is undone, the page is faulted in with nothing held, and the function
+//! is called again, with the same arguments.
 //!
 //! Locks: none.
 #![forbid(unsafe_code)]
@@ -124,8 +124,8 @@ impl<'a, T: Uapi> Command<'a, T> {
     }
 
     /// Copies the structure back and publishes what the command has created, in one step: both are
-    /// done, or nothing. It is the last thing that the function of a command does, and can be called
-    /// with locks held.
+    /// done, or nothing. It is the last thing that the function of a command does, and can be
+    /// called with locks held.
     ///
     /// If the structure cannot be copied without a page fault, the function is called again, so it
     /// must not have changed what it reads of the arguments.
@@ -189,8 +189,8 @@ trait Outcome {
     /// Whether the command creates objects.
     const CREATES: bool = false;
 
-    /// Answers the command, if that remains to be done. Returns the value of the ioctl, which is not
-    /// negative.
+    /// Answers the command, if that remains to be done. Returns the value of the ioctl, which is
+    /// not negative.
     fn finish<T: Uapi>(self, cmd: &Command<'_, T>) -> Result<isize>;
 }
 

@@ -7,20 +7,21 @@
 //!
 //! | type | is | ends by |
 //! |---|---|---|
-//! | [`Reserved`] | an unpublished object: nobody can look it up or depend on it | [`Publish::publish`], or Drop: undo |
+//! | [`Reserved`] | unpublished: no lookup finds it | [`Publish::publish`], or Drop: undo |
 //! | [`Ref`] | the read side of the destroying lock: bounds one operation | Drop |
 //! | [`RevocableRef`] | a read side that another object keeps, until `pre_destroy` | Drop |
-//! | [`Dependency`] | a read side that another object keeps, and a user while that is published | Drop |
+//! | [`Dependency`] | a read side that another object keeps; a user once that is published | Drop |
 //! | [`User`] | a user that is no object: destroy by id returns EBUSY while there is one | Drop |
 //! | [`Tentative`] | a `User` that is made meanwhile may still be given up | Drop |
 //! | [`Destroying`] | on the way to the write side: the only owner | [`Destroying::finish`] |
 //! | [`WriteSide`] | the write side: nobody else can reach the object | [`Kind::destroy`] |
 //!
 //! The header of an object, whose layout C knows, has two counts for this. `wait_cnt` counts the
-//! read sides, plus one while the object may be found. `users` counts the [`User`]s and the published
-//! objects that depend on it, plus one for the table. Both are zero until the object is published,
-//! and nobody takes a count from zero. A lookup takes no lock: it reads the table under RCU and takes a read side unless
-//! there are none to give. Destruction goes through these steps, in this order:
+//! read sides, plus one while the object may be found. `users` counts the [`User`]s and the
+//! published objects that depend on it, plus one for the table. Both are zero until the object is
+//! published, and nobody takes a count from zero. A lookup takes no lock: it reads the table under
+//! RCU and takes a read side unless there are none to give. Destruction goes through these steps,
+//! in this order:
 //!
 //! 1. Under the lock of the table: claim `users`, which succeeds only if there is no other user,
 //!    and take the object out of the table. This is the only place that returns EBUSY.
@@ -31,11 +32,12 @@
 //!    memory lives on for an RCU grace period, for those lookups that still hold a pointer to the
 //!    header and will find its counts at zero.
 //!
-//! EBUSY is returned while there is a user, and only then: a creation that fails has never been one.
-//! An object becomes a user of what it depends on in the step that publishes it, which is its last
-//! ([`Reserved::publish`]). Where a `User` has to be there before it is known whether it stays, as
-//! while hardware is being programmed, it is made under [`Tentative`], and whoever is about to
-//! return EBUSY waits for these first. No [`Tentative`] is held while user memory is accessed.
+//! EBUSY is returned while there is a user, and only then: a creation that fails has never been
+//! one. An object becomes a user of what it depends on in the step that publishes it, which is its
+//! last ([`Reserved::publish`]). Where a `User` has to be there before it is known whether it
+//! stays, as while hardware is being programmed, it is made under [`Tentative`], and whoever is
+//! about to return EBUSY waits for these first. No [`Tentative`] is held while user memory is
+//! accessed.
 //!
 //! Memory order: publishing is a store with release semantics, and a lookup depends on the pointer
 //! it loads, so it sees the object complete. Putting a read side is a release, and the destroyer

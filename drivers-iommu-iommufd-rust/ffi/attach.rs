@@ -8,8 +8,8 @@
 //! is undone when it is dropped.
 //!
 //! The IOMMU driver decides whether a HWPT suits a group. The HWPT has a user before that, so that
-//! it cannot be destroyed when it is attached; a [`Tentative`](crate::object::Tentative) is held until it is known whether
-//! the user stays.
+//! it cannot be destroyed when it is attached; a [`Tentative`](crate::object::Tentative) is held
+//! until it is known whether the user stays.
 //!
 //! Contracts:
 //!

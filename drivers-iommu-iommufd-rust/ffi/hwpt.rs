@@ -121,9 +121,11 @@ pub(crate) struct NestedDomain {
 // SAFETY: It visits the fields, in order.
 unsafe impl Depends for NestedDomain {
     fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
+        // The vIOMMU is a user of the parent, too.
+        if !self.viommu.visit(f) {
+            return false;
+        }
         self.parent.visit(f)
-            // Although that is a user of the parent, too.
-            && self.viommu.visit(f)
     }
 }
 

@@ -109,8 +109,8 @@ fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
     let tentative = ctx.tentative();
     let owner = found.owner.user(&tentative).map_err(|_| ENXIO)?;
     // SAFETY: The VMA is being set up, by us alone. The region is MMIO of the owner that its driver
-    // offers to user space, and stays while the VMA is a user of the owner. If this fails the core of
-    // mm takes back what it did and does not call the operations.
+    // offers to user space, and stays while the VMA is a user of the owner. If this fails the core
+    // of mm takes back what it did and does not call the operations.
     to_result(unsafe {
         (*vma).vm_pgoff = 0;
         (*vma).vm_ops = &VM_OPS;

@@ -146,8 +146,8 @@ pub(crate) unsafe trait Registered: Kind {
 ///
 /// # Safety
 ///
-/// From when the object becomes a user of what it depends on, [`Self::visit`] visits the same headers
-/// each time, in the same order; and `self` has a read side of each of these objects.
+/// From when the object becomes a user of what it depends on, [`Self::visit`] visits the same
+/// headers each time, in the same order; and `self` has a read side of each of these objects.
 pub(crate) unsafe trait Depends {
     /// As [`Registered::dependencies`], for what this field names.
     fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool;

@@ -3,8 +3,8 @@
 //! vDEVICEs, and how the drivers of IOMMUs find them.
 //!
 //! See [`driven`](super::driven) and [`viommu`](super::viommu) for the contracts with the drivers.
-//! A vDEVICE is among those of its vIOMMU from when it has been published until it is destroyed, and
-//! its device is there all that time, so that what drivers find under the lock of `vdevs` is
+//! A vDEVICE is among those of its vIOMMU from when it has been published until it is destroyed,
+//! and its device is there all that time, so that what drivers find under the lock of `vdevs` is
 //! complete, and stays.
 
 use super::{

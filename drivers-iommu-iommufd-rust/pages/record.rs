@@ -334,8 +334,8 @@ impl Records {
         Some((Slot(Place::Node(node)), record))
     }
 
-    /// The PFNs of the area that has `key`, if they are known and one run, and its record is the one
-    /// in the pages and has no others beside it.
+    /// The PFNs of the area that has `key`, if they are known and one run, and its record is the
+    /// one in the pages and has no others beside it.
     #[inline]
     pub(super) fn only_run_of(&self, key: &Key) -> Option<Run> {
         if key.0 != Key::OWN || !self.others.is_empty() {

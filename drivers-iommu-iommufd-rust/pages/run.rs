@@ -320,7 +320,8 @@ impl RunList {
         debug_assert!(self.covers(left) && self.covers(right));
         debug_assert!(left.first == self.head.index && right.last.wrapping_add(1) == self.end());
 
-        // So many pieces of `tail` begin in the left part, and so many do not begin in the right one.
+        // So many pieces of `tail` begin in the left part, and so many do not begin in the right
+        // one.
         let (n, m) = (self.piece_of(left.last), self.piece_of(right.first));
         let right_head = Piece {
             index: right.first,

@@ -216,8 +216,8 @@ pub(super) fn is_current(mm: &Mm) -> bool {
     current!().mm().is_some_and(|own| core::ptr::eq(&**own, mm))
 }
 
-/// How many of the `pages` pages at `addr` to pin at first, if they may be a huge page of hugetlbfs,
-/// whose first page is enough to pin all of it.
+/// How many of the `pages` pages at `addr` to pin at first, if they may be a huge page of
+/// hugetlbfs, whose first page is enough to pin all of it.
 ///
 /// That is all of them where the address space ends before they do: GUP sees to that before
 /// anything else, and returns `EOVERFLOW`.

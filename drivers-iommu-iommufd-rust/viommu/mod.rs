@@ -12,10 +12,10 @@
 //!   them while it initialises a vIOMMU (`ffi::mmap`).
 //!
 //! All three are extended by the IOMMU driver, which is called while they are made and when they
-//! end. Nobody can use them before they are published: not user space, by id; not by what the vIOMMU
-//! lists; not mmap(), by a region whose offset gets known early; and an object that the driver
-//! itself lists does not accept that another one depends on it. If a step after the driver's fails,
-//! its destroy function runs, under the same locks as the init function.
+//! end. Nobody can use them before they are published: not user space, by id; not by what the
+//! vIOMMU lists; not mmap(), by a region whose offset gets known early; and an object that the
+//! driver itself lists does not accept that another one depends on it. If a step after the driver's
+//! fails, its destroy function runs, under the same locks as the init function.
 //!
 //! Dependencies: vDEVICE, HW queue and event queue on the vIOMMU; nested HWPT on the vIOMMU; vIOMMU
 //! on the HWPT. They end in that order.

@@ -162,8 +162,8 @@ macro_rules! kinds {
         $(
             $(#[$attr])*
             // SAFETY: The arms of the matches below are distinct, so no two kinds have the same
-            // type. Headers are made for `Object<T>` with `T::TYPE` only. It is the same fields that
-            // are visited each time.
+            // type. Headers are made for `Object<T>` with `T::TYPE` only. It is the same fields
+            // that are visited each time.
             unsafe impl Registered for $kind {
                 const TYPE: KindOfC = bindings::$name;
                 const DEPENDS: bool = {

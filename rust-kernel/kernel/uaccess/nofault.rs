@@ -4,8 +4,8 @@
 //!
 //! A page of user memory may be missing for as long as user space likes: with userfaultfd, or on a
 //! file system in user space. So an access that waits for it must not be made with a lock held that
-//! others wait for. [`copy_to_user_nofault()`] fails instead, and [`fault_in_writeable()`] waits for
-//! the pages when the locks are released; then the caller tries again.
+//! others wait for. [`copy_to_user_nofault()`] fails instead, and [`fault_in_writeable()`] waits
+//! for the pages when the locks are released; then the caller tries again.
 //!
 //! C headers: [`include/linux/uaccess.h`](srctree/include/linux/uaccess.h),
 //! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
@@ -20,8 +20,8 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`EFAULT`] if a page is not there, or cannot be written without a page fault. Some bytes may have
-/// been copied.
+/// [`EFAULT`] if a page is not there, or cannot be written without a page fault. Some bytes may
+/// have been copied.
 ///
 /// Context: any in which the memory of the current process can be accessed; does not sleep.
 ///
@@ -60,8 +60,8 @@ pub fn copy_to_user_nofault(dst: UserPtr, src: &[u8]) -> Result {
 /// Makes the pages of a range of user memory present and writable, as a page fault does.
 ///
 /// They may be gone again when this returns, and where access to parts of a page is checked, as by
-/// memory tagging, they may not be accessible all the same: a caller that tries again in a loop sees
-/// to it that it ends.
+/// memory tagging, they may not be accessible all the same: a caller that tries again in a loop
+/// sees to it that it ends.
 ///
 /// # Errors
 ///
