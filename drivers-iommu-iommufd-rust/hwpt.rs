@@ -100,7 +100,7 @@ pub(crate) struct HwptPaging {
     enforces_coherency: bool,
     pub(crate) fault: FaultSlot,
     pub(crate) ioas: Dependency<Ioas>,
-    /// Key in [`HwptIds`], which it is in. Changes with the mutex of the IOAS held.
+    /// Key in [`HwptIds`], if it is automatic. Changes with the mutex of the IOAS held.
     list_key: Atomic<u64>,
 }
 
@@ -213,8 +213,9 @@ impl HwptIds {
         self.auto.iter().filter_map(move |(&key, &id)| {
             let hwpt = ctx.find::<HwptPaging>(id)?;
 
-            // The id of one that is on its way out may be that of another by now.
-            (hwpt.ioas.as_ptr() == ioas.as_ptr() && hwpt.list_key.load(Relaxed) == key)
+            // The id of one that is on its way out may be that of another by now, which may be one
+            // that has no key.
+            (hwpt.auto && hwpt.ioas.as_ptr() == ioas.as_ptr() && hwpt.list_key.load(Relaxed) == key)
                 .then_some(hwpt)
         })
     }
@@ -556,6 +557,11 @@ impl ListedPaging<'_, '_> {
     /// The id that the HWPT is going to have.
     pub(crate) fn id(&self) -> u32 {
         self.hwpt.id()
+    }
+
+    /// Makes a user besides that of the attachment, which keeps the HWPT until it is published.
+    pub(crate) fn hold(&mut self) -> HwptRef {
+        HwptRef::Paging(self.hwpt.hold())
     }
 
     /// Makes the HWPT a user of the IOAS in advance, so that publishing it cannot fail.

@@ -493,12 +493,15 @@ pub(crate) fn change_process(cmd: &mut Command<'_, bindings::iommu_ioas_change_p
     let creation = ctx.ioas_creation_lock.write();
     let (mut ioases, mut from) = (SegVec::new(), 0);
     while let Some(ioas) = next_ioas(ctx, &mut from)? {
-        ioases.push(ioas, GFP_KERNEL_ACCOUNT)?;
+        ioases.push(ioas, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
     }
     let mut spaces = Spaces::new();
     for ioas in ioases.iter() {
         go_on()?;
-        spaces.push(ioas.iopt.write_nested_in(&creation), GFP_KERNEL_ACCOUNT)?;
+        spaces.push(
+            ioas.iopt.write_nested_in(&creation),
+            GFP_KERNEL_ACCOUNT | __GFP_NOWARN,
+        )?;
     }
 
     for pages in all_pages(&spaces) {

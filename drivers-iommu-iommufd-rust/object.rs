@@ -36,8 +36,8 @@
 //! one. An object becomes a user of what it depends on in the step that publishes it, which is its
 //! last ([`Reserved::publish`]). Where a `User` has to be there before it is known whether it
 //! stays, as while hardware is being programmed, it is made under [`Tentative`], and whoever is
-//! about to return EBUSY waits for these first. No [`Tentative`] is held while user memory is
-//! accessed.
+//! about to return EBUSY waits for these first. No [`Tentative`] is held while this driver accesses
+//! user memory; an IOMMU driver that attaches may wait for page faults that the core handles (SVA).
 //!
 //! Memory order: publishing is a store with release semantics, and a lookup depends on the pointer
 //! it loads, so it sees the object complete. Putting a read side is a release, and the destroyer
@@ -48,9 +48,9 @@
 //! arguments are in `Documentation/litmus-tests/iommufd/`, for tools/memory-model, each named after
 //! the two sides.
 //!
-//! Locks: [`Context::tentative`], which destroyers take for writing with no other lock held; the
-//! spinlock of the table, held for moments, innermost. Waiting for readers happens with no lock of
-//! this room held.
+//! Locks: [`Context::tentative`], which destroyers take for writing with no other lock of this
+//! driver held; the spinlock of the table, held for moments, innermost. Waiting for readers happens
+//! with no lock of this room held.
 #![forbid(unsafe_code)]
 
 use crate::{

@@ -377,17 +377,17 @@ pub(crate) fn change(
     pt_id: &mut u32,
     op: Op,
 ) -> Result {
-    let old = match Target::find(ctx, *pt_id)? {
-        Target::Paging(mut hwpt) => op.apply(ctx, device, pasid, &mut hwpt)?,
-        Target::Nested(mut hwpt) => op.apply(ctx, device, pasid, &mut hwpt)?,
+    let olds = match Target::find(ctx, *pt_id)? {
+        Target::Paging(mut hwpt) => [op.apply(ctx, device, pasid, &mut hwpt)?, None],
+        Target::Nested(mut hwpt) => [op.apply(ctx, device, pasid, &mut hwpt)?, None],
         Target::Ioas(ioas) => {
-            let (id, old) = attach_to_ioas(ctx, device, pasid, &ioas, op)?;
+            let (id, olds) = attach_to_ioas(ctx, device, pasid, &ioas, op)?;
             *pt_id = id;
-            old
+            olds
         }
     };
     // All locks are released, and what was found is put.
-    if let Some(old) = old {
+    for old in olds.into_iter().flatten() {
         old.put(ctx);
     }
     Ok(())
@@ -415,14 +415,15 @@ impl<'a> Target<'a> {
 
 /// Does `op` with a HWPT of the IOAS that the kernel manages, making one if none suits the device.
 ///
-/// Returns the id of the HWPT, and what the group was attached to before.
+/// Returns the id of the HWPT, and what is to be [put](HwptRef::put) without locks: what the group
+/// was attached to before, and what kept a new HWPT until it was published.
 fn attach_to_ioas(
     ctx: &Context,
     device: &User<Device>,
     pasid: u32,
     ioas: &Ref<'_, Ioas>,
     op: Op,
-) -> Result<(u32, Option<HwptRef>)> {
+) -> Result<(u32, [Option<HwptRef>; 2])> {
     let mut hwpts = ioas.hwpts.lock();
 
     // Such HWPTs differ in nothing but the devices that they suit.
@@ -432,7 +433,7 @@ fn attach_to_ioas(
             Err(err) if err == EINVAL => continue,
             // Its last user has just given it up.
             Err(_) if hwpt.is_claimed() => continue,
-            old => return Ok((hwpt.id(), old?)),
+            old => return Ok((hwpt.id(), [old?, None])),
         }
     }
 
@@ -465,13 +466,16 @@ fn attach_to_ioas(
                 return Err(err);
             }
             new.publish(|| Ok(()))?;
-            Ok((id, None))
+            Ok((id, [None, None]))
         }
         Op::Replace => {
+            // Once the group is attached, another device of it can move it on before the HWPT is
+            // published. Only a published one is destroyed with its last user: this is the last.
+            let keep = new.hold();
             let old = replace(ctx, device, pasid, &mut new)?;
 
             new.publish(|| Ok(()))?;
-            Ok((id, old))
+            Ok((id, [old, Some(keep)]))
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn is_being_killed() -> bool {
     task.signal_pending() && pending() & KILL != 0
 }
 
-/// For each turn of a loop whose length user space chooses: a point where others can be scheduled.
+/// Asked in each turn of a loop whose length user space chooses. May sleep.
 ///
 /// # Errors
 ///

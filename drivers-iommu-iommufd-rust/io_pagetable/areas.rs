@@ -398,7 +398,8 @@ impl Emptied {
         if live.pages.is_known() {
             area.mapping().pages().len() <= Self::AREA_PAGES
         } else {
-            !live.pages.is_stored()
+            // The last reference to a DMA buffer is put without the lock.
+            !live.pages.is_stored() && !live.pages.pages().is_dmabuf()
         }
     }
 

@@ -108,7 +108,7 @@ impl DomainList {
     ///
     /// [`ENOMEM`].
     pub(super) fn reserve(&mut self) -> Result {
-        Ok(self.0.reserve(1, GFP_KERNEL_ACCOUNT)?)
+        Ok(self.0.reserve(1, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?)
     }
 
     /// Adds a domain, which is in no list, at the end of this one.

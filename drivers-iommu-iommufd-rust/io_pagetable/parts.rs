@@ -75,7 +75,7 @@ impl Parts {
             self.first = Some(part);
             return Ok(());
         }
-        Ok(self.others.push(part, GFP_KERNEL_ACCOUNT)?)
+        Ok(self.others.push(part, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?)
     }
 
     /// The first part.

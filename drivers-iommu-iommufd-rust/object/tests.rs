@@ -271,4 +271,23 @@ mod cases {
         assert_eq!(life.ended(), (4, 4));
         Ok(())
     }
+
+    /// The last user may go before the object is published: its maker holds another one, and puts
+    /// that when it is.
+    #[test]
+    fn user_that_goes_before_the_object_is_published() -> Result {
+        let (ctx, life) = (context()?, Life::new()?);
+        let mut probe = reserve(&ctx, &life, None)?;
+        let id = probe.id();
+        let (keep, other) = (probe.hold(), probe.hold());
+
+        other.put_and_try_destroy(&ctx);
+        probe.publish(|| Ok(()))?;
+        assert_eq!(life.ended(), (0, 0));
+        assert!(ctx.find::<Probe>(id).is_some());
+        keep.put_and_try_destroy(&ctx);
+        assert_eq!(life.ended(), (1, 1));
+        assert!(ctx.find::<Probe>(id).is_none());
+        Ok(())
+    }
 }

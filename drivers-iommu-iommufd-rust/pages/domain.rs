@@ -366,7 +366,7 @@ impl AreaPages {
     /// # Errors
     ///
     /// `EINVAL` if the memory was revoked, `EOPNOTSUPP` if the area is mapped in no domain or the
-    /// one that has the PFNs is not `usable`.
+    /// one that has the PFNs is not `usable`, `EINTR` if the current task is being killed.
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     pub(crate) fn phys_contig(
         &self,
@@ -395,6 +395,7 @@ impl AreaPages {
         let mut end = mapping.index_to_iova_last(index);
         let mut len = (end - iova) as u64 + 1;
         while len < most && end < mapping.iova.last {
+            crate::ffi::task::go_on()?;
             let next = end + 1;
             if domain.iova_to_phys(next) != paddr + len {
                 break;

@@ -60,11 +60,12 @@ impl Collector {
     /// The runs of so many pages are always kept, and so are so many runs (256 bytes).
     const FEW_PAGES: usize = 64;
     const FEW: usize = 16;
-    /// More runs are kept if they have so many pages on average: then they have less memory than
-    /// an eighth of the page table.
+    /// More runs are kept if they have so many pages on average: then they take an eighth of the
+    /// page table's memory if that has small pages, or a quarter while the list has room to grow.
     const PAGES_PER_RUN: usize = 16;
-    /// More runs than this are never kept (1 MiB).
-    const MOST: usize = 1 << 16;
+    /// More runs than this are never kept: those behind the first fill a list that has grown by
+    /// doubling from 15 (960 KiB).
+    const MOST: usize = 1 + (15 << 12);
 
     #[inline]
     fn new(first: usize) -> Self {

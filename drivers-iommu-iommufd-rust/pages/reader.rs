@@ -182,10 +182,6 @@ impl FileFeed<'_> {
             return Err(EFAULT);
         }
 
-        // The file may have no pages yet. Pinning user memory asks this itself.
-        if is_being_killed() {
-            return Err(EINTR);
-        }
         let first = self.first_page.checked_add(index).ok_or(EINVAL)?;
         self.queue.pin(self.file, first, pages)
     }
@@ -276,10 +272,15 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// What the sink returns, and what pinning says: `EFAULT`, `ENOMEM`, `EINVAL` and others.
+    /// What the sink returns, `EINTR` if the current task is being killed, and what pinning says:
+    /// `EFAULT`, `ENOMEM`, `EINVAL` and others.
     #[inline]
     pub(super) fn read_to(&mut self, inner: &mut Inner, sink: &mut impl Sink) -> Result {
         while self.index <= self.last {
+            // GUP does not ask this for pages that are there, nor does the page cache.
+            if is_being_killed() {
+                return Err(EINTR);
+            }
             // A new area is mostly held by nobody from start to end: that is asked once.
             if self.index >= self.unheld_end {
                 self.give_held(inner, sink)?;
@@ -301,6 +302,9 @@ impl<'a> Reader<'a> {
     /// finds out how many nobody does.
     fn give_held(&mut self, inner: &Inner, sink: &mut impl Sink) -> Result {
         while self.index <= self.last {
+            if is_being_killed() {
+                return Err(EINTR);
+            }
             let rest = PageRange {
                 first: self.index,
                 last: self.last,
