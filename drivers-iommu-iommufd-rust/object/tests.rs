@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Tests of the life of objects, with a kind of object that does nothing else.
+#![forbid(unsafe_code)]
 
 use super::{
     Dependency,

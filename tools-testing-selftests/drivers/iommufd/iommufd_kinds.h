@@ -72,7 +72,7 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 	pid_t pid;
 
 	if (on_c && kind->c) {
-		ksft_test_result_skip("%s: C %s\n", kind->name, kind->c);
+		ksft_test_result_code(KSFT_SKIP, kind->name, "C %s", kind->c);
 		return;
 	}
 	fflush(stdout);
@@ -99,7 +99,8 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 		ksft_print_msg("ended by signal %d\n", WTERMSIG(status));
 	ksft_print_msg("%s: %.1f s\n", kind->name, (now_ns() - start) / 1e9);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
-		ksft_test_result_skip("%s\n", kind->name);
+		ksft_test_result_code(KSFT_SKIP, kind->name, "%s",
+				      "it says so");
 	else
 		ksft_test_result(ok, "%s\n", kind->name);
 }
