@@ -792,12 +792,14 @@ static void *run_call(void *arg)
 	return NULL;
 }
 
-/* In a process of its own; SKIP are steps that are left out. */
+/*
+ * In a process of its own, which end_case() ends if ours is killed. SKIP are the
+ * steps that are left out.
+ */
 static void be_others(struct scene *s, struct progress *p, u32 skip)
 {
 	unsigned int i;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	while (!__atomic_load_n(&p->go, __ATOMIC_ACQUIRE))
 		usleep(200);
 	close(s->fault_fd);

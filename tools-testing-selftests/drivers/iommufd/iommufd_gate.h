@@ -11,7 +11,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include <linux/fuse.h>
@@ -133,7 +132,10 @@ static inline void fuse_attributes(struct fuse_attr *attr, u64 node)
 	attr->blksize = PAGE;
 }
 
-/* In a process of its own: what waits for it ends when it does. */
+/*
+ * In a process of its own: what waits for it ends when it does. Whoever runs the
+ * case kills it.
+ */
 static inline void fuse_serve(int dev, struct fuse_state *state)
 {
 	static struct {
@@ -212,7 +214,6 @@ static inline int fuse_start(void)
 	if (!rc) {
 		pid = fork();
 		if (!pid) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			fuse_serve(dev, fuse.state);
 			_exit(0);
 		}

@@ -7,6 +7,7 @@
 #define __IOMMUFD_KINDS_H
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <stdarg.h>
 #include <sys/wait.h>
@@ -64,6 +65,39 @@ static inline int open_iommufd(void)
 	return open("/dev/iommu", O_RDWR | O_CLOEXEC);
 }
 
+/* The process group of the case that runs. */
+static pid_t running;
+
+/* ^C reaches our process group only. */
+static inline void interrupted(int nr)
+{
+	if (running)
+		kill(-running, SIGKILL);
+	_exit(128 + nr);
+}
+
+/*
+ * Kill what is left of the process group of a case and wait until it is gone:
+ * this process is where orphans come to (PR_SET_CHILD_SUBREAPER). A process that
+ * asks to die with its parent can lose the race against that, and what is left
+ * keeps our output open. Returns false if something cannot be killed.
+ */
+static inline bool end_case(pid_t group)
+{
+	u64 start = now_ns();
+	pid_t pid;
+
+	kill(-group, SIGKILL);
+	while ((pid = waitpid(-1, NULL, WNOHANG)) >= 0) {
+		if (pid)
+			continue;
+		usleep(500);
+		if (now_ns() - start > ENDS_SECONDS * 1000000000ULL)
+			return false;
+	}
+	return true;
+}
+
 static inline void run_kind(const struct kind *kind, bool on_c)
 {
 	u64 start = now_ns();
@@ -78,6 +112,9 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
+		setpgid(0, 0);
+		signal(SIGINT, SIG_DFL);
+		signal(SIGTERM, SIG_DFL);
 		alarm(HANGS_SECONDS);
 		status = !kind->run(kind->arg);
 		fflush(stdout);
@@ -85,6 +122,9 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 	}
 	if (pid < 0)
 		ksft_exit_fail_msg("cannot start a case\n");
+	/* Both do it, so that it is done for both. */
+	setpgid(pid, pid);
+	running = pid;
 	while (!waitpid(pid, &status, WNOHANG)) {
 		usleep(500);
 		if (now_ns() - start < ENDS_SECONDS * 1000000000ULL)
@@ -97,6 +137,10 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 		WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : !status;
 	if (WIFSIGNALED(status) && !ok)
 		ksft_print_msg("ended by signal %d\n", WTERMSIG(status));
+	if (!end_case(pid)) {
+		ksft_print_msg("a process of it cannot be killed\n");
+		ok = false;
+	}
 	ksft_print_msg("%s: %.1f s\n", kind->name, (now_ns() - start) / 1e9);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
 		ksft_test_result_code(KSFT_SKIP, kind->name, "%s",
@@ -142,6 +186,10 @@ static inline int run_kinds(const struct kind *kinds, unsigned int n, int argc,
 	if (fd < 0)
 		ksft_exit_skip("no /dev/iommu (modprobe iommufd)\n");
 	close(fd);
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1))
+		ksft_exit_fail_msg("no subreaper: %s\n", strerror(errno));
+	signal(SIGINT, interrupted);
+	signal(SIGTERM, interrupted);
 	wanted = calloc(n, sizeof(*wanted));
 	for (i = 0; wanted && i < n; i++) {
 		wanted[i] = optind == argc;
