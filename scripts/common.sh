@@ -94,10 +94,16 @@ fi
 mkdir -p "$LOGS" "$BUILD"
 
 # Named by what it is made of, so that an edit of the recipe makes a new one, and nothing else does.
-TOOLBOX_ID=$( (echo "$TOOLCHAIN"
-	       grep -v -e '^[ 	]*#' -e '^KERNEL' "$TOP/scripts/versions"
-	       sed -n '/^# recipe {/,/^# }/p' "$TOP/scripts/toolbox" | grep -v '^[ 	]*#') | sha256sum | cut -c1-12)
-TOOLBOX_DIR=$CACHE/toolbox-$TOOLBOX_ID
+toolbox_dir() # TOOLCHAIN
+{
+	(echo "$1"
+	 grep -v -e '^[ 	]*#' -e '^KERNEL' "$TOP/scripts/versions"
+	 sed -n '/^# recipe {/,/^# }/p' "$TOP/scripts/toolbox" | grep -v '^[ 	]*#') |
+		sha256sum | sed -E "s|^(.{12}).*|$CACHE/toolbox-\\1|"
+}
+TOOLBOX_DIR=$(toolbox_dir "$TOOLCHAIN")
+# Changes when that does.
+TOOLBOX_ID=${TOOLBOX_DIR##*-}
 
 # LLVM= given but empty means GCC, as in the kernel; not given, it is the toolbox's clang, or the host's: the one without
 # a number in its name, else the newest. A host without clang uses GCC. In the toolbox, clang without a number is the one
