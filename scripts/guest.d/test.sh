@@ -20,6 +20,7 @@ suite_edges || rc=1
 suite_fuzz 20000 1 || rc=1
 suite_kinds 1 || rc=1
 suite_growth || rc=1
+suite_blocked || rc=1
 suite_model 8 || rc=1
 suite leaks sh /guest/leaks || rc=1
 suite unload sh /guest/unload || rc=1
