@@ -65,7 +65,7 @@ check-series: ## prove patches/ current, applicable, clean and buildable (FULL=1
 fmt: ## format the Rust sources
 	@scripts/lint fmt
 
-lint: ## rustfmt, clippy, sparse, shellcheck and checkpatch on what is ours
+lint: ## layers, rustfmt, clippy, sparse, shellcheck and checkpatch on what is ours
 	@scripts/lint check
 
 unsafe: ## every unsafe block, impl and function of the driver and the abstractions, with its reason

@@ -6,14 +6,17 @@
 //! error codes of the one in `drivers/iommu/iommufd`, and shares with it the code that IOMMU
 //! drivers call while the module is not loaded (`driver.c`, `iova_bitmap.c`).
 //!
-//! The rooms, from top to bottom. A room calls those below it, never one above it:
+//! The layers, from top to bottom. A module names only modules that come after it in this list, with
+//! one exception; `tests/layers` of the series' repository computes the imports and compares them:
 //!
 //! - [`ffi`]: the C ABI, and all the unsafe code of the driver;
-//! - [`ioctl`]: the table of commands;
-//! - the kinds of objects: IOAS, HWPT, device, access and so on;
-//! - the IO page table: which IOVAs show what;
-//! - the pages: where PFNs come from and where they are kept;
-//! - [`object`]: ids, publication and destruction, per [`context`].
+//! - [`ioctl`], [`vfio_compat`]: the commands of `/dev/iommu` and of a VFIO container;
+//! - [`context`], [`access`], [`viommu`], [`eventq`], [`device`], [`hwpt`], [`ioas`]: the objects and
+//!   what they belong to. This is the exception: they know each other;
+//! - [`io_pagetable`]: the IOVA space of an IOAS;
+//! - [`pages`]: where PFNs come from and where they are kept;
+//! - [`object`]: ids, publication and destruction;
+//! - [`mapping`], [`range`]: arithmetic.
 //!
 //! `Documentation/driver-api/iommufd-rust.rst` is the design document.
 
