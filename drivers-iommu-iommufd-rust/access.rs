@@ -8,7 +8,7 @@
 //! driver: it cannot be notified, and so what it pins cannot be unmapped.
 //!
 //! The access is in the list of its IO page table from attach to detach, as a
-//! [`Notifier`](ffi::access::Notifier): the list keeps it, and needs neither the object nor its
+//! [`Notifier`](sys::access::Notifier): the list keeps it, and needs neither the object nor its
 //! lock.
 //!
 //! The driver is a user of the object, and holds the context by it, but for an internal access.
@@ -21,11 +21,6 @@ use crate::{
     context::{
         Context,
         ContextRef, //
-    },
-    ffi::{
-        access::Notifier,
-        for_c::ForC,
-        pin::PagePtr, //
     },
     io_pagetable::{
         AccessEntry,
@@ -46,7 +41,12 @@ use crate::{
         RwBuf,
         RwFlags, //
     },
-    range::IovaRange, //
+    range::IovaRange,
+    sys::{
+        access::Notifier,
+        for_c::ForC,
+        pin::PagePtr, //
+    }, //
 };
 use core::mem::{
     offset_of,

@@ -16,8 +16,8 @@
 
 use crate::{
     device::group::Groups,
-    ffi,
     object::Table,
+    sys,
     vfio_compat, //
 };
 use kernel::{
@@ -41,7 +41,7 @@ use kernel::{
     }, //
 };
 
-pub(crate) use crate::ffi::context::ContextRef;
+pub(crate) use crate::sys::context::ContextRef;
 
 /// Whose limit pinned memory counts against.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +61,7 @@ pub(crate) enum AccountMode {
 #[pin_data]
 pub(crate) struct Context {
     #[pin]
-    pub(crate) c: ffi::context::CFields,
+    pub(crate) c: sys::context::CFields,
     #[pin]
     pub(crate) objects: Table,
     /// Where destroyers wait for the readers of any object.
@@ -85,9 +85,9 @@ impl Context {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new(file: ffi::file::FileRef, mode: AccountMode) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(file: sys::file::FileRef, mode: AccountMode) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            c <- ffi::context::CFields::new(file),
+            c <- sys::context::CFields::new(file),
             objects <- new_id_table!("iommufd_ctx::objects"),
             destroy_wait <- new_wait_queue!("iommufd_ctx::destroy_wait"),
             tentative <- new_rwsem!((), "iommufd_ctx::tentative"),
@@ -140,7 +140,7 @@ pub(crate) fn option_rlimit_mode(ctx: &Context, option: &mut bindings::iommu_opt
             Ok(())
         }
         bindings::iommufd_option_ops_IOMMU_OPTION_OP_SET => {
-            if !ffi::task::capable(bindings::CAP_SYS_RESOURCE) {
+            if !sys::task::capable(bindings::CAP_SYS_RESOURCE) {
                 return Err(EPERM);
             }
             ctx.set_account_mode(option.val64)

@@ -26,18 +26,6 @@ use crate::{
     context::Context,
     device::Device,
     eventq::Fault,
-    ffi::{
-        domain::PagingDomain,
-        for_c::ForC,
-        hwpt::{
-            self as ffi,
-            FaultSlot,
-            Hwpt,
-            NestedDomain, //
-        },
-        layout::same_offset,
-        sw_msi::SwMsiMaps, //
-    },
     ioas::Ioas,
     ioctl::{
         Command,
@@ -54,6 +42,18 @@ use crate::{
         Tentative,
         User,
         WriteSide, //
+    },
+    sys::{
+        domain::PagingDomain,
+        for_c::ForC,
+        hwpt::{
+            self as sys,
+            FaultSlot,
+            Hwpt,
+            NestedDomain, //
+        },
+        layout::same_offset,
+        sw_msi::SwMsiMaps, //
     },
     viommu::Viommu, //
 };
@@ -490,7 +490,7 @@ impl<'a> NewPaging<'a> {
             return Err(EOPNOTSUPP);
         }
 
-        let mut domain = ffi::new_paging(ops, device.dev(), flags & !FAULT_ID_VALID, data)?;
+        let mut domain = sys::new_paging(ops, device.dev(), flags & !FAULT_ID_VALID, data)?;
         // This comes before the first mapping, as some IOMMUs note it in each entry, and never
         // changes: a HWPT for a device that cannot enforce it serves those that can, but not the
         // other way round.
@@ -514,7 +514,7 @@ impl<'a> NewPaging<'a> {
             ioas: ioas.dependency(),
             list_key: Atomic::new(0),
         }? Error))?;
-        ffi::link(&hwpt);
+        sys::link(&hwpt);
         Ok(Self(hwpt))
     }
 
@@ -681,7 +681,7 @@ fn reserve_nested<'a>(
         pasid_compatible: flags & ALLOC_PASID != 0,
         fault: FaultSlot::new(),
     }? Error))?;
-    ffi::link(&hwpt);
+    sys::link(&hwpt);
     Ok(hwpt)
 }
 
@@ -695,7 +695,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
     if (cmd.data_type == NONE) != (cmd.data_len == 0) {
         return Err(EINVAL);
     }
-    let data = ffi::user_data(cmd.data_type, cmd.data_uptr, cmd.data_len);
+    let data = sys::user_data(cmd.data_type, cmd.data_uptr, cmd.data_len);
     let data = data.as_ref();
     let ctx = cmd.ctx();
     let device = ctx.get::<Device>(cmd.dev_id)?;
@@ -746,7 +746,7 @@ fn connect_fault_queue<T: Hwpt>(
     if cmd.flags & FAULT_ID_VALID == 0 {
         return Ok(());
     }
-    ffi::route_faults(hwpt, cmd.ctx().get::<Fault>(cmd.fault_id)?.dependency())
+    sys::route_faults(hwpt, cmd.ctx().get::<Fault>(cmd.fault_id)?.dependency())
 }
 
 /// The error of publishing a HWPT on top of `on`. If that is being destroyed, it is the error of a

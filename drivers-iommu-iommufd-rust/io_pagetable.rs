@@ -43,8 +43,8 @@ mod reserved;
 mod unmap;
 
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
-use crate::ffi::domain::PagingDomain;
-use crate::ffi::{
+use crate::sys::domain::PagingDomain;
+use crate::sys::{
     layout::same_plain_offset,
     task::go_on, //
 };

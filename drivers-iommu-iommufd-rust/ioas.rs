@@ -11,12 +11,6 @@
 
 use crate::{
     context::Context,
-    ffi::{
-        self,
-        context::ContextPtr,
-        task::go_on,
-        uapi::Plain, //
-    },
     hwpt::HwptIds,
     io_pagetable::{
         IoPagetable,
@@ -41,7 +35,13 @@ use crate::{
         Handover,
         Pages, //
     },
-    range::IovaRange, //
+    range::IovaRange,
+    sys::{
+        self,
+        context::ContextPtr,
+        task::go_on,
+        uapi::Plain, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -361,7 +361,7 @@ pub(crate) fn copy(cmd: &mut Command<'_, bindings::iommu_ioas_copy>) -> Result<A
     let ctx = cmd.ctx();
     let src_id = cmd.src_ioas_id;
     let (mut src_iova, mut flags) = (cmd.src_iova, cmd.flags);
-    ffi::test::convert_iova(ctx, src_id, &mut src_iova, &mut flags);
+    sys::test::convert_iova(ctx, src_id, &mut src_iova, &mut flags);
     (cmd.src_iova, cmd.flags) = (src_iova, flags);
 
     if has_unknown_flags(flags) {
@@ -425,7 +425,7 @@ pub(crate) fn option_huge_pages(ctx: &Context, option: &mut bindings::iommu_opti
 pub(crate) fn noiommu_get_pa(
     cmd: &mut Command<'_, bindings::iommu_ioas_noiommu_get_pa>,
 ) -> Result<Answer> {
-    if !ffi::task::capable(bindings::CAP_SYS_RAWIO) {
+    if !sys::task::capable(bindings::CAP_SYS_RAWIO) {
         return Err(EPERM);
     }
     if cmd.flags != 0 || cmd.__reserved != 0 {

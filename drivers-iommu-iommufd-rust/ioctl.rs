@@ -24,13 +24,13 @@ use crate::{
     },
     device,
     eventq,
-    ffi::uapi::{
-        Plain,
-        Uapi, //
-    },
     hwpt,
     ioas,
     object::Publish,
+    sys::uapi::{
+        Plain,
+        Uapi, //
+    },
     vfio_compat,
     viommu, //
 };
@@ -352,7 +352,7 @@ commands! {
     bindings::IOMMUFD_CMD_VFIO_IOAS: iommu_vfio_ioas, __reserved => vfio_compat::ioas_command;
     bindings::IOMMUFD_CMD_VIOMMU_ALLOC: iommu_viommu_alloc, out_viommu_id => viommu::alloc;
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    crate::ffi::test::IOMMUFD_CMD_TEST: iommu_test_cmd, last => crate::ffi::test::command;
+    crate::sys::test::IOMMUFD_CMD_TEST: iommu_test_cmd, last => crate::sys::test::command;
 }
 
 /// Executes an ioctl on `/dev/iommu`, or on `/dev/vfio/vfio` if this driver provides it.

@@ -9,7 +9,7 @@
 //! The layers, from top to bottom. A module names only modules that come after it in this list, with
 //! one exception; `tests/layers` of the series' repository computes the imports and compares them:
 //!
-//! - [`ffi`]: the C ABI, and all the unsafe code of the driver;
+//! - [`sys`]: the C ABI, and all the unsafe code of the driver;
 //! - [`ioctl`], [`vfio_compat`]: the commands of `/dev/iommu` and of a VFIO container;
 //! - [`context`], [`access`], [`viommu`], [`eventq`], [`device`], [`hwpt`], [`ioas`]: the objects and
 //!   what they belong to. This is the exception: they know each other;
@@ -26,7 +26,7 @@ mod access;
 mod context;
 mod device;
 mod eventq;
-mod ffi;
+mod sys;
 mod hwpt;
 mod io_pagetable;
 mod ioas;
@@ -50,19 +50,19 @@ module! {
 ///
 /// The fields are dropped in order.
 struct Iommufd {
-    _iommu: ffi::file::Registration,
-    _vfio: Option<ffi::file::Registration>,
-    _test: ffi::test::Mock,
+    _iommu: sys::file::Registration,
+    _vfio: Option<sys::file::Registration>,
+    _test: sys::test::Mock,
 }
 
 impl kernel::Module for Iommufd {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         // An open file does not keep a module whose init function fails. `/dev/iommu` comes last,
-        // as nothing can be opened before it is there: see `ffi::file`.
-        let test = ffi::test::Mock::new()?;
-        let vfio = ffi::file::Registration::vfio()?;
+        // as nothing can be opened before it is there: see `sys::file`.
+        let test = sys::test::Mock::new()?;
+        let vfio = sys::file::Registration::vfio()?;
         Ok(Self {
-            _iommu: ffi::file::Registration::iommu()?,
+            _iommu: sys::file::Registration::iommu()?,
             _vfio: vfio,
             _test: test,
         })

@@ -55,7 +55,7 @@
 
 use crate::{
     context::Context,
-    ffi, //
+    sys, //
 };
 use kernel::{
     bindings,
@@ -66,7 +66,7 @@ use kernel::{
     }, //
 };
 
-pub(crate) use crate::ffi::object::{
+pub(crate) use crate::sys::object::{
     Any,
     Dependency,
     InContext,
@@ -163,7 +163,7 @@ impl Context {
     ///
     /// Context: does not sleep, takes no lock.
     pub(crate) fn get<T: Registered>(&self, id: u32) -> Result<Ref<'_, T>> {
-        if ffi::test::should_fail() {
+        if sys::test::should_fail() {
             return Err(ENOENT);
         }
         self.find(id).ok_or(ENOENT)

@@ -76,11 +76,11 @@ use self::{
 };
 use crate::{
     context::AccountMode,
-    ffi::{
+    range::PageRange,
+    sys::{
         dmabuf::DmaBuf,
         pin, //
-    },
-    range::PageRange, //
+    }, //
 };
 use core::mem::size_of;
 use kernel::{

@@ -20,21 +20,6 @@
 
 use crate::{
     context::Context,
-    ffi::{
-        task::capable,
-        uapi::{
-            Plain,
-            Uapi, //
-        },
-        vfio_compat::{
-            CapHeader,
-            CapRange,
-            DmaMap,
-            DmaUnmap,
-            Info,
-            INFO_MIN, //
-        }, //
-    },
     io_pagetable::Iova,
     ioas::{
         self,
@@ -51,7 +36,22 @@ use crate::{
         Ref, //
     },
     pages::Pages,
-    range::IovaRange, //
+    range::IovaRange,
+    sys::{
+        task::capable,
+        uapi::{
+            Plain,
+            Uapi, //
+        },
+        vfio_compat::{
+            CapHeader,
+            CapRange,
+            DmaMap,
+            DmaUnmap,
+            Info,
+            INFO_MIN, //
+        }, //
+    }, //
 };
 use kernel::{
     bindings,

@@ -31,10 +31,6 @@ use super::{
 };
 use crate::{
     context::Context,
-    ffi::attach::{
-        install_msi_pages,
-        Attached, //
-    },
     hwpt::{
         AnyHwpt,
         Candidate,
@@ -50,6 +46,10 @@ use crate::{
         Publish,
         Ref,
         User, //
+    },
+    sys::attach::{
+        install_msi_pages,
+        Attached, //
     }, //
 };
 use kernel::{

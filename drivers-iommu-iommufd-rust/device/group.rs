@@ -18,7 +18,7 @@ use super::attach::{
 };
 use crate::{
     context::Context,
-    ffi::{
+    sys::{
         device::BoundDevice,
         layout::same_plain_offset,
         sw_msi::SwMsiMaps, //

@@ -8,11 +8,11 @@
 
 use super::Device;
 use crate::{
-    ffi,
     ioctl::{
         Answer,
         Command, //
-    }, //
+    },
+    sys, //
 };
 use kernel::{
     bindings,
@@ -33,7 +33,7 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result<Answ
     }
     // Without the flag the field is an output, and may hold anything.
     let kind = if cmd.flags & INPUT_TYPE != 0 {
-        ffi::device::wanted_hw_info(cmd)
+        sys::device::wanted_hw_info(cmd)
     } else {
         bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_DEFAULT
     };

@@ -23,20 +23,20 @@ use crate::{
         Context,
         ContextRef, //
     },
-    ffi::{
+    object::{
+        Kind,
+        Object,
+        User, //
+    },
+    sys::{
         context::ContextPtr,
         device::{
-            self as ffi,
+            self as sys,
             BoundDevice,
             Iommu, //
         },
         for_c::ForC,
         layout::same_offset, //
-    },
-    object::{
-        Kind,
-        Object,
-        User, //
     },
     viommu::{
         self,
@@ -121,7 +121,7 @@ impl Device {
     /// The operations that make domains for the device.
     pub(crate) fn ops(&self) -> Option<&bindings::iommu_ops> {
         if self.is_noiommu() {
-            return ffi::noiommu_ops();
+            return sys::noiommu_ops();
         }
         let ops = self.dev.ops();
         kernel::warn_on_once!(ops.is_none());
@@ -211,7 +211,7 @@ fn check_interrupts(dev: &BoundDevice, group: &Group) -> Result {
     if dev.is_mock() || group.iommu().is_some_and(|group| group.has_isolated_msi()) {
         return Ok(());
     }
-    if !ffi::allow_unsafe_interrupts() {
+    if !sys::allow_unsafe_interrupts() {
         return Err(EPERM);
     }
     kernel::dev_warn!(

@@ -31,14 +31,6 @@ use crate::{
         Context,
         ContextRef, //
     },
-    ffi::{
-        context::ContextPtr,
-        eventq::{
-            leader_id,
-            PageFault,
-            PageResponse, //
-        }, //
-    },
     ioctl::{
         Command,
         Published, //
@@ -49,6 +41,14 @@ use crate::{
         Publish,
         Reserved,
         User, //
+    },
+    sys::{
+        context::ContextPtr,
+        eventq::{
+            leader_id,
+            PageFault,
+            PageResponse, //
+        }, //
     }, //
 };
 use core::ptr;

@@ -24,10 +24,6 @@ use crate::{
         Context,
         ContextRef, //
     },
-    ffi::veventq::{
-        VeventHeader,
-        Veventqs, //
-    },
     ioctl::{
         Command,
         Published, //
@@ -36,6 +32,10 @@ use crate::{
         Publish,
         Reserved,
         User, //
+    },
+    sys::veventq::{
+        VeventHeader,
+        Veventqs, //
     },
     viommu::Viommu, //
 };

@@ -10,11 +10,11 @@
 
 use super::HwptNested;
 use crate::{
-    ffi::task::is_being_killed,
     ioctl::{
         Answer,
         Command, //
     },
+    sys::task::is_being_killed,
     viommu::Viommu, //
 };
 use kernel::{

@@ -16,12 +16,12 @@ use super::{
     IovaSpace, //
 };
 use crate::{
-    ffi::pin::PagePtr,
     pages::{
         RwBuf,
         RwFlags, //
     },
-    range::IovaRange, //
+    range::IovaRange,
+    sys::pin::PagePtr, //
 };
 use core::{
     mem::{
@@ -346,10 +346,10 @@ mod tests {
     use super::*;
     use crate::{
         context::AccountMode,
-        ffi::pin::test_memory,
         io_pagetable::Iova,
         mapping::Prot,
-        pages::Pages, //
+        pages::Pages,
+        sys::pin::test_memory, //
     };
     use kernel::bindings;
 

@@ -20,7 +20,6 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    ffi::domain::PagingDomain,
     mapping::{
         Mapping,
         Prot, //
@@ -30,7 +29,8 @@ use crate::{
         Pages,
         SpareSlot, //
     },
-    range::IovaRange, //
+    range::IovaRange,
+    sys::domain::PagingDomain, //
 };
 use kernel::{
     gap_tree::{

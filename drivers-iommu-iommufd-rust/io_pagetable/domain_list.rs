@@ -6,7 +6,7 @@
 //! make any number of them: the slice is not one `kmalloc()`, and a domain knows its position.
 #![forbid(unsafe_code)]
 
-use crate::ffi::domain::PagingDomain;
+use crate::sys::domain::PagingDomain;
 use core::{
     mem::take,
     ops::Deref, //
@@ -74,7 +74,7 @@ impl Alignments {
 ///
 /// Each domain in the list has its position in its [`ListPlace`].
 ///
-/// [`ListPlace`]: crate::ffi::domain::ListPlace
+/// [`ListPlace`]: crate::sys::domain::ListPlace
 pub(super) struct DomainList(KVVec<Arc<PagingDomain>>);
 
 /// A domain that has left the list, and what is to be freed with it, without locks.
@@ -154,7 +154,7 @@ impl Deref for DomainList {
 #[kunit_tests(iommufd_domain_list)]
 mod tests {
     use super::*;
-    use crate::ffi::test_domain;
+    use crate::sys::test_domain;
     use kernel::page::PAGE_SIZE;
 
     #[test]

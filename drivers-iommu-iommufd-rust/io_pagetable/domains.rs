@@ -18,12 +18,12 @@ use super::{
     Owner, //
 };
 use crate::{
-    ffi::{
+    mapping::Mapping,
+    range::IovaRange,
+    sys::{
         domain::PagingDomain,
         task::go_on, //
-    },
-    mapping::Mapping,
-    range::IovaRange, //
+    }, //
 };
 use kernel::{
     bindings,

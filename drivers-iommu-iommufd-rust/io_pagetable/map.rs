@@ -28,7 +28,6 @@ use super::{
     IovaSpace, //
 };
 use crate::{
-    ffi::task::go_on,
     mapping::{
         Mapping,
         Prot, //
@@ -45,7 +44,8 @@ use crate::{
     range::{
         IovaRange,
         PageRange, //
-    }, //
+    },
+    sys::task::go_on, //
 };
 use kernel::{
     page::PAGE_SIZE,

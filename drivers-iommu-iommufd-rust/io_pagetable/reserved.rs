@@ -14,12 +14,12 @@ use super::{
     IovaSpace, //
 };
 use crate::{
-    ffi::{
+    range::IovaRange,
+    sys::{
         self,
         domain::PagingDomain,
         task::go_on, //
-    },
-    range::IovaRange, //
+    }, //
 };
 use core::convert::Infallible;
 use kernel::{
@@ -227,7 +227,7 @@ impl IoPagetable {
         dev: &Device<Bound>,
         sw_msi: Option<&mut PhysAddr>,
     ) -> Result {
-        if ffi::test::should_fail() {
+        if sys::test::should_fail() {
             return Err(EINVAL);
         }
 

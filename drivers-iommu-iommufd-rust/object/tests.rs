@@ -17,7 +17,7 @@ use crate::{
         AccountMode,
         Context, //
     },
-    ffi::{
+    sys::{
         context::ContextPtr,
         file::FileRef, //
     }, //

@@ -40,14 +40,14 @@ use super::{
     Pages, //
 };
 use crate::{
-    ffi::{
+    range::PageRange,
+    sys::{
         pin::{
             self,
             PagePtr, //
         },
         test::should_fail, //
-    },
-    range::PageRange, //
+    }, //
 };
 use core::mem::{
     take,
@@ -457,11 +457,11 @@ mod tests {
     use super::*;
     use crate::{
         context::AccountMode,
-        ffi::pin::test_memory,
         pages::{
             run::Random,
             AreaPages, //
-        }, //
+        },
+        sys::pin::test_memory, //
     };
     use kernel::sync::Arc;
 

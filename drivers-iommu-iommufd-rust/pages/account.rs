@@ -16,11 +16,11 @@
 
 use crate::{
     context::AccountMode,
-    ffi::{
+    pages::Pages,
+    sys::{
         task::capable,
         test::should_fail, //
-    },
-    pages::Pages, //
+    }, //
 };
 use kernel::{
     bindings,

@@ -34,16 +34,16 @@ use super::{
     Pages, //
 };
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
-use crate::ffi::dmabuf::Attachment;
+use crate::sys::dmabuf::Attachment;
 use crate::{
     context::AccountMode,
-    ffi::{
+    mapping::Mapping,
+    range::IovaRange,
+    sys::{
         dmabuf::DmaBuf,
         domain::PagingDomain,
         test::should_fail, //
-    },
-    mapping::Mapping,
-    range::IovaRange, //
+    }, //
 };
 use kernel::{
     io::PhysAddr,

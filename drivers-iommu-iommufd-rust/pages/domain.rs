@@ -32,11 +32,11 @@ use super::{
     Pages, //
 };
 use crate::{
-    ffi::{
+    mapping::Mapping,
+    sys::{
         domain::PagingDomain,
         pin, //
-    },
-    mapping::Mapping, //
+    }, //
 };
 use core::mem::replace;
 #[cfg(CONFIG_IOMMUFD_TEST)]
@@ -395,7 +395,7 @@ impl AreaPages {
         let mut end = mapping.index_to_iova_last(index);
         let mut len = (end - iova) as u64 + 1;
         while len < most && end < mapping.iova.last {
-            crate::ffi::task::go_on()?;
+            crate::sys::task::go_on()?;
             let next = end + 1;
             if domain.iova_to_phys(next) != paddr + len {
                 break;
@@ -430,10 +430,6 @@ mod tests {
     use super::*;
     use crate::{
         context::AccountMode,
-        ffi::{
-            pin::test_memory,
-            test_domain, //
-        },
         mapping::Prot,
         pages::{
             run::Random,
@@ -443,6 +439,10 @@ mod tests {
             IovaRange,
             PageRange, //
         },
+        sys::{
+            pin::test_memory,
+            test_domain, //
+        }, //
     };
     use kernel::{
         bindings,

@@ -22,16 +22,16 @@ use super::{
     Inner, //
 };
 use crate::{
-    ffi::{
+    mapping::Mapping,
+    range::PageRange,
+    sys::{
         domain::{
             PagingDomain,
             PhysRuns, //
         },
         pin,
         test::memory_limit, //
-    },
-    mapping::Mapping,
-    range::PageRange, //
+    }, //
 };
 use core::mem::size_of;
 use kernel::{

@@ -33,7 +33,6 @@ use super::{
     Inner, //
 };
 use crate::{
-    ffi::domain::PagingDomain,
     mapping::{
         Mapping,
         Prot, //
@@ -42,6 +41,7 @@ use crate::{
         IovaRange,
         PageRange, //
     },
+    sys::domain::PagingDomain, //
 };
 use kernel::{
     io::PhysAddr,

@@ -30,13 +30,13 @@ use super::{
     Inner, //
 };
 use crate::{
-    ffi::{
+    range::PageRange,
+    sys::{
         domain::PhysRuns,
         pin,
         task::is_being_killed,
         test::should_fail, //
-    },
-    range::PageRange, //
+    }, //
 };
 use kernel::{
     fs::File,

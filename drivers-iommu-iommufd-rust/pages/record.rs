@@ -23,10 +23,6 @@ use super::run::{
     RunList, //
 };
 use crate::{
-    ffi::domain::{
-        PagingDomain,
-        PhysRuns, //
-    },
     mapping::{
         Mapping,
         Prot, //
@@ -35,6 +31,10 @@ use crate::{
         IovaRange,
         PageRange, //
     },
+    sys::domain::{
+        PagingDomain,
+        PhysRuns, //
+    }, //
 };
 use kernel::{
     alloc::Flags,
@@ -421,10 +421,10 @@ fn offset_in_page(paddr: PhysAddr) -> usize {
 mod tests {
     use super::*;
     use crate::{
-        ffi::test_domain,
         mapping::Prot,
         pages::run::Random,
-        range::IovaRange, //
+        range::IovaRange,
+        sys::test_domain, //
     };
     use core::mem::size_of;
     use test_domain::PAGES;

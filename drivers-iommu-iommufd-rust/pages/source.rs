@@ -15,14 +15,14 @@ use super::{
     Inner, //
 };
 use crate::{
-    ffi::{
+    range::PageRange,
+    sys::{
         dmabuf::Attachment,
         test::{
             memory_limit,
             should_fail, //
         }, //
-    },
-    range::PageRange, //
+    }, //
 };
 use core::mem::size_of;
 use kernel::{

@@ -20,11 +20,6 @@ use crate::{
         Access,
         Internal, //
     },
-    ffi::{
-        driven::Ready,
-        hw_queue::PageList,
-        task::go_on, //
-    },
     ioctl::{
         Command,
         Published, //
@@ -34,7 +29,12 @@ use crate::{
         Publish,
         Tentative, //
     },
-    range::IovaRange, //
+    range::IovaRange,
+    sys::{
+        driven::Ready,
+        hw_queue::PageList,
+        task::go_on, //
+    }, //
 };
 use kernel::{
     bindings,

@@ -9,7 +9,7 @@
 //! - A [`HwQueue`] is memory of the guest that the IOMMU reads or writes without the VMM in between
 //!   ([`hw_queue`]).
 //! - Registers of the IOMMU that the guest may touch are mapped with mmap(); an IOMMU driver offers
-//!   them while it initialises a vIOMMU (`ffi::mmap`).
+//!   them while it initialises a vIOMMU (`sys::mmap`).
 //!
 //! All three are extended by the IOMMU driver, which is called while they are made and when they
 //! end. Nobody can use them before they are published: not user space, by id; not by what the
@@ -23,12 +23,12 @@
 
 use crate::{
     device::Device,
-    ffi::viommu::ViommuDriver,
     hwpt::HwptPaging,
     ioctl::{
         Command,
         Published, //
-    }, //
+    },
+    sys::viommu::ViommuDriver, //
 };
 use kernel::{
     bindings,
@@ -39,7 +39,7 @@ pub(crate) mod hw_queue;
 pub(crate) mod vdevice;
 
 pub(crate) use self::vdevice::Seat;
-pub(crate) use crate::ffi::{
+pub(crate) use crate::sys::{
     hw_queue::HwQueue,
     vdevice::Vdevice,
     viommu::Viommu, //
@@ -59,7 +59,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_viommu_alloc>) -> Resu
         return Err(EINVAL);
     }
 
-    let data = crate::ffi::hwpt::user_data(cmd.type_, cmd.data_uptr, cmd.data_len);
+    let data = crate::sys::hwpt::user_data(cmd.type_, cmd.data_uptr, cmd.data_len);
     let viommu = driver.reserve(ctx, &hwpt)?.start(data.as_ref())?;
 
     cmd.out_viommu_id = viommu.id();

@@ -23,7 +23,6 @@ use super::{
 use crate::{
     context::Context,
     device::Device,
-    ffi::vdevice::ReadyVdevice,
     ioctl::{
         Command,
         Published, //
@@ -31,7 +30,8 @@ use crate::{
     object::{
         Object,
         Publish, //
-    }, //
+    },
+    sys::vdevice::ReadyVdevice, //
 };
 use core::ptr;
 use kernel::{

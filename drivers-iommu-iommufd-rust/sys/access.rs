@@ -24,9 +24,7 @@ use crate::{
     },
     context::Context,
     io_pagetable::Notify,
-    object::{
-        User, //
-    },
+    object::User,
     pages::{
         RwBuf,
         RwFlags, //

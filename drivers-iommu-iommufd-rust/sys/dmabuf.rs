@@ -18,8 +18,8 @@ use kernel::prelude::*;
 mod imp {
     use super::*;
     use crate::{
-        ffi::file::global_device,
-        pages::PhysRange, //
+        pages::PhysRange,
+        sys::file::global_device, //
     };
     use core::ptr::{
         self,

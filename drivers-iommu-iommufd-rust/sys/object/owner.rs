@@ -250,5 +250,5 @@ kinds! {
     #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
     crate::object::tests::Probe = iommufd_object_type_IOMMUFD_OBJ_MAX: on;
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    crate::ffi::test::Selftest = iommufd_object_type_IOMMUFD_OBJ_SELFTEST;
+    crate::sys::test::Selftest = iommufd_object_type_IOMMUFD_OBJ_SELFTEST;
 }

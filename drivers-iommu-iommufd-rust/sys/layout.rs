@@ -29,7 +29,7 @@ pub(crate) use same_offset;
 /// Asserts that an object is laid out as in C, and no larger: drivers embed it.
 macro_rules! same_layout {
     ($rust:ty, $c:ident: $($field:ident)+) => {
-        $($crate::ffi::layout::same_offset!($rust, $field, $c, $field);)+
+        $($crate::sys::layout::same_offset!($rust, $field, $c, $field);)+
         const _: () = assert!(
             size_of::<$crate::object::Object<$rust>>() == size_of::<kernel::bindings::$c>()
         );

@@ -8,13 +8,13 @@
 //! the node of the tree of areas, by which C steps to the next.
 
 use crate::{
-    ffi::layout::same_offset,
     io_pagetable::{
         IoPagetable,
         Owner, //
     },
     ioas::Ioas,
-    range::IovaRange, //
+    range::IovaRange,
+    sys::layout::same_offset, //
 };
 use core::mem::ManuallyDrop;
 use kernel::{
