@@ -90,6 +90,6 @@ impl Parts {
 
     /// All parts, in order.
     pub(super) fn into_iter(self) -> impl Iterator<Item = Part> {
-        Iterator::chain(self.first.into_iter(), self.others.into_iter())
+        Iterator::chain(self.first.into_iter(), self.others)
     }
 }
