@@ -8,7 +8,7 @@
 //! driver: it cannot be notified, and so what it pins cannot be unmapped.
 //!
 //! The access is in the list of its IO page table from attach to detach, as a
-//! [`Notifier`](sys::access::Notifier): the list keeps it, and needs neither the object nor its
+//! [`Notifier`]: the list keeps it, and needs neither the object nor its
 //! lock.
 //!
 //! The driver is a user of the object, and holds the context by it, but for an internal access.
@@ -29,9 +29,10 @@ use crate::{
     ioas::Ioas,
     object::{
         Dependency,
-        InContext as _,
         Kind,
         Object,
+        Owned as _,
+        Owner as _,
         Reserved,
         TableGuard,
         User,
@@ -43,8 +44,8 @@ use crate::{
     },
     range::IovaRange,
     sys::{
-        access::Notifier,
         for_c::ForC,
+        notifier::Notifier,
         pin::PagePtr, //
     }, //
 };
@@ -84,7 +85,18 @@ const _: () = {
 
     assert!(HEADER + offset_of!(Access, ops) == offset_of!(C, ops));
     assert!(HEADER + offset_of!(Access, state) == offset_of!(C, ioas_lock));
+    // A Rust mutex is the C one, and behind it the data, of which the IOAS is first.
+    assert!(size_of::<Mutex<State>>() == size_of::<bindings::mutex>() + size_of::<State>());
+    assert!(offset_of!(State, ioas) == 0);
+    assert!(offset_of!(C, ioas) == offset_of!(C, ioas_lock) + size_of::<bindings::mutex>());
+    assert!(size_of::<Option<User<Ioas>>>() == size_of::<*mut c_void>());
 };
+
+impl Notify for Notifier {
+    fn unmap(&self, range: IovaRange) {
+        Self::unmap(self, range);
+    }
+}
 
 /// What an access is attached to. C knows how it begins.
 #[repr(C)]
@@ -141,11 +153,6 @@ impl Access {
         self.ctx.is_none()
     }
 
-    /// The way to the driver.
-    pub(crate) fn notifier(&self) -> &Notifier {
-        &self.notifier
-    }
-
     /// The context that the access holds.
     pub(crate) fn ctx(&self) -> Option<&Context> {
         self.ctx.as_deref()
@@ -185,7 +192,7 @@ impl Access {
             state.leaving = Some(old);
             if self.notifier.can_notify() {
                 drop(state);
-                self.unmap_all();
+                self.notifier.unmap_all();
                 state = self.state.lock();
             }
             if let Some(old) = state.leaving.take() {
@@ -300,6 +307,8 @@ impl Access {
 }
 
 impl Kind for Access {
+    type Owner = Context;
+
     fn destroy(this: WriteSide<'_, Self>) {
         // Waits for a notification that is under way; there are none after this.
         this.notifier.close();
@@ -327,7 +336,10 @@ impl<'a> Internal<'a> {
     }
 
     /// Publishes the access, as a part of publishing the object that the user is for.
-    pub(crate) fn publish_along(mut self, table: &mut TableGuard<'_>) -> Option<User<Access>> {
+    pub(crate) fn publish_along(
+        mut self,
+        table: &mut TableGuard<'_, Context>,
+    ) -> Option<User<Access>> {
         Some(self.0.take()?.publish_along(table))
     }
 
@@ -340,7 +352,7 @@ impl<'a> Internal<'a> {
         let access = self.0.as_ref().ok_or(EINVAL)?;
 
         access.move_to(access.state.lock(), ioas, || {
-            ioas.user(&ioas.ctx().tentative())
+            ioas.user(&ioas.owner().tentative())
         })
     }
 

@@ -15,14 +15,33 @@
 #![forbid(unsafe_code)]
 
 use crate::{
+    command,
     device::group::Groups,
-    object::Table,
-    sys,
-    vfio_compat, //
+    object::{
+        self,
+        ObjectBox,
+        Owner,
+        OwnerPtr,
+        Table, //
+    },
+    sys::{
+        ctx::CFields,
+        file::{
+            FileRef,
+            PrivateRef, //
+        },
+        task::{
+            capable,
+            AccountMode, //
+        }, //
+    }, //
 };
 use kernel::{
     bindings,
-    id_table::new_id_table,
+    id_table::{
+        new_id_table,
+        Entry, //
+    },
     prelude::*,
     sync::{
         atomic::{
@@ -41,18 +60,20 @@ use kernel::{
     }, //
 };
 
-pub(crate) use crate::sys::context::ContextRef;
+/// A reference to a context: to its `struct file`.
+///
+/// Dropping the last one releases the file, and the context with it. For an object that owns one,
+/// this must be the last thing that its teardown does.
+pub(crate) type ContextRef = PrivateRef<Context>;
 
-/// Whose limit pinned memory counts against.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum AccountMode {
-    /// Nobody's: the process has CAP_IPC_LOCK.
-    None,
-    /// The user's: `user_struct::locked_vm`, as io_uring does.
-    User,
-    /// The process's: `mm_struct::locked_vm`, as VFIO type1 does.
-    Mm,
-}
+/// The context that an object belongs to, where C looks for it: a pointer in the object.
+pub(crate) type ContextPtr = OwnerPtr<Context>;
+
+/// Any kind of object of a context.
+pub(crate) type Any = object::Any<Context>;
+
+/// A command in execution on a context.
+pub(crate) type Command<'a, T> = command::Command<'a, Context, T>;
 
 /// One open `/dev/iommu`.
 ///
@@ -61,9 +82,9 @@ pub(crate) enum AccountMode {
 #[pin_data]
 pub(crate) struct Context {
     #[pin]
-    pub(crate) c: sys::context::CFields,
+    pub(crate) c: CFields,
     #[pin]
-    pub(crate) objects: Table,
+    pub(crate) objects: Table<Context>,
     /// Where destroyers wait for the readers of any object.
     #[pin]
     pub(crate) destroy_wait: WaitQueue,
@@ -76,7 +97,25 @@ pub(crate) struct Context {
     pub(crate) groups: Arc<Groups>,
     /// Whether memory is accounted as VFIO type1 does. Changes only while there are no objects.
     account_mm: Atomic<bool>,
-    pub(crate) vfio: vfio_compat::State,
+    pub(crate) vfio: VfioContainer,
+}
+
+impl Owner for Context {
+    fn objects(&self) -> &Table<Self> {
+        &self.objects
+    }
+
+    fn destroy_wait(&self) -> &WaitQueue {
+        &self.destroy_wait
+    }
+
+    fn tentative_lock(&self) -> &RwSemaphore<()> {
+        &self.tentative
+    }
+
+    fn forget(&self, object: &Entry<'_, ObjectBox<Self>>) {
+        self.vfio.forget(object);
+    }
 }
 
 impl Context {
@@ -85,17 +124,22 @@ impl Context {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new(file: sys::file::FileRef, mode: AccountMode) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(file: FileRef, mode: AccountMode) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            c <- sys::context::CFields::new(file),
+            c <- CFields::new(file),
             objects <- new_id_table!("iommufd_ctx::objects"),
             destroy_wait <- new_wait_queue!("iommufd_ctx::destroy_wait"),
             tentative <- new_rwsem!((), "iommufd_ctx::tentative"),
             ioas_creation_lock <- new_rwsem!((), "iommufd_ctx::ioas_creation_lock"),
             groups: Groups::new()?,
             account_mm: Atomic::new(mode == AccountMode::Mm),
-            vfio: vfio_compat::State::new(),
+            vfio: VfioContainer::new(),
         }? Error)
+    }
+
+    /// How C sees the context.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::iommufd_ctx {
+        self.c.as_ptr()
     }
 
     /// How memory that a process without CAP_IPC_LOCK maps is accounted.
@@ -129,6 +173,36 @@ impl Context {
     }
 }
 
+/// What a context knows of its being a container.
+pub(crate) struct VfioContainer {
+    /// The id of the compatibility IOAS, or 0.
+    pub(crate) ioas: Atomic<u32>,
+    /// Whether the container is for devices without an IOMMU.
+    pub(crate) no_iommu: Atomic<bool>,
+}
+
+impl VfioContainer {
+    /// Not a container yet, and one as soon as VFIO says so.
+    fn new() -> Self {
+        Self {
+            ioas: Atomic::new(0),
+            no_iommu: Atomic::new(false),
+        }
+    }
+
+    /// An object is about to leave the table: it is not the compatibility IOAS any more.
+    pub(crate) fn forget(&self, object: &Entry<'_, ObjectBox<Context>>) {
+        if self.ioas.load(Relaxed) == object.get().id() {
+            self.ioas.store(0, Relaxed);
+        }
+    }
+
+    /// Whether the container is for devices without an IOMMU.
+    pub(crate) fn is_no_iommu(&self) -> bool {
+        self.no_iommu.load(Relaxed)
+    }
+}
+
 /// IOMMU_OPTION_RLIMIT_MODE.
 pub(crate) fn option_rlimit_mode(ctx: &Context, option: &mut bindings::iommu_option) -> Result {
     if option.object_id != 0 {
@@ -140,11 +214,16 @@ pub(crate) fn option_rlimit_mode(ctx: &Context, option: &mut bindings::iommu_opt
             Ok(())
         }
         bindings::iommufd_option_ops_IOMMU_OPTION_OP_SET => {
-            if !sys::task::capable(bindings::CAP_SYS_RESOURCE) {
+            if !capable(bindings::CAP_SYS_RESOURCE) {
                 return Err(EPERM);
             }
             ctx.set_account_mode(option.val64)
         }
         _ => Err(EOPNOTSUPP),
     }
+}
+
+/// IOMMU_DESTROY.
+pub(crate) fn destroy(cmd: &mut Command<'_, bindings::iommu_destroy>) -> Result {
+    cmd.ctx().destroy(cmd.id)
 }

@@ -23,21 +23,25 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    context::Context,
+    command::Published,
+    context::{
+        Command,
+        Context, //
+    },
     device::Device,
     eventq::Fault,
     ioas::Ioas,
-    ioctl::{
-        Command,
-        Published, //
-    },
     object::{
+        same_offset,
         Dependency,
-        InContext,
         Kind,
+        LateDependency,
         Object,
+        Owned,
+        Owner as _,
         Publish,
         Ref,
+        Registered,
         Reserved,
         Tentative,
         User,
@@ -47,12 +51,15 @@ use crate::{
         domain::PagingDomain,
         for_c::ForC,
         hwpt::{
-            self as sys,
-            FaultSlot,
-            Hwpt,
-            NestedDomain, //
+            link,
+            new_paging,
+            user_data, //
         },
-        layout::same_offset,
+        iopf::{
+            route,
+            FaultQueue,
+            FaultRoute, //
+        },
         sw_msi::SwMsiMaps, //
     },
     viommu::Viommu, //
@@ -65,10 +72,6 @@ use kernel::{
         group::Capability, //
     },
     prelude::*,
-    rbtree::{
-        RBTree,
-        RBTreeNodeReservation, //
-    },
     sync::{
         atomic::{
             ordering::Relaxed,
@@ -78,14 +81,38 @@ use kernel::{
     }, //
 };
 
+mod ids;
 mod invalidate;
+mod nested;
 
-pub(crate) use self::invalidate::invalidate;
+pub(crate) use self::{
+    ids::HwptIds,
+    invalidate::invalidate, //
+};
+use self::{
+    ids::ListEntry,
+    nested::NestedDomain, //
+};
 
 const NEST_PARENT: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT;
 const DIRTY_TRACKING: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
 const FAULT_ID_VALID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID;
 const ALLOC_PASID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID;
+
+/// A kind of HWPT: its object starts with a `struct iommufd_hw_pagetable`.
+pub(crate) trait Hwpt: Registered {
+    /// The domain of the HWPT.
+    fn domain(&self) -> &Domain;
+
+    /// Where its page faults go.
+    fn fault(&self) -> &LateDependency<Fault>;
+}
+
+impl<T: Hwpt> FaultRoute for Object<T> {
+    fn fault_queue(&self) -> Option<&impl FaultQueue> {
+        self.fault().get().map(|fault| &**fault)
+    }
+}
 
 /// A HWPT that the kernel fills. C knows how it begins.
 #[repr(C)]
@@ -98,7 +125,7 @@ pub(crate) struct HwptPaging {
     nest_parent: bool,
     pasid_compatible: bool,
     enforces_coherency: bool,
-    pub(crate) fault: FaultSlot,
+    pub(crate) fault: LateDependency<Fault>,
     pub(crate) ioas: Dependency<Ioas>,
     /// Key in [`HwptIds`], if it is automatic. Changes with the mutex of the IOAS held.
     list_key: Atomic<u64>,
@@ -112,9 +139,9 @@ same_offset!(
     present_sw_msi
 );
 
-impl InContext for HwptPaging {
-    fn ctx(&self) -> &Context {
-        self.ioas.ctx()
+impl Owned for HwptPaging {
+    fn owner(&self) -> &Context {
+        self.ioas.owner()
     }
 }
 
@@ -122,11 +149,6 @@ impl HwptPaging {
     /// The IOAS whose mappings it shows.
     pub(crate) fn ioas(&self) -> &Dependency<Ioas> {
         &self.ioas
-    }
-
-    /// How C sees its domain.
-    pub(crate) fn as_raw_domain(&self) -> *mut bindings::iommu_domain {
-        self.paging.as_raw()
     }
 
     /// Keeps the window for interrupts that begins at `start` reserved in the IOAS for as long as
@@ -158,108 +180,17 @@ impl Hwpt for HwptPaging {
         &self.paging
     }
 
-    fn fault(&self) -> &FaultSlot {
+    fn fault(&self) -> &LateDependency<Fault> {
         &self.fault
     }
 }
 
 impl Kind for HwptPaging {
+    type Owner = Context;
+
     fn destroy(this: WriteSide<'_, Self>) {
         this.ioas.hwpts.lock().remove(this.list_entry());
         this.ioas.iopt.remove_domain(&this.paging);
-    }
-}
-
-/// The paging HWPTs of an IOAS. Each leaves before its IOAS goes.
-pub(crate) struct HwptIds {
-    /// The ids of the automatic ones, in the order in which they were made: a device is attached to
-    /// the first that suits it. User space can make any number of the others.
-    auto: RBTree<u64, u32>,
-    next_key: u64,
-    /// How many there are.
-    count: u32,
-    /// How many there are that devices can bypass the caches with.
-    incoherent: u32,
-}
-
-/// What [`HwptIds`] has of a HWPT.
-#[derive(Clone, Copy)]
-struct ListEntry {
-    /// The key of an automatic one.
-    auto: Option<u64>,
-    incoherent: bool,
-}
-
-/// The memory for one more HWPT in the list, if it takes any.
-type ListMemory = Option<RBTreeNodeReservation<u64, u32>>;
-
-impl HwptIds {
-    /// None yet.
-    pub(crate) fn new() -> Self {
-        Self {
-            auto: RBTree::new(),
-            next_key: 0,
-            count: 0,
-            incoherent: 0,
-        }
-    }
-
-    /// The automatic HWPTs of `ioas`, whose list this is, but for those that are on their way out.
-    pub(crate) fn auto<'a>(
-        &'a self,
-        ctx: &'a Context,
-        ioas: &'a Object<Ioas>,
-    ) -> impl Iterator<Item = Ref<'a, HwptPaging>> {
-        self.auto.iter().filter_map(move |(&key, &id)| {
-            let hwpt = ctx.find::<HwptPaging>(id)?;
-
-            // The id of one that is on its way out may be that of another by now, which may be one
-            // that has no key.
-            (hwpt.auto && hwpt.ioas.as_ptr() == ioas.as_ptr() && hwpt.list_key.load(Relaxed) == key)
-                .then_some(hwpt)
-        })
-    }
-
-    /// Whether no HWPT lets devices bypass the caches.
-    pub(crate) fn enforce_cache_coherency(&self) -> bool {
-        self.incoherent == 0
-    }
-
-    /// Allocates what it takes to add `hwpt`.
-    fn prepare(hwpt: &HwptPaging) -> Result<ListMemory> {
-        if hwpt.auto {
-            Ok(Some(RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?))
-        } else {
-            Ok(None)
-        }
-    }
-
-    /// Adds a HWPT for which `memory` was prepared.
-    fn add(&mut self, hwpt: &Object<HwptPaging>, memory: ListMemory) {
-        if let Some(memory) = memory {
-            let key = self.next_key;
-
-            self.next_key += 1;
-            hwpt.list_key.store(key, Relaxed);
-            self.auto.insert(memory.into_node(key, hwpt.id()));
-        }
-        self.count += 1;
-        self.incoherent += u32::from(!hwpt.enforces_coherency);
-    }
-
-    /// Removes a HWPT that was added. Needs no memory.
-    fn remove(&mut self, entry: ListEntry) {
-        if let Some(key) = entry.auto {
-            self.auto.remove(&key);
-        }
-        self.count -= 1;
-        self.incoherent -= u32::from(entry.incoherent);
-    }
-}
-
-impl Drop for HwptIds {
-    fn drop(&mut self) {
-        kernel::warn_on!(self.count != 0);
     }
 }
 
@@ -268,7 +199,7 @@ impl Drop for HwptIds {
 pub(crate) struct HwptNested {
     pub(crate) domain: NestedDomain,
     pasid_compatible: bool,
-    pub(crate) fault: FaultSlot,
+    pub(crate) fault: LateDependency<Fault>,
 }
 
 same_offset!(HwptNested, domain, iommufd_hwpt_nested, common.domain);
@@ -278,12 +209,14 @@ impl Hwpt for HwptNested {
         &self.domain
     }
 
-    fn fault(&self) -> &FaultSlot {
+    fn fault(&self) -> &LateDependency<Fault> {
         &self.fault
     }
 }
 
-impl Kind for HwptNested {}
+impl Kind for HwptNested {
+    type Owner = Context;
+}
 
 /// A HWPT of either kind, borrowed.
 #[derive(Clone, Copy)]
@@ -490,7 +423,7 @@ impl<'a> NewPaging<'a> {
             return Err(EOPNOTSUPP);
         }
 
-        let mut domain = sys::new_paging(ops, device.dev(), flags & !FAULT_ID_VALID, data)?;
+        let mut domain = new_paging(ops, device.dev(), flags & !FAULT_ID_VALID, data)?;
         // This comes before the first mapping, as some IOMMUs note it in each entry, and never
         // changes: a HWPT for a device that cannot enforce it serves those that can, but not the
         // other way round.
@@ -510,11 +443,11 @@ impl<'a> NewPaging<'a> {
             nest_parent: flags & NEST_PARENT != 0,
             pasid_compatible: flags & ALLOC_PASID != 0,
             enforces_coherency,
-            fault: FaultSlot::new(),
+            fault: LateDependency::new(),
             ioas: ioas.dependency(),
             list_key: Atomic::new(0),
         }? Error))?;
-        sys::link(&hwpt);
+        link(hwpt.domain(), &*hwpt);
         Ok(Self(hwpt))
     }
 
@@ -679,9 +612,9 @@ fn reserve_nested<'a>(
     let hwpt = ctx.reserve(try_init!(HwptNested {
         domain,
         pasid_compatible: flags & ALLOC_PASID != 0,
-        fault: FaultSlot::new(),
+        fault: LateDependency::new(),
     }? Error))?;
-    sys::link(&hwpt);
+    link(hwpt.domain(), &*hwpt);
     Ok(hwpt)
 }
 
@@ -695,7 +628,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
     if (cmd.data_type == NONE) != (cmd.data_len == 0) {
         return Err(EINVAL);
     }
-    let data = sys::user_data(cmd.data_type, cmd.data_uptr, cmd.data_len);
+    let data = user_data(cmd.data_type, cmd.data_uptr, cmd.data_len);
     let data = data.as_ref();
     let ctx = cmd.ctx();
     let device = ctx.get::<Device>(cmd.dev_id)?;
@@ -746,7 +679,11 @@ fn connect_fault_queue<T: Hwpt>(
     if cmd.flags & FAULT_ID_VALID == 0 {
         return Ok(());
     }
-    sys::route_faults(hwpt, cmd.ctx().get::<Fault>(cmd.fault_id)?.dependency())
+    let fault = cmd.ctx().get::<Fault>(cmd.fault_id)?.dependency();
+
+    hwpt.add_dependency(|hwpt| hwpt.fault(), fault)?;
+    route(hwpt.domain(), &**hwpt);
+    Ok(())
 }
 
 /// The error of publishing a HWPT on top of `on`. If that is being destroyed, it is the error of a

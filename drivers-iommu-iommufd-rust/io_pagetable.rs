@@ -10,12 +10,12 @@
 //! - *reserved* ranges, each of an [`Owner`]: where no area may be. They may overlap each other.
 //! - *allowed* ranges: where no reservation may be. If there are any, IOVA is chosen from them.
 //!
-//! PFNs are not of this room: [`Pages`](crate::pages::Pages) pins memory, and moves PFNs in and out
-//! of domains. That may take long and is done without the lock of the areas. The thread that does
-//! it owns the area in the meantime, by its state (see [`areas`]): nobody else changes or uses it.
-//! The thread works on copies of what the area says; no reference to an area outlives the lock.
+//! PFNs are not of this layer: [`Pages`](crate::pages::Pages) pins memory, and moves PFNs in and
+//! out of domains. That may take long and is done without the lock of the areas. The thread that
+//! does it owns the area in the meantime, by its state (see [`areas`]): nobody else changes or uses
+//! it. The thread works on copies of what the area says; no reference to an area outlives the lock.
 //!
-//! The rooms inside of this one: [`areas`], the tree of them; [`fit`], the search for free IOVA;
+//! The modules inside of this one: [`areas`], the tree of them; [`fit`], the search for free IOVA;
 //! [`map`] and [`unmap`], how areas come and go; [`reserved`], `domains` and `accesses`, as above.
 //!
 //! Locks, in order:

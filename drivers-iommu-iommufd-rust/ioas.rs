@@ -2,7 +2,7 @@
 
 //! The IOAS: an I/O address space that user space fills.
 //!
-//! This room is the commands; what they do is done by the [`IoPagetable`].
+//! This file is the commands; what they do is done by the [`IoPagetable`].
 //!
 //! Locks: [`Ioas::hwpts`] is taken before all locks of the IO page table. IOAS_CHANGE_PROCESS takes
 //! [`Context::ioas_creation_lock`], then the `iova` locks of all IOASes of the context in the order
@@ -10,22 +10,26 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    context::Context,
+    command::{
+        Answer,
+        Published, //
+    },
+    context::{
+        Command,
+        Context,
+        ContextPtr, //
+    },
     hwpt::HwptIds,
     io_pagetable::{
         IoPagetable,
         Iova,
         IovaSpace, //
     },
-    ioctl::{
-        Answer,
-        Command,
-        Published, //
-    },
     mapping::Prot,
     object::{
-        InContext,
         Kind,
+        Owned,
+        Owner as _,
         Publish,
         Ref,
         Reserved,
@@ -37,9 +41,8 @@ use crate::{
     },
     range::IovaRange,
     sys::{
-        self,
-        context::ContextPtr,
         task::go_on,
+        test::convert_iova,
         uapi::Plain, //
     }, //
 };
@@ -81,13 +84,15 @@ pub(crate) struct Ioas {
 }
 
 impl Kind for Ioas {
+    type Owner = Context;
+
     fn destroy(this: WriteSide<'_, Self>) {
         this.iopt.destroy();
     }
 }
 
-impl InContext for Ioas {
-    fn ctx(&self) -> &Context {
+impl Owned for Ioas {
+    fn owner(&self) -> &Context {
         &self.ctx
     }
 }
@@ -119,7 +124,7 @@ impl NewIoas<'_> {
 
 impl Publish for NewIoas<'_> {
     fn publish(self, answer: impl FnOnce() -> Result) -> Result {
-        let _creation = self.0.ctx().ioas_creation_lock.read();
+        let _creation = self.0.owner().ioas_creation_lock.read();
 
         self.0.publish(answer)
     }
@@ -361,7 +366,7 @@ pub(crate) fn copy(cmd: &mut Command<'_, bindings::iommu_ioas_copy>) -> Result<A
     let ctx = cmd.ctx();
     let src_id = cmd.src_ioas_id;
     let (mut src_iova, mut flags) = (cmd.src_iova, cmd.flags);
-    sys::test::convert_iova(ctx, src_id, &mut src_iova, &mut flags);
+    convert_iova(&ctx.c, src_id, &mut src_iova, &mut flags);
     (cmd.src_iova, cmd.flags) = (src_iova, flags);
 
     if has_unknown_flags(flags) {
@@ -425,7 +430,7 @@ pub(crate) fn option_huge_pages(ctx: &Context, option: &mut bindings::iommu_opti
 pub(crate) fn noiommu_get_pa(
     cmd: &mut Command<'_, bindings::iommu_ioas_noiommu_get_pa>,
 ) -> Result<Answer> {
-    if !sys::task::capable(bindings::CAP_SYS_RAWIO) {
+    if !crate::sys::task::capable(bindings::CAP_SYS_RAWIO) {
         return Err(EPERM);
     }
     if cmd.flags != 0 || cmd.__reserved != 0 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What driver.c and the Rust implementation both touch of event queues and of
- * mmap. Rust asserts that its own types have this layout: sys/eventq.rs and
+ * mmap. Rust asserts that its own types have this layout: sys/veventq.rs and
  * sys/mmap.rs.
  */
 #ifndef __IOMMUFD_RUST_EVENTQ_H

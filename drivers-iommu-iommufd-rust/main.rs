@@ -6,27 +6,31 @@
 //! error codes of the one in `drivers/iommu/iommufd`, and shares with it the code that IOMMU
 //! drivers call while the module is not loaded (`driver.c`, `iova_bitmap.c`).
 //!
-//! The layers, from top to bottom. A module names only modules that come after it in this list, with
-//! one exception; `tests/layers` of the series' repository computes the imports and compares them:
+//! The layers, from top to bottom. A module names only modules that come after it in this list:
 //!
-//! - [`sys`]: the C ABI, and all the unsafe code of the driver;
+//! - [`exports`]: what C calls. Raw pointers become typed references;
 //! - [`ioctl`], [`vfio_compat`]: the commands of `/dev/iommu` and of a VFIO container;
-//! - [`context`], [`access`], [`viommu`], [`eventq`], [`device`], [`hwpt`], [`ioas`]: the objects and
-//!   what they belong to. This is the exception: they know each other;
-//! - [`io_pagetable`]: the IOVA space of an IOAS;
-//! - [`pages`]: where PFNs come from and where they are kept;
-//! - [`object`]: ids, publication and destruction;
+//! - [`context`], [`access`], [`viommu`], [`eventq`], [`device`], [`hwpt`], [`ioas`]: the objects,
+//!   and the open file that they belong to. This is the one cycle: they know each other;
+//! - [`io_pagetable`]: the IOVA space of an IOAS: areas, reserved and allowed ranges, domains;
+//! - [`pages`]: where PFNs come from, where they are kept, and who is charged for them;
+//! - [`command`]: how a command is read and answered, whatever it is;
+//! - [`object`]: ids, publication and destruction, whatever the objects are;
+//! - [`sys`]: what the driver calls in C, and what calls back;
 //! - [`mapping`], [`range`]: arithmetic.
+//!
+//! Unsafe code is in [`exports`], [`sys`] and the core of [`object`].
 //!
 //! `Documentation/driver-api/iommufd-rust.rst` is the design document.
 
 use kernel::prelude::*;
 
 mod access;
+mod command;
 mod context;
 mod device;
 mod eventq;
-mod sys;
+mod exports;
 mod hwpt;
 mod io_pagetable;
 mod ioas;
@@ -35,6 +39,7 @@ mod mapping;
 mod object;
 mod pages;
 mod range;
+mod sys;
 mod vfio_compat;
 mod viommu;
 
@@ -50,19 +55,19 @@ module! {
 ///
 /// The fields are dropped in order.
 struct Iommufd {
-    _iommu: sys::file::Registration,
-    _vfio: Option<sys::file::Registration>,
+    _iommu: sys::miscdev::Registration,
+    _vfio: Option<sys::miscdev::Registration>,
     _test: sys::test::Mock,
 }
 
 impl kernel::Module for Iommufd {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         // An open file does not keep a module whose init function fails. `/dev/iommu` comes last,
-        // as nothing can be opened before it is there: see `sys::file`.
+        // as nothing can be opened before it is there: see `sys::miscdev`.
         let test = sys::test::Mock::new()?;
-        let vfio = sys::file::Registration::vfio()?;
+        let vfio = sys::miscdev::Registration::vfio()?;
         Ok(Self {
-            _iommu: sys::file::Registration::iommu()?,
+            _iommu: sys::miscdev::Registration::iommu()?,
             _vfio: vfio,
             _test: test,
         })

@@ -2,8 +2,8 @@
 
 //! Objects: how they come to be, are found, and end.
 //!
-//! Everything that user space names by an id is an [`Object`]. The table of a context maps ids to
-//! objects. The actors, as types:
+//! Everything that user space names by an id is an [`Object`]. The table of their [`Owner`] maps
+//! ids to objects. Which kinds there are is not known here: see [`Kinds`]. The actors, as types:
 //!
 //! | type | is | ends by |
 //! |---|---|---|
@@ -27,7 +27,7 @@
 //!    and take the object out of the table. This is the only place that returns EBUSY.
 //! 2. Give up the `wait_cnt` of the table. If read sides are left, [`Kind::pre_destroy`] asks their
 //!    holders to let go, and the destroyer sleeps until they have. The wait queue is that of the
-//!    context: the object may be gone when the last reader wakes the destroyer.
+//!    owner: the object may be gone when the last reader wakes the destroyer.
 //! 3. [`Kind::destroy`]; then the object ceases to be a user of what it depended on; then Drop. The
 //!    memory lives on for an RCU grace period, for those lookups that still hold a pointer to the
 //!    header and will find its counts at zero.
@@ -48,42 +48,66 @@
 //! arguments are in `Documentation/litmus-tests/iommufd/`, for tools/memory-model, each named after
 //! the two sides.
 //!
-//! Locks: [`Context::tentative`], which destroyers take for writing with no other lock of this
+//! Locks: [`Owner::tentative_lock`], which destroyers take for writing with no other lock of this
 //! driver held; the spinlock of the table, held for moments, innermost. Waiting for readers happens
-//! with no lock of this room held.
-#![forbid(unsafe_code)]
+//! with no lock of this layer held.
+#![deny(unsafe_code)]
 
-use crate::{
-    context::Context,
-    sys, //
-};
+use crate::sys::test::should_fail;
 use kernel::{
-    bindings,
+    id_table::{
+        Entry,
+        IdTable, //
+    },
     prelude::*,
     sync::{
         rcu,
-        rwsem::ReadGuard, //
+        rwsem::{
+            ReadGuard,
+            RwSemaphore, //
+        },
+        wait_queue::WaitQueue, //
     }, //
 };
 
-pub(crate) use crate::sys::object::{
-    Any,
-    Dependency,
-    InContext,
-    Kind,
-    Object,
-    ObjectBox,
-    Ref,
-    Registered,
-    Reserved,
-    RevocableRef,
-    TableGuard,
-    User,
-    WriteSide, //
+pub(crate) mod driven;
+mod header;
+mod layout;
+
+pub(crate) use self::{
+    header::{
+        kinds,
+        Any,
+        CLayout,
+        Dependency,
+        Depends,
+        Header,
+        Kind,
+        KindOfC,
+        Kinds,
+        LateDependency,
+        Object,
+        ObjectBox,
+        Owned,
+        OwnerPtr,
+        Ref,
+        Registered,
+        Reserved,
+        RevocableRef,
+        TableGuard,
+        User,
+        UserSlot,
+        Visitor,
+        WriteSide, //
+    },
+    layout::{
+        same_layout,
+        same_offset, //
+    }, //
 };
 
-/// The table of the objects of a context.
-pub(crate) type Table = kernel::id_table::IdTable<ObjectBox>;
+/// The table of the objects of an owner.
+pub(crate) type Table<C> = IdTable<ObjectBox<C>>;
 
 /// The ids that user space may see.
 const IDS: core::ops::RangeInclusive<u32> = 1..=i32::MAX as u32;
@@ -93,7 +117,7 @@ const IDS: core::ops::RangeInclusive<u32> = 1..=i32::MAX as u32;
 enum Id {
     /// It can be used again.
     Free,
-    /// It stays unused until the context is closed, so that user space does not mistake a new
+    /// It stays unused until the owner is closed, so that user space does not mistake a new
     /// object for one that it has not destroyed itself.
     Bury,
 }
@@ -123,12 +147,25 @@ impl<T: Registered> Publish for Reserved<'_, T> {
 /// which that is done.
 pub(crate) struct Tentative<'a>(#[expect(dead_code, reason = "a guard")] ReadGuard<'a, ()>);
 
-impl Context {
+/// What objects belong to: it has their table.
+pub(crate) trait Owner: Kinds + Send + Sync + 'static {
+    /// The table.
+    fn objects(&self) -> &Table<Self>;
+
+    /// Where destroyers wait for read sides.
+    fn destroy_wait(&self) -> &WaitQueue;
+
+    /// See [`Tentative`], which is its read side.
+    fn tentative_lock(&self) -> &RwSemaphore<()>;
+
+    /// An object is about to leave the table, which is locked.
+    fn forget(&self, _object: &Entry<'_, ObjectBox<Self>>) {}
+
     /// Keeps those who would return EBUSY waiting until it is known which users stay.
     ///
     /// Context: may sleep.
-    pub(crate) fn tentative(&self) -> Tentative<'_> {
-        Tentative(self.tentative.read())
+    fn tentative(&self) -> Tentative<'_> {
+        Tentative(self.tentative_lock().read())
     }
 
     /// Creates an object of kind `T` that nobody sees yet.
@@ -138,7 +175,7 @@ impl Context {
     /// [`ENOMEM`], [`EBUSY`] if there are no more ids, or what `init` returns.
     ///
     /// Context: may sleep.
-    pub(crate) fn reserve<T: Registered>(
+    fn reserve<T: Registered<Owner = Self>>(
         &self,
         init: impl PinInit<T, Error>,
     ) -> Result<Reserved<'_, T>> {
@@ -147,7 +184,7 @@ impl Context {
 
     /// As [`Self::reserve`], for objects into which a driver puts data of its own: they have at
     /// least `size` bytes, counted from the header, and what lies behind the `T` is zero.
-    pub(crate) fn reserve_sized<T: Registered>(
+    fn reserve_sized<T: Registered<Owner = Self>>(
         &self,
         size: usize,
         init: impl PinInit<T, Error>,
@@ -162,22 +199,22 @@ impl Context {
     /// [`ENOENT`] if there is no object of this id and kind.
     ///
     /// Context: does not sleep, takes no lock.
-    pub(crate) fn get<T: Registered>(&self, id: u32) -> Result<Ref<'_, T>> {
-        if sys::test::should_fail() {
+    fn get<T: Registered<Owner = Self>>(&self, id: u32) -> Result<Ref<'_, T>> {
+        if should_fail() {
             return Err(ENOENT);
         }
         self.find(id).ok_or(ENOENT)
     }
 
     /// As [`Self::get`], for lookups that are not made to fail by tests.
-    pub(crate) fn find<T: Registered>(&self, id: u32) -> Option<Ref<'_, T>> {
+    fn find<T: Registered<Owner = Self>>(&self, id: u32) -> Option<Ref<'_, T>> {
         let rcu = rcu::read_lock();
-        let header = self.objects.load(id, &rcu)?;
+        let header = self.objects().load(id, &rcu)?;
         Ref::try_lock(header, self)
     }
 
     /// As [`Self::get`], for any kind of object.
-    pub(crate) fn get_any(&self, id: u32) -> Result<Ref<'_, Any>> {
+    fn get_any(&self, id: u32) -> Result<Ref<'_, Any<Self>>> {
         self.get(id)
     }
 
@@ -188,9 +225,8 @@ impl Context {
     /// [`ENOENT`] if there is none, [`EBUSY`] if it has users.
     ///
     /// Context: may sleep, until the operations that use the object have ended.
-    pub(crate) fn destroy(&self, id: u32) -> Result {
-        self.claim_decided(id, Id::Free, |object| object.claim())?
-            .finish();
+    fn destroy(&self, id: u32) -> Result {
+        claim_decided(self, id, Id::Free, |object| object.claim())?.finish();
         Ok(())
     }
 
@@ -200,8 +236,8 @@ impl Context {
     /// Whoever destroys it by its id meanwhile comes first or sees [`ENOENT`].
     ///
     /// Context: may sleep, until the operations that use the object have ended.
-    pub(crate) fn revoke<T: Registered>(&self, id: u32, is: impl Fn(&Object<T>) -> bool) {
-        let claimed = self.claim_decided(id, Id::Bury, |object| {
+    fn revoke<T: Registered<Owner = Self>>(&self, id: u32, is: impl Fn(&Object<T>) -> bool) {
+        let claimed = claim_decided(self, id, Id::Bury, |object| {
             object.downcast().is_some_and(&is) && object.claim()
         });
         if let Ok(object) = claimed {
@@ -209,74 +245,15 @@ impl Context {
         }
     }
 
-    /// As [`Self::claim`], but a `claim` that fails is repeated when it is known which users stay.
-    fn claim_decided(
-        &self,
-        id: u32,
-        then: Id,
-        claim: impl Fn(&ObjectBox) -> bool,
-    ) -> Result<Destroying<'_>> {
-        match self.claim(id, then, &claim) {
-            Err(err) if err == EBUSY => self.claim_again(id, then, |object| claim(object)),
-            result => result,
-        }
-    }
-
-    /// As [`Self::claim`], when it is known which users stay.
-    #[cold]
-    fn claim_again(
-        &self,
-        id: u32,
-        then: Id,
-        claim: impl FnOnce(&ObjectBox) -> bool,
-    ) -> Result<Destroying<'_>> {
-        let _decided = self.tentative.write();
-
-        self.claim(id, then, claim)
-    }
-
-    /// Takes the object out of the table if `claim` succeeds, which runs under the lock of the
-    /// table.
-    fn claim(
-        &self,
-        id: u32,
-        then: Id,
-        claim: impl FnOnce(&ObjectBox) -> bool,
-    ) -> Result<Destroying<'_>> {
-        let entry = self.objects.lock().into_entry(id).ok_or(ENOENT)?;
-        if !claim(&entry.get()) {
-            return Err(EBUSY);
-        }
-        self.vfio.forget(&entry);
-        Ok(Destroying {
-            object: match then {
-                Id::Free => entry.remove(),
-                Id::Bury => entry.bury(),
-            },
-            ctx: self,
-        })
-    }
-
-    /// Claims the object with the lowest id, not below `from`, that nobody depends on.
-    fn claim_leaf(&self, from: &mut u32) -> Option<Destroying<'_>> {
-        loop {
-            let id = self.objects.lock().find(*from)?.0;
-            *from = id + 1;
-            if let Ok(leaf) = self.claim(id, Id::Free, |object| object.claim()) {
-                return Some(leaf);
-            }
-        }
-    }
-
-    /// Destroys all objects. The context is being closed: nobody else can use them.
+    /// Destroys all objects. The owner is being closed: nobody else can use them.
     ///
     /// The users counts make a graph without cycles. Each round destroys its leaves, which makes
     /// leaves of the objects that only they depended on.
-    pub(crate) fn destroy_all(&self) {
+    fn destroy_all(&self) {
         loop {
             let mut from = 0;
             let mut progress = false;
-            while let Some(leaf) = self.claim_leaf(&mut from) {
+            while let Some(leaf) = claim_leaf(self, &mut from) {
                 leaf.finish();
                 progress = true;
             }
@@ -285,23 +262,75 @@ impl Context {
             }
         }
         // A user that was never put is a bug of this driver, or of the one that should put it.
-        kernel::warn_on!(self.objects.lock().find(0).is_some());
+        kernel::warn_on!(self.objects().lock().find(0).is_some());
     }
+}
 
-    /// IOMMU_DESTROY.
-    pub(crate) fn destroy_command(
-        cmd: &mut crate::ioctl::Command<'_, bindings::iommu_destroy>,
-    ) -> Result {
-        cmd.ctx().destroy(cmd.id)
+/// As [`claim`], but a `condition` that fails is repeated when it is known which users stay.
+fn claim_decided<C: Owner>(
+    owner: &C,
+    id: u32,
+    then: Id,
+    condition: impl Fn(&ObjectBox<C>) -> bool,
+) -> Result<Destroying<'_, C>> {
+    match claim(owner, id, then, &condition) {
+        Err(err) if err == EBUSY => claim_again(owner, id, then, |object| condition(object)),
+        result => result,
+    }
+}
+
+/// As [`claim`], when it is known which users stay.
+#[cold]
+fn claim_again<C: Owner>(
+    owner: &C,
+    id: u32,
+    then: Id,
+    condition: impl FnOnce(&ObjectBox<C>) -> bool,
+) -> Result<Destroying<'_, C>> {
+    let _decided = owner.tentative_lock().write();
+
+    claim(owner, id, then, condition)
+}
+
+/// Takes the object out of the table if `condition` holds, which runs under the lock of the
+/// table.
+fn claim<C: Owner>(
+    owner: &C,
+    id: u32,
+    then: Id,
+    condition: impl FnOnce(&ObjectBox<C>) -> bool,
+) -> Result<Destroying<'_, C>> {
+    let entry = owner.objects().lock().into_entry(id).ok_or(ENOENT)?;
+    if !condition(&entry.get()) {
+        return Err(EBUSY);
+    }
+    owner.forget(&entry);
+    Ok(Destroying {
+        object: match then {
+            Id::Free => entry.remove(),
+            Id::Bury => entry.bury(),
+        },
+        owner,
+    })
+}
+
+/// Claims the object with the lowest id, not below `from`, that nobody depends on.
+fn claim_leaf<'a, C: Owner>(owner: &'a C, from: &mut u32) -> Option<Destroying<'a, C>> {
+    loop {
+        let id = owner.objects().lock().find(*from)?.0;
+        *from = id + 1;
+        if let Ok(leaf) = claim(owner, id, Id::Free, |object| object.claim()) {
+            return Some(leaf);
+        }
     }
 }
 
 impl<T: Registered> User<T> {
     /// Claims the object if this is its last user. Otherwise the user is returned.
-    fn claim_last(self, ctx: &Context) -> Result<Destroying<'_>, Option<Self>> {
+    fn claim_last(self, owner: &T::Owner) -> Result<Destroying<'_, T::Owner>, Option<Self>> {
         let id = self.id();
         let mut left = Some(self);
-        let claimed = ctx.claim(id, Id::Free, |object| {
+        let claimed = claim(owner, id, Id::Free, |object| {
             left = left.take().and_then(|user| user.claim(object).err());
             left.is_none()
         });
@@ -310,20 +339,22 @@ impl<T: Registered> User<T> {
     }
 
     /// Claims the object if this is its last user, and puts the user in any case.
-    fn put_or_claim(self, ctx: &Context) -> Option<Destroying<'_>> {
+    fn put_or_claim(self, owner: &T::Owner) -> Option<Destroying<'_, T::Owner>> {
         // Put and claim under one lock: else two last puts each see the other's user and nobody
         // destroys.
-        ctx.claim(self.id(), Id::Free, |object| self.claim(object).is_ok())
-            .ok()
+        claim(owner, self.id(), Id::Free, |object| {
+            self.claim(object).is_ok()
+        })
+        .ok()
     }
 
     /// Destroys the object on behalf of a driver that created it and holds this, the last user.
     ///
     /// Context: may sleep, until the operations that use the object have ended.
-    pub(crate) fn destroy(self, ctx: &Context) {
-        match self.claim_last(ctx) {
+    pub(crate) fn destroy(self, owner: &T::Owner) {
+        match self.claim_last(owner) {
             Ok(object) => object.finish(),
-            // The driver left something that depends on the object. It goes when the context does.
+            // The driver left something that depends on the object. It goes when the owner does.
             Err(_) => {
                 kernel::warn_on!(true);
             }
@@ -336,14 +367,14 @@ impl<T: Registered> User<T> {
     /// well, the object stays.
     ///
     /// Context: may sleep, until the operations that use the object have ended.
-    pub(crate) fn put_and_try_destroy(self, ctx: &Context) {
-        let last = match self.claim_last(ctx) {
+    pub(crate) fn put_and_try_destroy(self, owner: &T::Owner) {
+        let last = match self.claim_last(owner) {
             Ok(object) => Some(object),
             Err(left) => {
                 // Another user may be given up, and relies on this one to destroy the object.
-                let _decided = ctx.tentative.write();
+                let _decided = owner.tentative_lock().write();
 
-                left.and_then(|user| user.put_or_claim(ctx))
+                left.and_then(|user| user.put_or_claim(owner))
             }
         };
 
@@ -355,23 +386,23 @@ impl<T: Registered> User<T> {
 
 /// An object that is being destroyed: it is out of the table and has no users.
 #[must_use = "the object leaks unless it is destroyed"]
-struct Destroying<'a> {
-    object: ObjectBox,
-    ctx: &'a Context,
+struct Destroying<'a, C: Owner> {
+    object: ObjectBox<C>,
+    owner: &'a C,
 }
 
-impl Destroying<'_> {
+impl<C: Owner> Destroying<'_, C> {
     /// Waits for the readers and destroys the object.
     ///
-    /// The object may hold the last reference to the file of the context: nothing touches the
-    /// context after the object is dropped.
+    /// The object may hold the last reference to the owner: nothing touches the owner after the
+    /// object is dropped.
     fn finish(self) {
-        let Self { object, ctx } = self;
+        let Self { object, owner } = self;
         let object = match object.end_lookups() {
             Ok(drained) => drained,
             Err(draining) => {
-                draining.pre_destroy(ctx);
-                draining.wait(&ctx.destroy_wait)
+                draining.pre_destroy(owner);
+                draining.wait(owner.destroy_wait())
             }
         };
         object.destroy();
@@ -379,4 +410,4 @@ impl Destroying<'_> {
 }
 
 #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
-pub(crate) mod tests;
+mod tests;

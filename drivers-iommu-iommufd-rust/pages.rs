@@ -42,8 +42,6 @@ pub(crate) mod run;
 mod source;
 mod tiers;
 
-#[cfg(CONFIG_DMA_SHARED_BUFFER)]
-pub(crate) use self::dmabuf::PhysRange;
 pub(crate) use self::{
     access::{
         RwBuf,
@@ -75,11 +73,11 @@ use self::{
     tiers::Tiers, //
 };
 use crate::{
-    context::AccountMode,
     range::PageRange,
     sys::{
         dmabuf::DmaBuf,
-        pin, //
+        pin,
+        task::AccountMode, //
     }, //
 };
 use core::mem::size_of;

@@ -13,25 +13,25 @@
 //!
 //! A container for devices without an IOMMU has no IOAS, and what needs one fails.
 //!
-//! Locks: the lock of the table of objects guards [`State::ioas`] and [`State::no_iommu`] against
-//! changes, so that the id never names another object than the one that was chosen. No IOAS is held
+//! Locks: the lock of the table of objects guards the context's `VfioContainer` against changes, so
+//! that the id never names another object than the one that was chosen. No IOAS is held
 //! while user memory is accessed, but for what is being mapped.
 #![forbid(unsafe_code)]
 
 use crate::{
-    context::Context,
+    command::Answer,
+    context::{
+        Command,
+        Context, //
+    },
     io_pagetable::Iova,
     ioas::{
         self,
         Ioas, //
     },
-    ioctl::{
-        Answer,
-        Command, //
-    },
     mapping::Prot,
     object::{
-        ObjectBox,
+        Owner as _,
         Publish,
         Ref, //
     },
@@ -43,7 +43,7 @@ use crate::{
             Plain,
             Uapi, //
         },
-        vfio_compat::{
+        vfio_uapi::{
             CapHeader,
             CapRange,
             DmaMap,
@@ -55,48 +55,15 @@ use crate::{
 };
 use kernel::{
     bindings,
-    id_table::Entry,
     ioctl::_IO,
     prelude::*,
-    sync::atomic::{
-        ordering::Relaxed,
-        Atomic, //
-    },
+    sync::atomic::ordering::Relaxed,
     transmute::AsBytes,
     uaccess::{
         UserPtr,
         UserSlice, //
     }, //
 };
-
-/// What a context knows of its being a container.
-pub(crate) struct State {
-    /// The id of the compatibility IOAS, or 0.
-    ioas: Atomic<u32>,
-    /// Whether the container is for devices without an IOMMU.
-    no_iommu: Atomic<bool>,
-}
-
-impl State {
-    /// Not a container yet, and one as soon as VFIO says so.
-    pub(crate) fn new() -> Self {
-        Self {
-            ioas: Atomic::new(0),
-            no_iommu: Atomic::new(false),
-        }
-    }
-
-    /// An object is about to leave the table: it is not the compatibility IOAS any more.
-    pub(crate) fn forget(&self, object: &Entry<'_, ObjectBox>) {
-        if self.ioas.load(Relaxed) == object.get().id() {
-            self.ioas.store(0, Relaxed);
-        }
-    }
-
-    fn is_no_iommu(&self) -> bool {
-        self.no_iommu.load(Relaxed)
-    }
-}
 
 /// Finds the compatibility IOAS.
 ///

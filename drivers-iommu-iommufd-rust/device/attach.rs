@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    attached::Attached,
     group::{
         AttachmentReservation,
         Group,
@@ -43,14 +44,12 @@ use crate::{
     object::{
         Dependency,
         Object,
+        Owner as _,
         Publish,
         Ref,
         User, //
     },
-    sys::attach::{
-        install_msi_pages,
-        Attached, //
-    }, //
+    sys::sw_msi, //
 };
 use kernel::{
     bindings,
@@ -180,7 +179,12 @@ fn set_up_msi(ctx: &Context, group: &Group, hwpt: AnyHwpt<'_>) -> Result {
     let paging = hwpt.paging();
     // More pages may be mapped while the group is attached, and all of them stay in the domain.
     paging.keep_msi_window(group.sw_msi_start())?;
-    install_msi_pages(ctx, group, paging)
+    sw_msi::install(
+        &ctx.c,
+        group.sw_msi_start(),
+        group.required_sw_msi(),
+        paging.as_c(),
+    )
 }
 
 /// Whether the group can use this HWPT for this PASID. [`EINVAL`] if not.

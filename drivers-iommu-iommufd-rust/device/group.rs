@@ -19,7 +19,7 @@ use super::attach::{
 use crate::{
     context::Context,
     sys::{
-        device::BoundDevice,
+        bound_device::BoundDevice,
         layout::same_plain_offset,
         sw_msi::SwMsiMaps, //
     }, //
@@ -127,8 +127,7 @@ impl Group {
     }
 
     /// The pages of the MSI window that are in use.
-    #[cfg(CONFIG_IRQ_MSI_IOMMU)]
-    pub(crate) fn required_sw_msi(&self) -> &SwMsiMaps {
+    pub(super) fn required_sw_msi(&self) -> &SwMsiMaps {
         &self.required_sw_msi
     }
 }

@@ -8,11 +8,10 @@
 
 use super::Device;
 use crate::{
-    ioctl::{
-        Answer,
-        Command, //
-    },
-    sys, //
+    command::Answer,
+    context::Command,
+    object::Owner as _,
+    sys::bound_device::wanted_hw_info, //
 };
 use kernel::{
     bindings,
@@ -33,7 +32,7 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result<Answ
     }
     // Without the flag the field is an output, and may hold anything.
     let kind = if cmd.flags & INPUT_TYPE != 0 {
-        sys::device::wanted_hw_info(cmd)
+        wanted_hw_info(cmd)
     } else {
         bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_DEFAULT
     };

@@ -15,28 +15,31 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod attach;
+mod attached;
 pub(crate) mod group;
 pub(crate) mod hw_info;
 
 use crate::{
     context::{
         Context,
+        ContextPtr,
         ContextRef, //
     },
     object::{
+        same_offset,
         Kind,
         Object,
+        Owned,
+        Owner as _,
         User, //
     },
     sys::{
-        context::ContextPtr,
-        device::{
-            self as sys,
+        bound_device::{
+            self,
             BoundDevice,
             Iommu, //
         },
-        for_c::ForC,
-        layout::same_offset, //
+        for_c::ForC, //
     },
     viommu::{
         self,
@@ -82,6 +85,12 @@ same_offset!(Device, ictx, iommufd_device, ictx);
 same_offset!(Device, igroup, iommufd_device, igroup);
 same_offset!(Device, dev, iommufd_device, dev);
 
+impl Owned for Device {
+    fn owner(&self) -> &Context {
+        self.ictx()
+    }
+}
+
 impl Device {
     /// The context that the device is bound to.
     pub(crate) fn ictx(&self) -> &Context {
@@ -91,11 +100,6 @@ impl Device {
     /// The physical device.
     pub(crate) fn dev(&self) -> &BoundDevice {
         &self.dev
-    }
-
-    /// How C sees the physical device.
-    pub(crate) fn dev_ptr(&self) -> *mut bindings::device {
-        self.dev.as_raw()
     }
 
     /// The group of the device.
@@ -121,7 +125,7 @@ impl Device {
     /// The operations that make domains for the device.
     pub(crate) fn ops(&self) -> Option<&bindings::iommu_ops> {
         if self.is_noiommu() {
-            return sys::noiommu_ops();
+            return bound_device::noiommu_ops();
         }
         let ops = self.dev.ops();
         kernel::warn_on_once!(ops.is_none());
@@ -163,6 +167,8 @@ impl DerefMut for SeatGuard<'_> {
 }
 
 impl Kind for Device {
+    type Owner = Context;
+
     fn pre_destroy(this: &Object<Self>, ctx: &Context) {
         viommu::vdevice::revoke(this, ctx);
     }
@@ -211,7 +217,7 @@ fn check_interrupts(dev: &BoundDevice, group: &Group) -> Result {
     if dev.is_mock() || group.iommu().is_some_and(|group| group.has_isolated_msi()) {
         return Ok(());
     }
-    if !sys::allow_unsafe_interrupts() {
+    if !bound_device::allow_unsafe_interrupts() {
         return Err(EPERM);
     }
     kernel::dev_warn!(

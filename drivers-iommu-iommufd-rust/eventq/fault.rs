@@ -27,24 +27,24 @@ use super::{
     NewFile, //
 };
 use crate::{
+    command::Published,
     context::{
+        Command,
         Context,
+        ContextPtr,
         ContextRef, //
     },
-    ioctl::{
-        Command,
-        Published, //
-    },
     object::{
-        InContext,
         Kind,
+        Owned,
+        Owner as _,
         Publish,
         Reserved,
         User, //
     },
     sys::{
-        context::ContextPtr,
-        eventq::{
+        iopf::FaultQueue,
+        pgfault::{
             leader_id,
             PageFault,
             PageResponse, //
@@ -126,11 +126,20 @@ fn size_of_messages(group: &Pending) -> usize {
     group.len().saturating_mul(size_of::<PageFault>())
 }
 
-impl Kind for Fault {}
+impl Kind for Fault {
+    type Owner = Context;
+}
 
-impl InContext for Fault {
-    fn ctx(&self) -> &Context {
+impl Owned for Fault {
+    fn owner(&self) -> &Context {
         &self.ctx
+    }
+}
+
+impl FaultQueue for Fault {
+    /// Queues a group for user space.
+    fn deliver(&self, group: Group) {
+        self.unread.push_back(group);
     }
 }
 
@@ -141,13 +150,6 @@ impl Fault {
             unread <- Unread::new(),
             awaiting <- new_mutex!(Awaiting::new(), "iommufd_fault::awaiting"),
         }? Error)
-    }
-
-    /// Queues a group for user space.
-    ///
-    /// Context: any in which a spinlock can be taken, interrupts excepted.
-    pub(crate) fn deliver(&self, group: Group) {
-        self.unread.push_back(group);
     }
 
     /// Answers, as invalid, the groups of the device that was attached with `handle`.

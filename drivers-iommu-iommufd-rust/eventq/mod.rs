@@ -37,7 +37,7 @@ mod unread;
 mod veventq;
 
 pub(crate) use self::fault::Fault;
-pub(crate) use crate::sys::veventq::Veventq;
+pub(crate) use self::veventq::Veventq;
 
 /// IOMMU_FAULT_QUEUE_ALLOC.
 pub(crate) use self::fault::alloc as fault_alloc;

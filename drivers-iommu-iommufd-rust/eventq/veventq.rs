@@ -16,29 +16,33 @@
 
 use super::{
     partial,
-    NewFile,
-    Veventq, //
+    NewFile, //
 };
 use crate::{
+    command::Published,
     context::{
+        Command,
         Context,
         ContextRef, //
     },
-    ioctl::{
-        Command,
-        Published, //
-    },
     object::{
+        same_offset,
+        Dependency,
+        Kind,
+        Owner as _,
         Publish,
         Reserved,
-        User, //
+        User,
+        WriteSide, //
     },
     sys::veventq::{
+        EventQueue,
         VeventHeader,
-        Veventqs, //
+        VeventqsGuard, //
     },
     viommu::Viommu, //
 };
+use core::ops::Deref;
 use kernel::{
     bindings,
     fs::{
@@ -53,11 +57,53 @@ use kernel::{
     uaccess::UserSliceWriter, //
 };
 
+/// The events of one type of a vIOMMU: `struct iommufd_veventq`, less the object header, and with
+/// the Rust part at the end.
+#[repr(C)]
+#[pin_data]
+pub(crate) struct Veventq {
+    #[pin]
+    queue: EventQueue,
+    pub(crate) viommu: Dependency<Viommu>,
+}
+
+same_offset!(Veventq, queue, iommufd_veventq, node);
+
+impl Kind for Veventq {
+    type Owner = Context;
+
+    fn destroy(this: WriteSide<'_, Self>) {
+        this.viommu.veventqs.lock().remove(&this.queue);
+    }
+}
+
+impl Veventq {
+    /// A queue that is in no list yet.
+    fn new(
+        type_: bindings::iommu_veventq_type,
+        depth: u32,
+        viommu: Dependency<Viommu>,
+    ) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            queue <- EventQueue::new(type_, depth),
+            viommu,
+        }? Error)
+    }
+}
+
+impl Deref for Veventq {
+    type Target = EventQueue;
+
+    fn deref(&self) -> &EventQueue {
+        &self.queue
+    }
+}
+
 /// More than the hardware queues of any IOMMU hold.
 const MAX_DEPTH: u32 = 1 << 19;
 
 /// Gives the first event to user space, if it fits. Returns its size in bytes.
-fn read_event(veventq: &Veventq, out: &mut UserSliceWriter) -> Result<Option<usize>> {
+fn read_event(veventq: &EventQueue, out: &mut UserSliceWriter) -> Result<Option<usize>> {
     // A buffer too small for one event fails instead of blocking.
     let Some(event) = veventq.fetch(out.len())? else {
         return Ok(None);
@@ -77,7 +123,7 @@ fn read_event(veventq: &Veventq, out: &mut UserSliceWriter) -> Result<Option<usi
 
 /// Gives whole events to user space, as many as fit. Returns how many bytes that were, and why
 /// there are no more.
-fn read(veventq: &Veventq, out: &mut UserSliceWriter) -> (usize, Result) {
+fn read(veventq: &EventQueue, out: &mut UserSliceWriter) -> (usize, Result) {
     let mut done = 0;
 
     loop {
@@ -124,15 +170,16 @@ impl AnonFile for VeventFile {
 /// A queue that is not published, and its file.
 struct NewVeventq<'a, 'v, 'l> {
     ctx: &'a Context,
-    veventqs: &'l mut Veventqs<'v>,
+    veventqs: &'l mut VeventqsGuard<'v>,
     veventq: Reserved<'a, Veventq>,
     file: NewFile<VeventFile>,
 }
 
 impl Publish for NewVeventq<'_, '_, '_> {
     fn publish(self, answer: impl FnOnce() -> Result) -> Result {
-        let veventq = self.veventqs.publish(self.veventq, answer)?;
+        let veventq = self.veventq.publish_with_user(answer)?;
 
+        self.veventqs.add(&veventq);
         self.file.install(VeventFile {
             veventq,
             _ctx: ContextRef::from(self.ctx),
@@ -155,7 +202,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_veventq_alloc>) -> Res
 
     let ctx = cmd.ctx();
     let viommu = ctx.get::<Viommu>(cmd.viommu_id)?;
-    let mut veventqs = Veventqs::lock(&viommu);
+    let mut veventqs = viommu.veventqs.lock();
     if veventqs.contains(cmd.type_) {
         return Err(EEXIST);
     }

@@ -10,10 +10,9 @@
 
 use super::HwptNested;
 use crate::{
-    ioctl::{
-        Answer,
-        Command, //
-    },
+    command::Answer,
+    context::Command,
+    object::Owner as _,
     sys::task::is_being_killed,
     viommu::Viommu, //
 };
@@ -67,9 +66,7 @@ fn do_invalidate(cmd: &Command<'_, bindings::iommu_hwpt_invalidate>, done: &mut 
         Ok(hwpt) => for_each_batch(array, done, |batch| hwpt.domain.cache_invalidate(batch)),
         Err(other) => {
             let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
-            for_each_batch(array, done, |batch| {
-                Viommu::cache_invalidate(&viommu, batch)
-            })
+            for_each_batch(array, done, |batch| viommu.as_c().cache_invalidate(batch))
         }
     }
 }

@@ -345,11 +345,13 @@ impl IoPagetable {
 mod tests {
     use super::*;
     use crate::{
-        context::AccountMode,
         io_pagetable::Iova,
         mapping::Prot,
         pages::Pages,
-        sys::pin::test_memory, //
+        sys::{
+            pin::test_memory,
+            task::AccountMode, //
+        }, //
     };
     use kernel::bindings;
 

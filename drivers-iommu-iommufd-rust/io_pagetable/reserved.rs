@@ -16,9 +16,9 @@ use super::{
 use crate::{
     range::IovaRange,
     sys::{
-        self,
         domain::PagingDomain,
-        task::go_on, //
+        task::go_on,
+        test::should_fail, //
     }, //
 };
 use core::convert::Infallible;
@@ -227,7 +227,7 @@ impl IoPagetable {
         dev: &Device<Bound>,
         sw_msi: Option<&mut PhysAddr>,
     ) -> Result {
-        if sys::test::should_fail() {
+        if should_fail() {
             return Err(EINVAL);
         }
 

@@ -1,42 +1,76 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Tests of the life of objects, with a kind of object that does nothing else.
-#![forbid(unsafe_code)]
+#![expect(unsafe_code, reason = "the table of kinds")]
 
 use super::{
+    claim,
+    kinds,
     Dependency,
     Id,
-    InContext,
     Kind,
+    Owned,
+    Owner,
+    OwnerPtr,
     Ref,
     Reserved,
+    Table,
     WriteSide, //
 };
-use crate::{
-    context::{
-        AccountMode,
-        Context, //
-    },
-    sys::{
-        context::ContextPtr,
-        file::FileRef, //
-    }, //
-};
 use kernel::{
+    id_table::new_id_table,
     prelude::*,
     sync::{
         atomic::{
             ordering::Relaxed,
             Atomic, //
         },
+        rwsem::{
+            new_rwsem,
+            RwSemaphore, //
+        },
+        wait_queue::{
+            new_wait_queue,
+            WaitQueue, //
+        },
         Arc, //
     }, //
 };
 
+/// What probes belong to.
+#[pin_data]
+struct Space {
+    #[pin]
+    objects: Table<Space>,
+    #[pin]
+    destroy_wait: WaitQueue,
+    #[pin]
+    tentative: RwSemaphore<()>,
+}
+
+impl Owner for Space {
+    fn objects(&self) -> &Table<Self> {
+        &self.objects
+    }
+
+    fn destroy_wait(&self) -> &WaitQueue {
+        &self.destroy_wait
+    }
+
+    fn tentative_lock(&self) -> &RwSemaphore<()> {
+        &self.tentative
+    }
+}
+
+kinds! {
+    Space;
+    Probe = iommufd_object_type_IOMMUFD_OBJ_MAX: on;
+}
+
 /// An object that may depend on another one.
-pub(crate) struct Probe {
-    pub(crate) on: Option<Dependency<Probe>>,
-    ctx: ContextPtr,
+struct Probe {
+    on: Option<Dependency<Probe>>,
+    space: OwnerPtr<Space>,
     life: Arc<Life>,
 }
 
@@ -64,6 +98,8 @@ impl Life {
 }
 
 impl Kind for Probe {
+    type Owner = Space;
+
     fn destroy(this: WriteSide<'_, Self>) {
         this.life.destroyed.fetch_add(1, Relaxed);
     }
@@ -75,32 +111,38 @@ impl Drop for Probe {
     }
 }
 
-impl InContext for Probe {
-    fn ctx(&self) -> &Context {
-        &self.ctx
+impl Owned for Probe {
+    fn owner(&self) -> &Space {
+        &self.space
     }
 }
 
-fn context() -> Result<Pin<KBox<Context>>> {
-    KBox::pin_init(Context::new(FileRef::none(), AccountMode::User), GFP_KERNEL)
+fn space() -> Result<Pin<KBox<Space>>> {
+    let space = try_pin_init!(Space {
+        objects <- new_id_table!("iommufd_test::objects"),
+        destroy_wait <- new_wait_queue!("iommufd_test::destroy_wait"),
+        tentative <- new_rwsem!((), "iommufd_test::tentative"),
+    }? Error);
+
+    KBox::pin_init(space, GFP_KERNEL)
 }
 
 fn reserve<'a>(
-    ctx: &'a Context,
+    space: &'a Space,
     life: &Arc<Life>,
     on: Option<&Ref<'_, Probe>>,
 ) -> Result<Reserved<'a, Probe>> {
-    ctx.reserve(Ok(Probe {
+    space.reserve(Ok(Probe {
         on: on.map(|on| on.dependency()),
-        ctx: ContextPtr::from(ctx),
+        space: OwnerPtr::from(space),
         life: life.clone(),
     }))
 }
 
 /// Publishes a probe and returns its id.
-fn create(ctx: &Context, life: &Arc<Life>, on: Option<u32>) -> Result<u32> {
-    let on = on.map(|id| ctx.get(id)).transpose()?;
-    let probe = reserve(ctx, life, on.as_ref())?;
+fn create(space: &Space, life: &Arc<Life>, on: Option<u32>) -> Result<u32> {
+    let on = on.map(|id| space.get(id)).transpose()?;
+    let probe = reserve(space, life, on.as_ref())?;
     let id = probe.id();
 
     probe.publish(|| Ok(()))?;
@@ -108,8 +150,8 @@ fn create(ctx: &Context, life: &Arc<Life>, on: Option<u32>) -> Result<u32> {
 }
 
 /// How many users an object has, that of the table included.
-fn users(ctx: &Context, id: u32) -> Result<i32> {
-    Ok(ctx.get::<Probe>(id)?.users())
+fn users(space: &Space, id: u32) -> Result<i32> {
+    Ok(space.get::<Probe>(id)?.users())
 }
 
 #[kernel::prelude::kunit_tests(iommufd_objects)]
@@ -118,46 +160,46 @@ mod cases {
 
     #[test]
     fn dependent_makes_busy() -> Result {
-        let (ctx, life) = (context()?, Life::new()?);
-        let one = create(&ctx, &life, None)?;
-        let two = create(&ctx, &life, Some(one))?;
+        let (space, life) = (space()?, Life::new()?);
+        let one = create(&space, &life, None)?;
+        let two = create(&space, &life, Some(one))?;
 
-        assert_eq!(users(&ctx, one)?, 2);
-        assert_eq!(ctx.destroy(one), Err(EBUSY));
-        assert_eq!(ctx.destroy(two), Ok(()));
-        assert_eq!(users(&ctx, one)?, 1);
-        assert_eq!(ctx.destroy(one), Ok(()));
-        assert_eq!(ctx.destroy(one), Err(ENOENT));
+        assert_eq!(users(&space, one)?, 2);
+        assert_eq!(space.destroy(one), Err(EBUSY));
+        assert_eq!(space.destroy(two), Ok(()));
+        assert_eq!(users(&space, one)?, 1);
+        assert_eq!(space.destroy(one), Ok(()));
+        assert_eq!(space.destroy(one), Err(ENOENT));
         assert_eq!(life.ended(), (2, 2));
         Ok(())
     }
 
     #[test]
     fn unpublished_is_no_user() -> Result {
-        let (ctx, life) = (context()?, Life::new()?);
-        let one = create(&ctx, &life, None)?;
-        let probe = reserve(&ctx, &life, Some(&ctx.get(one)?))?;
+        let (space, life) = (space()?, Life::new()?);
+        let one = create(&space, &life, None)?;
+        let probe = reserve(&space, &life, Some(&space.get(one)?))?;
 
-        assert_eq!(users(&ctx, one)?, 1);
+        assert_eq!(users(&space, one)?, 1);
         // Nobody finds it, or can depend on it.
-        assert!(ctx.find::<Probe>(probe.id()).is_none());
-        assert_eq!(ctx.destroy(probe.id()), Err(ENOENT));
+        assert!(space.find::<Probe>(probe.id()).is_none());
+        assert_eq!(space.destroy(probe.id()), Err(ENOENT));
         assert_eq!(probe.users(), 0);
         drop(probe);
         assert_eq!(life.ended(), (0, 1));
-        assert_eq!(ctx.destroy(one), Ok(()));
+        assert_eq!(space.destroy(one), Ok(()));
         Ok(())
     }
 
     #[test]
     fn answer_that_fails_publishes_nothing() -> Result {
-        let (ctx, life) = (context()?, Life::new()?);
-        let one = create(&ctx, &life, None)?;
-        let probe = reserve(&ctx, &life, Some(&ctx.get(one)?))?;
+        let (space, life) = (space()?, Life::new()?);
+        let one = create(&space, &life, None)?;
+        let probe = reserve(&space, &life, Some(&space.get(one)?))?;
         let id = probe.id();
 
         // The last step is taken with the dependency ensured.
-        let on = ctx.get::<Probe>(one)?;
+        let on = space.get::<Probe>(one)?;
         let result = probe.publish(|| {
             assert_eq!(on.users(), 2);
             Err(EFAULT)
@@ -166,20 +208,20 @@ mod cases {
         assert_eq!(on.users(), 1);
         drop(on);
 
-        assert!(ctx.find::<Probe>(id).is_none());
+        assert!(space.find::<Probe>(id).is_none());
         assert_eq!(life.ended(), (0, 1));
-        assert_eq!(ctx.destroy(one), Ok(()));
+        assert_eq!(space.destroy(one), Ok(()));
         Ok(())
     }
 
     #[test]
     fn claimed_dependency_fails_publication() -> Result {
-        let (ctx, life) = (context()?, Life::new()?);
-        let one = create(&ctx, &life, None)?;
-        let probe = reserve(&ctx, &life, Some(&ctx.get(one)?))?;
+        let (space, life) = (space()?, Life::new()?);
+        let one = create(&space, &life, None)?;
+        let probe = reserve(&space, &life, Some(&space.get(one)?))?;
 
         // A destroyer comes first, and is to wait for the read side.
-        let destroying = ctx.claim(one, Id::Free, |object| object.claim())?;
+        let destroying = claim(&*space, one, Id::Free, |object| object.claim())?;
         let mut answered = false;
         let result = probe.publish(|| {
             answered = true;
@@ -196,29 +238,29 @@ mod cases {
 
     #[test]
     fn users_and_read_sides() -> Result {
-        let (ctx, life) = (context()?, Life::new()?);
-        let user = reserve(&ctx, &life, None)?.publish_with_user(|| Ok(()))?;
+        let (space, life) = (space()?, Life::new()?);
+        let user = reserve(&space, &life, None)?.publish_with_user(|| Ok(()))?;
         let id = user.id();
 
-        assert_eq!(ctx.destroy(id), Err(EBUSY));
-        user.put_and_try_destroy(&ctx);
+        assert_eq!(space.destroy(id), Err(EBUSY));
+        user.put_and_try_destroy(&space);
         assert_eq!(life.ended(), (1, 1));
 
         // Two users: the last one destroys.
-        let user = reserve(&ctx, &life, None)?.publish_with_user(|| Ok(()))?;
-        let second = ctx.get::<Probe>(user.id())?.user(&ctx.tentative())?;
-        user.put_and_try_destroy(&ctx);
+        let user = reserve(&space, &life, None)?.publish_with_user(|| Ok(()))?;
+        let second = space.get::<Probe>(user.id())?.user(&space.tentative())?;
+        user.put_and_try_destroy(&space);
         assert_eq!(life.ended(), (1, 1));
-        second.put_and_try_destroy(&ctx);
+        second.put_and_try_destroy(&space);
         assert_eq!(life.ended(), (2, 2));
 
         // A read side is no user.
-        let probe = reserve(&ctx, &life, None)?;
+        let probe = reserve(&space, &life, None)?;
         let read_side = probe
             .publish_with_ref(|_, _| Ok(()))
             .map_err(|(_, err)| err)?;
-        let destroying = ctx.claim(read_side.id(), Id::Free, |object| object.claim())?;
-        assert_eq!(read_side.user(&ctx.tentative()).err(), Some(ENOENT));
+        let destroying = claim(&*space, read_side.id(), Id::Free, |object| object.claim())?;
+        assert_eq!(read_side.user(&space.tentative()).err(), Some(ENOENT));
         drop(read_side);
         destroying.finish();
         assert_eq!(life.ended(), (3, 3));
@@ -227,48 +269,48 @@ mod cases {
 
     #[test]
     fn held_before_publication() -> Result {
-        let (ctx, life) = (context()?, Life::new()?);
-        let one = create(&ctx, &life, None)?;
+        let (space, life) = (space()?, Life::new()?);
+        let one = create(&space, &life, None)?;
 
         // Given up.
-        let mut probe = reserve(&ctx, &life, Some(&ctx.get(one)?))?;
+        let mut probe = reserve(&space, &life, Some(&space.get(one)?))?;
         let user = probe.hold();
-        let tentative = ctx.tentative();
+        let tentative = space.tentative();
         probe.depend(&tentative)?;
-        assert_eq!(users(&ctx, one)?, 2);
+        assert_eq!(users(&space, one)?, 2);
         probe.undepend();
         drop(user);
         drop(tentative);
         drop(probe);
-        assert_eq!(users(&ctx, one)?, 1);
+        assert_eq!(users(&space, one)?, 1);
         assert_eq!(life.ended(), (0, 1));
 
         // Published.
-        let mut probe = reserve(&ctx, &life, Some(&ctx.get(one)?))?;
+        let mut probe = reserve(&space, &life, Some(&space.get(one)?))?;
         let (user, two) = (probe.hold(), probe.id());
-        let tentative = ctx.tentative();
+        let tentative = space.tentative();
         probe.depend(&tentative)?;
         probe.publish(|| Ok(()))?;
         drop(tentative);
-        assert_eq!(users(&ctx, one)?, 2);
-        assert_eq!(users(&ctx, two)?, 2);
-        assert_eq!(ctx.destroy(two), Err(EBUSY));
-        user.put_and_try_destroy(&ctx);
-        assert_eq!(users(&ctx, one)?, 1);
-        assert_eq!(ctx.destroy(one), Ok(()));
+        assert_eq!(users(&space, one)?, 2);
+        assert_eq!(users(&space, two)?, 2);
+        assert_eq!(space.destroy(two), Err(EBUSY));
+        user.put_and_try_destroy(&space);
+        assert_eq!(users(&space, one)?, 1);
+        assert_eq!(space.destroy(one), Ok(()));
         assert_eq!(life.ended(), (2, 3));
         Ok(())
     }
 
     #[test]
     fn closing_destroys_leaf_by_leaf() -> Result {
-        let (ctx, life) = (context()?, Life::new()?);
-        let one = create(&ctx, &life, None)?;
-        let two = create(&ctx, &life, Some(one))?;
-        create(&ctx, &life, Some(two))?;
-        create(&ctx, &life, Some(one))?;
+        let (space, life) = (space()?, Life::new()?);
+        let one = create(&space, &life, None)?;
+        let two = create(&space, &life, Some(one))?;
+        create(&space, &life, Some(two))?;
+        create(&space, &life, Some(one))?;
 
-        ctx.destroy_all();
+        space.destroy_all();
         assert_eq!(life.ended(), (4, 4));
         Ok(())
     }
@@ -277,18 +319,18 @@ mod cases {
     /// that when it is.
     #[test]
     fn user_that_goes_before_the_object_is_published() -> Result {
-        let (ctx, life) = (context()?, Life::new()?);
-        let mut probe = reserve(&ctx, &life, None)?;
+        let (space, life) = (space()?, Life::new()?);
+        let mut probe = reserve(&space, &life, None)?;
         let id = probe.id();
         let (keep, other) = (probe.hold(), probe.hold());
 
-        other.put_and_try_destroy(&ctx);
+        other.put_and_try_destroy(&space);
         probe.publish(|| Ok(()))?;
         assert_eq!(life.ended(), (0, 0));
-        assert!(ctx.find::<Probe>(id).is_some());
-        keep.put_and_try_destroy(&ctx);
+        assert!(space.find::<Probe>(id).is_some());
+        keep.put_and_try_destroy(&space);
         assert_eq!(life.ended(), (1, 1));
-        assert!(ctx.find::<Probe>(id).is_none());
+        assert!(space.find::<Probe>(id).is_none());
         Ok(())
     }
 }

@@ -456,12 +456,14 @@ impl Sink for Copy<'_> {
 mod tests {
     use super::*;
     use crate::{
-        context::AccountMode,
         pages::{
             run::Random,
             AreaPages, //
         },
-        sys::pin::test_memory, //
+        sys::{
+            pin::test_memory,
+            task::AccountMode, //
+        }, //
     };
     use kernel::sync::Arc;
 

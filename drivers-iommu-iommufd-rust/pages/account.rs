@@ -15,10 +15,12 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    context::AccountMode,
     pages::Pages,
     sys::{
-        task::capable,
+        task::{
+            capable,
+            AccountMode, //
+        },
         test::should_fail, //
     }, //
 };

@@ -34,14 +34,18 @@ use super::{
     Pages, //
 };
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
-use crate::sys::dmabuf::Attachment;
+use crate::sys::dmabuf::{
+    Attachment,
+    Importer,
+    PhysRange, //
+};
 use crate::{
-    context::AccountMode,
     mapping::Mapping,
     range::IovaRange,
     sys::{
         dmabuf::DmaBuf,
         domain::PagingDomain,
+        task::AccountMode,
         test::should_fail, //
     }, //
 };
@@ -60,15 +64,6 @@ use kernel::{
     },
     warn_on, //
 };
-
-/// A piece of the physical address space.
-#[cfg(CONFIG_DMA_SHARED_BUFFER)]
-pub(crate) struct PhysRange {
-    /// The first byte.
-    pub(crate) start: PhysAddr,
-    /// The number of bytes.
-    pub(crate) len: usize,
-}
 
 /// Where an area is mapped: the address of the domain and the first IOVA.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -241,9 +236,9 @@ impl Pages {
 }
 
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
-impl Pages {
+impl Importer for Pages {
     /// Keeps the pages attached to a dma-buf for as long as they exist.
-    pub(crate) fn keep_attachment(&self, new: Attachment) {
+    fn keep(&self, new: Attachment) {
         if let Source::DmaBuf { attachment, .. } = &self.source {
             warn_on!(!attachment.populate(new));
         }
@@ -255,7 +250,7 @@ impl Pages {
     /// # Errors
     ///
     /// `EINVAL` if that is less memory than the buffer promised.
-    pub(crate) fn dmabuf_mapped(&self, phys: PhysRange) -> Result {
+    fn mapped(&self, phys: PhysRange) -> Result {
         let Source::DmaBuf { start, .. } = self.source else {
             return Err(EINVAL);
         };
@@ -275,7 +270,7 @@ impl Pages {
     }
 
     /// Unmaps the memory everywhere, for good. Called by the exporter, under the reservation lock.
-    pub(crate) fn dmabuf_revoked(&self) {
+    fn revoked(&self) {
         let mut inner = self.lock();
         let Some(state) = &mut inner.dmabuf else {
             return;

@@ -429,7 +429,6 @@ fn check_runs(mapping: &Mapping, domain: &PagingDomain, runs: Option<&RunList>) 
 mod tests {
     use super::*;
     use crate::{
-        context::AccountMode,
         mapping::Prot,
         pages::{
             run::Random,
@@ -441,6 +440,7 @@ mod tests {
         },
         sys::{
             pin::test_memory,
+            task::AccountMode,
             test_domain, //
         }, //
     };

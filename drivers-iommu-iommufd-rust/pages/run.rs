@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 use crate::range::PageRange;
+pub(crate) use crate::range::Run;
 use core::ops::Range;
 use kernel::{
     alloc::{
@@ -20,46 +21,6 @@ use kernel::{
     },
     prelude::*, //
 };
-
-/// The `len` page frames from `pfn` on. `len` is not zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// The first page frame.
-    pub(crate) pfn: usize,
-    /// The number of page frames.
-    pub(crate) len: usize,
-}
-
-impl Run {
-    /// Whether `next` is the continuation of this run.
-    #[inline]
-    pub(crate) const fn is_followed_by(self, next: Run) -> bool {
-        self.pfn.wrapping_add(self.len) == next.pfn
-    }
-
-    /// Appends `next` if it is the continuation of this run, and tells whether it is.
-    #[inline]
-    pub(crate) fn try_append(&mut self, next: Run) -> bool {
-        let follows = self.is_followed_by(next);
-
-        if follows {
-            self.len = self.len.wrapping_add(next.len);
-        }
-        follows
-    }
-
-    /// The part of the run that begins with its page number `skip`, at most `most` pages long.
-    ///
-    /// The run must have a page of that number, and `most` not be zero.
-    #[inline]
-    pub(crate) fn part(self, skip: usize, most: usize) -> Self {
-        debug_assert!(skip < self.len && most != 0);
-        Self {
-            pfn: self.pfn.wrapping_add(skip),
-            len: self.len.saturating_sub(skip).min(most),
-        }
-    }
-}
 
 /// Where a run of a list begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,35 +3,67 @@
 //! Attachments to dma-bufs, whose memory belongs to a device.
 //!
 //! Contract with the exporter: it is called by us, and calls us, with a `struct dma_buf_attachment`
-//! whose `importer_priv` is the [`Pages`] that the attachment was made for. It calls
+//! whose `importer_priv` is the [`Importer`] that the attachment was made for. It calls
 //! `invalidate_mappings` under the reservation lock of the buffer, from [`DmaBuf::attach`] on until
-//! `dma_buf_detach()` returns. The [`Attachment`] is kept in these very pages and dropped before
-//! anything else of them, so that they are complete for as long as the exporter can call.
+//! `dma_buf_detach()` returns. The importer keeps the [`Attachment`] in itself and drops it before
+//! anything else of it, so that it is complete for as long as the exporter can call.
 //!
 //! The physical address is told by the exporter behind our back: VFIO has a function for it that
 //! is no part of the dma-buf interface, and so has the mock driver.
 
-use crate::pages::Pages;
-use kernel::prelude::*;
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
+use kernel::io::PhysAddr;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// A piece of the physical address space.
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
+pub(crate) struct PhysRange {
+    /// The first byte.
+    pub(crate) start: PhysAddr,
+    /// The number of bytes.
+    pub(crate) len: usize,
+}
+
+/// What memory is imported for.
+#[cfg(CONFIG_DMA_SHARED_BUFFER)]
+pub(crate) trait Importer: Send + Sync + Sized {
+    /// Learns where the memory is. Called once, under the reservation lock of the buffer.
+    ///
+    /// # Errors
+    ///
+    /// If the importer cannot use memory like this. It is not called again then.
+    fn mapped(&self, phys: PhysRange) -> Result;
+
+    /// Keeps the attachment for as long as the importer lives. Called once, after [`Self::mapped`].
+    fn keep(&self, attachment: Attachment);
+
+    /// Stops using the memory at once. Called under the reservation lock of the buffer, after
+    /// [`Self::mapped`] at any time.
+    fn revoked(&self);
+}
 
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
 mod imp {
-    use super::*;
-    use crate::{
-        pages::PhysRange,
-        sys::file::global_device, //
+    use super::{
+        super::miscdev::global_device,
+        *, //
     };
-    use core::ptr::{
-        self,
-        NonNull, //
+    use core::{
+        marker::PhantomData,
+        ptr::{
+            self,
+            NonNull, //
+        }, //
     };
     use kernel::{
         bindings,
         error::{
             from_err_ptr,
             to_result, //
-        },
-        sync::Arc, //
+        }, //
     };
 
     /// A reference to a dma-buf.
@@ -81,23 +113,23 @@ mod imp {
             res
         }
 
-        /// Attaches `pages`, which are new and made for this buffer, and tells them where the
+        /// Attaches `importer`, which is new and made for this buffer, and tells it where the
         /// memory is.
         ///
         /// # Errors
         ///
         /// `EOPNOTSUPP` if the exporter is none that we know, and what the exporter says.
-        pub(crate) fn attach(self, pages: &Arc<Pages>) -> Result {
-            let priv_ptr = Arc::as_ptr(pages).cast_mut().cast();
+        pub(crate) fn attach<T: Importer>(self, importer: &Arc<T>) -> Result {
+            let priv_ptr = Arc::as_ptr(importer).cast_mut().cast();
 
-            // SAFETY: The buffer and the device are valid, the operations are constant. `pages` are
-            // valid until the attachment is gone, see the contract at the top of this file: the
-            // attachment is dropped here, or with them.
+            // SAFETY: The buffer and the device are valid, the operations are constant. The
+            // importer is valid until the attachment is gone, see the contract at the top of this
+            // file: the attachment is dropped here, or with it.
             let attach = from_err_ptr(unsafe {
                 bindings::dma_buf_dynamic_attach(
                     self.0.as_ptr(),
                     global_device(),
-                    &raw const ATTACH_OPS.0,
+                    AttachOps::<T>::OPS,
                     priv_ptr,
                 )
             })?;
@@ -118,9 +150,9 @@ mod imp {
                 // SAFETY: The attachment is valid and pinned, and the reservation lock is held.
                 let phys = unsafe { phys_of(attach) }?;
                 // From here on it can be revoked, as soon as the lock is free.
-                pages.dmabuf_mapped(phys)
+                importer.mapped(phys)
             })?;
-            pages.keep_attachment(attachment);
+            importer.keep(attachment);
             Ok(())
         }
     }
@@ -162,7 +194,7 @@ mod imp {
         })
     }
 
-    /// What ties pages to a dma-buf. It ends when this is dropped.
+    /// What ties an importer to a dma-buf. It ends when this is dropped.
     ///
     /// # Invariants
     ///
@@ -193,35 +225,33 @@ mod imp {
         }
     }
 
-    /// The operations of all our attachments.
-    struct AttachOps(bindings::dma_buf_attach_ops);
+    /// The operations of all attachments of a kind of importers.
+    struct AttachOps<T>(PhantomData<T>);
 
-    // SAFETY: It is constant.
-    unsafe impl Sync for AttachOps {}
+    impl<T: Importer> AttachOps<T> {
+        const OPS: &'static bindings::dma_buf_attach_ops = &bindings::dma_buf_attach_ops {
+            allow_peer2peer: true,
+            invalidate_mappings: Some(Self::invalidate_mappings),
+        };
 
-    static ATTACH_OPS: AttachOps = AttachOps(bindings::dma_buf_attach_ops {
-        allow_peer2peer: true,
-        invalidate_mappings: Some(invalidate_mappings),
-    });
+        /// The exporter wants its memory back.
+        ///
+        /// # Safety
+        ///
+        /// `attach` must be an attachment of a `T`, and the reservation lock of its buffer be held.
+        unsafe extern "C" fn invalidate_mappings(attach: *mut bindings::dma_buf_attachment) {
+            // SAFETY: `importer_priv` is the importer, which lives at least as long as the
+            // attachment, see the contract at the top of this file.
+            let importer: &T = unsafe { &*(*attach).importer_priv.cast() };
 
-    /// The exporter wants its memory back.
-    ///
-    /// # Safety
-    ///
-    /// `attach` must be one of our attachments, and the reservation lock of its buffer be held.
-    unsafe extern "C" fn invalidate_mappings(attach: *mut bindings::dma_buf_attachment) {
-        // SAFETY: `importer_priv` is the pages, which live at least as long as the attachment, see
-        // the contract at the top of this file.
-        let pages: &Pages = unsafe { &*(*attach).importer_priv.cast() };
-
-        pages.dmabuf_revoked();
+            importer.revoked();
+        }
     }
 }
 
 #[cfg(not(CONFIG_DMA_SHARED_BUFFER))]
 mod imp {
     use super::*;
-    use kernel::sync::Arc;
 
     /// There are no dma-bufs.
     pub(crate) enum DmaBuf {}
@@ -238,7 +268,7 @@ mod imp {
             match *self {}
         }
 
-        pub(crate) fn attach(self, _pages: &Arc<Pages>) -> Result {
+        pub(crate) fn attach<T>(self, _importer: &Arc<T>) -> Result {
             match self {}
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! IOMMU domains that this driver fills, as the rooms see them.
+//! IOMMU domains that this driver fills.
 //!
 //! Contract of their page tables, which IOMMU drivers do not lock: calls of one domain on
 //! overlapping IOVA are ordered. That holds because the areas of an IO page table are disjoint and
@@ -16,7 +16,7 @@
 //! `IOMMU_CAP_CACHE_COHERENCY` can be bound, and of the drivers of these IOMMUs, the ones that wait
 //! for the first attach (`arm-smmu`, `qcom_iommu`) check for it.
 //!
-//! `super::hwpt` makes the domains, `super::attach` attaches devices to them.
+//! `super::hwpt` makes the domains, `super::handle` attaches devices to them.
 
 use crate::{
     mapping::Prot,
@@ -85,7 +85,7 @@ impl ListPlace {
 }
 
 impl PagingDomain {
-    /// Wraps a domain that the rooms are to fill.
+    /// Wraps a domain that the layers above are to fill.
     ///
     /// # Safety
     ///
@@ -201,7 +201,7 @@ impl PagingDomain {
     /// Whether the domain is one of those that this driver makes for devices without an IOMMU.
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     pub(crate) fn is_noiommu(&self) -> bool {
-        super::device::noiommu_ops().is_some_and(|ops| self.is_owned_by(ops))
+        super::bound_device::noiommu_ops().is_some_and(|ops| self.is_owned_by(ops))
     }
 
     /// Whether both are the same domain.

@@ -2,6 +2,8 @@
 
 //! That Rust types lie in memory as C expects.
 
+use kernel::types::Opaque;
+
 /// Asserts that a field of what is not an object is where C has it.
 macro_rules! same_plain_offset {
     ($rust:ty, $field:ident, $c:ident, $cfield:ident) => {
@@ -13,26 +15,31 @@ macro_rules! same_plain_offset {
 }
 pub(crate) use same_plain_offset;
 
-/// Asserts that a field of the data of an object is where C has it. The data begin behind the
-/// header, aligned.
-macro_rules! same_offset {
-    ($rust:ty, $field:ident, $c:ident, $($cfield:tt)+) => {
-        const _: () = assert!(
-            size_of::<kernel::bindings::iommufd_object>().next_multiple_of(align_of::<$rust>())
-                + core::mem::offset_of!($rust, $field)
-                == core::mem::offset_of!(kernel::bindings::$c, $($cfield)+)
-        );
-    };
-}
-pub(crate) use same_offset;
+/// An object, whose header it begins with, as C knows it. Other code of this driver, and C, can use
+/// it at the same time.
+///
+/// # Invariants
+///
+/// It is initialised as far as C accesses it.
+#[repr(transparent)]
+pub(crate) struct Raw<C>(Opaque<C>);
 
-/// Asserts that an object is laid out as in C, and no larger: drivers embed it.
-macro_rules! same_layout {
-    ($rust:ty, $c:ident: $($field:ident)+) => {
-        $($crate::sys::layout::same_offset!($rust, $field, $c, $field);)+
-        const _: () = assert!(
-            size_of::<$crate::object::Object<$rust>>() == size_of::<kernel::bindings::$c>()
-        );
-    };
+impl<C> Raw<C> {
+    /// The object behind a pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must point to an object whose layout begins as that of `C`, and which stays so for
+    /// `'a`.
+    pub(crate) unsafe fn from_ptr<'a>(ptr: *mut C) -> &'a Self {
+        // INVARIANT: By the requirements of this function.
+        // SAFETY: By the requirements of this function; an `Opaque` is laid out as what is in it,
+        // and promises nothing about that.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// How C names the object.
+    pub(super) fn get(&self) -> *mut C {
+        self.0.get()
+    }
 }
-pub(super) use same_layout;

@@ -7,166 +7,164 @@
 //! before the entry has left the tree, which needs the lock of the tree. The entry does not say
 //! whether its owner is published: a driver makes it while it initialises the object.
 //!
-//! A VMA is a user of the owner of its region: `vm_private_data` is a [`User`] of it, taken through
-//! the table of objects, where an owner that is still being made is not to be found. So the region
-//! cannot go while the VMA is there, by abort as little as by destroy. The core of mm calls `open`
-//! for each copy of a VMA and `close` for each that goes; the VMA holds the file, so the context is
-//! there.
+//! A VMA keeps what the layer above gives it ([`Keep`]) in `vm_private_data`, so that the region
+//! cannot go while the VMA is there. The core of mm calls `open` for each copy of a VMA and `close`
+//! for each that goes; the VMA holds the file, so the context is there.
 
-use crate::{
-    context::Context,
-    object::{
-        Any,
-        Ref,
-        User, //
-    }, //
-};
+use super::ctx::CFields;
 use kernel::{
     bindings,
-    error::{
-        from_result,
-        to_result, //
-    },
+    error::to_result,
     maple_tree::MapleTreeAlloc,
-    mm::virt::{
-        flags,
-        VmaNew, //
-    },
-    page::{
-        PAGE_MASK,
-        PAGE_SHIFT, //
-    },
-    prelude::*,
-    sync::rcu, //
+    mm::virt::VmaNew,
+    page::PAGE_SHIFT,
+    prelude::*, //
 };
 
 /// An entry of the tree: `struct iommufd_mmap`.
 #[repr(transparent)]
-struct Region(bindings::iommufd_mmap);
+struct Entry(bindings::iommufd_mmap);
 
 /// The regions of a context, by offset: `struct maple_tree`, which `MapleTreeAlloc` wraps.
-type Regions = MapleTreeAlloc<KBox<Region>>;
+type Regions = MapleTreeAlloc<KBox<Entry>>;
 const _: () = assert!(size_of::<Regions>() == size_of::<bindings::maple_tree>());
 
-/// A region, and the read side of its owner.
-struct Found<'a> {
-    owner: Ref<'a, Any>,
+/// A region of MMIO, as its driver offers it.
+#[derive(Clone, Copy)]
+pub(crate) struct Region {
+    owner: *mut bindings::iommufd_object,
     first_page: usize,
     address: bindings::phys_addr_t,
     length: usize,
 }
 
-/// Finds the region that contains a page of the offset space.
-fn find(ctx: &Context, page: usize) -> Option<Found<'_>> {
+impl Region {
+    /// The object whose driver offers the region, which may be gone.
+    pub(crate) fn owner(&self) -> *const bindings::iommufd_object {
+        self.owner
+    }
+
+    /// The offset of the region, as a number of pages.
+    pub(crate) fn first_page(&self) -> usize {
+        self.first_page
+    }
+
+    /// The number of bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+}
+
+/// Finds the region that contains a page of the offset space, and calls `f` with it and the id of
+/// its owner, which is not freed before `f` has returned.
+///
+/// `f` is called with a spinlock held.
+pub(crate) fn with_region<R>(
+    ctx: &CFields,
+    page: usize,
+    f: impl FnOnce(Region, u32) -> Option<R>,
+) -> Option<R> {
     // SAFETY: The tree was initialised with the context, and its entries are as the contract at the
     // top of this file says.
     let regions: &Regions = unsafe { &*(&raw const (*ctx.as_ptr()).mt_mmap).cast() };
 
     let mut regions = regions.lock();
-    let Region(region) = regions.load(page << PAGE_SHIFT)?;
-    // SAFETY: The region is in the tree, which is locked, so its owner has not been freed.
-    let id = unsafe { (*region.owner).id };
-    let rcu = rcu::read_lock();
-    let owner = Ref::<Any>::try_lock(ctx.objects.load(id, &rcu)?, ctx)?;
-    if owner.as_ptr() != region.owner {
-        // The owner is not published, or being destroyed; the id belongs to nobody, or to another.
-        return None;
-    }
-    Some(Found {
-        owner,
-        first_page: region.vm_pgoff,
-        address: region.mmio_addr,
-        length: region.length,
-    })
+    let Entry(entry) = regions.load(page << PAGE_SHIFT)?;
+    // SAFETY: The entry is in the tree, which is locked, so its owner has not been freed.
+    let id = unsafe { (*entry.owner).id };
+    let region = Region {
+        owner: entry.owner,
+        first_page: entry.vm_pgoff,
+        address: entry.mmio_addr,
+        length: entry.length,
+    };
+
+    f(region, id)
 }
 
-/// Maps a region of MMIO into a new VMA.
+/// What a VMA keeps, so that the region that it maps stays.
+///
+/// # Safety
+///
+/// [`Self::from_raw`] of what [`Self::into_raw`] returned is the same value.
+pub(crate) unsafe trait Keep: Send + Sync + Sized {
+    /// Makes a pointer of it.
+    fn into_raw(self) -> *mut c_void;
+
+    /// Takes it back.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must come from [`Self::into_raw`], once.
+    unsafe fn from_raw(ptr: *mut c_void) -> Self;
+
+    /// Another one, for a copy of the VMA.
+    fn another(&self) -> Self;
+}
+
+/// The page of the offset space at which a new VMA begins.
+pub(crate) fn first_page(vma: &VmaNew) -> usize {
+    // SAFETY: The VMA is being set up, by us alone.
+    unsafe { (*vma.as_ptr()).vm_pgoff }
+}
+
+/// Maps a region into a new VMA, which is as long. `keep` keeps the owner of the region.
 ///
 /// # Errors
 ///
-/// - [`EINVAL`] for a private mapping;
-/// - [`EPERM`] for an executable one;
-/// - [`ENXIO`] unless offset and length are exactly those of a region whose owner is published;
-/// - [`ENOMEM`].
-fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
-    let length = vma.end() - vma.start();
-    if length & !PAGE_MASK != 0 || vma.flags() & flags::SHARED == 0 {
-        return Err(EINVAL);
-    }
-    if vma.flags() & flags::EXEC != 0 {
-        return Err(EPERM);
-    }
-
+/// [`ENOMEM`].
+pub(crate) fn map<K: Keep>(vma: &VmaNew, region: Region, keep: K) -> Result {
     let vma = vma.as_ptr();
-    // SAFETY: The VMA is being set up, by us alone.
-    let page = unsafe { (*vma).vm_pgoff };
-    let found = find(ctx, page).ok_or(ENXIO)?;
-    if page != found.first_page || length != found.length {
-        return Err(ENXIO);
-    }
 
-    // The user comes first: user space can reach the registers as soon as they are mapped.
-    let tentative = ctx.tentative();
-    let owner = found.owner.user(&tentative).map_err(|_| ENXIO)?;
     // SAFETY: The VMA is being set up, by us alone. The region is MMIO of the owner that its driver
-    // offers to user space, and stays while the VMA is a user of the owner. If this fails the core
-    // of mm takes back what it did and does not call the operations.
+    // offers to user space, and stays while the VMA keeps the owner. If this fails the core of mm
+    // takes back what it did and does not call the operations.
     to_result(unsafe {
         (*vma).vm_pgoff = 0;
-        (*vma).vm_ops = &VM_OPS;
+        (*vma).vm_ops = &VmOps::<K>::OPS;
         (*vma).vm_page_prot = bindings::pgprot_noncached((*vma).vm_page_prot);
         bindings::io_remap_pfn_range(
             vma,
             (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start,
-            (found.address >> PAGE_SHIFT) as usize,
-            length,
+            (region.address >> PAGE_SHIFT) as usize,
+            region.length,
             (*vma).vm_page_prot,
         )
     })?;
-    // SAFETY: The VMA is being set up, by us alone. Its operations take the user over.
-    unsafe { (*vma).vm_private_data = owner.into_raw().cast() };
+    // SAFETY: The VMA is being set up, by us alone. Its operations take over what it keeps.
+    unsafe { (*vma).vm_private_data = keep.into_raw() };
     Ok(())
 }
 
-// No static: with CONFIG_USERFAULTFD it has a raw pointer, and is not `Sync`.
-const VM_OPS: bindings::vm_operations_struct = bindings::vm_operations_struct {
-    open: Some(vma_open),
-    close: Some(vma_close),
-    ..pin_init::zeroed()
-};
+/// The operations of VMAs that keep a `K`.
+struct VmOps<K>(core::marker::PhantomData<K>);
 
-/// # Safety
-///
-/// `vma` must be a copy of a VMA that [`mmap`] has set up, which is still there.
-unsafe extern "C" fn vma_open(vma: *mut bindings::vm_area_struct) {
-    // SAFETY: The copy of a VMA has the `vm_private_data` of the original, which is still there: a
-    // `User` that is not ours to drop.
-    let owner = unsafe { User::<Any>::from_raw((*vma).vm_private_data.cast()) };
-    core::mem::forget(owner.another());
-    core::mem::forget(owner);
-}
+impl<K: Keep> VmOps<K> {
+    // No static: with CONFIG_USERFAULTFD it has a raw pointer, and is not `Sync`.
+    const OPS: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        open: Some(Self::open),
+        close: Some(Self::close),
+        ..pin_init::zeroed()
+    };
 
-/// # Safety
-///
-/// `vma` must be one that [`mmap`] has set up, or a copy of one, and not be used after this.
-unsafe extern "C" fn vma_close(vma: *mut bindings::vm_area_struct) {
-    // SAFETY: Each VMA stands for one `User`, from `mmap()` or `vma_open()`.
-    drop(unsafe { User::<Any>::from_raw((*vma).vm_private_data.cast()) });
-}
+    /// # Safety
+    ///
+    /// `vma` must be a copy of a VMA that [`map`] has set up, which is still there.
+    unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: The copy of a VMA has the `vm_private_data` of the original, which is still
+        // there: what that keeps is not ours to drop.
+        let keep = unsafe { K::from_raw((*vma).vm_private_data) };
 
-/// Maps MMIO of an IOMMU driver.
-///
-/// # Safety
-///
-/// `file` must be a file of ours, and `vma` one of it that is being set up.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_fops_mmap(
-    file: *mut bindings::file,
-    vma: *mut bindings::vm_area_struct,
-) -> c_int {
-    // SAFETY: By the requirements of this function; the VMA is undergoing setup, and holds the
-    // file.
-    let (ctx, vma) = unsafe { (super::file::private_data(file), VmaNew::from_raw(vma)) };
+        // SAFETY: The copy is being set up, by us alone.
+        unsafe { (*vma).vm_private_data = keep.another().into_raw() };
+        core::mem::forget(keep);
+    }
 
-    from_result(|| mmap(ctx, vma).map(|()| 0))
+    /// # Safety
+    ///
+    /// `vma` must be one that [`map`] has set up, or a copy of one, and not be used after this.
+    unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: Each VMA keeps one value, from `map()` or `open()`.
+        drop(unsafe { K::from_raw((*vma).vm_private_data) });
+    }
 }

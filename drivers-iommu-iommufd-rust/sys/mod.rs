@@ -1,28 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The boundary to C: every `unsafe` of the driver is below this module.
+//! What the driver calls in C, and what calls back.
 //!
-//! Each file covers one neighbour and begins with the contract of the pointers that cross it. The
-//! rooms above see safe types only. What C knows of our structures is declared in `iommufd_rust.h`;
-//! the assertions beside each Rust type keep the two views the same.
+//! Each file covers one neighbour and begins with the contract of the pointers that cross the
+//! boundary. Nothing here knows the layers above: where C calls back, or keeps a pointer to
+//! something of theirs, there is a trait that they implement. What C knows of our structures is
+//! declared in `iommufd_rust.h`; the assertions beside each Rust type keep the two the same.
 
-pub(crate) mod access;
-pub(crate) mod attach;
-pub(crate) mod context;
-pub(crate) mod device;
+pub(crate) mod bound_device;
+pub(crate) mod ctx;
 pub(crate) mod dmabuf;
 pub(crate) mod domain;
 pub(crate) mod driven;
-pub(crate) mod eventq;
 pub(crate) mod file;
 pub(crate) mod for_c;
-pub(crate) mod hw_queue;
+pub(crate) mod handle;
 pub(crate) mod hwpt;
-#[cfg(CONFIG_IOMMUFD_TEST)]
-pub(crate) mod iopt;
+pub(crate) mod iopf;
 pub(crate) mod layout;
+pub(crate) mod miscdev;
 pub(crate) mod mmap;
-pub(crate) mod object;
+pub(crate) mod notifier;
+pub(crate) mod pgfault;
 pub(crate) mod pin;
 pub(crate) mod sw_msi;
 pub(crate) mod task;
@@ -30,7 +29,7 @@ pub(crate) mod test;
 #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
 pub(crate) mod test_domain;
 pub(crate) mod uapi;
-pub(crate) mod vdevice;
+pub(crate) mod vdevs;
 pub(crate) mod veventq;
-pub(crate) mod vfio_compat;
+pub(crate) mod vfio_uapi;
 pub(crate) mod viommu;

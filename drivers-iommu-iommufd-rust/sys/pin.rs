@@ -2,16 +2,16 @@
 
 //! Pins that are kept as numbers, and the memory behind them.
 //!
-//! While the pages room moves PFNs, pins are owned by a [`PinnedRun`]. Once they are stored, in an
+//! While the layer above moves PFNs, pins are owned by a [`PinnedRun`]. Once they are stored, in an
 //! IOMMU page table or with an in-kernel access, only the PFNs are left, as [`Run`]s. This file is
 //! where one turns into the other.
 //!
-//! Contract of stored pins: the pages room has each pin of an index stored for as long as the
+//! Contract of stored pins: the layer above has each pin of an index stored for as long as the
 //! tiers say that somebody holds the index, and nowhere else. So a run that it reads from a tier,
 //! or stored itself, is pinned; it unpins an index once, when the last holder is gone. Pages of a
 //! source that is not writable are never written.
 
-use crate::pages::run::Run;
+use crate::range::Run;
 use core::mem::{
     ManuallyDrop,
     MaybeUninit, //
@@ -23,6 +23,7 @@ use kernel::{
         LocalFile, //
     },
     mm::gup::PinnedRun,
+    page::PAGE_SIZE,
     prelude::*,
     sync::aref::ARef, //
 };
@@ -126,6 +127,46 @@ pub(crate) fn file(fd: i32) -> Result<ARef<File>> {
     // SAFETY: This is called in the ioctls of our own files only: system calls that use
     // `fdget_pos()` do not get here.
     Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
+}
+
+/// A list of pages whose pins are stored.
+pub(crate) struct PageList(KVec<PagePtr>);
+
+impl PageList {
+    /// How many pages a list has at most: its memory is a page, however many pages there are.
+    pub(crate) const MAX: usize = PAGE_SIZE / size_of::<PagePtr>();
+
+    /// An empty list.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(KVec::with_capacity(Self::MAX, GFP_KERNEL_ACCOUNT)?))
+    }
+
+    /// Has `pin` fill the list with `count` pages: if it succeeds it has written them all.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the list has not so many; those of `pin`.
+    pub(crate) fn fill(
+        &mut self,
+        count: usize,
+        pin: impl FnOnce(&mut [MaybeUninit<PagePtr>]) -> Result,
+    ) -> Result {
+        self.0.clear();
+        let out = self.0.spare_capacity_mut().get_mut(..count).ok_or(EINVAL)?;
+        pin(out)?;
+        // SAFETY: There is room for `count` pages, and `pin()` has written them all.
+        unsafe { self.0.inc_len(count) };
+        Ok(())
+    }
+
+    /// The page frames of the pages.
+    pub(crate) fn pfns(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().map(|page| page.pfn())
+    }
 }
 
 /// Gives the current task, that of a KUnit test, `len` bytes of user memory, and tells where.

@@ -6,8 +6,14 @@
 //! in sets which of them a group uses and which a domain maps. Contract: it does all of that under
 //! `sw_msi_lock` of the context, and what is listed stays as it is until the context ends.
 
+use super::{
+    ctx::CFields,
+    layout::Raw, //
+};
 use kernel::{
     bindings,
+    io::PhysAddr,
+    prelude::*,
     types::Opaque, //
 };
 
@@ -28,7 +34,74 @@ impl SwMsiMaps {
 
     /// How C sees the set.
     #[cfg(CONFIG_IRQ_MSI_IOMMU)]
-    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_sw_msi_maps {
+    fn as_raw(&self) -> *mut bindings::iommufd_sw_msi_maps {
         self.0.get()
     }
+}
+
+/// A page of the MSI window: `struct iommufd_sw_msi_map`.
+#[cfg(CONFIG_IRQ_MSI_IOMMU)]
+#[repr(transparent)]
+struct SwMsiMap(Opaque<bindings::iommufd_sw_msi_map>);
+
+/// Maps the pages of the MSI window at `window` that a group uses into the domain of a HWPT that it
+/// is to be attached to.
+///
+/// # Errors
+///
+/// What the IOMMU driver says.
+///
+/// Context: takes `sw_msi_lock`.
+#[cfg(CONFIG_IRQ_MSI_IOMMU)]
+pub(crate) fn install(
+    ctx: &CFields,
+    window: PhysAddr,
+    used: &SwMsiMaps,
+    hwpt: &Raw<bindings::iommufd_hwpt_paging>,
+) -> Result {
+    let c = ctx.as_ptr();
+    // SAFETY: The mutex is initialised and lives as long as the context.
+    let lock = unsafe { kernel::sync::Mutex::<()>::from_raw(&raw mut (*c).sw_msi_lock) };
+    let _guard = lock.lock();
+    // SAFETY: The list and the set are initialised, and do not change while the lock is held, that
+    // is, to the end of this function. The list has entries of this type only.
+    let (pages, used) = unsafe {
+        let head = &raw mut (*c).sw_msi_list;
+        (
+            kernel::interop::list::clist_create!(
+                head,
+                SwMsiMap,
+                bindings::iommufd_sw_msi_map,
+                sw_msi_item
+            ),
+            (*used.as_raw()).bitmap,
+        )
+    };
+
+    for page in pages.iter() {
+        let page = page.0.get();
+        // SAFETY: What is listed does not change.
+        let (start, id) = unsafe { ((*page).sw_msi_start, (*page).id as usize) };
+        let (word, bit) = (id / usize::BITS as usize, id % usize::BITS as usize);
+
+        if start == window && used.get(word).is_some_and(|bits| bits >> bit & 1 != 0) {
+            // SAFETY: The context, the HWPT and the page are valid, and the lock is held. The IOVA
+            // lies in the MSI window, which is reserved: nobody else maps there.
+            kernel::error::to_result(unsafe {
+                bindings::iommufd_sw_msi_install(c, hwpt.get(), page)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// No interrupt of this architecture goes through a window that the kernel maps.
+#[cfg(not(CONFIG_IRQ_MSI_IOMMU))]
+pub(crate) fn install(
+    _ctx: &CFields,
+    _window: PhysAddr,
+    _used: &SwMsiMaps,
+    _hwpt: &Raw<bindings::iommufd_hwpt_paging>,
+) -> Result {
+    Ok(())
 }

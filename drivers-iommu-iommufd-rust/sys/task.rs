@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the current task may do, and whether it should go on.
+//! What the current task may do, whom its pinned memory is charged to, and whether it should go on.
 
 use kernel::{
     bindings,
@@ -47,4 +47,15 @@ pub(crate) fn go_on() -> Result {
         return Err(EINTR);
     }
     Ok(())
+}
+
+/// Whose limit pinned memory counts against.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AccountMode {
+    /// Nobody's: the process has CAP_IPC_LOCK.
+    None,
+    /// The user's: `user_struct::locked_vm`, as io_uring does.
+    User,
+    /// The process's: `mm_struct::locked_vm`, as VFIO type1 does.
+    Mm,
 }

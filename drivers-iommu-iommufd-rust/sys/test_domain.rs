@@ -2,7 +2,7 @@
 
 //! A domain for KUnit tests: its page table is an array, and nobody translates by it.
 //!
-//! The tests of the rooms above map, read back and unmap real pages in it, and look at what is in
+//! The tests of the layers above map, read back and unmap real pages in it, and look at what is in
 //! it and how often the caches, which it does not have, were flushed.
 //!
 //! Contract: a test uses its domains from one thread only.

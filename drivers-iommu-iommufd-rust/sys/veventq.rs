@@ -7,19 +7,10 @@
 //! comes after `common.lock` under that lock only; an event is in one list at most, allocated with
 //! `kmalloc()`, and belongs to the queue from when it is appended; then the pollers are woken.
 //! Reading takes events off the list; that is done here.
+//!
+//! Contract with the layer above: a queue that was added to a list is not moved, and removed before
+//! it is dropped.
 
-use super::layout::same_offset;
-use crate::{
-    object::{
-        Dependency,
-        Kind,
-        Object,
-        Reserved,
-        User,
-        WriteSide, //
-    },
-    viommu::Viommu, //
-};
 use core::{
     marker::PhantomPinned,
     mem::{
@@ -41,7 +32,11 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
-        rwsem::WriteGuard,
+        rwsem::{
+            new_rwsem,
+            RwSemaphore,
+            WriteGuard, //
+        },
         SpinLock, //
     },
     transmute::AsBytes,
@@ -64,11 +59,10 @@ struct Events {
 // SAFETY: What the pointers lead to belongs to the queue, and to no thread.
 unsafe impl Send for Events {}
 
-/// The events of one type of a vIOMMU: `struct iommufd_veventq`, less the object header, and with
-/// the Rust part at the end.
+/// A queue of events: `struct iommufd_veventq`, less the object header.
 #[repr(C)]
 #[pin_data(PinnedDrop)]
-pub(crate) struct Veventq {
+pub(crate) struct EventQueue {
     /// In the list of the vIOMMU, and under its lock.
     #[pin]
     node: CListHead,
@@ -78,40 +72,34 @@ pub(crate) struct Veventq {
     pollers: PollHead,
     #[pin]
     events: SpinLock<Opaque<Events>>,
-    pub(super) viommu: Dependency<Viommu>,
     #[pin]
     _pin: PhantomPinned,
 }
 
-same_offset!(Veventq, node, iommufd_veventq, node);
-same_offset!(Veventq, type_, iommufd_veventq, type_);
-same_offset!(Veventq, depth, iommufd_veventq, depth);
-same_offset!(Veventq, pollers, iommufd_veventq, wait_queue);
-same_offset!(Veventq, events, iommufd_veventq, common);
-// What a lock protects follows it directly, aligned.
 const _: () = {
     use bindings::iommufd_veventq as C;
-    let events = offset_of!(C, common)
+    // The queue begins where the node is.
+    const QUEUE: usize = offset_of!(C, node);
+    // What a lock protects follows it directly, aligned.
+    const EVENTS: usize = offset_of!(C, common)
         + size_of::<bindings::spinlock_t>().next_multiple_of(align_of::<Events>());
 
-    assert!(events + offset_of!(Events, deliver) == offset_of!(C, deliver));
-    assert!(events + offset_of!(Events, num_events) == offset_of!(C, num_events));
-    assert!(events + offset_of!(Events, sequence) == offset_of!(C, sequence));
-    assert!(events + offset_of!(Events, lost) == offset_of!(C, lost_events_header));
+    assert!(offset_of!(EventQueue, node) == 0);
+    assert!(QUEUE + offset_of!(EventQueue, type_) == offset_of!(C, type_));
+    assert!(QUEUE + offset_of!(EventQueue, depth) == offset_of!(C, depth));
+    assert!(QUEUE + offset_of!(EventQueue, pollers) == offset_of!(C, wait_queue));
+    assert!(QUEUE + offset_of!(EventQueue, events) == offset_of!(C, common));
+    assert!(EVENTS + offset_of!(Events, deliver) == offset_of!(C, deliver));
+    assert!(EVENTS + offset_of!(Events, num_events) == offset_of!(C, num_events));
+    assert!(EVENTS + offset_of!(Events, sequence) == offset_of!(C, sequence));
+    assert!(EVENTS + offset_of!(Events, lost) == offset_of!(C, lost_events_header));
 };
 
-impl Kind for Veventq {
-    fn destroy(this: WriteSide<'_, Self>) {
-        Veventqs::lock(&this.viommu).remove(&this);
-    }
-}
-
-impl Veventq {
+impl EventQueue {
     /// A queue that is in no list yet.
     pub(crate) fn new(
         type_: bindings::iommu_veventq_type,
         depth: u32,
-        viommu: Dependency<Viommu>,
     ) -> impl PinInit<Self, Error> {
         let events = Opaque::ffi_init(|slot: *mut Events| {
             // INVARIANT: The list is empty.
@@ -130,7 +118,6 @@ impl Veventq {
             depth,
             pollers <- new_poll_head!("iommufd_veventq::pollers"),
             events <- new_spinlock!(events, "iommufd_veventq::events"),
-            viommu,
             _pin: PhantomPinned,
         }? Error)
     }
@@ -221,7 +208,7 @@ impl Veventq {
 }
 
 #[pinned_drop]
-impl PinnedDrop for Veventq {
+impl PinnedDrop for EventQueue {
     fn drop(self: Pin<&mut Self>) {
         // A queue that is being dropped is in no list, so that there are no new events.
         while let Ok(Some(event)) = self.fetch(usize::MAX) {
@@ -230,68 +217,81 @@ impl PinnedDrop for Veventq {
     }
 }
 
+/// The event queues of a vIOMMU, as `driver.c` finds them.
+///
+/// # Invariants
+///
+/// The entries of the list are nodes of [`EventQueue`]s.
+#[repr(C)]
+#[pin_data]
+pub(crate) struct Veventqs {
+    /// Changed under `rwsem`.
+    #[pin]
+    list: CListHead,
+    #[pin]
+    rwsem: RwSemaphore<()>,
+}
+
+const _: () = {
+    use bindings::iommufd_viommu as C;
+    const LIST: usize = offset_of!(C, veventqs);
+
+    assert!(offset_of!(Veventqs, list) == 0);
+    assert!(LIST + offset_of!(Veventqs, rwsem) == offset_of!(C, veventqs_rwsem));
+};
+
+impl Veventqs {
+    /// None yet.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            list <- CListHead::new(),
+            rwsem <- new_rwsem!((), "iommufd_viommu::veventqs_rwsem"),
+        })
+    }
+
+    /// Locks the event queues of a vIOMMU.
+    pub(crate) fn lock(&self) -> VeventqsGuard<'_> {
+        VeventqsGuard {
+            list: &self.list,
+            _lock: self.rwsem.write(),
+        }
+    }
+}
+
 /// The event queues of a vIOMMU, locked for a change.
-pub(crate) struct Veventqs<'a> {
-    viommu: &'a Viommu,
+pub(crate) struct VeventqsGuard<'a> {
+    list: &'a CListHead,
     _lock: WriteGuard<'a, ()>,
 }
 
-impl<'a> Veventqs<'a> {
-    /// Locks the event queues of a vIOMMU.
-    pub(crate) fn lock(viommu: &'a Viommu) -> Self {
-        Self {
-            viommu,
-            _lock: viommu.veventqs_rwsem.write(),
-        }
-    }
-
+impl VeventqsGuard<'_> {
     /// Whether there is a queue for events of this type.
     pub(crate) fn contains(&self, type_: bindings::iommu_veventq_type) -> bool {
-        const NODE: usize = offset_of!(Veventq, node);
+        const NODE: usize = offset_of!(EventQueue, node);
 
         // SAFETY: The list is initialised, and does not change while it is locked. Its entries are
         // the nodes of queues, which leave the list before they go.
-        let queues = unsafe { CList::<Veventq, NODE>::from_raw(self.viommu.veventqs.as_raw()) };
+        let queues = unsafe { CList::<EventQueue, NODE>::from_raw(self.list.as_raw()) };
 
         queues.iter().any(|queue| queue.type_ == type_)
     }
 
-    /// Lets user space find a queue, if `answer` succeeds, and IOMMU drivers queue events.
-    ///
-    /// A queue of another vIOMMU than this would get no events.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Reserved::publish`].
-    pub(crate) fn publish(
-        &mut self,
-        veventq: Reserved<'_, Veventq>,
-        answer: impl FnOnce() -> Result,
-    ) -> Result<User<Veventq>> {
-        let user = veventq.publish_with_user(answer)?;
-
-        if self.has(&user) {
-            // SAFETY: The list is locked. The node is in no list, and leaves this one when the
-            // object, which is published now, is destroyed.
-            unsafe { self.viommu.veventqs.add_tail(&user.node) };
-        }
-        Ok(user)
+    /// Lets IOMMU drivers queue events in `queue`, which is in no list, until it is
+    /// [removed](Self::remove).
+    pub(crate) fn add(&mut self, queue: &EventQueue) {
+        // SAFETY: The list is locked. The node is in no list, and leaves this one before the queue
+        // goes, see the contract at the top of this file.
+        unsafe { self.list.add_tail(&queue.node) };
     }
 
-    /// Lets IOMMU drivers not find a queue any more.
-    fn remove(&mut self, veventq: &Object<Veventq>) {
-        if self.has(veventq) {
-            // SAFETY: The list is locked, and the node is in there.
-            unsafe { veventq.node.del_init() };
-        }
-    }
-
-    fn has(&self, veventq: &Veventq) -> bool {
-        core::ptr::eq(&raw const **veventq.viommu, self.viommu)
+    /// Lets IOMMU drivers not find a queue of this list any more.
+    pub(crate) fn remove(&mut self, queue: &EventQueue) {
+        // SAFETY: The list is locked, and the node is in there.
+        unsafe { queue.node.del_init() };
     }
 }
 
-/// What `read()` finds in a [`Veventq`].
+/// What `read()` finds in an [`EventQueue`].
 pub(crate) enum Vevent {
     /// Events were lost.
     Lost(bindings::iommufd_vevent_header),

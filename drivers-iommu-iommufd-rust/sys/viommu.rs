@@ -1,162 +1,80 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! vIOMMUs, and what the objects that belong to them have in common with C.
+//! vIOMMUs, vDEVICEs and HW queues, as the IOMMU drivers know them.
 //!
 //! [`driven`](super::driven) has the contract with the drivers about all objects that they extend.
-//! About vIOMMUs in particular:
+//! About these in particular:
 //!
-//! - `iommufd_viommu::ops` is set by the init function. The other fields of the core are only read.
+//! - `iommufd_viommu::ops` is set by the init function, to operations that are constant and live as
+//!   long as the driver's objects. The other fields of the core are only read.
 //! - Drivers find vDEVICEs in `vdevs`, and use what they found while they hold its `xa_lock`. They
 //!   find event queues in `veventqs`, through `driver.c`, under a read lock of `veventqs_rwsem`.
+//! - A driver may use the memory of a HW queue from the init function to the end of the destroy
+//!   function.
 
 use super::{
-    context::ContextPtr,
-    device::Iommu,
-    driven::{
-        end,
-        Destroy,
-        Draft,
-        Driven,
-        InitSlot,
-        Ready, //
+    bound_device::{
+        BoundDevice,
+        Iommu, //
     },
-    layout::same_layout,
-    vdevice::Vdevs, //
+    driven::{
+        Driver,
+        Extended, //
+    },
+    hwpt::owned,
+    layout::Raw, //
 };
-use crate::{
-    context::Context,
-    device::Device,
-    hwpt::HwptPaging,
-    object::{
-        Dependency,
-        InContext,
-        Kind,
-        Object,
-        Ref,
-        WriteSide, //
-    }, //
-};
-use core::{
-    marker::PhantomPinned,
-    ptr::{
-        from_ref,
-        null,
-        NonNull, //
-    }, //
+use core::ptr::{
+    from_ref,
+    null, //
 };
 use kernel::{
     bindings,
-    error::{
-        from_err_ptr,
-        to_result, //
+    error::to_result,
+    iommu::domain::{
+        Domain,
+        OwnedDomain, //
     },
-    interop::list::CListHead,
-    prelude::*,
-    sync::rwsem::{
-        new_rwsem,
-        RwSemaphore, //
-    }, //
+    prelude::*, //
 };
 
-/// A vIOMMU: `struct iommufd_viommu`, less the object header.
-#[repr(C)]
-#[pin_data]
-pub(crate) struct Viommu {
-    ictx: ContextPtr,
-    iommu_dev: Iommu,
-    pub(super) hwpt: Dependency<HwptPaging>,
-    ops: InitSlot<*const bindings::iommufd_viommu_ops>,
-    #[pin]
-    pub(super) vdevs: Vdevs,
-    /// Changed under `veventqs_rwsem`.
-    #[pin]
-    pub(super) veventqs: CListHead,
-    #[pin]
-    pub(super) veventqs_rwsem: RwSemaphore<()>,
-    type_: bindings::iommu_viommu_type,
-    #[pin]
-    _pin: PhantomPinned,
-}
+/// A function that a driver undoes its init function with.
+pub(crate) type Destroy<C> = unsafe extern "C" fn(*mut C);
 
-same_layout!(Viommu, iommufd_viommu: ictx iommu_dev hwpt ops vdevs veventqs veventqs_rwsem type_);
-
-impl Kind for Viommu {
-    fn destroy(this: WriteSide<'_, Self>) {
-        end(this);
-    }
-}
-
-impl InContext for Viommu {
-    fn ctx(&self) -> &Context {
-        &self.ictx
-    }
-}
-
-impl Driven for Viommu {
-    type Raw = bindings::iommufd_viommu;
-
-    fn destroy_fn(this: &Object<Self>) -> Option<Destroy<bindings::iommufd_viommu>> {
-        this.ops()?.destroy
-    }
-}
-
-impl Viommu {
-    fn new(
-        ctx: &Context,
-        iommu_dev: Iommu,
-        hwpt: Dependency<HwptPaging>,
-        type_: bindings::iommu_viommu_type,
-    ) -> impl PinInit<Self, Error> + '_ {
-        try_pin_init!(Self {
-            ictx: ContextPtr::from(ctx),
-            iommu_dev,
-            hwpt,
-            ops: InitSlot::new(null()),
-            vdevs <- Vdevs::new(),
-            veventqs <- CListHead::new(),
-            veventqs_rwsem <- new_rwsem!((), "iommufd_viommu::veventqs_rwsem"),
-            type_,
-            _pin: PhantomPinned,
-        }? Error)
-    }
-
+/// Operations on a vIOMMU whose init function was called.
+impl Raw<bindings::iommufd_viommu> {
     /// What the driver can do, once its init function has said so.
-    pub(super) fn ops(&self) -> Option<&bindings::iommufd_viommu_ops> {
-        // SAFETY: It is null, or the driver's init function has set it to operations that are
-        // constant and live as long as the driver's objects.
-        unsafe { self.ops.get().as_ref() }
+    fn ops(&self) -> Option<&bindings::iommufd_viommu_ops> {
+        // SAFETY: By the type invariants the field is initialised. It is null, or the driver's init
+        // function has set it: see the contract at the top of this file.
+        unsafe { (*self.get()).ops.as_ref() }
     }
 
-    /// The HWPT that nested HWPTs of this vIOMMU translate through.
-    pub(crate) fn hwpt(&self) -> &Dependency<HwptPaging> {
-        &self.hwpt
+    /// Returns whether the driver has said what it can do.
+    pub(crate) fn has_ops(&self) -> bool {
+        self.ops().is_some()
     }
 
-    /// Whether the vIOMMU is part of this IOMMU.
-    pub(crate) fn is_on(&self, iommu: Iommu) -> bool {
-        self.iommu_dev == iommu
-    }
-
-    /// Has the driver make a nested domain, which the caller is to free. `data` says how, in the
-    /// driver's own terms.
+    /// Has the driver make a nested domain. `data` says how, in the driver's own terms.
     ///
     /// # Errors
     ///
     /// [`EOPNOTSUPP`] if the driver cannot do that, or what it says.
-    pub(super) fn alloc_domain_nested(
-        this: &Object<Self>,
+    pub(crate) fn alloc_domain_nested(
+        &self,
         flags: u32,
         data: &bindings::iommu_user_data,
-    ) -> Result<NonNull<bindings::iommu_domain>> {
-        let alloc = this
+    ) -> Result<OwnedDomain> {
+        let alloc = self
             .ops()
             .and_then(|ops| ops.alloc_domain_nested)
             .ok_or(EOPNOTSUPP)?;
-        // SAFETY: The object is initialised, and lives during the call.
-        let domain = unsafe { alloc(this.as_ptr().cast(), flags, data) };
-        let domain = NonNull::new(from_err_ptr(domain)?).ok_or(ENOMEM)?;
-        // SAFETY: The domain is new, so that nobody else uses it.
-        unsafe { (*domain.as_ptr()).owner = this.iommu_dev.ops() };
+        // SAFETY: The object is initialised, and lives during the call. The vIOMMU is kept until
+        // the domain is freed.
+        let domain = unsafe { owned(alloc(self.get(), flags, data)) }?;
+
+        // SAFETY: The domain is new, so that nobody else uses it. The IOMMU is that of the vIOMMU.
+        unsafe { (*domain.as_raw()).owner = (*(*self.get()).iommu_dev).ops };
         Ok(domain)
     }
 
@@ -166,16 +84,83 @@ impl Viommu {
     /// # Errors
     ///
     /// [`EOPNOTSUPP`] if the driver cannot do that, or what it says.
-    pub(crate) fn cache_invalidate(
-        this: &Object<Self>,
-        array: &mut bindings::iommu_user_data_array,
-    ) -> Result {
-        let Some(invalidate) = this.ops().and_then(|ops| ops.cache_invalidate) else {
+    pub(crate) fn cache_invalidate(&self, array: &mut bindings::iommu_user_data_array) -> Result {
+        let Some(invalidate) = self.ops().and_then(|ops| ops.cache_invalidate) else {
             array.entry_num = 0;
             return Err(EOPNOTSUPP);
         };
         // SAFETY: The object is initialised, and lives during the call.
-        to_result(unsafe { invalidate(this.as_ptr().cast(), array) })
+        to_result(unsafe { invalidate(self.get(), array) })
+    }
+
+    /// What the driver wants of a vDEVICE.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the driver contradicts itself, which is a bug.
+    pub(crate) fn vdevice_driver(&self) -> Result<VdeviceDriver> {
+        let (size, init) = self
+            .ops()
+            .map_or((0, None), |ops| (ops.vdevice_size, ops.vdevice_init));
+        if size != 0
+            && kernel::warn_on_once!(
+                size < size_of::<bindings::iommufd_vdevice>() || init.is_none()
+            )
+        {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(VdeviceDriver { size, init })
+    }
+
+    /// What the driver wants of a HW queue of a type.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the driver has no queues of this type.
+    pub(crate) fn hw_queue_driver(
+        &self,
+        type_: bindings::iommu_hw_queue_type,
+    ) -> Result<HwQueueDriver> {
+        let ops = self.ops().ok_or(EOPNOTSUPP)?;
+        if ops.get_hw_queue_size.is_none() {
+            return Err(EOPNOTSUPP);
+        }
+        let init = ops.hw_queue_init_phys.ok_or(EOPNOTSUPP)?;
+        // SAFETY: The vIOMMU lives during the call, and has the operation.
+        let size = unsafe { bindings::iommufd_shim_hw_queue_size(self.get(), type_) };
+        if size == 0 || kernel::warn_on_once!(size < size_of::<bindings::iommufd_hw_queue>()) {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(HwQueueDriver { size, init })
+    }
+}
+
+impl Extended for bindings::iommufd_viommu {
+    unsafe fn destroy(object: &Raw<Self>) {
+        if let Some(destroy) = object.ops().and_then(|ops| ops.destroy) {
+            // SAFETY: By the requirements of this function, and the contract of `driven`.
+            unsafe { destroy(object.get()) };
+        }
+    }
+}
+
+impl Extended for bindings::iommufd_vdevice {
+    unsafe fn destroy(object: &Raw<Self>) {
+        // SAFETY: By the type invariants the field is initialised, and it does not change.
+        if let Some(destroy) = unsafe { (*object.get()).destroy } {
+            // SAFETY: By the requirements of this function, and the contract of `driven`.
+            unsafe { destroy(object.get()) };
+        }
+    }
+}
+
+impl Extended for bindings::iommufd_hw_queue {
+    unsafe fn destroy(object: &Raw<Self>) {
+        // SAFETY: By the type invariants the field is initialised, and it does not change.
+        if let Some(destroy) = unsafe { (*object.get()).destroy } {
+            // SAFETY: By the requirements of this function, and the contract of `driven`.
+            unsafe { destroy(object.get()) };
+        }
     }
 }
 
@@ -192,57 +177,104 @@ impl ViommuDriver {
     /// # Errors
     ///
     /// [`EOPNOTSUPP`] if it cannot have vIOMMUs of this type.
-    pub(crate) fn of(device: &Device, type_: bindings::iommu_viommu_type) -> Result<Self> {
-        let iommu = device.iommu().ok_or(EOPNOTSUPP)?;
+    pub(crate) fn new(
+        iommu: Iommu,
+        dev: &BoundDevice,
+        type_: bindings::iommu_viommu_type,
+    ) -> Result<Self> {
         let ops = iommu.ops();
         if ops.get_viommu_size.is_none() || ops.viommu_init.is_none() {
             return Err(EOPNOTSUPP);
         }
         // SAFETY: The device is bound, and its IOMMU driver has the operation.
-        let size = unsafe { bindings::iommufd_shim_viommu_size(ops, device.dev_ptr(), type_) };
-        if size == 0 || kernel::warn_on_once!(size < size_of::<Object<Viommu>>()) {
+        let size = unsafe { bindings::iommufd_shim_viommu_size(ops, dev.as_raw(), type_) };
+        if size == 0 || kernel::warn_on_once!(size < size_of::<bindings::iommufd_viommu>()) {
             return Err(EOPNOTSUPP);
         }
         Ok(Self { iommu, type_, size })
     }
 
-    /// Allocates a vIOMMU.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Context::reserve`].
-    pub(crate) fn reserve<'a>(
-        &self,
-        ctx: &'a Context,
-        hwpt: &Ref<'_, HwptPaging>,
-    ) -> Result<Draft<'a, Viommu>> {
-        let viommu = Viommu::new(ctx, self.iommu, hwpt.dependency(), self.type_);
-        Draft::reserve(ctx, self.size, viommu)
+    /// The IOMMU.
+    pub(crate) fn iommu(&self) -> Iommu {
+        self.iommu
+    }
+
+    /// The type of the vIOMMUs.
+    pub(crate) fn type_(&self) -> bindings::iommu_viommu_type {
+        self.type_
     }
 }
 
-impl<'a> Draft<'a, Viommu> {
-    /// Has the driver initialise its part. `data` says how, in the driver's own terms.
-    ///
-    /// # Errors
-    ///
-    /// What the driver says; [`EOPNOTSUPP`] if it sets no operations, which is a bug.
-    pub(crate) fn start(
-        self,
-        data: Option<&bindings::iommu_user_data>,
-    ) -> Result<Ready<'a, Viommu>> {
-        let init = self.iommu_dev.ops().viommu_init.ok_or(EOPNOTSUPP)?;
+impl Driver for ViommuDriver {
+    type Raw = bindings::iommufd_viommu;
+
+    /// The domain of the HWPT, which outlives the object, and data in the driver's own terms.
+    type Args<'a> = (&'a Domain, Option<&'a bindings::iommu_user_data>);
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    unsafe fn init(
+        &self,
+        object: &Raw<bindings::iommufd_viommu>,
+        (domain, data): Self::Args<'_>,
+    ) -> Result {
+        let init = self.iommu.ops().viommu_init.ok_or(EOPNOTSUPP)?;
         let data = data.map_or(null(), from_ref);
-        // SAFETY: `ViommuDriver` asked for the size. The HWPT and its domain outlive the object.
-        unsafe {
-            self.init(|viommu| {
-                let domain = viommu.hwpt.as_raw_domain();
-                to_result(init(viommu.as_ptr().cast(), domain, data))?;
-                if kernel::warn_on_once!(viommu.ops().is_none()) {
-                    return Err(EOPNOTSUPP);
-                }
-                Ok(())
-            })
+
+        // SAFETY: By the requirements of this function. The domain outlives the object.
+        to_result(unsafe { init(object.get(), domain.as_raw(), data) })
+    }
+}
+
+/// The driver of a vIOMMU, for vDEVICEs. It may have no part in them.
+pub(crate) struct VdeviceDriver {
+    size: usize,
+    init: Option<unsafe extern "C" fn(*mut bindings::iommufd_vdevice) -> c_int>,
+}
+
+impl Driver for VdeviceDriver {
+    type Raw = bindings::iommufd_vdevice;
+    type Args<'a> = ();
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    unsafe fn init(&self, object: &Raw<bindings::iommufd_vdevice>, (): ()) -> Result {
+        match self.init {
+            // SAFETY: By the requirements of this function.
+            Some(init) => to_result(unsafe { init(object.get()) }),
+            None => Ok(()),
         }
+    }
+}
+
+/// The driver of a vIOMMU, for HW queues of a type.
+pub(crate) struct HwQueueDriver {
+    size: usize,
+    init:
+        unsafe extern "C" fn(*mut bindings::iommufd_hw_queue, u32, bindings::phys_addr_t) -> c_int,
+}
+
+impl Driver for HwQueueDriver {
+    type Raw = bindings::iommufd_hw_queue;
+
+    /// An index, which is for the driver, and where the memory of the queue begins, which is pinned
+    /// and physically contiguous.
+    type Args<'a> = (u32, bindings::phys_addr_t);
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    unsafe fn init(
+        &self,
+        object: &Raw<bindings::iommufd_hw_queue>,
+        (index, base_pa): (u32, bindings::phys_addr_t),
+    ) -> Result {
+        // SAFETY: By the requirements of this function.
+        to_result(unsafe { (self.init)(object.get(), index, base_pa) })
     }
 }

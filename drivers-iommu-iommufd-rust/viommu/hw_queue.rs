@@ -8,32 +8,46 @@
 //!
 //! The access belongs to the context, as the queue does: it holds no reference to it.
 //!
-//! Locks: none of this room; those of an access.
+//! Locks: none of this file; those of an access.
 #![forbid(unsafe_code)]
 
-use super::{
-    HwQueue,
-    Viommu, //
-};
+use super::Viommu;
 use crate::{
     access::{
         Access,
         Internal, //
     },
-    ioctl::{
+    command::Published,
+    context::{
         Command,
-        Published, //
+        Context, //
     },
     object::{
-        InContext as _,
+        driven::{
+            end,
+            Draft,
+            Ready, //
+        },
+        same_layout,
+        Dependency,
+        Kind,
+        Owned as _,
+        Owner as _,
         Publish,
-        Tentative, //
+        Ref,
+        Tentative,
+        UserSlot,
+        WriteSide, //
     },
     range::IovaRange,
     sys::{
-        driven::Ready,
-        hw_queue::PageList,
-        task::go_on, //
+        driven::InitSlot,
+        pin::PageList,
+        task::go_on,
+        viommu::{
+            Destroy,
+            HwQueueDriver, //
+        }, //
     }, //
 };
 use kernel::{
@@ -116,7 +130,7 @@ impl Memory<'_> {
 
         for (iova, count) in pieces(self.first, count) {
             go_on()?;
-            list.pin(access, iova, count)?;
+            list.fill(count, |out| access.pin(iova, count << PAGE_SHIFT, out))?;
             self.pinned += count;
             list.pfns().for_each(|pfn| pages.add(pfn));
         }
@@ -146,7 +160,7 @@ fn pin(viommu: &Viommu, base: u64, length: u64) -> Result<(Memory<'_>, PhysAddr)
     if count > MAX_PAGES {
         return Err(ENOMEM);
     }
-    let access = Internal::new(viommu.ctx())?;
+    let access = Internal::new(viommu.owner())?;
     access.attach(viommu.hwpt().ioas())?;
 
     let mut memory = Memory {
@@ -171,10 +185,119 @@ fn unpin_pieces(first: usize, count: usize, unpin: impl Fn(IovaRange)) {
 }
 
 /// Unpins the memory of a queue that was published, of `length` bytes from `base`. Never fails.
-pub(crate) fn unpin(access: &Access, (base, length): (u64, usize)) {
+fn unpin(access: &Access, (base, length): (u64, usize)) {
     // It was pinned, so there is no error.
     if let Ok((first, count)) = pages_of(base, length as u64) {
         unpin_pieces(first, count, |range| access.unpin(range));
+    }
+}
+
+/// A HW queue: `struct iommufd_hw_queue`, less the object header.
+#[repr(C)]
+pub(crate) struct HwQueue {
+    pub(crate) viommu: Dependency<Viommu>,
+    /// The access that has the memory of the queue pinned, from when the queue is published.
+    access: UserSlot<Access>,
+    base_addr: u64,
+    length: usize,
+    type_: bindings::iommu_hw_queue_type,
+    destroy: InitSlot<Option<Destroy<bindings::iommufd_hw_queue>>>,
+}
+
+same_layout!(HwQueue, iommufd_hw_queue: viommu access base_addr length type_ destroy);
+
+impl Kind for HwQueue {
+    type Owner = Context;
+
+    fn destroy(this: WriteSide<'_, Self>) {
+        end(this);
+    }
+}
+
+impl HwQueue {
+    /// Allocates a queue of `viommu`, of `length` bytes from `base_addr` in the guest's physical
+    /// address space.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the driver has no queues of this type; those of
+    /// [`Context::reserve`](crate::context::Context::reserve).
+    fn reserve<'a>(
+        viommu: &'a Ref<'_, Viommu>,
+        type_: bindings::iommu_hw_queue_type,
+        base_addr: u64,
+        length: usize,
+    ) -> Result<Draft<'a, Self, HwQueueDriver>> {
+        let driver = viommu.as_c().hw_queue_driver(type_)?;
+        let this = Self {
+            viommu: viommu.dependency(),
+            access: UserSlot::new(),
+            base_addr,
+            length,
+            type_,
+            destroy: InitSlot::new(None),
+        };
+        Draft::reserve(viommu.owner(), driver, Ok::<_, Error>(this))
+    }
+
+    /// Where the queue is: address and length, in bytes of the guest's physical address space.
+    fn place(&self) -> (u64, usize) {
+        (self.base_addr, self.length)
+    }
+}
+
+impl<'a> Draft<'a, HwQueue, HwQueueDriver> {
+    /// Has the driver initialise its part. The memory of the queue is pinned, and is physically
+    /// contiguous from `base_pa`. `index` is for the driver.
+    ///
+    /// The driver can make the queue a user of another one, which ends with the queue: `_tentative`
+    /// is held until that is published, or undone.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    fn start(
+        self,
+        base_pa: bindings::phys_addr_t,
+        index: u32,
+        _tentative: &Tentative<'_>,
+    ) -> Result<Ready<'a, HwQueue>> {
+        self.init((index, base_pa))
+    }
+}
+
+impl Ready<'_, HwQueue> {
+    /// Publishes the queue, and with it the access that has its memory pinned, which `memory` gives
+    /// up for that. It is not called if publishing fails.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Ready::publish`].
+    fn publish_with_memory<'m>(
+        self,
+        memory: impl FnOnce() -> Option<Internal<'m>>,
+        answer: impl FnOnce() -> Result,
+    ) -> Result {
+        let queue = self.publish(|queue, table| {
+            answer()?;
+            if let Some(access) = memory().and_then(|memory| memory.publish_along(table)) {
+                queue.access.set(access);
+            }
+            Ok(())
+        });
+
+        queue.map(drop)
+    }
+}
+
+impl Drop for HwQueue {
+    fn drop(&mut self) {
+        if let Some(access) = self.access.take() {
+            let ctx = self.viommu.owner();
+
+            unpin(&access, self.place());
+            access.destroy(ctx);
+        }
     }
 }
 
@@ -215,7 +338,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hw_queue_alloc>) -> Re
     // CAST: `pin()` refuses what does not fit.
     let queue = HwQueue::reserve(&viommu, cmd.type_, base, length as usize)?;
     let (memory, base_pa) = pin(&viommu, base, length)?;
-    let tentative = viommu.ctx().tentative();
+    let tentative = viommu.owner().tentative();
     let queue = queue.start(base_pa, cmd.index, &tentative)?;
 
     cmd.out_hw_queue_id = queue.id();

@@ -9,7 +9,7 @@
 //! - A [`HwQueue`] is memory of the guest that the IOMMU reads or writes without the VMM in between
 //!   ([`hw_queue`]).
 //! - Registers of the IOMMU that the guest may touch are mapped with mmap(); an IOMMU driver offers
-//!   them while it initialises a vIOMMU (`sys::mmap`).
+//!   them while it initialises a vIOMMU ([`mmap`]).
 //!
 //! All three are extended by the IOMMU driver, which is called while they are made and when they
 //! end. Nobody can use them before they are published: not user space, by id; not by what the
@@ -22,28 +22,166 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    device::Device,
-    hwpt::HwptPaging,
-    ioctl::{
+    command::Published,
+    context::{
         Command,
-        Published, //
+        Context,
+        ContextPtr, //
     },
-    sys::viommu::ViommuDriver, //
+    device::Device,
+    hwpt::{
+        Hwpt as _,
+        HwptPaging, //
+    },
+    object::{
+        driven::{
+            end,
+            Draft,
+            Ready, //
+        },
+        same_layout,
+        Dependency,
+        Kind,
+        Owned,
+        Owner as _,
+        Ref,
+        WriteSide, //
+    },
+    sys::{
+        bound_device::Iommu,
+        driven::InitSlot,
+        hwpt::user_data,
+        vdevs::Vdevs,
+        veventq::Veventqs,
+        viommu::ViommuDriver, //
+    }, //
+};
+use core::{
+    marker::PhantomPinned,
+    ptr::null, //
 };
 use kernel::{
     bindings,
+    iommu::domain::Domain,
     prelude::*, //
 };
 
 pub(crate) mod hw_queue;
+pub(crate) mod mmap;
 pub(crate) mod vdevice;
 
-pub(crate) use self::vdevice::Seat;
-pub(crate) use crate::sys::{
+pub(crate) use self::{
     hw_queue::HwQueue,
-    vdevice::Vdevice,
-    viommu::Viommu, //
+    vdevice::{
+        Seat,
+        Vdevice, //
+    }, //
 };
+
+/// A vIOMMU: `struct iommufd_viommu`, less the object header.
+#[repr(C)]
+#[pin_data]
+pub(crate) struct Viommu {
+    ictx: ContextPtr,
+    iommu_dev: Iommu,
+    pub(crate) hwpt: Dependency<HwptPaging>,
+    ops: InitSlot<*const bindings::iommufd_viommu_ops>,
+    #[pin]
+    vdevs: Vdevs,
+    #[pin]
+    pub(crate) veventqs: Veventqs,
+    type_: bindings::iommu_viommu_type,
+    #[pin]
+    _pin: PhantomPinned,
+}
+
+same_layout!(Viommu, iommufd_viommu: ictx iommu_dev hwpt ops vdevs veventqs type_);
+
+impl Kind for Viommu {
+    type Owner = Context;
+
+    fn destroy(this: WriteSide<'_, Self>) {
+        end(this);
+    }
+}
+
+impl Owned for Viommu {
+    fn owner(&self) -> &Context {
+        &self.ictx
+    }
+}
+
+impl Viommu {
+    fn new<'a>(
+        ctx: &'a Context,
+        driver: &ViommuDriver,
+        hwpt: Dependency<HwptPaging>,
+    ) -> impl PinInit<Self, Error> + 'a {
+        let (iommu_dev, type_) = (driver.iommu(), driver.type_());
+
+        try_pin_init!(Self {
+            ictx: ContextPtr::from(ctx),
+            iommu_dev,
+            hwpt,
+            ops: InitSlot::new(null()),
+            vdevs <- Vdevs::new(),
+            veventqs <- Veventqs::new(),
+            type_,
+            _pin: PhantomPinned,
+        }? Error)
+    }
+
+    /// The HWPT that nested HWPTs of this vIOMMU translate through.
+    pub(crate) fn hwpt(&self) -> &Dependency<HwptPaging> {
+        &self.hwpt
+    }
+
+    /// Whether the vIOMMU is part of this IOMMU.
+    pub(crate) fn is_on(&self, iommu: Iommu) -> bool {
+        self.iommu_dev == iommu
+    }
+
+    /// The vDEVICEs, as the driver finds them.
+    fn vdevs(&self) -> &Vdevs {
+        &self.vdevs
+    }
+}
+
+/// Allocates a vIOMMU.
+///
+/// # Errors
+///
+/// Those of [`Context::reserve`].
+fn reserve<'a>(
+    ctx: &'a Context,
+    driver: ViommuDriver,
+    hwpt: &Ref<'_, HwptPaging>,
+) -> Result<Draft<'a, Viommu, ViommuDriver>> {
+    let viommu = Viommu::new(ctx, &driver, hwpt.dependency());
+
+    Draft::reserve(ctx, driver, viommu)
+}
+
+impl<'a> Draft<'a, Viommu, ViommuDriver> {
+    /// Has the driver initialise its part. `domain` is that of the HWPT, and `data` says how, in
+    /// the driver's own terms.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says; [`EOPNOTSUPP`] if it sets no operations, which is a bug.
+    fn start(
+        self,
+        domain: &Domain,
+        data: Option<&bindings::iommu_user_data>,
+    ) -> Result<Ready<'a, Viommu>> {
+        let viommu = self.init((domain, data))?;
+
+        if kernel::warn_on_once!(!viommu.as_c().has_ops()) {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(viommu)
+    }
+}
 
 /// IOMMU_VIOMMU_ALLOC.
 pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_viommu_alloc>) -> Result<Published> {
@@ -53,14 +191,15 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_viommu_alloc>) -> Resu
 
     let ctx = cmd.ctx();
     let device = ctx.get::<Device>(cmd.dev_id)?;
-    let driver = ViommuDriver::of(&device, cmd.type_)?;
+    let iommu = device.iommu().ok_or(EOPNOTSUPP)?;
+    let driver = ViommuDriver::new(iommu, device.dev(), cmd.type_)?;
     let hwpt = ctx.get::<HwptPaging>(cmd.hwpt_id)?;
     if !hwpt.nest_parent() {
         return Err(EINVAL);
     }
 
-    let data = crate::sys::hwpt::user_data(cmd.type_, cmd.data_uptr, cmd.data_len);
-    let viommu = driver.reserve(ctx, &hwpt)?.start(data.as_ref())?;
+    let data = user_data(cmd.type_, cmd.data_uptr, cmd.data_len);
+    let viommu = reserve(ctx, driver, &hwpt)?.start(hwpt.domain(), data.as_ref())?;
 
     cmd.out_viommu_id = viommu.id();
     cmd.publish(viommu)

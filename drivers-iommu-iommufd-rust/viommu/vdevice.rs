@@ -16,24 +16,41 @@
 //! and destroy functions run.
 #![forbid(unsafe_code)]
 
-use super::{
-    Vdevice,
-    Viommu, //
-};
+use super::Viommu;
 use crate::{
-    context::Context,
-    device::Device,
-    ioctl::{
+    command::Published,
+    context::{
         Command,
-        Published, //
+        Context, //
     },
+    device::Device,
     object::{
+        driven::{
+            end,
+            Draft,
+            Ready, //
+        },
+        same_layout,
+        Dependency,
+        Kind,
         Object,
-        Publish, //
+        Owned as _,
+        Owner as _,
+        Publish,
+        Ref,
+        RevocableRef,
+        WriteSide, //
     },
-    sys::vdevice::ReadyVdevice, //
+    sys::{
+        driven::InitSlot,
+        vdevs::Slot,
+        viommu::Destroy, //
+    }, //
 };
-use core::ptr;
+use core::{
+    ops::Deref,
+    ptr, //
+};
 use kernel::{
     bindings,
     prelude::*, //
@@ -57,6 +74,97 @@ impl Seat {
         if let Seat::Taken(_) = self {
             *self = Seat::Free;
         }
+    }
+}
+
+/// A vDEVICE that is complete, and its place, but that nobody sees yet.
+///
+/// The fields are dropped in order: the driver is done before the place is free.
+#[must_use = "dropping the vDEVICE destroys it"]
+struct ReadyVdevice<'a> {
+    vdevice: Ready<'a, Vdevice>,
+    slot: Slot<'a>,
+}
+
+impl ReadyVdevice<'_> {
+    /// Lets user space find the vDEVICE if `answer` succeeds, and then drivers, too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reserved::publish`](crate::object::Reserved::publish).
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        let Self { vdevice, slot } = self;
+        let vdevice = vdevice.publish(|_, _| answer())?;
+
+        // Its end, which removes it, is not before the read side is put.
+        slot.fill(vdevice.as_c());
+        Ok(())
+    }
+}
+
+impl Deref for ReadyVdevice<'_> {
+    type Target = Object<Vdevice>;
+
+    fn deref(&self) -> &Object<Vdevice> {
+        &self.vdevice
+    }
+}
+
+/// A vDEVICE: `struct iommufd_vdevice`, less the object header.
+#[repr(C)]
+pub(crate) struct Vdevice {
+    pub(crate) viommu: Dependency<Viommu>,
+    idev: RevocableRef<Device>,
+    virt_id: u64,
+    destroy: InitSlot<Option<Destroy<bindings::iommufd_vdevice>>>,
+}
+
+same_layout!(Vdevice, iommufd_vdevice: viommu idev virt_id destroy);
+
+impl Kind for Vdevice {
+    type Owner = Context;
+
+    fn destroy(this: WriteSide<'_, Self>) {
+        let vdevice = this.object();
+        let mut seat = vdevice.device().seat();
+        end(this);
+        // CAST: It was a `usize`.
+        vdevice.viommu.vdevs().remove(vdevice.virt_id as usize);
+        seat.leave();
+    }
+}
+
+impl Vdevice {
+    /// Makes a vDEVICE of `viommu`, with the driver's part, and reserves its place. It keeps the
+    /// device until it is revoked.
+    ///
+    /// # Errors
+    ///
+    /// - [`EEXIST`] if the vIOMMU has a vDEVICE of this id;
+    /// - [`EOPNOTSUPP`] if the driver contradicts itself, which is a bug;
+    /// - what the driver says, and those of [`Context::reserve`](crate::context::Context::reserve).
+    fn create<'a>(
+        viommu: &'a Ref<'_, Viommu>,
+        device: RevocableRef<Device>,
+        virt_id: usize,
+    ) -> Result<ReadyVdevice<'a>> {
+        let driver = viommu.as_c().vdevice_driver()?;
+        let this = Self {
+            viommu: viommu.dependency(),
+            idev: device,
+            // CAST: `usize` has at most 64 bits.
+            virt_id: virt_id as u64,
+            destroy: InitSlot::new(None),
+        };
+        let draft = Draft::reserve(viommu.owner(), driver, Ok::<_, Error>(this))?;
+        let slot = viommu.vdevs().reserve(virt_id)?;
+        let vdevice = draft.init(())?;
+        Ok(ReadyVdevice { vdevice, slot })
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> &Object<Device> {
+        &self.idev
     }
 }
 

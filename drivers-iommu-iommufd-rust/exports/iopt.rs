@@ -13,8 +13,8 @@ use crate::{
         Owner, //
     },
     ioas::Ioas,
-    range::IovaRange,
-    sys::layout::same_offset, //
+    object::same_offset,
+    range::IovaRange, //
 };
 use core::mem::ManuallyDrop;
 use kernel::{

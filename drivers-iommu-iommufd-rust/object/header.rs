@@ -13,13 +13,21 @@
 //!   successful create function and has not passed it to the matching destroy function, or it holds
 //!   a read side from `iommufd_get_object()`.
 //! - `type` and `id` do not change after the object was created.
+#![expect(unsafe_code, reason = "the core of this layer")]
 
-use crate::{
-    context::Context,
-    object::Tentative, //
+use super::{
+    Owner,
+    Tentative, //
+};
+use crate::sys::{
+    layout::Raw,
+    mmap::Keep, //
 };
 use core::{
-    marker::PhantomPinned,
+    marker::{
+        PhantomData,
+        PhantomPinned, //
+    },
     mem::{
         offset_of,
         ManuallyDrop, //
@@ -27,6 +35,7 @@ use core::{
     ops::Deref,
     ptr::{
         from_ref,
+        null_mut,
         NonNull, //
     }, //
 };
@@ -34,11 +43,15 @@ use kernel::{
     bindings,
     prelude::*,
     sync::{
-        atomic::ordering::{
-            Full,
-            Relaxed, //
+        atomic::{
+            ordering::{
+                Full,
+                Relaxed, //
+            },
+            Atomic, //
         },
-        Refcount, //
+        Refcount,
+        SetOnce, //
     }, //
 };
 
@@ -47,7 +60,10 @@ mod reserved;
 
 pub(crate) use self::{
     owner::{
+        kinds,
+        Kinds,
         ObjectBox,
+        Visitor,
         WriteSide, //
     },
     reserved::{
@@ -57,7 +73,7 @@ pub(crate) use self::{
 };
 
 /// The value of `iommufd_object::type`.
-type KindOfC = bindings::iommufd_object_type;
+pub(crate) type KindOfC = bindings::iommufd_object_type;
 
 /// The header of every object: two counts, a kind and an id. See [`crate::object`].
 #[repr(C)]
@@ -114,8 +130,11 @@ impl Header {
 /// An object that was never published is only dropped. What can be undone without knowing whether
 /// it was published belongs in Drop.
 pub(crate) trait Kind: Send + Sync + Sized {
+    /// What objects of this kind belong to.
+    type Owner: Owner;
+
     /// Makes those let go who keep a [`RevocableRef`] to the object. Not called if there are none.
-    fn pre_destroy(_this: &Object<Self>, _ctx: &Context) {}
+    fn pre_destroy(_this: &Object<Self>, _owner: &Self::Owner) {}
 
     /// Ends a published object, before it is dropped.
     fn destroy(_this: WriteSide<'_, Self>) {}
@@ -129,7 +148,7 @@ pub(crate) trait Kind: Send + Sync + Sized {
 ///   an `Object<Self>`.
 /// - [`Self::dependencies`] visits what [`Depends::visit`] of the same fields visits.
 ///
-/// Implemented by the table of kinds in [`owner`].
+/// Implemented by the table of kinds, see [`kinds`].
 pub(crate) unsafe trait Registered: Kind {
     /// How C calls it.
     const TYPE: KindOfC;
@@ -140,6 +159,16 @@ pub(crate) unsafe trait Registered: Kind {
     /// Calls `f` with each object that this one depends on, until `f` returns `false`. Returns
     /// whether it never did.
     fn dependencies(&self, f: &mut impl FnMut(&Header) -> bool) -> bool;
+}
+
+/// A kind of object that C knows by a structure of its own.
+///
+/// # Safety
+///
+/// An `Object<Self>` begins as a [`Self::Raw`] does, and is initialised as far as C accesses that.
+pub(crate) unsafe trait CLayout: Registered {
+    /// The structure.
+    type Raw;
 }
 
 /// A field of an object that names others on which the object depends.
@@ -205,6 +234,14 @@ impl<T> Object<T> {
     }
 }
 
+impl<T: CLayout> Object<T> {
+    /// The object as C knows it.
+    pub(crate) fn as_c(&self) -> &Raw<T::Raw> {
+        // SAFETY: By the requirements of `CLayout`.
+        unsafe { Raw::from_ptr(self.as_ptr().cast()) }
+    }
+}
+
 impl<T> Deref for Object<T> {
     type Target = T;
 
@@ -214,13 +251,15 @@ impl<T> Deref for Object<T> {
 }
 
 /// Any kind of object. There is no value: objects are of some kind.
-pub(crate) struct Any(PhantomPinned);
+pub(crate) struct Any<C>(PhantomPinned, PhantomData<fn() -> C>);
 
-impl Kind for Any {}
+impl<C: Owner> Kind for Any<C> {
+    type Owner = C;
+}
 
 // SAFETY: No header has this type: the value stands for "any" in lookups. An `Object<Any>` is only
 // a header.
-unsafe impl Registered for Any {
+unsafe impl<C: Owner> Registered for Any<C> {
     const TYPE: KindOfC = bindings::iommufd_object_type_IOMMUFD_OBJ_ANY;
     const DEPENDS: bool = false;
 
@@ -276,24 +315,24 @@ impl<T: Registered> Held<T> {
 ///
 /// # Invariants
 ///
-/// Owns one count of `wait_cnt` of the object, which belongs to `ctx`.
+/// Owns one count of `wait_cnt` of the object, which belongs to `owner`.
 pub(crate) struct Ref<'a, T: Registered> {
     object: Held<T>,
-    ctx: &'a Context,
+    owner: &'a T::Owner,
 }
 
 impl<'a, T: Registered> Ref<'a, T> {
     /// Takes the read side, if the object is of kind `T` and not being destroyed.
     ///
-    /// `header` is of an object of `ctx`, found under RCU or in the table while that is locked.
-    pub(crate) fn try_lock(header: &Header, ctx: &'a Context) -> Option<Self> {
-        if T::TYPE != Any::TYPE && header.kind != T::TYPE {
+    /// `header` is of an object of `owner`, found under RCU or in the table while that is locked.
+    pub(crate) fn try_lock(header: &Header, owner: &'a T::Owner) -> Option<Self> {
+        if T::TYPE != Any::<T::Owner>::TYPE && header.kind != T::TYPE {
             return None;
         }
         // INVARIANT: The count was just taken, and the kind compared.
         header.wait_cnt.inc_not_zero().then(|| Self {
             object: Held(NonNull::from(header).cast()),
-            ctx,
+            owner,
         })
     }
 
@@ -310,7 +349,7 @@ impl<'a, T: Registered> Ref<'a, T> {
     /// Makes a dependency for an object that is being created.
     pub(crate) fn dependency(&self) -> Dependency<T>
     where
-        T: InContext,
+        T: Owned,
     {
         Dependency(self.object.another_read_side())
     }
@@ -318,7 +357,7 @@ impl<'a, T: Registered> Ref<'a, T> {
     /// Makes a read side that another object can keep until it is revoked.
     pub(crate) fn revocable(&self) -> RevocableRef<T>
     where
-        T: InContext,
+        T: Owned,
     {
         RevocableRef(Dependency(self.object.another_read_side()))
     }
@@ -333,21 +372,21 @@ impl<'a, T: Registered> Ref<'a, T> {
     ///
     /// # Safety
     ///
-    /// `ptr` must come from [`Self::into_raw`] of an object of `ctx` that is of kind `T`, once.
+    /// `ptr` must come from [`Self::into_raw`] of an object of `owner` that is of kind `T`, once.
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) unsafe fn from_raw(ctx: &'a Context, ptr: *mut bindings::iommufd_object) -> Self {
+    pub(crate) unsafe fn from_raw(owner: &'a T::Owner, ptr: *mut bindings::iommufd_object) -> Self {
         // SAFETY: By the requirements of this function the count is there, and keeps the object.
         let object = unsafe { Object::from_ptr(ptr) };
 
         // INVARIANT: The count is the one that `into_raw()` gave away.
         Self {
             object: Held(NonNull::from(object)),
-            ctx,
+            owner,
         }
     }
 }
 
-impl<'a> Ref<'a, Any> {
+impl<'a, C: Owner> Ref<'a, Any<C>> {
     /// The kind of the object.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn kind(&self) -> KindOfC {
@@ -355,7 +394,7 @@ impl<'a> Ref<'a, Any> {
     }
 
     /// The same read side, if the object is of kind `T`.
-    pub(crate) fn downcast<T: Registered>(self) -> Result<Ref<'a, T>, Self> {
+    pub(crate) fn downcast<T: Registered<Owner = C>>(self) -> Result<Ref<'a, T>, Self> {
         if self.header.kind != T::TYPE {
             return Err(self);
         }
@@ -363,7 +402,7 @@ impl<'a> Ref<'a, Any> {
         // INVARIANT: The count moves from `this`, and the kind was compared.
         Ok(Ref {
             object: Held(this.object.0.cast()),
-            ctx: this.ctx,
+            owner: this.owner,
         })
     }
 }
@@ -378,30 +417,30 @@ impl<T: Registered> Deref for Ref<'_, T> {
 
 impl<T: Registered> Drop for Ref<'_, T> {
     fn drop(&mut self) {
-        put_read_side(&self.header, self.ctx);
+        put_read_side(&self.header, self.owner);
     }
 }
 
 /// Puts a count of `wait_cnt` that the caller owns.
 ///
-/// From then on the object may be gone; the context is not, as the caller is in an operation on it.
+/// From then on the object may be gone; the owner is not, as the caller is in an operation on it.
 ///
 /// Memory order: the count is put with release, so that the destroyer, who reads zero with acquire,
 /// sees what was done to the object (`IOMMUFD+put+drain`). The queue's lock, taken by both sides,
 /// sees to it that either the destroyer reads zero or is woken (`IOMMUFD+put+wait`).
-fn put_read_side(header: &Header, ctx: &Context) {
+fn put_read_side<C: Owner>(header: &Header, owner: &C) {
     if header.wait_cnt.dec_and_test() {
-        ctx.destroy_wait.wake_all();
+        owner.destroy_wait().wake_all();
     }
 }
 
 /// A kind of object of which other objects keep a read side.
-pub(crate) trait InContext: Registered {
-    /// The context that the object belongs to.
-    fn ctx(&self) -> &Context;
+pub(crate) trait Owned: Registered {
+    /// What the object belongs to.
+    fn owner(&self) -> &Self::Owner;
 }
 
-/// A dependency of an object on another one of the same context. C sees a pointer.
+/// A dependency of an object on another one of the same owner. C sees a pointer.
 ///
 /// It is a read side: whoever destroys the other object waits for it. As long as the object that
 /// has it is published, it is a user of the other one, too ([`Registered::dependencies`]), so that
@@ -411,9 +450,9 @@ pub(crate) trait InContext: Registered {
 ///
 /// Owns one count of `wait_cnt` of the object.
 #[repr(transparent)]
-pub(crate) struct Dependency<T: InContext>(Held<T>);
+pub(crate) struct Dependency<T: Owned>(Held<T>);
 
-impl<T: InContext> Dependency<T> {
+impl<T: Owned> Dependency<T> {
     /// Another dependency on the same object.
     pub(crate) fn another(&self) -> Self {
         Self(self.0.another_read_side())
@@ -426,13 +465,13 @@ impl<T: InContext> Dependency<T> {
 }
 
 // SAFETY: It is a pointer that does not change, and by the type invariants it has a read side.
-unsafe impl<T: InContext> Depends for Dependency<T> {
+unsafe impl<T: Owned> Depends for Dependency<T> {
     fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
         f(&self.0.header)
     }
 }
 
-impl<T: InContext> Deref for Dependency<T> {
+impl<T: Owned> Deref for Dependency<T> {
     type Target = Object<T>;
 
     fn deref(&self) -> &Object<T> {
@@ -440,19 +479,19 @@ impl<T: InContext> Deref for Dependency<T> {
     }
 }
 
-impl<T: InContext> Drop for Dependency<T> {
+impl<T: Owned> Drop for Dependency<T> {
     fn drop(&mut self) {
-        put_read_side(&self.header, self.ctx());
+        put_read_side(&self.header, self.owner());
     }
 }
 
-/// A read side that another object of the same context keeps. C sees a pointer.
+/// A read side that another object of the same owner keeps. C sees a pointer.
 ///
 /// Whoever keeps it puts it when [`Kind::pre_destroy`] of the object asks for that.
 #[repr(transparent)]
-pub(crate) struct RevocableRef<T: InContext>(Dependency<T>);
+pub(crate) struct RevocableRef<T: Owned>(Dependency<T>);
 
-impl<T: InContext> Deref for RevocableRef<T> {
+impl<T: Owned> Deref for RevocableRef<T> {
     type Target = Object<T>;
 
     fn deref(&self) -> &Object<T> {
@@ -520,5 +559,111 @@ impl<T: Registered> Deref for User<T> {
 impl<T: Registered> Drop for User<T> {
     fn drop(&mut self) {
         self.header.users.dec();
+    }
+}
+
+// SAFETY: It is the same count of the same object.
+unsafe impl<T: Registered> Keep for User<T> {
+    fn into_raw(self) -> *mut c_void {
+        User::into_raw(self).cast()
+    }
+
+    unsafe fn from_raw(ptr: *mut c_void) -> Self {
+        // SAFETY: By the requirements of this function.
+        unsafe { User::from_raw(ptr.cast()) }
+    }
+
+    fn another(&self) -> Self {
+        User::another(self)
+    }
+}
+
+/// A dependency that is not there from the start, or never.
+///
+/// # Invariants
+///
+/// It does not change once the object that it is a field of has become a user of what it depends
+/// on.
+pub(crate) struct LateDependency<T: Owned>(SetOnce<Dependency<T>>);
+
+impl<T: Owned> LateDependency<T> {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self(SetOnce::new())
+    }
+
+    /// What the object depends on.
+    pub(crate) fn get(&self) -> Option<&Object<T>> {
+        self.0.as_ref().map(|dependency| &**dependency)
+    }
+}
+
+// SAFETY: By the type invariants it is the same one each time from the first call on.
+unsafe impl<T: Owned> Depends for LateDependency<T> {
+    fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
+        self.0.as_ref().is_none_or(|dependency| dependency.visit(f))
+    }
+}
+
+/// A user that is not there from the start, or never. C sees a pointer.
+///
+/// # Invariants
+///
+/// NULL, or a user that this owns. It changes once.
+#[repr(transparent)]
+pub(crate) struct UserSlot<T: Registered>(Atomic<*mut c_void>, PhantomData<User<T>>);
+
+impl<T: Registered> UserSlot<T> {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self(Atomic::new(null_mut()), PhantomData)
+    }
+
+    /// Enters a user. Cannot be called twice: the second user is leaked.
+    pub(crate) fn set(&self, user: User<T>) {
+        // INVARIANT: The user is given away to this.
+        let set = self.0.cmpxchg(null_mut(), user.into_raw().cast(), Relaxed);
+
+        kernel::warn_on!(set.is_err());
+    }
+
+    /// Takes the user out.
+    pub(crate) fn take(&mut self) -> Option<User<T>> {
+        let user = core::mem::replace(self.0.get_mut(), null_mut());
+
+        // SAFETY: By the type invariants.
+        (!user.is_null()).then(|| unsafe { User::from_raw(user.cast()) })
+    }
+}
+
+impl<T: Registered> Drop for UserSlot<T> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// What objects belong to, where C looks for it: a pointer in the object.
+///
+/// It is a field of objects of that very owner only, which outlives its objects.
+#[repr(transparent)]
+pub(crate) struct OwnerPtr<C>(NonNull<C>);
+
+// SAFETY: A reference to an owner, which is `Sync`.
+unsafe impl<C: Sync> Send for OwnerPtr<C> {}
+// SAFETY: A reference to an owner, which is `Sync`.
+unsafe impl<C: Sync> Sync for OwnerPtr<C> {}
+
+impl<C> From<&C> for OwnerPtr<C> {
+    fn from(owner: &C) -> Self {
+        Self(NonNull::from(owner))
+    }
+}
+
+impl<C> Deref for OwnerPtr<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        // SAFETY: It is a field of an object of the owner, which outlives its objects.
+        unsafe { self.0.as_ref() }
     }
 }

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices: what this driver asks of `struct device` and its IOMMU driver, and the functions that
-//! VFIO and others call to bind, attach and unbind.
+//! Devices that are bound to a driver: what this driver asks of `struct device` and of the IOMMU
+//! driver.
 //!
 //! Contracts with C:
 //!
-//! - The driver of the device passes a device that it is bound to, and stays bound until
-//!   `iommufd_device_unbind()` has returned.
-//! - `struct iommufd_device *` comes from a successful `iommufd_device_bind()`; it is a [`User`] of
-//!   the device that the caller holds until it calls `iommufd_device_unbind()`, when it calls no
-//!   other function with it at the same time.
 //! - A device that is bound to a driver keeps its `struct dev_iommu`, its IOMMU and its group. The
 //!   core takes them away when the device is removed from its bus, which unbinds it first. What is
 //!   read of them here does not change while it is bound; other fields may.
@@ -18,23 +13,7 @@
 //! - What an IOMMU driver returns from `hw_info` is memory from kmalloc() of the length that it
 //!   says.
 
-use crate::{
-    context::Context,
-    device::{
-        self,
-        attach::{
-            self,
-            Op, //
-        },
-        Device, //
-    },
-    object::{
-        InContext,
-        User, //
-    }, //
-};
 use core::{
-    mem::ManuallyDrop,
     ops::Deref,
     ptr::{
         from_ref,
@@ -44,10 +23,7 @@ use core::{
 use kernel::{
     bindings,
     device::Bound,
-    error::{
-        from_err_ptr,
-        from_result, //
-    },
+    error::from_err_ptr,
     iommu::group::{
         self as iommu,
         Capability,
@@ -77,7 +53,7 @@ impl BoundDevice {
     /// # Safety
     ///
     /// `dev` must be valid, and bound to a driver until the result is dropped.
-    unsafe fn new(dev: *mut bindings::device) -> Self {
+    pub(crate) unsafe fn new(dev: *mut bindings::device) -> Self {
         // INVARIANT: By the requirements of this function.
         // SAFETY: By the requirements of this function: a device that is bound is referenced.
         Self(unsafe { kernel::device::Device::get_device(dev) })
@@ -141,17 +117,18 @@ impl BoundDevice {
         iommu::capable(self, cap)
     }
 
-    /// Takes control over DMA of the device's group, in the name of a context.
+    /// Takes control over DMA of the device's group, in the name of `owner`. The layer above gives
+    /// it up before it unbinds the device, and `owner` stays where it is until then.
     ///
     /// # Errors
     ///
     /// [`EPERM`] if another has it, [`EBUSY`] if a driver uses it, or what the IOMMU driver says.
-    pub(crate) fn claim_dma(&self, ctx: &Context) -> Result<DmaOwner> {
+    pub(crate) fn claim_dma<T>(&self, owner: &T) -> Result<DmaOwner> {
         // SAFETY: The driver of the device stays bound until `iommufd_device_unbind()` has
         // returned, which ends the device object, and the claim with it. That object belongs to the
-        // context, which outlives its objects and does not move. An attachment keeps a device of
-        // the group, see `super::attach`.
-        unsafe { DmaOwner::claim(self, NonNull::from(ctx).cast()) }
+        // owner, a context, which outlives its objects and does not move. An attachment keeps a
+        // device of the group, see `super::handle`.
+        unsafe { DmaOwner::claim(self, NonNull::from(owner).cast()) }
     }
 
     fn pci(&self) -> Option<NonNull<bindings::pci_dev>> {
@@ -273,174 +250,4 @@ pub(crate) fn allow_unsafe_interrupts() -> bool {
     unsafe { (&raw const bindings::iommufd_allow_unsafe_interrupts).read_volatile() }
 }
 
-impl InContext for Device {
-    fn ctx(&self) -> &Context {
-        self.ictx()
-    }
-}
-
 const _: () = assert!(size_of::<BoundDevice>() == size_of::<*mut bindings::device>());
-
-/// The device object that a driver got from `iommufd_device_bind()`, lent, and its context.
-///
-/// # Safety
-///
-/// As the contract at the top of this file says, for `'a` and for as long as the result exists.
-unsafe fn borrow<'a>(
-    idev: *mut bindings::iommufd_device,
-) -> (&'a Context, ManuallyDrop<User<Device>>) {
-    // SAFETY: By the requirements of this function: the count stays with the driver, and keeps the
-    // object, which the context outlives.
-    unsafe {
-        (
-            Context::from_ptr((*idev).ictx),
-            ManuallyDrop::new(User::from_raw(idev.cast())),
-        )
-    }
-}
-
-/// Binds a device to a context, see `include/linux/iommufd.h`.
-///
-/// Returns the device object, or an error pointer, and in `id` the id that user space knows it by.
-///
-/// # Safety
-///
-/// As the contract at the top of this file says. `ictx` must be live during the call, and `id`
-/// valid for writing.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_device_bind(
-    ictx: *mut bindings::iommufd_ctx,
-    dev: *mut bindings::device,
-    id: *mut u32,
-) -> *mut bindings::iommufd_device {
-    // SAFETY: By the requirements of this function.
-    let (ctx, dev) = unsafe { (Context::from_ptr(ictx), BoundDevice::new(dev)) };
-
-    match device::bind(ctx, dev) {
-        Ok(user) => {
-            // SAFETY: By the requirements of this function.
-            unsafe { *id = user.id() };
-            user.into_raw().cast()
-        }
-        Err(err) => err.to_ptr(),
-    }
-}
-
-/// Undoes `iommufd_device_bind()`.
-///
-/// # Safety
-///
-/// As the contract at the top of this file says. `idev` is not valid after this.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommufd_device) {
-    // SAFETY: By the requirements of this function.
-    let (ctx, device) = unsafe { borrow(idev) };
-
-    ManuallyDrop::into_inner(device).destroy(ctx);
-}
-
-/// Attaches a device, or a PASID of it, to a HWPT or an IOAS, see `include/linux/iommufd.h`.
-///
-/// # Safety
-///
-/// As the contract at the top of this file says. `pt_id` must be valid for reading and writing.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_device_attach(
-    idev: *mut bindings::iommufd_device,
-    pasid: bindings::ioasid_t,
-    pt_id: *mut u32,
-) -> c_int {
-    // SAFETY: By the requirements of this function.
-    unsafe { change(idev, pasid, pt_id, Op::Attach) }
-}
-
-/// Attaches a device, or a PASID of it, that is attached, to another HWPT or IOAS.
-///
-/// # Safety
-///
-/// As for [`iommufd_device_attach`].
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_device_replace(
-    idev: *mut bindings::iommufd_device,
-    pasid: bindings::ioasid_t,
-    pt_id: *mut u32,
-) -> c_int {
-    // SAFETY: By the requirements of this function.
-    unsafe { change(idev, pasid, pt_id, Op::Replace) }
-}
-
-/// # Safety
-///
-/// As for [`iommufd_device_attach`].
-unsafe fn change(
-    idev: *mut bindings::iommufd_device,
-    pasid: u32,
-    pt_id: *mut u32,
-    op: Op,
-) -> c_int {
-    // SAFETY: By the requirements of this function.
-    let ((ctx, device), id) = unsafe { (borrow(idev), &mut *pt_id) };
-
-    from_result(|| attach::change(ctx, &device, pasid, id, op).map(|()| 0))
-}
-
-/// Detaches a device, or a PASID of it: its DMA is blocked then.
-///
-/// # Safety
-///
-/// As the contract at the top of this file says.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_device_detach(
-    idev: *mut bindings::iommufd_device,
-    pasid: bindings::ioasid_t,
-) {
-    // SAFETY: By the requirements of this function.
-    let (ctx, device) = unsafe { borrow(idev) };
-
-    if let Some(hwpt) = attach::detach(&device, pasid) {
-        hwpt.put(ctx);
-    }
-}
-
-/// The context that a device is bound to. The caller's reference is that of the device.
-///
-/// # Safety
-///
-/// As the contract at the top of this file says.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
-    idev: *mut bindings::iommufd_device,
-) -> *mut bindings::iommufd_ctx {
-    // SAFETY: By the requirements of this function.
-    unsafe { borrow(idev) }.0.as_ptr()
-}
-
-/// The id that user space knows the device by.
-///
-/// # Safety
-///
-/// As the contract at the top of this file says.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_device_to_id(idev: *mut bindings::iommufd_device) -> u32 {
-    // SAFETY: By the requirements of this function.
-    unsafe { borrow(idev) }.1.id()
-}
-
-/// Whether a device of the IOMMU group is bound to the context.
-///
-/// # Safety
-///
-/// `ictx` must be NULL or live during the call, and so must `group`.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_ctx_has_group(
-    ictx: *mut bindings::iommufd_ctx,
-    group: *mut bindings::iommu_group,
-) -> bool {
-    if ictx.is_null() || group.is_null() {
-        return false;
-    }
-    // SAFETY: By the requirements of this function both are live.
-    let (ctx, id) = unsafe { (Context::from_ptr(ictx), bindings::iommu_group_id(group)) };
-
-    ctx.groups.owns(id)
-}

@@ -12,17 +12,20 @@
 //! before the lock is released, so that no destroyer has seen a user that was none.
 
 use super::{
+    Dependency,
     Header,
     Held,
+    LateDependency,
     Object,
     ObjectBox,
+    Owned,
     Ref,
     Registered,
     User, //
 };
-use crate::{
-    context::Context,
-    object::Tentative, //
+use crate::object::{
+    Owner as _,
+    Tentative, //
 };
 use core::{
     marker::PhantomPinned,
@@ -34,7 +37,6 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
-    bindings,
     id_table::{
         Guard,
         Reservation, //
@@ -49,8 +51,8 @@ use kernel::{
     }, //
 };
 
-/// The table of the objects of a context, locked.
-pub(crate) type TableGuard<'a> = Guard<'a, ObjectBox>;
+/// The table of the objects of an owner, locked.
+pub(crate) type TableGuard<'a, C> = Guard<'a, ObjectBox<C>>;
 
 impl<T: Registered> Object<T> {
     /// Puts the counts of `users` that a published object has.
@@ -66,24 +68,24 @@ impl<T: Registered> Object<T> {
 ///
 /// # Invariants
 ///
-/// - The id in the header is reserved in the table of `ctx`, for this.
+/// - The id in the header is reserved in the table of `owner`, for this.
 /// - If `depends`, the object has a count of `users` of each of its dependencies.
 #[must_use = "dropping a reserved object destroys it"]
 pub(crate) struct Reserved<'a, T: Registered> {
     object: ManuallyDrop<Pin<RcuBox<Object<T>>>>,
-    ctx: &'a Context,
+    owner: &'a T::Owner,
     depends: bool,
 }
 
 impl<'a, T: Registered> Reserved<'a, T> {
-    /// Allocates and initialises an object of `ctx`, with the lowest free one of `ids`.
+    /// Allocates and initialises an object of `owner`, with the lowest free one of `ids`.
     pub(crate) fn new(
-        ctx: &'a Context,
+        owner: &'a T::Owner,
         ids: RangeInclusive<u32>,
         size: usize,
         data: impl PinInit<T, Error>,
     ) -> Result<Self> {
-        let id = ctx.objects.reserve(ids, GFP_KERNEL_ACCOUNT)?;
+        let id = owner.objects().reserve(ids, GFP_KERNEL_ACCOUNT)?;
         let header = Header::new(T::TYPE, id.id());
         let init = try_pin_init!(Object {
             header,
@@ -98,7 +100,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
         // user of nothing.
         Ok(Self {
             object,
-            ctx,
+            owner,
             depends: false,
         })
     }
@@ -108,9 +110,9 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// # Safety
     ///
     /// To be called once.
-    unsafe fn reservation(&self) -> Reservation<'a, ObjectBox> {
+    unsafe fn reservation(&self) -> Reservation<'a, ObjectBox<T::Owner>> {
         // SAFETY: By the type invariants and the requirements of this function.
-        unsafe { Reservation::from_id(&self.ctx.objects, self.object.id()) }
+        unsafe { Reservation::from_id(self.owner.objects(), self.object.id()) }
     }
 
     /// Makes the object a user of its dependencies, unless it is.
@@ -144,13 +146,13 @@ impl<'a, T: Registered> Reserved<'a, T> {
     }
 
     /// Returns whether the object is a user of nothing yet, and has none itself.
-    pub(crate) fn is_fresh(&self) -> bool {
+    fn is_fresh(&self) -> bool {
         !self.depends && self.object.header.users.as_atomic().load(Relaxed) == 0
     }
 
-    /// The context that the object belongs to.
-    pub(crate) fn ctx(&self) -> &'a Context {
-        self.ctx
+    /// What the object belongs to.
+    pub(crate) fn owner(&self) -> &'a T::Owner {
+        self.owner
     }
 
     /// Makes a user of the object before it is published, which must be put before the object is
@@ -180,6 +182,24 @@ impl<'a, T: Registered> Reserved<'a, T> {
         self.take_dependencies()
     }
 
+    /// Enters what the object depends on in a slot of it, as long as it is a user of nothing and
+    /// has none.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if it is too late, or there is something in the slot.
+    pub(crate) fn add_dependency<D: Owned>(
+        &mut self,
+        slot: impl FnOnce(&T) -> &LateDependency<D>,
+        dependency: Dependency<D>,
+    ) -> Result {
+        // INVARIANT: A fresh object is a user of nothing.
+        if !self.is_fresh() || !slot(&self.object).0.populate(dependency) {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+
     /// Undoes [`Self::depend`].
     pub(crate) fn undepend(&mut self) {
         // INVARIANT: The counts are put.
@@ -192,8 +212,8 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// `table`. If it fails nothing has changed.
     fn prepare(
         &mut self,
-        table: &mut TableGuard<'_>,
-        last: impl FnOnce(&Object<T>, &mut TableGuard<'_>) -> Result,
+        table: &mut TableGuard<'_, T::Owner>,
+        last: impl FnOnce(&Object<T>, &mut TableGuard<'_, T::Owner>) -> Result,
     ) -> Result {
         let depended = self.depends;
 
@@ -206,7 +226,12 @@ impl<'a, T: Registered> Reserved<'a, T> {
     }
 
     /// Enters the object, which has become a user of its dependencies, in the table.
-    fn enter(self, table: &mut TableGuard<'_>, users: i32, read_sides: i32) -> NonNull<Object<T>> {
+    fn enter(
+        self,
+        table: &mut TableGuard<'_, T::Owner>,
+        users: i32,
+        read_sides: i32,
+    ) -> NonNull<Object<T>> {
         let mut this = ManuallyDrop::new(self);
         let header = &this.object.header;
         let ptr = NonNull::from(&**this.object);
@@ -235,7 +260,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// [`ENOENT`] if something that the object depends on is being destroyed; what `last` returns.
     pub(crate) fn publish(mut self, last: impl FnOnce() -> Result) -> Result {
         // The lock is released before `self` is dropped, as parameters are dropped last.
-        let mut table = self.ctx.objects.lock();
+        let mut table = self.owner.objects().lock();
 
         self.prepare(&mut table, |_, _| last())?;
         self.enter(&mut table, 0, 0);
@@ -245,7 +270,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// As [`Self::publish`]. Keeps the object from being destroyed until the user is put.
     pub(crate) fn publish_with_user(mut self, last: impl FnOnce() -> Result) -> Result<User<T>> {
         // As in `publish()`.
-        let mut table = self.ctx.objects.lock();
+        let mut table = self.owner.objects().lock();
 
         self.prepare(&mut table, |_, _| last())?;
         // INVARIANT: The count is taken when it is published.
@@ -256,10 +281,10 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// waits until the read side is put. `last` gets the object and the table.
     pub(crate) fn publish_with_ref(
         mut self,
-        last: impl FnOnce(&Object<T>, &mut TableGuard<'_>) -> Result,
+        last: impl FnOnce(&Object<T>, &mut TableGuard<'_, T::Owner>) -> Result,
     ) -> Result<Ref<'a, T>, (Self, Error)> {
-        let ctx = self.ctx;
-        let mut table = ctx.objects.lock();
+        let owner = self.owner;
+        let mut table = owner.objects().lock();
 
         if let Err(err) = self.prepare(&mut table, last) {
             drop(table);
@@ -268,13 +293,13 @@ impl<'a, T: Registered> Reserved<'a, T> {
         Ok(Ref {
             // INVARIANT: The count is taken when it is published.
             object: Held(self.enter(&mut table, 0, 1)),
-            ctx,
+            owner,
         })
     }
 
-    /// As [`Self::publish_with_user`], as a part of publishing another object of the same context:
+    /// As [`Self::publish_with_user`], as a part of publishing another object of the same owner:
     /// in the `last` of that, which has locked the table.
-    pub(crate) fn publish_along(self, table: &mut TableGuard<'_>) -> User<T> {
+    pub(crate) fn publish_along(self, table: &mut TableGuard<'_, T::Owner>) -> User<T> {
         const { assert!(!T::DEPENDS) };
         // INVARIANT: The count is taken when it is published.
         User(Held(self.enter(table, 1, 0)))
@@ -282,7 +307,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
 
     /// Hands the object to C, to be taken back by [`Self::from_raw`].
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
+    pub(crate) fn into_raw(self) -> *mut kernel::bindings::iommufd_object {
         const { assert!(!T::DEPENDS) };
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is not used again, and not dropped.
@@ -295,15 +320,18 @@ impl<'a, T: Registered> Reserved<'a, T> {
     ///
     /// # Safety
     ///
-    /// `ptr` must come from [`Self::into_raw`] of an object of kind `T` of `ctx`, once.
+    /// `ptr` must come from [`Self::into_raw`] of an object of kind `T` of `owner`, once.
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) unsafe fn from_raw(ctx: &'a Context, ptr: *mut bindings::iommufd_object) -> Self {
+    pub(crate) unsafe fn from_raw(
+        owner: &'a T::Owner,
+        ptr: *mut kernel::bindings::iommufd_object,
+    ) -> Self {
         // SAFETY: By the requirements of this function, `ptr` is not NULL and comes from a box.
         let object = unsafe { RcuBox::from_raw(NonNull::new_unchecked(ptr).cast::<Object<T>>()) };
         // INVARIANT: The id is reserved as it was in `into_raw()`. It depends on nothing.
         Self {
             object: ManuallyDrop::new(object),
-            ctx,
+            owner,
             depends: false,
         }
     }

@@ -19,8 +19,8 @@ use kernel::{
 pub(crate) fn leader_id(group: &Pending) -> u32 {
     let handle: *const bindings::iommufd_attach_handle = group.attach_handle().cast();
 
-    // SAFETY: By the contract of `super::hwpt` with the handler of faults, which all groups of this
-    // driver come from, they are under a handle of `super::attach` that lives until they are
+    // SAFETY: By the contract of `super::iopf` with the handler of faults, which all groups of this
+    // driver come from, they are under a handle of `super::handle` that lives until they are
     // answered, and a `Pending` has not been. The id is always written as a whole.
     unsafe { (&raw const (*handle).dev_id).read_volatile() }
 }

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A group of devices, or a PASID of it, that is attached to a HWPT.
+//!
+//! An attachment owns its handle, keeps the HWPT and one of the devices (the *leader*), and is
+//! undone when it is dropped.
+//!
+//! The IOMMU driver decides whether a HWPT suits a group. The HWPT has a user before that, so that
+//! it cannot be destroyed when it is attached; a [`Tentative`](crate::object::Tentative) is held
+//! until it is known whether the user stays.
+//!
+//! Locks: the caller holds the group lock.
+#![forbid(unsafe_code)]
+
+use super::Device;
+use crate::{
+    context::Context,
+    hwpt::{
+        AnyHwpt,
+        Candidate,
+        HwptRef, //
+    },
+    object::{
+        Owner as _,
+        User, //
+    },
+    sys::handle::{
+        Handle,
+        Place, //
+    }, //
+};
+use kernel::{
+    iommu::domain::Domain,
+    prelude::*, //
+};
+
+/// A group of devices, or a PASID of it, is attached to a HWPT.
+///
+/// # Invariants
+///
+/// The domain of `hwpt` is attached to `pasid` of the IOMMU group of `leader`, with `handle`,
+/// unless there is no handle: then there is no IOMMU.
+pub(super) struct Attached {
+    handle: Option<Handle>,
+    hwpt: HwptRef,
+    leader: User<Device>,
+    pasid: u32,
+}
+
+impl Attached {
+    /// Attaches the group of `leader`, or its `pasid`, to `hwpt`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; [`EINVAL`] if the domain does not suit the devices; what the IOMMU driver says.
+    pub(super) fn new(
+        ctx: &Context,
+        candidate: &mut dyn Candidate,
+        leader: User<Device>,
+        pasid: u32,
+    ) -> Result<Self> {
+        let (handle, hwpt) = enter(ctx, candidate, &leader, pasid, Handle::attach)?;
+
+        // INVARIANT: The domain was attached.
+        Ok(Self {
+            handle,
+            hwpt,
+            leader,
+            pasid,
+        })
+    }
+
+    /// Attaches to `candidate` instead, without a moment in between. Returns the HWPT of before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`]; nothing has changed then.
+    pub(super) fn replace(
+        &mut self,
+        ctx: &Context,
+        candidate: &mut dyn Candidate,
+        leader: User<Device>,
+    ) -> Result<HwptRef> {
+        let (handle, hwpt) = enter(ctx, candidate, &leader, self.pasid, Handle::replace)?;
+
+        if let Some(handle) = handle {
+            answer_faults(self.hwpt.get(), self.handle.replace(handle));
+        }
+        self.leader = leader;
+        // INVARIANT: The new domain is attached with the new handle.
+        Ok(core::mem::replace(&mut self.hwpt, hwpt))
+    }
+
+    /// Makes another device of the same group the one that stands for it.
+    pub(super) fn set_leader(&mut self, leader: User<Device>) {
+        if let Some(handle) = &self.handle {
+            handle.set_leader(leader.as_c(), leader.id());
+        }
+        self.leader = leader;
+    }
+
+    /// Whether this device stands for the group.
+    pub(super) fn is_led_by(&self, device: &User<Device>) -> bool {
+        self.leader.id() == device.id()
+    }
+
+    /// What the group is attached to.
+    pub(super) fn hwpt(&self) -> AnyHwpt<'_> {
+        self.hwpt.get()
+    }
+
+    /// A user of what the group is attached to.
+    pub(super) fn hwpt_user(&self) -> HwptRef {
+        self.hwpt.another()
+    }
+
+    /// Which PASID it is; `IOMMU_NO_PASID` for DMA without one.
+    pub(super) fn pasid(&self) -> u32 {
+        self.pasid
+    }
+}
+
+/// Attaches the group of `leader`, or its `pasid`, to a HWPT, by `attach`. Without an IOMMU there
+/// is nothing to attach, and no handle.
+fn enter(
+    ctx: &Context,
+    candidate: &mut dyn Candidate,
+    leader: &User<Device>,
+    pasid: u32,
+    attach: fn(&Handle, &Domain, Place<'_>) -> Result,
+) -> Result<(Option<Handle>, HwptRef)> {
+    let Some(place) = place(leader, pasid) else {
+        return Ok((None, candidate.user(&ctx.tentative())?));
+    };
+    let handle = Handle::new(leader.as_c(), leader.id())?;
+    let tentative = ctx.tentative();
+    let hwpt = candidate.user(&tentative)?;
+
+    if let Err(err) = attach(&handle, hwpt.get().domain(), place) {
+        candidate.give_up(hwpt);
+        return Err(err);
+    }
+    Ok((Some(handle), hwpt))
+}
+
+/// The place of a PASID of a device at the IOMMU, if there is one.
+fn place(leader: &Device, pasid: u32) -> Option<Place<'_>> {
+    Some(Place {
+        group: leader.group().iommu()?,
+        dev: leader.dev(),
+        pasid,
+    })
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let Some(handle) = self.handle.take() else {
+            return;
+        };
+
+        if let Some(place) = place(&self.leader, self.pasid) {
+            handle.detach(self.hwpt.get().domain(), place);
+        }
+        answer_faults(self.hwpt.get(), Some(handle));
+    }
+}
+
+/// Answers the faults that wait for user space and name a handle, which is then freed.
+fn answer_faults(hwpt: AnyHwpt<'_>, handle: Option<Handle>) {
+    if let (Some(fault), Some(handle)) = (hwpt.fault(), &handle) {
+        fault.auto_respond(handle.as_raw());
+    }
+}

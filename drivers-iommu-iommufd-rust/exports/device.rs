@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices: the functions that VFIO and others call to bind, attach and unbind.
+//!
+//! Contracts with C:
+//!
+//! - The driver of the device passes a device that it is bound to, and stays bound until
+//!   `iommufd_device_unbind()` has returned.
+//! - `struct iommufd_device *` comes from a successful `iommufd_device_bind()`; it is a [`User`] of
+//!   the device that the caller holds until it calls `iommufd_device_unbind()`, when it calls no
+//!   other function with it at the same time.
+
+use crate::{
+    context::Context,
+    device::{
+        self,
+        attach::{
+            self,
+            Op, //
+        },
+        Device, //
+    },
+    object::User,
+    sys::bound_device::BoundDevice, //
+};
+use core::mem::ManuallyDrop;
+use kernel::{
+    bindings,
+    error::from_result,
+    prelude::*, //
+};
+
+/// The device object that a driver got from `iommufd_device_bind()`, lent, and its context.
+///
+/// # Safety
+///
+/// As the contract at the top of this file says, for `'a` and for as long as the result exists.
+unsafe fn borrow<'a>(
+    idev: *mut bindings::iommufd_device,
+) -> (&'a Context, ManuallyDrop<User<Device>>) {
+    // SAFETY: By the requirements of this function: the count stays with the driver, and keeps the
+    // object, which the context outlives.
+    unsafe {
+        (
+            Context::from_ptr((*idev).ictx),
+            ManuallyDrop::new(User::from_raw(idev.cast())),
+        )
+    }
+}
+
+/// Binds a device to a context, see `include/linux/iommufd.h`.
+///
+/// Returns the device object, or an error pointer, and in `id` the id that user space knows it by.
+///
+/// # Safety
+///
+/// As the contract at the top of this file says. `ictx` must be live during the call, and `id`
+/// valid for writing.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_bind(
+    ictx: *mut bindings::iommufd_ctx,
+    dev: *mut bindings::device,
+    id: *mut u32,
+) -> *mut bindings::iommufd_device {
+    // SAFETY: By the requirements of this function.
+    let (ctx, dev) = unsafe { (Context::from_ptr(ictx), BoundDevice::new(dev)) };
+
+    match device::bind(ctx, dev) {
+        Ok(user) => {
+            // SAFETY: By the requirements of this function.
+            unsafe { *id = user.id() };
+            user.into_raw().cast()
+        }
+        Err(err) => err.to_ptr(),
+    }
+}
+
+/// Undoes `iommufd_device_bind()`.
+///
+/// # Safety
+///
+/// As the contract at the top of this file says. `idev` is not valid after this.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommufd_device) {
+    // SAFETY: By the requirements of this function.
+    let (ctx, device) = unsafe { borrow(idev) };
+
+    ManuallyDrop::into_inner(device).destroy(ctx);
+}
+
+/// Attaches a device, or a PASID of it, to a HWPT or an IOAS, see `include/linux/iommufd.h`.
+///
+/// # Safety
+///
+/// As the contract at the top of this file says. `pt_id` must be valid for reading and writing.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_attach(
+    idev: *mut bindings::iommufd_device,
+    pasid: bindings::ioasid_t,
+    pt_id: *mut u32,
+) -> c_int {
+    // SAFETY: By the requirements of this function.
+    unsafe { change(idev, pasid, pt_id, Op::Attach) }
+}
+
+/// Attaches a device, or a PASID of it, that is attached, to another HWPT or IOAS.
+///
+/// # Safety
+///
+/// As for [`iommufd_device_attach`].
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_replace(
+    idev: *mut bindings::iommufd_device,
+    pasid: bindings::ioasid_t,
+    pt_id: *mut u32,
+) -> c_int {
+    // SAFETY: By the requirements of this function.
+    unsafe { change(idev, pasid, pt_id, Op::Replace) }
+}
+
+/// # Safety
+///
+/// As for [`iommufd_device_attach`].
+unsafe fn change(
+    idev: *mut bindings::iommufd_device,
+    pasid: u32,
+    pt_id: *mut u32,
+    op: Op,
+) -> c_int {
+    // SAFETY: By the requirements of this function.
+    let ((ctx, device), id) = unsafe { (borrow(idev), &mut *pt_id) };
+
+    from_result(|| attach::change(ctx, &device, pasid, id, op).map(|()| 0))
+}
+
+/// Detaches a device, or a PASID of it: its DMA is blocked then.
+///
+/// # Safety
+///
+/// As the contract at the top of this file says.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_detach(
+    idev: *mut bindings::iommufd_device,
+    pasid: bindings::ioasid_t,
+) {
+    // SAFETY: By the requirements of this function.
+    let (ctx, device) = unsafe { borrow(idev) };
+
+    if let Some(hwpt) = attach::detach(&device, pasid) {
+        hwpt.put(ctx);
+    }
+}
+
+/// The context that a device is bound to. The caller's reference is that of the device.
+///
+/// # Safety
+///
+/// As the contract at the top of this file says.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
+    idev: *mut bindings::iommufd_device,
+) -> *mut bindings::iommufd_ctx {
+    // SAFETY: By the requirements of this function.
+    unsafe { borrow(idev) }.0.as_ptr()
+}
+
+/// The id that user space knows the device by.
+///
+/// # Safety
+///
+/// As the contract at the top of this file says.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_to_id(idev: *mut bindings::iommufd_device) -> u32 {
+    // SAFETY: By the requirements of this function.
+    unsafe { borrow(idev) }.1.id()
+}
+
+/// Whether a device of the IOMMU group is bound to the context.
+///
+/// # Safety
+///
+/// `ictx` must be NULL or live during the call, and so must `group`.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_ctx_has_group(
+    ictx: *mut bindings::iommufd_ctx,
+    group: *mut bindings::iommu_group,
+) -> bool {
+    if ictx.is_null() || group.is_null() {
+        return false;
+    }
+    // SAFETY: By the requirements of this function both are live.
+    let (ctx, id) = unsafe { (Context::from_ptr(ictx), bindings::iommu_group_id(group)) };
+
+    ctx.groups.owns(id)
+}

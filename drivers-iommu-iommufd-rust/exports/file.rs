@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The file operations of the character devices.
+//!
+//! `shim.c` declares `iommufd_fops`. Contract: the VFS calls `open` once per file, everything else
+//! between a successful `open` and `release`, and `release` when nobody else can use the file.
+//! `private_data` is the context from `open` to `release`. See [`miscdev`] for the devices.
+
+use crate::{
+    context::Context,
+    ioctl,
+    object::Owner as _,
+    sys::{
+        file::{
+            FileRef,
+            PrivateData, //
+        },
+        miscdev,
+        task::AccountMode, //
+    },
+    viommu::mmap, //
+};
+use kernel::{
+    bindings,
+    error::from_result,
+    ffi::{
+        c_int,
+        c_long,
+        c_uint,
+        c_ulong, //
+    },
+    mm::virt::VmaNew,
+    prelude::*,
+    types::ForeignOwnable, //
+};
+
+// SAFETY: A context is made by `open` of the file that it was given, is the private data of that
+// file, and ends in its `release`, with the last reference to it.
+unsafe impl PrivateData for Context {
+    fn file(&self) -> FileRef {
+        self.c.file()
+    }
+}
+
+/// The context of a file that is known to be one of ours.
+///
+/// # Safety
+///
+/// `file` must have been opened by [`iommufd_fops_open`], and not be released for `'a`.
+unsafe fn private_data<'a>(file: *mut bindings::file) -> &'a Context {
+    // SAFETY: By the requirements of this function: `private_data` is the context from `open` to
+    // `release`.
+    unsafe { &*(*file).private_data.cast::<Context>() }
+}
+
+/// The context of a file.
+///
+/// # Errors
+///
+/// [`EBADFD`] if it is the file of something else.
+///
+/// # Safety
+///
+/// The caller must hold a reference to `file` for `'a`.
+pub(super) unsafe fn context_of<'a>(file: *mut bindings::file) -> Result<&'a Context> {
+    // SAFETY: The caller holds a reference to the file, whose operations do not change.
+    let fops = unsafe { (*file).f_op };
+    if fops != &raw const bindings::iommufd_fops {
+        return Err(EBADFD);
+    }
+    // SAFETY: A file with these operations was opened by ours, and a file that somebody has a
+    // reference to is not released.
+    Ok(unsafe { private_data(file) })
+}
+
+/// Opens `/dev/iommu` or `/dev/vfio/vfio`.
+///
+/// # Safety
+///
+/// `file` must be in the course of being opened, with the address of its misc device in
+/// `private_data`, as `misc_open()` puts it there.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_fops_open(
+    _inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    // SAFETY: By the requirements of this function.
+    let device = unsafe { (*file).private_data };
+    // Who opens the VFIO container expects the accounting of VFIO.
+    let vfio = cfg!(CONFIG_IOMMUFD_VFIO_CONTAINER)
+        && core::ptr::eq(device, (&raw const bindings::iommufd_vfio_misc_dev).cast());
+    if vfio && !miscdev::is_iommu_registered() {
+        // The init function of the module can still fail, see `sys::miscdev`.
+        return ENODEV.to_errno();
+    }
+    let mode = if vfio {
+        kernel::pr_info_once!("IOMMUFD is providing /dev/vfio/vfio, not VFIO.\n");
+        AccountMode::Mm
+    } else {
+        AccountMode::User
+    };
+    from_result(|| {
+        let ctx = KBox::pin_init(Context::new(FileRef::new(file), mode), GFP_KERNEL_ACCOUNT)?;
+        // SAFETY: By the requirements of this function nobody else uses the file yet.
+        unsafe { (*file).private_data = ctx.into_foreign().cast() };
+        Ok(0)
+    })
+}
+
+/// Ends a context, with the last reference to its file.
+///
+/// # Safety
+///
+/// [`iommufd_fops_open`] must have opened `file`, and nobody must use it any more.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_fops_release(
+    _inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    // SAFETY: By the requirements of this function: `open` put the context there, and this is its
+    // last use.
+    let ctx = unsafe { <Pin<KBox<Context>>>::from_foreign((*file).private_data.cast()) };
+    ctx.destroy_all();
+    drop(ctx);
+    0
+}
+
+/// Executes a command.
+///
+/// # Safety
+///
+/// [`iommufd_fops_open`] must have opened `file`, and it must not be released during the call.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_fops_ioctl(
+    file: *mut bindings::file,
+    cmd: c_uint,
+    arg: c_ulong,
+) -> c_long {
+    // SAFETY: By the requirements of this function.
+    let ctx = unsafe { private_data(file) };
+
+    match ioctl::ioctl(ctx, cmd, arg) {
+        Ok(value) => value,
+        Err(err) => err.to_errno() as c_long,
+    }
+}
+
+/// Maps MMIO of an IOMMU driver.
+///
+/// # Safety
+///
+/// `file` must be a file of ours, and `vma` one of it that is being set up.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_fops_mmap(
+    file: *mut bindings::file,
+    vma: *mut bindings::vm_area_struct,
+) -> c_int {
+    // SAFETY: By the requirements of this function; the VMA is undergoing setup, and holds the
+    // file.
+    let (ctx, vma) = unsafe { (private_data(file), VmaNew::from_raw(vma)) };
+
+    from_result(|| mmap::mmap(ctx, vma).map(|()| 0))
+}
+
+/// As [`miscdev::global_device`], for C.
+///
+/// # Safety
+///
+/// None.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_global_device() -> *mut bindings::device {
+    miscdev::global_device()
+}

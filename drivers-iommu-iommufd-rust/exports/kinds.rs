@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kinds of objects: what the values of `enum iommufd_object_type` stand for, and which
+//! structures of C they are. Each type asserts that it is laid out like its structure.
+
+use crate::{
+    context::Context,
+    object::kinds, //
+};
+
+kinds! {
+    Context;
+    crate::eventq::Fault = iommufd_object_type_IOMMUFD_OBJ_FAULT;
+    crate::eventq::Veventq = iommufd_object_type_IOMMUFD_OBJ_VEVENTQ: viommu;
+    crate::viommu::HwQueue =
+        iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as iommufd_hw_queue: viommu;
+    crate::viommu::Vdevice = iommufd_object_type_IOMMUFD_OBJ_VDEVICE as iommufd_vdevice: viommu;
+    crate::viommu::Viommu = iommufd_object_type_IOMMUFD_OBJ_VIOMMU as iommufd_viommu: hwpt;
+    crate::access::Access = iommufd_object_type_IOMMUFD_OBJ_ACCESS;
+    crate::device::Device = iommufd_object_type_IOMMUFD_OBJ_DEVICE as iommufd_device;
+    crate::hwpt::HwptNested = iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED:
+        domain.viommu,
+        domain.parent,
+        fault;
+    crate::hwpt::HwptPaging =
+        iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING as iommufd_hwpt_paging: ioas, fault;
+    crate::ioas::Ioas = iommufd_object_type_IOMMUFD_OBJ_IOAS;
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    crate::exports::selftest::Selftest = iommufd_object_type_IOMMUFD_OBJ_SELFTEST;
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Objects that IOMMU drivers extend, on their way from allocation to publication.
+//!
+//! The Rust types *are* the structures of [`driven`](crate::sys::driven), less the object header,
+//! which is why they have no field that C does not have.
+//!
+//! The steps, as types: a [`Draft`] has room for the driver's part, a [`Ready`] object has it
+//! initialised, and publishing that leaves the end of the driver's part to [`Kind::destroy`].
+//!
+//! A driver may list an object in its init function, and find it there for another object. It is
+//! not published then, and may still be undone: `driver.c` refuses to make another object depend on
+//! it until it is.
+//!
+//! [`Kind::destroy`]: super::Kind::destroy
+#![expect(unsafe_code, reason = "the core of this layer")]
+
+use super::{
+    CLayout,
+    Object,
+    Owner as _,
+    Publish,
+    Ref,
+    Reserved,
+    TableGuard,
+    WriteSide, //
+};
+use crate::sys::driven::{
+    Driver,
+    Extended, //
+};
+use core::{
+    mem::ManuallyDrop,
+    ops::Deref, //
+};
+use kernel::prelude::*;
+
+/// A kind of object that has a part which belongs to the IOMMU driver.
+pub(crate) trait Driven: CLayout<Raw: Extended> {}
+
+impl<T: CLayout<Raw: Extended>> Driven for T {}
+
+/// Has the driver undo what its init function did, for an object that was published.
+pub(crate) fn end<T: Driven>(this: WriteSide<'_, T>) {
+    // SAFETY: It was published by `Ready::publish()`, or its init function was not called; and the
+    // write side of an object is had once.
+    unsafe { undo_init(this.object()) };
+}
+
+/// Has the driver undo what its init function did.
+///
+/// # Safety
+///
+/// To be called once for an object, after its init function.
+unsafe fn undo_init<T: Driven>(object: &Object<T>) {
+    // SAFETY: By the requirements of this function.
+    unsafe { T::Raw::destroy(object.as_c()) };
+}
+
+/// An object that the driver has not seen yet, with room for the driver's part.
+#[must_use = "dropping a draft destroys the object"]
+pub(crate) struct Draft<'a, T: Driven, D: Driver<Raw = T::Raw>> {
+    object: Reserved<'a, T>,
+    driver: D,
+}
+
+impl<'a, T: Driven, D: Driver<Raw = T::Raw>> Draft<'a, T, D> {
+    /// Allocates an object of the size that the driver wants.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Owner::reserve`](super::Owner::reserve).
+    pub(crate) fn reserve(
+        owner: &'a T::Owner,
+        driver: D,
+        data: impl PinInit<T, Error>,
+    ) -> Result<Self> {
+        Ok(Self {
+            object: owner.reserve_sized(driver.size(), data)?,
+            driver,
+        })
+    }
+
+    /// Has the driver initialise its part.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub(crate) fn init(self, args: D::Args<'_>) -> Result<Ready<'a, T>> {
+        let Self { object, driver } = self;
+
+        // INVARIANT: Also to be undone if the driver fails: it may have got half way.
+        let ready = Ready(ManuallyDrop::new(object));
+        // SAFETY: The object was allocated with the size, and for this driver. It is a draft no
+        // more after this.
+        unsafe { driver.init(ready.as_c(), args) }?;
+        Ok(ready)
+    }
+}
+
+impl<T: Driven, D: Driver<Raw = T::Raw>> Deref for Draft<'_, T, D> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        &self.object
+    }
+}
+
+/// An object that is complete, with its driver's part, but that nobody sees yet.
+///
+/// Dropping it undoes both, first the driver's part.
+///
+/// # Invariants
+///
+/// The init function of the driver has been called, and the destroy function has not.
+#[must_use = "dropping the object destroys it"]
+pub(crate) struct Ready<'a, T: Driven>(ManuallyDrop<Reserved<'a, T>>);
+
+impl<'a, T: Driven> Ready<'a, T> {
+    /// Lets user space find the object, as [`Reserved::publish`] does. Returns a read side of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reserved::publish`].
+    pub(crate) fn publish(
+        self,
+        last: impl FnOnce(&Object<T>, &mut TableGuard<'_, T::Owner>) -> Result,
+    ) -> Result<Ref<'a, T>> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used or dropped after this.
+        let reserved = unsafe { ManuallyDrop::take(&mut this.0) };
+
+        // The end of the driver's part is up to `Kind::destroy` if this succeeds.
+        reserved.publish_with_ref(last).map_err(|(reserved, err)| {
+            // INVARIANT: As it was.
+            drop(Self(ManuallyDrop::new(reserved)));
+            err
+        })
+    }
+}
+
+impl<T: Driven> Publish for Ready<'_, T> {
+    fn publish(self, answer: impl FnOnce() -> Result) -> Result {
+        Ready::publish(self, |_, _| answer()).map(drop)
+    }
+}
+
+impl<T: Driven> Deref for Ready<'_, T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        &self.0
+    }
+}
+
+impl<T: Driven> Drop for Ready<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants. The object was not published.
+        unsafe { undo_init(&**self) };
+        // SAFETY: `self` is being dropped, and does not use it again.
+        unsafe { ManuallyDrop::drop(&mut self.0) };
+    }
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The owner of an object of whatever kind, how it ends, and what a table of the kinds is.
+//!
+//! The table of ids has objects as [`ObjectBox`]. What was taken out of there ends in steps, each
+//! of which is a type: lookups are over ([`Draining`]), the last read side is put ([`Drained`]),
+//! and if there is no user either, that is the write side of the destroying lock ([`WriteSide`]),
+//! under which [`Kind::destroy`] runs.
+//!
+//! See [`crate::object`] for the memory order of the counts.
+
+use super::{
+    Header,
+    Kind,
+    KindOfC,
+    Object,
+    Registered, //
+};
+use crate::object::Owner;
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr::NonNull, //
+};
+use kernel::{
+    id_table::RcuPointer,
+    prelude::*,
+    sync::{
+        atomic::ordering::{
+            Acquire,
+            Relaxed, //
+        },
+        rcu_box::RcuBox,
+        wait_queue::WaitQueue,
+        Refcount, //
+    }, //
+};
+
+/// The owner of an object of whatever kind.
+///
+/// An object that has users or read sides when it is dropped is leaked: they would be left with
+/// freed memory.
+///
+/// # Invariants
+///
+/// Points to the header of an `Object<T>` in an [`RcuBox`] that this owns, where `T::TYPE` is the
+/// type in the header.
+pub(crate) struct ObjectBox<C: Owner>(NonNull<Header>, PhantomData<fn() -> C>);
+
+// SAFETY: All kinds of objects are `Send`.
+unsafe impl<C: Owner> Send for ObjectBox<C> {}
+
+// SAFETY: The box keeps the memory for a grace period, and dropping an object leaves its header,
+// which has no destructor and whose counts are atomic, as it is. Headers are aligned to 4 bytes.
+unsafe impl<C: Owner> RcuPointer for ObjectBox<C> {
+    type Target = Header;
+
+    fn into_raw(self) -> NonNull<Header> {
+        ManuallyDrop::new(self).0
+    }
+
+    unsafe fn from_raw(ptr: NonNull<Header>) -> Self {
+        // INVARIANT: `ptr` comes from `into_raw()`.
+        Self(ptr, PhantomData)
+    }
+}
+
+impl<T: Registered> From<Pin<RcuBox<Object<T>>>> for ObjectBox<T::Owner> {
+    fn from(object: Pin<RcuBox<Object<T>>>) -> Self {
+        // INVARIANT: `Reserved::new()` made the header for this `T`.
+        Self(RcuBox::into_raw(object).cast(), PhantomData)
+    }
+}
+
+impl<C: Owner> Deref for ObjectBox<C> {
+    type Target = Header;
+
+    fn deref(&self) -> &Header {
+        // SAFETY: By the type invariants.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<C: Owner> ObjectBox<C> {
+    /// The object, if it is of kind `T`.
+    pub(crate) fn downcast<T: Registered<Owner = C>>(&self) -> Option<&Object<T>> {
+        // SAFETY: By the type invariants it is an `Object<T>`, and has not been dropped.
+        (self.kind == T::TYPE).then(|| unsafe { self.0.cast().as_ref() })
+    }
+
+    /// Gives up the count that lets lookups succeed.
+    ///
+    /// Memory order: putting the last count is an acquire, so that what was done under read sides
+    /// is visible if it succeeds (`IOMMUFD+put+end-of-lookups`), and comes before what the caller
+    /// does to the object (`IOMMUFD+read+end-of-lookups`).
+    pub(crate) fn end_lookups(self) -> Result<Drained<C>, Draining<C>> {
+        if self.wait_cnt.dec_and_test() {
+            // INVARIANT: It was the last.
+            Ok(Drained(self))
+        } else {
+            // INVARIANT: The count of the table was just put.
+            Err(Draining(self))
+        }
+    }
+}
+
+/// An object that no lookup finds any more, and that read sides were left of.
+///
+/// # Invariants
+///
+/// What is left of `wait_cnt` are read sides.
+#[must_use = "the object leaks unless it is destroyed"]
+pub(crate) struct Draining<C: Owner>(ObjectBox<C>);
+
+impl<C: Owner> Draining<C> {
+    /// Sleeps on `queue`, which is that of the owner, until the last read side is put. All that
+    /// was done under it is visible then.
+    pub(crate) fn wait(self, queue: &WaitQueue) -> Drained<C> {
+        queue.wait_until(|| self.0.wait_cnt.as_atomic().load(Acquire) == 0);
+        // INVARIANT: There is no read side left.
+        Drained(self.0)
+    }
+}
+
+/// An object that no lookup finds any more, and that has no read side.
+///
+/// # Invariants
+///
+/// `wait_cnt` is zero.
+#[must_use = "the object leaks unless it is destroyed"]
+pub(crate) struct Drained<C: Owner>(ObjectBox<C>);
+
+/// The write side of the destroying lock of an object: nobody else can reach it.
+///
+/// [`Kind::destroy`] gets it, once in the life of an object that was published.
+///
+/// # Invariants
+///
+/// There are no read sides and no users of the object, and there will be none.
+pub(crate) struct WriteSide<'a, T>(&'a Object<T>);
+
+impl<'a, T> WriteSide<'a, T> {
+    /// The object, which is dropped later.
+    pub(crate) fn object(&self) -> &'a Object<T> {
+        self.0
+    }
+}
+
+impl<T> Deref for WriteSide<'_, T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        self.0
+    }
+}
+
+/// All kinds of objects that belong to an owner.
+pub(crate) trait Kinds: Sized {
+    /// Calls `visitor` with the kind that has this type. Returns [`None`] if there is none.
+    fn visit<V: Visitor<Self>>(kind: KindOfC, visitor: V) -> Option<V::Output>;
+}
+
+/// What is to be done with an object of whatever kind.
+pub(crate) trait Visitor<C> {
+    /// What comes of it.
+    type Output;
+
+    /// Does it for an object of kind `T`.
+    fn visit<T: Registered<Owner = C>>(self) -> Self::Output;
+}
+
+impl<C: Owner> Draining<C> {
+    /// [`Kind::pre_destroy`] of the object's kind.
+    pub(crate) fn pre_destroy(&self, owner: &C) {
+        struct PreDestroy<'a, C: Owner>(&'a ObjectBox<C>, &'a C);
+
+        impl<C: Owner> Visitor<C> for PreDestroy<'_, C> {
+            type Output = ();
+
+            fn visit<T: Registered<Owner = C>>(self) {
+                let Self(object, owner) = self;
+
+                if let Some(object) = object.downcast::<T>() {
+                    Kind::pre_destroy(object, owner);
+                }
+            }
+        }
+        C::visit(self.0.kind, PreDestroy(&self.0, owner));
+    }
+}
+
+impl<C: Owner> Drained<C> {
+    /// [`Kind::destroy`] of the object's kind, and Drop.
+    ///
+    /// An object that has users, which is a bug of this driver, is leaked.
+    pub(crate) fn destroy(self) {
+        struct Destroy<'a, C: Owner>(&'a ObjectBox<C>);
+
+        impl<C: Owner> Visitor<C> for Destroy<'_, C> {
+            type Output = ();
+
+            fn visit<T: Registered<Owner = C>>(self) {
+                if let Some(object) = self.0.downcast::<T>() {
+                    // INVARIANT: Both counts are zero, and taken only from what is not.
+                    Kind::destroy(WriteSide(object));
+                    // From now on what it depended on can be destroyed. Whoever does so waits for
+                    // the read sides, which end with the object.
+                    object.put_dependencies();
+                }
+            }
+        }
+        let Self(object) = self;
+
+        if kernel::warn_on!(object.users.as_atomic().load(Relaxed) != 0) {
+            return;
+        }
+        C::visit(object.kind, Destroy(&object));
+    }
+}
+
+impl<C: Owner> Drop for ObjectBox<C> {
+    fn drop(&mut self) {
+        /// Not called if there is no such kind, which is not reached, by the type invariants; a
+        /// leak would be harmless.
+        struct Free<'a, C: Owner>(&'a mut ObjectBox<C>);
+
+        impl<C: Owner> Visitor<C> for Free<'_, C> {
+            type Output = ();
+
+            fn visit<T: Registered<Owner = C>>(self) {
+                if self.0.kind == T::TYPE {
+                    // SAFETY: By the type invariants. The box is being dropped, and not used after
+                    // this.
+                    drop(unsafe { RcuBox::from_raw(self.0 .0.cast::<Object<T>>()) })
+                }
+            }
+        }
+        let is_zero = |count: &Refcount| count.as_atomic().load(Acquire) == 0;
+
+        if is_zero(&self.users) && is_zero(&self.wait_cnt) {
+            C::visit(self.kind, Free(self));
+        }
+    }
+}
+
+/// Implements [`Kinds`] for an owner, and registers each kind of objects: type, name in C,
+/// structure of C that it begins as, fields that name what the object depends on.
+macro_rules! kinds {
+    ($owner:ty; $(
+        $(#[$attr:meta])*
+        $kind:ty = $name:ident $(as $c:ident)? $(: $($($field:ident).+),+)?;
+    )*) => {
+        $(
+            $(#[$attr])*
+            // SAFETY: The arms of the match below are distinct, so no two kinds have the same type.
+            // Headers are made for `Object<T>` with `T::TYPE` only. It is the same fields that are
+            // visited each time.
+            unsafe impl $crate::object::Registered for $kind {
+                const TYPE: $crate::object::KindOfC = kernel::bindings::$name;
+                const DEPENDS: bool = {
+                    let fields: &[&str] = &[$($(stringify!($($field).+)),+)?];
+
+                    !fields.is_empty()
+                };
+
+                #[allow(unused_variables, reason = "where there are no fields")]
+                fn dependencies(
+                    &self,
+                    f: &mut impl FnMut(&$crate::object::Header) -> bool,
+                ) -> bool {
+                    #[allow(unused_imports, reason = "where there are no fields")]
+                    use $crate::object::Depends as _;
+
+                    true $($(&& self.$($field).+.visit(f))+)?
+                }
+            }
+
+            $(
+                // SAFETY: It is asserted beside the type that the fields of the structure that C
+                // accesses lie where it expects them.
+                unsafe impl $crate::object::CLayout for $kind {
+                    type Raw = kernel::bindings::$c;
+                }
+            )?
+        )*
+
+        impl $crate::object::Kinds for $owner {
+            fn visit<V: $crate::object::Visitor<Self>>(
+                kind: $crate::object::KindOfC,
+                visitor: V,
+            ) -> Option<V::Output> {
+                #[deny(unreachable_patterns)]
+                match kind {
+                    $($(#[$attr])* kernel::bindings::$name => Some(visitor.visit::<$kind>()),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+pub(crate) use kinds;

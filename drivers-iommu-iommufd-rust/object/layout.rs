@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! That objects lie in memory as C expects.
+#![forbid(unsafe_code)]
+
+/// Asserts that a field of the data of an object is where C has it. The data begin behind the
+/// header, aligned.
+macro_rules! same_offset {
+    ($rust:ty, $field:ident, $c:ident, $($cfield:tt)+) => {
+        const _: () = assert!(
+            size_of::<kernel::bindings::iommufd_object>().next_multiple_of(align_of::<$rust>())
+                + core::mem::offset_of!($rust, $field)
+                == core::mem::offset_of!(kernel::bindings::$c, $($cfield)+)
+        );
+    };
+}
+pub(crate) use same_offset;
+
+/// Asserts that an object is laid out as in C, and no larger: drivers embed it.
+macro_rules! same_layout {
+    ($rust:ty, $c:ident: $($field:ident)+) => {
+        $($crate::object::same_offset!($rust, $field, $c, $field);)+
+        const _: () = assert!(
+            size_of::<$crate::object::Object<$rust>>() == size_of::<kernel::bindings::$c>()
+        );
+    };
+}
+pub(crate) use same_layout;

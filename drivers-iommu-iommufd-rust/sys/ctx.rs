@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The context as C knows it: `struct iommufd_ctx`.
+//!
+//! Contract: the context of the layer above begins with a [`CFields`], so that a pointer to one is
+//! a pointer to the other.
+
+use super::file::FileRef;
+use kernel::{
+    bindings,
+    container_of,
+    interop::list::CListHead,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// The fields that `driver.c` uses: the tree of mmap entries and the MSI pages of the context.
+#[repr(transparent)]
+#[pin_data(PinnedDrop)]
+pub(crate) struct CFields {
+    #[pin]
+    c: Opaque<bindings::iommufd_ctx>,
+}
+
+// SAFETY: What the pointers among the fields lead to belongs to the context, and to no thread.
+unsafe impl Send for CFields {}
+// SAFETY: C serialises access to the fields with the locks that are among them. `file` is set once,
+// before the context is shared.
+unsafe impl Sync for CFields {}
+
+impl CFields {
+    /// The fields of a new context, which belongs to `file`.
+    pub(crate) fn new(file: FileRef) -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: `slot` is valid for writes and stays where it is.
+            c <- Opaque::ffi_init(|slot| unsafe {
+                bindings::iommufd_ctx_init(slot, file.as_ptr())
+            }),
+        })
+    }
+
+    /// How C sees the context.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::iommufd_ctx {
+        self.c.get()
+    }
+
+    /// The file that the context belongs to.
+    pub(crate) fn file(&self) -> FileRef {
+        // SAFETY: The field is set once, before the context is shared.
+        FileRef::new(unsafe { (*self.as_ptr()).file })
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for CFields {
+    fn drop(self: Pin<&mut Self>) {
+        let c = self.c.get();
+        // SAFETY: The fields were initialised by `iommufd_ctx_init()`, and nobody else uses the
+        // context any more. What is in the list was allocated by `driver.c` with kzalloc(), and is
+        // freed here alone.
+        unsafe {
+            let pages = CListHead::from_raw(&raw mut (*c).sw_msi_list);
+            while pages.is_linked() {
+                let page = pages.next();
+                page.del_init();
+                let page = container_of!(page.as_raw(), bindings::iommufd_sw_msi_map, sw_msi_item);
+                bindings::kfree(page.cast_const().cast());
+            }
+            bindings::iommufd_ctx_fini(c);
+        }
+    }
+}

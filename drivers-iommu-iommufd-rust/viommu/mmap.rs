@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mapping registers of an IOMMU that its driver offers to user space.
+//!
+//! A VMA is a user of the object that the region belongs to, taken through the table of objects,
+//! where an owner that is still being made is not to be found. So the region cannot go while the
+//! VMA is there, by abort as little as by destroy.
+//!
+//! Locks: the lock of the tree of regions, a spinlock.
+#![forbid(unsafe_code)]
+
+use crate::{
+    context::{
+        Any,
+        Context, //
+    },
+    object::{
+        Owner as _,
+        Ref, //
+    },
+    sys::mmap::{
+        first_page,
+        map,
+        with_region,
+        Region, //
+    }, //
+};
+use kernel::{
+    mm::virt::{
+        flags,
+        VmaNew, //
+    },
+    page::PAGE_MASK,
+    prelude::*,
+    sync::rcu, //
+};
+
+/// Finds the region that contains a page of the offset space, and takes the read side of its owner.
+fn find(ctx: &Context, page: usize) -> Option<(Region, Ref<'_, Any>)> {
+    with_region(&ctx.c, page, |region, id| {
+        let rcu = rcu::read_lock();
+        let owner = Ref::<Any>::try_lock(ctx.objects.load(id, &rcu)?, ctx)?;
+
+        // The owner is not published, or being destroyed; the id belongs to nobody, or to another.
+        core::ptr::eq(owner.as_ptr(), region.owner()).then_some((region, owner))
+    })
+}
+
+/// Maps a region of MMIO into a new VMA.
+///
+/// # Errors
+///
+/// - [`EINVAL`] for a private mapping;
+/// - [`EPERM`] for an executable one;
+/// - [`ENXIO`] unless offset and length are exactly those of a region whose owner is published;
+/// - [`ENOMEM`].
+pub(crate) fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
+    let length = vma.end() - vma.start();
+    if length & !PAGE_MASK != 0 || vma.flags() & flags::SHARED == 0 {
+        return Err(EINVAL);
+    }
+    if vma.flags() & flags::EXEC != 0 {
+        return Err(EPERM);
+    }
+
+    let page = first_page(vma);
+    let (region, owner) = find(ctx, page).ok_or(ENXIO)?;
+    if page != region.first_page() || length != region.length() {
+        return Err(ENXIO);
+    }
+
+    // The user comes first: user space can reach the registers as soon as they are mapped.
+    let tentative = ctx.tentative();
+    let user = owner.user(&tentative).map_err(|_| ENXIO)?;
+
+    map(vma, region, user)
+}
