@@ -97,12 +97,13 @@ impl IovaSpace {
         Ok(())
     }
 
-    /// Reads and clears what was written anywhere, without telling anybody.
+    /// Clears the dirty bits of all areas, except for those of a dma-buf, see
+    /// [`IoPagetable::read_dirty`].
     fn discard_dirty(&self, domain: &PagingDomain) -> Result {
         domain.discard_dirty(|dirty| {
             self.areas
                 .iter()
-                .filter(|area| area.live().is_some())
+                .filter(|area| area.pages().is_some_and(|pages| !pages.is_dmabuf()))
                 .try_for_each(|area| {
                     go_on()?;
                     dirty.read(area.iova())
@@ -209,6 +210,9 @@ impl IoPagetable {
     /// IOVA that is not mapped reads as clean, and so does what lies behind the first gap, or
     /// behind the first error of the IOMMU driver. User space depends on that not being an error.
     ///
+    /// Memory of a dma-buf reads as clean, and the walk goes on behind it: a revocation unmaps it
+    /// without the lock of the space, so that the walk could use freed page tables.
+    ///
     /// # Errors
     ///
     /// - `EINVAL` if the range is empty, or not aligned to the space and the given page size;
@@ -236,7 +240,11 @@ impl IoPagetable {
             // See above for why errors end the walk and nothing else.
             let _ = space.areas.contiguous(range).try_for_each(|piece| {
                 go_on()?;
-                dirty.read(piece?.range)
+                let piece = piece?;
+                if piece.live.pages.pages().is_dmabuf() {
+                    return Ok(());
+                }
+                dirty.read(piece.range)
             });
         })
     }

@@ -9,6 +9,7 @@
  *   device, and nobody who fails can keep it.
  * - What is put back wakes nobody. poll() does not sleep beside an event.
  * - One of two that look alike is taken for the other: pages stay pinned.
+ * - A page table is read while another thread frees a part of it.
  *
  * What is judged are errnos, counts and VmPin, not time: a case races for its
  * budget, and longer until it has done enough.
@@ -19,10 +20,12 @@
 
 #include <linux/vfio.h>
 
+#include "iommufd_gate.h"
 #include "iommufd_kinds.h"
 
 double budget = 1.5;
 u64 *steady;
+struct fuse_gate fuse;
 
 /* Rounds without which a race has shown nothing. */
 #define ROUNDS_MIN 200
@@ -845,6 +848,159 @@ static bool look_alike(const void *arg)
 	       raced_enough(rounds) && !vm_pin();
 }
 
+/* ---- a dma-buf that is revoked while dirty bits are read ------------------ */
+
+#define DMABUF_SIZE (512 * PAGE)
+#define DIRTY_PAGES (DMABUF_SIZE / PAGE + 1)
+/* As AMDv1 has a present and dirty entry of the lowest level. */
+#define DIRTY_ENTRY 0x6000000000001041ULL
+#define PIPE_SIZE (256 * PAGE)
+
+struct dirty_call {
+	int fd;
+	struct iommu_hwpt_get_dirty_bitmap cmd;
+	bool ended;
+	int rc;
+};
+
+static void *get_dirty(void *arg)
+{
+	struct dirty_call *c = arg;
+
+	c->rc = call(c->fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &c->cmd);
+	__atomic_store_n(&c->ended, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static int make_page_dirty(int fd, u32 hwpt, u64 iova)
+{
+	u64 bits = 1;
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_DIRTY,
+		.id = hwpt,
+		.dirty = {
+			.iova = iova,
+			.length = PAGE,
+			.page_size = PAGE,
+			.uptr = (uintptr_t)&bits,
+		},
+	};
+
+	return do_test(fd, &cmd);
+}
+
+/* Only the page of RAM, which is the last one, may be in the bitmap. */
+static bool only_ram_is_dirty(const u64 *bits)
+{
+	unsigned int i, wrong = 0;
+
+	for (i = 0; i < DIRTY_PAGES - 1; i++)
+		wrong += bits[i / 64] >> i % 64 & 1;
+	if (wrong)
+		ksft_print_msg("%u pages of the dma-buf are dirty\n", wrong);
+	if (bits[i / 64] >> i % 64 & 1)
+		return !wrong;
+	ksft_print_msg("RAM behind the dma-buf is clean\n");
+	return false;
+}
+
+/*
+ * GET_DIRTY_BITMAP pins the bitmap while it walks the page table, at the first
+ * page that is dirty, and waits there. A revocation, which must not wait for it,
+ * unmaps the dma-buf and frees its page tables; a pipe gets their memory, on
+ * the same CPU.
+ */
+static bool dirty_revoked(const void *arg)
+{
+	static u64 out[PIPE_SIZE / 8], in[PIPE_SIZE / 8];
+	struct iommu_option small = {
+		.size = sizeof(small),
+		.option_id = IOMMU_OPTION_HUGE_PAGES,
+		.op = IOMMU_OPTION_OP_SET,
+	};
+	struct iommu_hwpt_set_dirty_tracking track = {
+		.size = sizeof(track),
+		.flags = IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
+	};
+	struct dirty_call c = {
+		.cmd = {
+			.size = sizeof(c.cmd),
+			.iova = IOVA_BASE,
+			.length = DIRTY_PAGES * PAGE,
+			.page_size = PAGE,
+		},
+	};
+	u64 ram_iova = IOVA_BASE + DMABUF_SIZE, start;
+	unsigned int i, changed = 0;
+	int dmabuf, pipe_fds[2], rc;
+	struct gate gate;
+	struct scene s;
+	pthread_t thread;
+	bool ok;
+
+	if (!must(gate_make_uffd(&gate), "gate") ||
+	    !must(make_scene(&s), "scene") || !on_cpu_0() ||
+	    !must(pipe(pipe_fds) ? -errno : 0, "pipe"))
+		return false;
+	if (fcntl(pipe_fds[1], F_SETPIPE_SZ, PIPE_SIZE) < PIPE_SIZE)
+		return must(-errno, "size of the pipe");
+	dmabuf = do_dmabuf_get(s.fd, DMABUF_SIZE);
+	small.object_id = s.ioas[0];
+	rc = call(s.fd, IOMMU_OPTION, &small) ?:
+	     do_hwpt_alloc(s.fd, s.dev.idev, s.ioas[0],
+			   IOMMU_HWPT_ALLOC_DIRTY_TRACKING, 0, &track.hwpt_id) ?:
+	     do_map_file(s.fd, s.ioas[0], dmabuf, 0, DMABUF_SIZE, IOVA_BASE) ?:
+	     do_map(s.fd, s.ioas[0], s.mem, PAGE, ram_iova) ?:
+	     call(s.fd, IOMMU_HWPT_SET_DIRTY_TRACKING, &track) ?:
+	     make_page_dirty(s.fd, track.hwpt_id, IOVA_BASE) ?:
+	     make_page_dirty(s.fd, track.hwpt_id, ram_iova);
+	if (!must(rc, "what is to be read"))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(out); i++)
+		out[i] = DIRTY_ENTRY;
+
+	c.fd = s.fd;
+	c.cmd.hwpt_id = track.hwpt_id;
+	c.cmd.data = (uintptr_t)gate_page(&gate);
+	if (!must(gate_close(&gate, false), "gate"))
+		return false;
+	pthread_create(&thread, NULL, get_dirty, &c);
+	start = now_ns();
+	while (!gate_reached(&gate)) {
+		if (__atomic_load_n(&c.ended, __ATOMIC_ACQUIRE) ||
+		    now_ns() - start > 20000000000ULL) {
+			ksft_print_msg("the call was not stopped\n");
+			return false;
+		}
+		usleep(100);
+	}
+	rc = do_dmabuf_revoke(s.fd, dmabuf, true);
+	if (write(pipe_fds[1], out, PIPE_SIZE) != PIPE_SIZE)
+		return must(-EIO, "write to the pipe");
+	if (!must(gate_open(&gate), "gate"))
+		return false;
+	pthread_join(thread, NULL);
+	if (!must(rc, "revoke") || !must(c.rc, "GET_DIRTY_BITMAP"))
+		return false;
+	if (read(pipe_fds[0], in, PIPE_SIZE) != PIPE_SIZE)
+		return must(-EIO, "read from the pipe");
+	for (i = 0; i < ARRAY_SIZE(in); i++)
+		changed += in[i] != DIRTY_ENTRY;
+	if (changed)
+		ksft_print_msg("%u words of other memory were changed\n",
+			       changed);
+	ok = only_ram_is_dirty(gate_page(&gate)) && !changed;
+
+	/* It is the same when there is nothing any more to read. */
+	memset(gate_page(&gate), 0, PAGE);
+	rc = make_page_dirty(s.fd, track.hwpt_id, ram_iova) ?:
+	     call(s.fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &c.cmd);
+	ok &= must(rc, "GET_DIRTY_BITMAP beside a revoked dma-buf") &&
+	      only_ram_is_dirty(gate_page(&gate));
+	close(dmabuf);
+	return leave_scene(&s) && ok;
+}
+
 /* ---- the list ------------------------------------------------------------ */
 
 #define C_BUSY "takes a user before it fails"
@@ -893,6 +1049,7 @@ static const struct kind kinds[] = {
 		     sizeof(struct iommu_viommu_event_selftest),
 	     .sealed = true),
 	{ "look_alike", look_alike },
+	{ "dirty_revoked", dirty_revoked },
 };
 
 int main(int argc, char **argv)
