@@ -136,8 +136,11 @@ pub(super) struct Account {
     owner: Owner,
     /// How many pages are pinned.
     pinned: usize,
-    /// How many pages are charged. The same as `pinned` but while PFNs are on the move.
+    /// How many pages are charged. The same as `pinned` but while PFNs are on the move, and more
+    /// while pages that are tallied are unpinned.
     charged: usize,
+    /// Whether a [`Handover`] in progress has counted `charged`, which does not change meanwhile.
+    tallied: bool,
 }
 
 impl Account {
@@ -148,6 +151,7 @@ impl Account {
             owner,
             pinned: 0,
             charged: 0,
+            tallied: false,
         }
     }
 
@@ -181,10 +185,15 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if that is more than the limit. Then the caller must unpin what it has pinned.
+    /// `ENOMEM` if that is more than the limit, `ENOENT` if it is more than before and a
+    /// [`Handover`] is in progress: then the IOAS is being destroyed. The caller must unpin what it
+    /// has pinned.
     #[inline]
     pub(super) fn settle(&mut self, remote: Option<&mut RemoteMm>) -> Result {
         if self.pinned > self.charged {
+            if self.tallied {
+                return Err(ENOENT);
+            }
             if should_fail() {
                 return Err(ENOMEM);
             }
@@ -201,6 +210,9 @@ impl Account {
     #[inline]
     pub(super) fn settle_less(&mut self, remote: Option<&mut RemoteMm>) {
         if self.pinned < self.charged {
+            if self.tallied {
+                return;
+            }
             self.owner
                 .uncharge(self.mode, self.charged - self.pinned, remote);
             self.charged = self.pinned;
@@ -212,9 +224,15 @@ impl Account {
 /// Moves the charges for many pages to the current process. (`IOMMU_IOAS_CHANGE_PROCESS`)
 ///
 /// First all pages that are concerned are [tallied](Self::tally), then the sum is
-/// [charged](Self::charge) to the new owner, at last it replaces the old one of each of them. The
-/// caller keeps areas and accesses from coming and going, from before to after: it holds the
-/// `iova_rwsem` of every IOAS, for writing, and has seen that no area is in flight.
+/// [charged](Self::charge) to the new owner, at last it replaces the old one of each of them. From
+/// before to after, the caller holds the `iova_rwsem` of every IOAS that is in the table, for
+/// writing, and has seen that no area is in flight.
+///
+/// An IOAS that is being destroyed is not in the table, and can have some of the same pages. A HWPT
+/// that is being made for it is in its list until that fails, and an operation that has found it
+/// before can map and unmap. So pages that are tallied can be unpinned, and stay charged until the
+/// handover ends. But no more of them can be charged: the new owner could lack the limit for it
+/// when it is too late to fail, while the operation is in vain anyway.
 pub(crate) struct Handover {
     to: Owner,
     sums: [usize; MODES.len()],
@@ -243,13 +261,11 @@ impl Handover {
         let mut inner = pages.lock();
         let account = &mut inner.account;
 
-        if account.owner.pays_elsewhere(&self.to, account.mode) {
+        if !account.tallied && account.owner.pays_elsewhere(&self.to, account.mode) {
             if let Some(sum) = self.sums.get_mut(account.mode as usize) {
                 *sum = sum.saturating_add(account.charged);
             }
-            // Not to be counted again. Undone by `cancel()` and `apply()`, as nothing else settles
-            // this account in between.
-            account.charged = 0;
+            account.tallied = true;
         }
     }
 
@@ -282,11 +298,12 @@ impl Handover {
         self.sums.get(mode as usize).copied().unwrap_or(0)
     }
 
-    /// Leaves `pages`, which were tallied, as they were.
+    /// Leaves `pages`, which may have been tallied, to their owner.
     pub(crate) fn cancel(&self, pages: &Pages) {
         let mut inner = pages.lock();
 
-        inner.account.charged = inner.account.pinned;
+        inner.account.tallied = false;
+        inner.account.settle_less(None);
     }
 }
 
@@ -296,10 +313,12 @@ impl Charged {
         let mut inner = pages.lock();
         let account = &mut inner.account;
 
-        if account.owner.pays_elsewhere(&self.to, account.mode) {
-            account.owner.uncharge(account.mode, account.pinned, None);
-            account.charged = account.pinned;
+        if account.tallied {
+            account.owner.uncharge(account.mode, account.charged, None);
         }
         account.owner = self.to.clone();
+        // What was unpinned since it was tallied.
+        account.tallied = false;
+        account.settle_less(None);
     }
 }

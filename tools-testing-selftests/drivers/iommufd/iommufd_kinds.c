@@ -10,6 +10,7 @@
  * - What is put back wakes nobody. poll() does not sleep beside an event.
  * - One of two that look alike is taken for the other: pages stay pinned.
  * - A page table is read while another thread frees a part of it.
+ * - Pages change their owner, and are unpinned by somebody who does not wait.
  *
  * What is judged are errnos, counts and VmPin, not time: a case races for its
  * budget, and longer until it has done enough.
@@ -1001,6 +1002,172 @@ static bool dirty_revoked(const void *arg)
 	return leave_scene(&s) && ok;
 }
 
+/* ---- another owner while a HWPT comes to nothing -------------------------- */
+
+/* Pages of a file: those that stay pinned, all; and those that take long. */
+#define STAY_PAGES 256
+#define ALL_PAGES 512
+#define LONG_PAGES 16384
+#define LONG_IOVA (IOVA_BASE + ALL_PAGES * PAGE)
+/* So many areas to go through, from the first tally to the change. */
+#define OTHER_AREAS 8000
+#define OTHER_IOVA (LONG_IOVA + LONG_PAGES * PAGE)
+#define OWNER_ROUNDS 8
+
+/* Of a child that becomes the owner, in memory that both have. */
+struct owner {
+	unsigned int asked, done;
+	u64 start, end;
+	int rc;
+};
+
+static void be_owner(int fd, struct owner *o)
+{
+	unsigned int round = 0;
+
+	for (;;) {
+		while (__atomic_load_n(&o->asked, __ATOMIC_ACQUIRE) == round)
+			usleep(50);
+		round++;
+		o->start = now_ns();
+		o->rc = do_change_process(fd);
+		o->end = now_ns();
+		__atomic_store_n(&o->done, round, __ATOMIC_RELEASE);
+	}
+}
+
+static long long pages_of(pid_t pid)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	return read_counter(path, "VmPin") / (PAGE / 1024);
+}
+
+/* HWPT_ALLOC on an IOAS, and its DESTROY. */
+struct lost_hwpt {
+	int fd;
+	u32 idev, ioas, hwpt;
+	u64 end;
+	int alloc_rc, destroy_rc;
+};
+
+static void *alloc_hwpt(void *arg)
+{
+	struct lost_hwpt *l = arg;
+
+	l->alloc_rc = do_hwpt_alloc(l->fd, l->idev, l->ioas, 0, 0, &l->hwpt);
+	l->end = now_ns();
+	return NULL;
+}
+
+static void *destroy_ioas(void *arg)
+{
+	struct lost_hwpt *l = arg;
+
+	l->destroy_rc = do_destroy(l->fd, l->ioas);
+	return NULL;
+}
+
+/*
+ * A HWPT is made on an IOAS that is destroyed meanwhile, and in the end it
+ * unpins what it has pinned. Before, CHANGE_PROCESS has counted these pages,
+ * which another IOAS has, too; it waits for the pages that take long, and has
+ * many areas to go through before it makes the process the owner. Each process
+ * pays for what is pinned for it.
+ */
+static bool owner_changes(const void *arg)
+{
+	struct owner *o = mmap(NULL, sizeof(*o), RW_ALL,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int all = memfd_create("all", MFD_CLOEXEC);
+	int slow = memfd_create("slow", MFD_CLOEXEC);
+	unsigned int i, round, met = 0;
+	long long own, child;
+	struct scene s;
+	u32 source, id;
+	bool ok = true;
+	pid_t pid;
+	int rc;
+
+	if (o == MAP_FAILED || !must(make_scene(&s), "scene") ||
+	    ftruncate(all, ALL_PAGES * PAGE) ||
+	    ftruncate(slow, LONG_PAGES * PAGE))
+		return false;
+	source = s.ioas[0];
+	/* The device is on the other one: what that has is pinned. */
+	rc = do_map_file(s.fd, source, all, 0, ALL_PAGES * PAGE, IOVA_BASE) ?:
+	     do_map_file(s.fd, source, slow, 0, LONG_PAGES * PAGE, LONG_IOVA) ?:
+	     do_copy(s.fd, s.ioas[1], IOVA_BASE, source, IOVA_BASE,
+		     STAY_PAGES * PAGE);
+	for (i = 0; i < OTHER_AREAS && !rc; i++)
+		rc = do_copy(s.fd, source, OTHER_IOVA + i * PAGE, source,
+			     LONG_IOVA, PAGE);
+	if (!must(rc, "areas"))
+		return false;
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		be_owner(s.fd, o);
+
+	for (round = 1; round <= OWNER_ROUNDS && ok; round++) {
+		struct lost_hwpt l = { .fd = s.fd, .idev = s.dev.idev };
+		pthread_t maker, destroyer;
+		u64 start = now_ns();
+
+		if (fallocate(slow, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      0, LONG_PAGES * PAGE))
+			return must(-errno, "fallocate");
+		rc = do_ioas_alloc(s.fd, &id) ?:
+		     do_copy(s.fd, id, IOVA_BASE, source, IOVA_BASE,
+			     (ALL_PAGES + LONG_PAGES) * PAGE);
+		if (!must(rc, "IOAS"))
+			return false;
+		l.ioas = id;
+		pthread_create(&maker, NULL, alloc_hwpt, &l);
+		/* It has come to the pages that take long. */
+		while (pages_of(getpid()) == STAY_PAGES &&
+		       now_ns() - start < 10000000000ULL)
+			;
+		pthread_create(&destroyer, NULL, destroy_ioas, &l);
+		usleep(1000);
+		__atomic_store_n(&o->asked, round, __ATOMIC_RELEASE);
+		pthread_join(maker, NULL);
+		pthread_join(destroyer, NULL);
+		while (__atomic_load_n(&o->done, __ATOMIC_ACQUIRE) != round)
+			usleep(50);
+		if (!must(o->rc, "CHANGE_PROCESS"))
+			return false;
+		met += o->start < l.end;
+		/* C makes the HWPT, and DESTROY says that the IOAS is busy. */
+		if (!l.alloc_rc)
+			ok &= must(do_destroy(s.fd, l.hwpt), "DESTROY of the HWPT");
+		if (l.destroy_rc == -EBUSY && !l.alloc_rc)
+			l.destroy_rc = do_destroy(s.fd, id);
+		ok &= must(l.destroy_rc, "DESTROY");
+		for (i = 0; i < 2; i++) {
+			own = pages_of(getpid());
+			child = pages_of(pid);
+			if (own != (i ? STAY_PAGES : 0) ||
+			    child != (i ? 0 : STAY_PAGES)) {
+				ksft_print_msg("%lld pages of the %s owner and %lld of the other, of %u\n",
+					       i ? own : child,
+					       i ? "first" : "next",
+					       i ? child : own, STAY_PAGES);
+				ok = false;
+			}
+			if (!i && !must(do_change_process(s.fd),
+					"CHANGE_PROCESS back"))
+				return false;
+		}
+	}
+	ksft_print_msg("%u rounds, in %u of them both were at it\n", round - 1,
+		       met);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	return leave_scene(&s) && ok && met;
+}
+
 /* ---- the list ------------------------------------------------------------ */
 
 #define C_BUSY "takes a user before it fails"
@@ -1050,6 +1217,7 @@ static const struct kind kinds[] = {
 	     .sealed = true),
 	{ "look_alike", look_alike },
 	{ "dirty_revoked", dirty_revoked },
+	{ "owner_changes", owner_changes },
 };
 
 int main(int argc, char **argv)
