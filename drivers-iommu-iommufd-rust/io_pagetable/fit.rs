@@ -15,7 +15,10 @@
 //! Pure: no locks. Whoever protects the trees keeps them unchanged meanwhile.
 #![forbid(unsafe_code)]
 
-use crate::range::IovaRange;
+use crate::{
+    ffi::task::go_on,
+    range::IovaRange, //
+};
 use kernel::{
     gap_tree::GapTree,
     interval_tree::{
@@ -86,36 +89,46 @@ impl Request {
     }
 
     /// Searches in each of `windows` through its holes, and returns the first start that fits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::first_fit`].
     fn search<H: Iterator<Item = IovaRange>>(
         &self,
         windows: impl Iterator<Item = IovaRange>,
         mut holes_of: impl FnMut(IovaRange) -> H,
-    ) -> Option<usize> {
+    ) -> Result<usize> {
         for window in windows {
+            go_on()?;
             let Some(start) = self.place(window) else {
                 continue;
             };
-            let mut holes = holes_of(IovaRange { start, ..window });
-            if let Some(iova) = holes.find_map(|hole| self.place(hole)) {
-                return Some(iova);
+            for hole in holes_of(IovaRange { start, ..window }) {
+                if let Some(iova) = self.place(hole) {
+                    return Ok(iova);
+                }
+                go_on()?;
             }
         }
-        None
+        Err(ENOSPC)
     }
 
     /// Finds the lowest fit that no range of `reserved` and `used` intersects, and that is within
     /// contiguous ranges of `allowed`, if there are any.
     ///
+    /// Gaps that are too small cost nothing. Each that is long enough, but has no aligned start
+    /// with enough behind it, costs `O(log n)`, and so does each window that is too small.
+    ///
     /// # Errors
     ///
-    /// `ENOSPC`.
+    /// `ENOSPC`, or `EINTR` if the current task is being killed.
     pub(super) fn first_fit<T, U, V>(
         &self,
         allowed: &IntervalTree<T>,
         reserved: &IntervalTree<U>,
         used: &GapTree<V>,
     ) -> Result<usize> {
-        // There are few reserved ranges, but maybe many areas with gaps that are too small.
+        // Of gaps, only those that are long enough are looked at.
         let holes_of = |window: IovaRange| {
             let gaps = used.gaps(window.start, window.last, self.len);
 
@@ -124,7 +137,7 @@ impl Request {
                     (!used).then_some(IovaRange { start, last })
                 })
         };
-        let iova = if allowed.is_empty() {
+        if allowed.is_empty() {
             self.search(core::iter::once(WINDOW), holes_of)
         } else {
             let windows = allowed
@@ -132,9 +145,7 @@ impl Request {
                 .filter_map(|Span { start, last, used }| used.then_some(IovaRange { start, last }));
 
             self.search(windows, holes_of)
-        };
-
-        iova.ok_or(ENOSPC)
+        }
     }
 }
 

@@ -275,7 +275,7 @@ impl IoPagetable {
     /// - `EINVAL` if `len` is zero or not aligned;
     /// - for a given IOVA, `EINVAL` if it is not aligned, `EOVERFLOW`, `EINVAL` if it is reserved,
     ///   `EEXIST` if something is there;
-    /// - for a chosen one, `EOVERFLOW`, `EINVAL` or `ENOSPC`, see [`super::fit`];
+    /// - for a chosen one, `EOVERFLOW`, `EINVAL`, `ENOSPC` or `EINTR`, see [`super::fit`];
     /// - `EPERM` if the pages must not be written but `prot` allows it, `EINVAL` if a part does not
     ///   start at an aligned byte, `EOVERFLOW`;
     /// - what [`AreaPages::fill`] returns, `EINTR` if the task is being killed.
