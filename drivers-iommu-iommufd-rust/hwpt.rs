@@ -639,9 +639,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
             // The driver reads what user space tells it without the mutex.
             let hwpt = NewPaging::new(ctx, &ioas, &device, cmd.flags, data, false)?;
             let mut hwpts = ioas.hwpts.lock();
-            let mut hwpt = hwpt
-                .list(&mut hwpts)
-                .map_err(|(_, err)| gone(&ioas, err))?;
+            let mut hwpt = hwpt.list(&mut hwpts).map_err(|(_, err)| gone(&ioas, err))?;
 
             connect_fault_queue(cmd, &mut hwpt.hwpt)?;
             cmd.out_hwpt_id = hwpt.id();

@@ -7,7 +7,7 @@
 //!
 //! - *domains*: the IOMMU page tables that show the areas to devices. Each of them shows all areas.
 //! - *accesses*: drivers without an IOMMU that read and write the pages themselves.
-//! - *reserved* ranges, each of an [`Owner`]: where no area may be. They may overlap each other.
+//! - *reserved* ranges, each of a [`Reserver`]: where no area may be. They may overlap each other.
 //! - *allowed* ranges: where no reservation may be. If there are any, IOVA is chosen from them.
 //!
 //! PFNs are not of this layer: [`Pages`](crate::pages::Pages) pins memory, and moves PFNs in and
@@ -72,7 +72,7 @@ pub(crate) use self::{
     },
     areas::Area,
     map::Iova,
-    reserved::Owner, //
+    reserved::Reserver, //
 };
 
 #[cfg(CONFIG_IOMMUFD_TEST)]
@@ -143,7 +143,7 @@ impl IoPagetable {
         }
 
         if cfg!(CONFIG_IOMMUFD_TEST) {
-            space.unreserve(Owner::Test);
+            space.unreserve(Reserver::Test);
         }
         // Domains, devices and accesses depend on the IOAS: they are gone, with what they brought.
         kernel::warn_on!(!domains.list.is_empty() || !domains.accesses.is_empty());

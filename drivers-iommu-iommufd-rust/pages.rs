@@ -63,7 +63,7 @@ use self::{
     account::{
         mode_for_current,
         Account,
-        Owner, //
+        Payer, //
     },
     run::{
         Run,
@@ -153,7 +153,7 @@ impl Pages {
         len: usize,
         writable: bool,
         mode: AccountMode,
-        owner: Owner,
+        owner: Payer,
     ) -> Result<Arc<Self>> {
         let inner = Inner {
             tiers: Tiers::new(),
@@ -187,7 +187,7 @@ impl Pages {
     ) -> Result<(NewPages, usize)> {
         uptr.checked_add(len).ok_or(EOVERFLOW)?;
 
-        let owner = Owner::current()?;
+        let owner = Payer::current()?;
         let source = Source::User {
             mm: owner.mm().clone(),
             start: uptr & PAGE_MASK,
@@ -235,7 +235,7 @@ impl Pages {
             start: start & PAGE_MASK,
         };
         let mode = mode_for_current(mode);
-        let pages = Self::new(source, start_byte, len, writable, mode, Owner::current()?)?;
+        let pages = Self::new(source, start_byte, len, writable, mode, Payer::current()?)?;
         Ok((NewPages(pages), start_byte))
     }
 
@@ -292,9 +292,9 @@ impl Pages {
 impl Inner {
     /// Unpins those pages of a run, the first of which is `index`, that nobody holds.
     #[inline]
-    pub(super) fn unpin_unheld(&mut self, dirty: bool, index: usize, run: Run) {
+    pub(super) fn unpin_unheld(&mut self, writable: bool, index: usize, run: Run) {
         if self.tiers.is_empty() {
-            pin::unpin(run, dirty);
+            pin::unpin(run, writable);
             self.account.unpinned(run.len);
             return;
         }
@@ -305,7 +305,7 @@ impl Inner {
             last: index + run.len - 1,
         };
         tiers.for_each_unheld(range, |unheld| {
-            pin::unpin(run.part(unheld.first - index, unheld.len()), dirty);
+            pin::unpin(run.part(unheld.first - index, unheld.len()), writable);
             account.unpinned(unheld.len());
         });
     }
@@ -314,11 +314,11 @@ impl Inner {
     ///
     /// Asks who holds them once for each span of indexes that has the same holders, not for each
     /// run.
-    fn unpin_list(&mut self, dirty: bool, list: &RunList) {
+    fn unpin_list(&mut self, writable: bool, list: &RunList) {
         let Self { tiers, account, .. } = self;
 
         if tiers.is_empty() {
-            list.for_each(|run| pin::unpin(run, dirty));
+            list.for_each(|run| pin::unpin(run, writable));
             account.unpinned(list.len());
             return;
         }
@@ -327,7 +327,7 @@ impl Inner {
         };
         tiers.for_each_unheld(range, |unheld| {
             for (_, run) in list.iter_range(unheld) {
-                pin::unpin(run, dirty);
+                pin::unpin(run, writable);
             }
             account.unpinned(unheld.len());
         });

@@ -10,7 +10,7 @@
 use crate::{
     io_pagetable::{
         IoPagetable,
-        Owner, //
+        Reserver, //
     },
     ioas::Ioas,
     object::same_offset,
@@ -79,7 +79,7 @@ pub(crate) unsafe extern "C" fn iopt_reserve_iova(
     let mut space = ManuallyDrop::new(unsafe { WriteGuard::new(iopt.iova_lock()) });
     let result = IovaRange::new(start, last)
         .ok_or(EINVAL)
-        .and_then(|range| space.reserve(range, Owner::Test));
+        .and_then(|range| space.reserve(range, Reserver::Test));
 
     result.map_or_else(|error| error.to_errno(), |()| 0)
 }

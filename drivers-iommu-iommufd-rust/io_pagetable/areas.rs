@@ -11,7 +11,7 @@
 //! In both transitions the area only keeps its IOVA occupied: one thread has what belongs to it,
 //! and comes back for the area by its IOVA, which no other area can have in the meantime. An area
 //! that is small and simple skips them: it is put into the tree when it is in all domains, and
-//! taken out of both with the lock held (see [`Emptied`]).
+//! taken out of both with the lock held (see [`TakenOut`]).
 //!
 //! The tree knows the gaps between areas, for the choice of IOVA.
 //!
@@ -59,7 +59,7 @@ pub(crate) struct Content {
     first_byte: usize,
     prot: Prot,
     state: State,
-    /// The next one of [`Emptied`], which is in no tree.
+    /// The next one of [`TakenOut`], which is in no tree.
     next: Option<KBox<Node<Content>>>,
 }
 
@@ -166,7 +166,7 @@ impl<'a> Area<'a> {
     }
 
     /// Unpins the pages of an area that was taken out of the tree and of its domains, which may go
-    /// [this way](Emptied::takes).
+    /// [this way](TakenOut::takes).
     #[inline(always)]
     pub(super) fn release(self) {
         if let Some(live) = self.live() {
@@ -365,7 +365,7 @@ impl Areas {
 /// released.
 ///
 /// They are a list by themselves, so that it needs no memory.
-pub(super) struct Emptied {
+pub(super) struct TakenOut {
     head: Option<KBox<Node<Content>>>,
     areas: usize,
     pages: usize,
@@ -374,7 +374,7 @@ pub(super) struct Emptied {
     has_files: bool,
 }
 
-impl Emptied {
+impl TakenOut {
     /// So many areas are unmapped with one flush of the IOMMU's caches. They have so many pages at
     /// most: in the meantime the IOVA is locked.
     const MOST_AREAS: usize = 256;

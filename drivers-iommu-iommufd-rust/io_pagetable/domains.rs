@@ -15,7 +15,7 @@ use super::{
     Domains,
     IoPagetable,
     IovaSpace,
-    Owner, //
+    Reserver, //
 };
 use crate::{
     mapping::Mapping,
@@ -40,10 +40,10 @@ impl IovaSpace {
         let below = aperture.start.checked_sub(1);
 
         if let Some(range) = below.and_then(|last| IovaRange::new(0, last)) {
-            self.reserve(range, Owner::from(domain))?;
+            self.reserve(range, Reserver::from(domain))?;
         }
         if let Some(range) = IovaRange::ALL.after(aperture.last) {
-            self.reserve(range, Owner::from(domain))?;
+            self.reserve(range, Reserver::from(domain))?;
         }
         Ok(())
     }
@@ -161,7 +161,7 @@ impl IoPagetable {
 
         space
             .add_domain(&mut domains, domain)
-            .inspect_err(|_| space.unreserve(Owner::from(&**domain)))?;
+            .inspect_err(|_| space.unreserve(Reserver::from(&**domain)))?;
         space.alignment = alignment;
         Ok(())
     }
@@ -178,7 +178,7 @@ impl IoPagetable {
 
         domains.alignments.remove(domain.place().alignment());
         space.unfill(&domains, domain, usize::MAX);
-        space.unreserve(Owner::from(domain));
+        space.unreserve(Reserver::from(domain));
         // It can only become less, which suits any area.
         kernel::warn_on!(space.update_alignment(&domains).is_err());
         drop(space);

@@ -48,7 +48,7 @@ use kernel::{
 ///
 /// Only compared: it does not keep anything alive, nor refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Owner {
+pub(crate) enum Reserver {
     /// A domain that cannot translate it. Has the address of the domain.
     Domain(usize),
     /// A device that uses it for something else. Has the address of the device.
@@ -57,13 +57,13 @@ pub(crate) enum Owner {
     Test,
 }
 
-impl From<&PagingDomain> for Owner {
+impl From<&PagingDomain> for Reserver {
     fn from(domain: &PagingDomain) -> Self {
         Self::Domain(core::ptr::from_ref(domain) as usize)
     }
 }
 
-impl From<&Device<Bound>> for Owner {
+impl From<&Device<Bound>> for Reserver {
     fn from(dev: &Device<Bound>) -> Self {
         Self::Device(core::ptr::from_ref(dev) as usize)
     }
@@ -75,12 +75,12 @@ impl From<&Device<Bound>> for Owner {
 /// any number of them. There are few different ranges.
 pub(super) struct Owners {
     /// One of them needs no memory of its own.
-    one: Option<Owner>,
-    more: RBTree<Owner, ()>,
+    one: Option<Reserver>,
+    more: RBTree<Reserver, ()>,
 }
 
 impl Owners {
-    fn new(owner: Owner) -> Self {
+    fn new(owner: Reserver) -> Self {
         Self {
             one: Some(owner),
             more: RBTree::new(),
@@ -91,12 +91,12 @@ impl Owners {
         self.one.is_none() && self.more.is_empty()
     }
 
-    fn has(&self, owner: Owner) -> bool {
+    fn has(&self, owner: Reserver) -> bool {
         self.one == Some(owner) || self.more.get(&owner).is_some()
     }
 
     /// Adds an owner, unless it is one.
-    fn add(&mut self, owner: Owner) -> Result {
+    fn add(&mut self, owner: Reserver) -> Result {
         if self.one.is_none() {
             self.one = Some(owner);
         } else if !self.has(owner) {
@@ -107,7 +107,7 @@ impl Owners {
     }
 
     /// Removes an owner.
-    fn remove(&mut self, owner: Owner) {
+    fn remove(&mut self, owner: Reserver) {
         self.one = self.one.filter(|&one| one != owner);
         self.more.remove(&owner);
     }
@@ -119,7 +119,7 @@ impl IovaSpace {
     /// # Errors
     ///
     /// `EADDRINUSE` if there is an area or allowed range in it, `ENOMEM`.
-    pub(crate) fn reserve(&mut self, range: IovaRange, owner: Owner) -> Result {
+    pub(crate) fn reserve(&mut self, range: IovaRange, owner: Reserver) -> Result {
         if self.areas.first(range).is_some() || self.is_allowed(range) {
             return Err(EADDRINUSE);
         }
@@ -139,7 +139,7 @@ impl IovaSpace {
     }
 
     /// Gives up all ranges that are reserved on behalf of `owner`. Needs no memory.
-    pub(crate) fn unreserve(&mut self, owner: Owner) {
+    pub(crate) fn unreserve(&mut self, owner: Reserver) {
         let mut is_free = false;
         let leave = |_, owners: &mut Owners| -> Result<(), Infallible> {
             owners.remove(owner);
@@ -173,7 +173,7 @@ impl IovaSpace {
     fn reserve_regions(
         &mut self,
         regions: impl Iterator<Item = ResvRegion>,
-        owner: Owner,
+        owner: Reserver,
         sw_msi: Option<&mut PhysAddr>,
     ) -> Result {
         let (mut hw_windows, mut sw_windows) = (0, 0);
@@ -233,7 +233,7 @@ impl IoPagetable {
 
         let mut space = self.iova.write();
         pin_init::stack_pin_init!(let regions = ResvRegions::new(dev));
-        let owner = Owner::from(dev);
+        let owner = Reserver::from(dev);
 
         space
             .reserve_regions(regions.as_ref().iter(), owner, sw_msi)
@@ -251,7 +251,7 @@ impl IoPagetable {
     ///
     /// `ENOMEM`.
     pub(crate) fn keep_msi_window(&self, domain: &PagingDomain, start: PhysAddr) -> Result {
-        let owner = Owner::from(domain);
+        let owner = Reserver::from(domain);
         // CAST: IOVA has the size of `usize`, whatever that of physical addresses is.
         let start = start as usize;
         let mut space = self.iova.write();
@@ -274,12 +274,12 @@ impl IoPagetable {
 
     /// Undoes [`Self::keep_msi_window`] for a domain that does not become one of this space.
     pub(crate) fn forget_msi_window(&self, domain: &PagingDomain) {
-        self.iova.write().unreserve(Owner::from(domain));
+        self.iova.write().unreserve(Reserver::from(domain));
     }
 
     /// Gives up what is reserved on behalf of `dev`. Needs no memory.
     pub(crate) fn remove_reserved(&self, dev: &Device<Bound>) {
-        self.iova.write().unreserve(Owner::from(dev));
+        self.iova.write().unreserve(Reserver::from(dev));
     }
 
     /// Makes `allowed` the ranges that must not be reserved. If there are none, nothing is allowed
@@ -310,11 +310,11 @@ impl IoPagetable {
 mod tests {
     use super::*;
 
-    const OWNERS: [Owner; 4] = [
-        Owner::Domain(1),
-        Owner::Domain(2),
-        Owner::Device(1),
-        Owner::Test,
+    const OWNERS: [Reserver; 4] = [
+        Reserver::Domain(1),
+        Reserver::Domain(2),
+        Reserver::Device(1),
+        Reserver::Test,
     ];
 
     /// What is not reserved.
@@ -341,10 +341,10 @@ mod tests {
         }
         assert!(*usable(&space)? == [between]);
         assert_eq!(space.reserved.iter(0, usize::MAX).count(), 2);
-        space.reserve(range(0x800, 0x10800), Owner::Domain(3))?;
+        space.reserve(range(0x800, 0x10800), Reserver::Domain(3))?;
         assert!(usable(&space)?.is_empty());
         assert_eq!(space.reserved.iter(0, usize::MAX).count(), 3);
-        space.unreserve(Owner::Domain(3));
+        space.unreserve(Reserver::Domain(3));
 
         for owner in OWNERS {
             assert!(*usable(&space)? == [between]);

@@ -18,8 +18,8 @@ use super::{
     areas::{
         Area,
         Content,
-        Emptied,
         Live, //
+        TakenOut,
     },
     IoPagetable,
     IovaSpace, //
@@ -73,7 +73,7 @@ enum Next {
 enum Way {
     /// Those who access it have to let go before.
     Accessed,
-    /// With others, see [`Emptied`].
+    /// With others, see [`TakenOut`].
     Together,
     /// As [`Next::Alone`].
     Alone,
@@ -95,7 +95,7 @@ impl Way {
             Err(ENOENT)
         } else if live.is_accessed() {
             Ok(Self::Accessed)
-        } else if Emptied::takes(area, live) {
+        } else if TakenOut::takes(area, live) {
             Ok(Self::Together)
         } else {
             Ok(Self::Alone)
@@ -188,12 +188,12 @@ impl IoPagetable {
         let mut space = self.iova.write();
 
         loop {
-            let mut emptied = Emptied::new();
-            let next = space.empty_some(progress, &mut emptied);
+            let mut taken = TakenOut::new();
+            let next = space.empty_some(progress, &mut taken);
 
-            emptied.unmap_from(&domains.list);
-            let locked = emptied.has_files().then_some(space);
-            emptied.release();
+            taken.unmap_from(&domains.list);
+            let locked = taken.has_files().then_some(space);
+            taken.release();
             drop(locked);
             match next? {
                 Next::End => return Ok(None),
@@ -216,9 +216,9 @@ impl IovaSpace {
     /// # Errors
     ///
     /// See [`IoPagetable::unmap`].
-    fn empty_some(&mut self, progress: &mut Unmap, emptied: &mut Emptied) -> Result<Next> {
+    fn empty_some(&mut self, progress: &mut Unmap, taken: &mut TakenOut) -> Result<Next> {
         while let Some(rest) = progress.rest {
-            if emptied.is_full() {
+            if taken.is_full() {
                 return Ok(Next::More);
             }
             let Some(mut entry) = self.areas.first_mut(rest) else {
@@ -247,14 +247,14 @@ impl IovaSpace {
                     return Ok(Next::Alone(mapping, live));
                 }
                 Way::Together => {
-                    emptied.count(area);
+                    taken.count(area);
                     progress.advance(area.mapping().len(), iova.last);
-                    match neighbours(&entry, progress, emptied) {
-                        None => emptied.push(entry.remove()),
+                    match neighbours(&entry, progress, taken) {
+                        None => taken.push(entry.remove()),
                         Some(last) => self
                             .areas
                             .take(IovaRange { last, ..iova })
-                            .for_each(|node| emptied.push(node)),
+                            .for_each(|node| taken.push(node)),
                     }
                 }
             }
@@ -269,17 +269,17 @@ impl IovaSpace {
 fn neighbours(
     entry: &Entry<'_, Content>,
     progress: &mut Unmap,
-    emptied: &mut Emptied,
+    taken: &mut TakenOut,
 ) -> Option<usize> {
     let rest = progress.rest?;
     let (mut bytes, mut last) = (0_usize, None);
 
     for area in entry.iter_behind(rest.start, rest.last).map(Area::of) {
-        if emptied.is_full() || !matches!(Way::of(area, rest), Ok(Way::Together)) {
+        if taken.is_full() || !matches!(Way::of(area, rest), Ok(Way::Together)) {
             break;
         }
 
-        emptied.count(area);
+        taken.count(area);
         bytes = bytes.wrapping_add(area.mapping().len());
         last = Some(area.iova().last);
     }

@@ -144,7 +144,7 @@ impl Inner {
     fn collect(
         &mut self,
         source: &Source,
-        dirty: bool,
+        writable: bool,
         range: PageRange,
         list: &mut RunList,
     ) -> Result {
@@ -158,7 +158,7 @@ impl Inner {
         }
 
         let mut room = Room::new();
-        if self.tiers.is_empty() && self.collect_few(source, dirty, range, &mut room, list)? {
+        if self.tiers.is_empty() && self.collect_few(source, writable, range, &mut room, list)? {
             return Ok(());
         }
 
@@ -178,9 +178,9 @@ impl Inner {
         reader.finish(self);
 
         if res.is_err() {
-            self.unpin_list(dirty, list);
+            self.unpin_list(writable, list);
             if let Some(run) = stray {
-                self.unpin_unheld(dirty, list.end(), run);
+                self.unpin_unheld(writable, list.end(), run);
             }
             self.account.settle_less(None);
         }
@@ -192,7 +192,7 @@ impl Inner {
     fn collect_few(
         &mut self,
         source: &Source,
-        dirty: bool,
+        writable: bool,
         range: PageRange,
         room: &mut Room,
         list: &mut RunList,
@@ -211,7 +211,7 @@ impl Inner {
             })
             .and_then(|()| self.account.settle(None));
 
-        self.end_few(&mut few, range.len(), dirty, res)
+        self.end_few(&mut few, range.len(), writable, res)
             .map(|()| true)
     }
 
@@ -408,7 +408,7 @@ impl Pages {
         let mut copy = Copy {
             buf,
             offset: start_byte % PAGE_SIZE,
-            dirty: self.writable,
+            writable: self.writable,
             unpinned: 0,
         };
 
@@ -427,7 +427,7 @@ struct Copy<'a> {
     /// Where it is in the next run.
     offset: usize,
     /// How to unpin.
-    dirty: bool,
+    writable: bool,
     /// How many pages were unpinned.
     unpinned: usize,
 }
@@ -437,7 +437,7 @@ impl Sink for Copy<'_> {
     fn push(&mut self, run: Run) -> Result {
         let res = self.push_held(run);
 
-        pin::unpin(run, self.dirty);
+        pin::unpin(run, self.writable);
         self.unpinned += run.len;
         res
     }

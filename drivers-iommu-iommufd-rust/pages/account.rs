@@ -2,7 +2,7 @@
 
 //! Who pays for pinned pages.
 //!
-//! Actors: the [`Owner`] is the process that the memory was mapped by, or that took over with
+//! Actors: the [`Payer`] is the process that the memory was mapped by, or that took over with
 //! `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages): it counts
 //! the pages that are pinned and the pages that the owner was charged for. Pinning counts at once,
 //! the charge follows when the work is done ([`Account::settle`]), since how many pages of a range
@@ -54,13 +54,13 @@ pub(super) fn mode_for_current(mode: AccountMode) -> AccountMode {
 
 /// A process that pays for pages.
 #[derive(Clone)]
-pub(super) struct Owner {
+pub(super) struct Payer {
     mm: ARef<Mm>,
     task: ARef<Task>,
     user: ARef<UserStruct>,
 }
 
-impl Owner {
+impl Payer {
     /// The current process.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Owner {
     }
 
     /// Whether a charge in this mode would go to another account than it would for `other`.
-    fn pays_elsewhere(&self, other: &Owner, mode: AccountMode) -> bool {
+    fn pays_elsewhere(&self, other: &Payer, mode: AccountMode) -> bool {
         // The address space shows the number of pinned pages in each mode.
         !core::ptr::eq(&*self.mm, &*other.mm)
             || mode == AccountMode::User && !self.user.is(&other.user)
@@ -133,7 +133,7 @@ impl Owner {
 /// What is pinned of some pages, and charged for it.
 pub(super) struct Account {
     mode: AccountMode,
-    owner: Owner,
+    owner: Payer,
     /// How many pages are pinned.
     pinned: usize,
     /// How many pages are charged. The same as `pinned` but while PFNs are on the move, and more
@@ -145,7 +145,7 @@ pub(super) struct Account {
 
 impl Account {
     /// Nothing is pinned.
-    pub(super) fn new(mode: AccountMode, owner: Owner) -> Self {
+    pub(super) fn new(mode: AccountMode, owner: Payer) -> Self {
         Self {
             mode,
             owner,
@@ -181,7 +181,7 @@ impl Account {
 
     /// Makes the charge match what is pinned.
     ///
-    /// `remote` is as for [`Owner::charge`].
+    /// `remote` is as for [`Payer::charge`].
     ///
     /// # Errors
     ///
@@ -234,13 +234,13 @@ impl Account {
 /// handover ends. But no more of them can be charged: the new owner could lack the limit for it
 /// when it is too late to fail, while the operation is in vain anyway.
 pub(crate) struct Handover {
-    to: Owner,
+    to: Payer,
     sums: [usize; MODES.len()],
 }
 
 /// A [`Handover`] whose sum has been charged.
 pub(crate) struct Charged {
-    to: Owner,
+    to: Payer,
 }
 
 impl Handover {
@@ -251,7 +251,7 @@ impl Handover {
     /// `EINVAL` in a kernel thread.
     pub(crate) fn to_current() -> Result<Self> {
         Ok(Self {
-            to: Owner::current()?,
+            to: Payer::current()?,
             sums: [0; MODES.len()],
         })
     }
@@ -273,7 +273,7 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// As [`Owner::charge`]: nothing has been charged, and the handover has to be
+    /// As [`Payer::charge`]: nothing has been charged, and the handover has to be
     /// [cancelled](Self::cancel) for each of the pages.
     pub(crate) fn charge(self) -> Result<Charged, (Error, Self)> {
         for (n, mode) in MODES.into_iter().enumerate() {

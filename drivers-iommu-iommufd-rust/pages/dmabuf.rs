@@ -24,7 +24,7 @@
 use super::{
     account::{
         Account,
-        Owner, //
+        Payer, //
     },
     fill::map_in_all,
     page_count,
@@ -219,7 +219,7 @@ impl Pages {
         };
         let inner = Inner {
             tiers: Tiers::new(),
-            account: Account::new(AccountMode::None, Owner::current()?),
+            account: Account::new(AccountMode::None, Payer::current()?),
             dmabuf: Some(KBox::new(State::new(), GFP_KERNEL_ACCOUNT)?),
         };
         let pages = pin_init!(Self {

@@ -54,11 +54,11 @@ use kernel::{
 /// All calls for one area are about the same mapping, that of the area.
 pub(crate) struct AreaPages {
     pages: Arc<Pages>,
-    place: Place,
+    place: Storage,
 }
 
 /// Where the PFNs of an area are.
-enum Place {
+enum Storage {
     /// In no domain. The slot is that for a record.
     Unstored(Slot),
     /// In a domain at least, and there is a record.
@@ -71,12 +71,12 @@ enum Place {
     Moving,
 }
 
-impl Place {
+impl Storage {
     /// Takes the slot, if there is one, to make a record in it.
     #[inline]
     fn take_slot(&mut self) -> Option<Slot> {
-        match replace(self, Place::Moving) {
-            Place::Unstored(slot) => Some(slot),
+        match replace(self, Storage::Moving) {
+            Storage::Unstored(slot) => Some(slot),
             other => {
                 *self = other;
                 None
@@ -88,10 +88,10 @@ impl Place {
 impl Inner {
     /// Records an area.
     #[inline(always)]
-    fn store(&mut self, slot: Slot, record: Record) -> Place {
+    fn store(&mut self, slot: Slot, record: Record) -> Storage {
         let known = record.known().is_some();
 
-        Place::Stored {
+        Storage::Stored {
             key: self.tiers.records.insert(slot, record),
             known,
         }
@@ -104,7 +104,7 @@ impl AreaPages {
     pub(crate) fn first(pages: NewPages) -> Self {
         Self {
             pages: pages.0,
-            place: Place::Unstored(Slot::own()),
+            place: Storage::Unstored(Slot::own()),
         }
     }
 
@@ -116,7 +116,7 @@ impl AreaPages {
     pub(crate) fn new(pages: Arc<Pages>) -> Result<Self> {
         Ok(Self {
             pages,
-            place: Place::Unstored(Slot::new()?),
+            place: Storage::Unstored(Slot::new()?),
         })
     }
 
@@ -129,7 +129,7 @@ impl AreaPages {
     /// Whether a domain has the PFNs of the area.
     #[inline]
     pub(crate) fn is_stored(&self) -> bool {
-        matches!(self.place, Place::Stored { .. })
+        matches!(self.place, Storage::Stored { .. })
     }
 
     /// Whether a domain has the PFNs of the area, and nobody reads them from there, as they are in
@@ -139,7 +139,7 @@ impl AreaPages {
     /// [released](Self::release) later.
     #[inline]
     pub(crate) fn is_known(&self) -> bool {
-        matches!(self.place, Place::Stored { known: true, .. })
+        matches!(self.place, Storage::Stored { known: true, .. })
     }
 
     /// Maps the pages of an area that is in no domain, in all domains of its IOAS, of which there
@@ -198,19 +198,19 @@ impl AreaPages {
     /// fails, works without memory.
     #[inline]
     pub(crate) fn release(&self, mapping: &Mapping) {
-        let Place::Stored { key, .. } = &self.place else {
+        let Storage::Stored { key, .. } = &self.place else {
             return;
         };
         let mut inner = self.pages.lock();
-        let dirty = self.pages.writable;
+        let writable = self.pages.writable;
 
         if let Some(run) = inner.tiers.only_run_of(key) {
             // Most areas are like that: the record is not moved to see who else holds the pages.
-            pin::unpin(run, dirty);
+            pin::unpin(run, writable);
             inner.account.unpinned(run.len);
             inner.tiers.records.forget_own();
         } else if let Some((_slot, record)) = inner.tiers.records.remove(key, mapping) {
-            inner.unpin_list(dirty, record.runs());
+            inner.unpin_list(writable, record.runs());
         }
         inner.account.settle_less(None);
     }
@@ -221,7 +221,7 @@ impl AreaPages {
     /// `domains` are all that have the area. The one that has the PFNs may be missing, so that it
     /// need not be named if it is the last one.
     pub(crate) fn unfill(&mut self, mapping: &Mapping, domains: &[Arc<PagingDomain>]) {
-        let Place::Stored { key, .. } = &self.place else {
+        let Storage::Stored { key, .. } = &self.place else {
             return;
         };
         let mut inner = self.pages.lock();
@@ -233,10 +233,10 @@ impl AreaPages {
 
         match &self.pages.source {
             Source::User { .. } | Source::File { .. } => {
-                let dirty = self.pages.writable;
+                let writable = self.pages.writable;
 
                 unmap_from_all(others, mapping.iova);
-                inner.drain(dirty, mapping, mapping.pages(), storage, record.known());
+                inner.drain(writable, mapping, mapping.pages(), storage, record.known());
                 inner.account.settle_less(None);
             }
             Source::DmaBuf { .. } => {
@@ -244,7 +244,7 @@ impl AreaPages {
                 inner.unmap_dmabuf(mapping, storage);
             }
         }
-        self.place = Place::Unstored(slot);
+        self.place = Storage::Unstored(slot);
     }
 
     /// Maps the pages of an area in a further domain, or in a first one.
@@ -281,7 +281,7 @@ impl AreaPages {
         domain: &PagingDomain,
         successor: &Arc<PagingDomain>,
     ) {
-        let Place::Stored { key, .. } = &self.place else {
+        let Storage::Stored { key, .. } = &self.place else {
             return;
         };
         let mut inner = self.pages.lock();
@@ -307,9 +307,9 @@ impl AreaPages {
         spare: SpareSlot,
     ) -> Self {
         let pages = self.pages.clone();
-        let mut place = Place::Unstored(spare.0);
+        let mut place = Storage::Unstored(spare.0);
 
-        if let Place::Stored { key, .. } = &self.place {
+        if let Storage::Stored { key, .. } = &self.place {
             let mut inner = self.pages.lock();
 
             if let Some((slot, record)) = inner.tiers.records.remove(key, mapping) {
@@ -381,8 +381,8 @@ impl AreaPages {
             return Err(EINVAL);
         }
         let record = match &self.place {
-            Place::Stored { key, .. } => inner.tiers.records.of(key, mapping),
-            Place::Unstored(_) | Place::Moving => None,
+            Storage::Stored { key, .. } => inner.tiers.records.of(key, mapping),
+            Storage::Unstored(_) | Storage::Moving => None,
         };
         let domain = record
             .map(|record| &record.storage)

@@ -51,26 +51,26 @@ impl Inner {
     /// holders. `runs` are the PFNs of `range` at least, if they are known.
     pub(super) fn drain(
         &mut self,
-        dirty: bool,
+        writable: bool,
         mapping: &Mapping,
         range: PageRange,
         domain: &PagingDomain,
         runs: Option<&RunList>,
     ) {
         // Where there is nothing to unpin, PFNs are of no interest.
-        if self.tiers.hold_all(range) {
+        if self.tiers.all_held(range) {
             domain.unmap(mapping.iova_of(range));
             return;
         }
         match runs {
-            Some(runs) => self.drain_known(dirty, mapping, range, domain, runs),
-            None => self.drain_unknown(dirty, mapping, range, domain),
+            Some(runs) => self.drain_known(writable, mapping, range, domain, runs),
+            None => self.drain_unknown(writable, mapping, range, domain),
         }
     }
 
     fn drain_known(
         &mut self,
-        dirty: bool,
+        writable: bool,
         mapping: &Mapping,
         range: PageRange,
         domain: &PagingDomain,
@@ -89,7 +89,7 @@ impl Inner {
 
             domain.unmap(mapping.iova_of(piece));
             for (index, run) in runs.iter_range(piece) {
-                self.unpin_unheld(dirty, index, run);
+                self.unpin_unheld(writable, index, run);
             }
             rest = PageRange::new(last + 1, range.last);
         }
@@ -97,7 +97,7 @@ impl Inner {
 
     fn drain_unknown(
         &mut self,
-        dirty: bool,
+        writable: bool,
         mapping: &Mapping,
         range: PageRange,
         domain: &PagingDomain,
@@ -124,13 +124,13 @@ impl Inner {
             domain.unmap(mapping.iova_of(piece));
             if self.tiers.is_empty() {
                 for phys in runs {
-                    pin::unpin(pfns_of(phys), dirty);
+                    pin::unpin(pfns_of(phys), writable);
                 }
                 self.account.unpinned(pages);
             } else {
                 let mut index = piece.first;
                 for run in runs.iter().map(pfns_of) {
-                    self.unpin_unheld(dirty, index, run);
+                    self.unpin_unheld(writable, index, run);
                     index += run.len;
                 }
             }

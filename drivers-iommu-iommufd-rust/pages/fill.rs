@@ -320,7 +320,7 @@ impl Inner {
     pub(super) fn map_pages(
         &mut self,
         source: &Source,
-        dirty: bool,
+        writable: bool,
         mapping: &Mapping,
         domains: &[Arc<PagingDomain>],
         small: bool,
@@ -348,26 +348,26 @@ impl Inner {
 
         // What was read but not mapped goes the same way.
         if pending.len != 0 {
-            self.unpin_unheld(dirty, mapper.index(), pending);
+            self.unpin_unheld(writable, mapper.index(), pending);
         }
         if let Some(stray) = stray {
-            self.unpin_unheld(dirty, mapper.index() + pending.len, stray);
+            self.unpin_unheld(writable, mapper.index() + pending.len, stray);
         }
         if let (Some((storage, others)), Some(range)) = (domains.split_first(), mapper.mapped()) {
             unmap_from_all(others.iter(), mapping.iova_of(range));
-            self.drain(dirty, mapping, range, storage, collector.0.as_ref());
+            self.drain(writable, mapping, range, storage, collector.0.as_ref());
         }
         self.account.settle_less(None);
         Err(err)
     }
 
     /// Maps pages that were pinned beforehand, which are all of a mapping, and nobody holds. On
-    /// error nothing is mapped. Returns the PFNs, unless memory is short.
+    /// error nothing is mapped. Returns the PFNs, if they are few runs.
     #[inline]
     pub(super) fn map_few(
         &mut self,
         few: &mut Few<'_>,
-        dirty: bool,
+        writable: bool,
         mapping: &Mapping,
         domains: &[Arc<PagingDomain>],
         small: bool,
@@ -394,7 +394,7 @@ impl Inner {
                 unmap_from_all(domains.iter(), mapping.iova_of(range));
             }
         }
-        self.end_few(few, pages, dirty, res)
+        self.end_few(few, pages, writable, res)
     }
 }
 

@@ -78,7 +78,7 @@ impl<F: FnMut(Run) -> Result> Sink for F {
 /// Walks a range of indexes and tells their PFNs.
 pub(super) struct Reader<'a> {
     feed: Feed<'a>,
-    /// The next index. What is in the queue of the feed, if anything, begins there.
+    /// The first index that was not read; the queue of the feed holds those right before it.
     index: usize,
     /// The last index.
     last: usize,

@@ -157,9 +157,9 @@ pub(super) fn gfp_optional() -> Flags {
 ///
 /// It is there before it is known whether there is anything to record, so that nothing can fail
 /// later. While the area that it was made for is in no domain, the area has it.
-pub(crate) struct Slot(Place);
+pub(crate) struct Slot(SlotMemory);
 
-enum Place {
+enum SlotMemory {
     /// The place in the pages. There is one such slot for each array of pages.
     Own,
     /// A node for the tree. Always empty here.
@@ -198,7 +198,7 @@ impl Slot {
             record: None,
         };
 
-        Ok(Self(Place::Node(Node::new(
+        Ok(Self(SlotMemory::Node(Node::new(
             0,
             0,
             other,
@@ -209,7 +209,7 @@ impl Slot {
     /// The slot that new pages have in themselves. To be called once for each.
     #[inline]
     pub(super) const fn own() -> Self {
-        Self(Place::Own)
+        Self(SlotMemory::Own)
     }
 }
 
@@ -290,12 +290,12 @@ impl Records {
     #[inline(always)]
     pub(super) fn insert(&mut self, slot: Slot, record: Record) -> Key {
         match slot.0 {
-            Place::Own => {
+            SlotMemory::Own => {
                 warn_on!(self.own.is_some());
                 self.own = Some(record);
                 Key(Key::OWN)
             }
-            Place::Node(node) => self.insert_node(node, record),
+            SlotMemory::Node(node) => self.insert_node(node, record),
         }
     }
 
@@ -318,7 +318,9 @@ impl Records {
     #[inline]
     pub(super) fn remove(&mut self, key: &Key, mapping: &Mapping) -> Option<(Slot, Record)> {
         let found = if key.0 == Key::OWN {
-            self.own.take().map(|record| (Slot(Place::Own), record))
+            self.own
+                .take()
+                .map(|record| (Slot(SlotMemory::Own), record))
         } else {
             self.remove_other(key, mapping)
         };
@@ -331,7 +333,7 @@ impl Records {
         let mut node = self.other_mut(key, mapping)?.remove();
         let record = node.value_mut().record.take()?;
 
-        Some((Slot(Place::Node(node)), record))
+        Some((Slot(SlotMemory::Node(node)), record))
     }
 
     /// The PFNs of the area that has `key`, if they are known and one run, and its record is the
@@ -584,7 +586,7 @@ mod tests {
 
                         assert!(gone.is_of(&record));
                         assert!(records.of(&gone.key, &gone.mapping).is_none());
-                        if let Place::Own = slot.0 {
+                        if let SlotMemory::Own = slot.0 {
                             own = Some(slot);
                         }
                     }

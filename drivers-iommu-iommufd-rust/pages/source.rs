@@ -178,10 +178,10 @@ impl<'a> Few<'a> {
         self.0.forget();
     }
 
-    /// Unpins the pages. If they are `dirty`, a device may have written to them.
-    fn unpin(&mut self, dirty: bool) {
+    /// Unpins the pages. If they are `writable`, a device may have written to them.
+    fn unpin(&mut self, writable: bool) {
         while let Some(run) = self.0.next_run() {
-            if dirty {
+            if writable {
                 run.unpin_dirty();
             }
         }
@@ -196,13 +196,13 @@ impl Inner {
         &mut self,
         few: &mut Few<'_>,
         pages: usize,
-        dirty: bool,
+        writable: bool,
         result: Result<T>,
     ) -> Result<T> {
         if result.is_ok() {
             few.store();
         } else {
-            few.unpin(dirty);
+            few.unpin(writable);
             self.account.unpinned(pages);
             self.account.settle_less(None);
         }

@@ -127,7 +127,7 @@ impl Tiers {
     }
 
     /// Whether somebody holds each index of `range`.
-    pub(super) fn hold_all(&self, range: PageRange) -> bool {
+    pub(super) fn all_held(&self, range: PageRange) -> bool {
         let mut all = true;
 
         if self.is_empty() {
@@ -208,7 +208,7 @@ mod tests {
                         assert_eq!(seen[index], held[index] == 0);
                     }
                     let all = held[first..=last].iter().all(|&n| n != 0);
-                    assert_eq!(tiers.hold_all(range), all);
+                    assert_eq!(tiers.all_held(range), all);
                 }
             }
         }
