@@ -1150,10 +1150,10 @@ static bool owner_changes(const void *arg)
 			child = pages_of(pid);
 			if (own != (i ? STAY_PAGES : 0) ||
 			    child != (i ? 0 : STAY_PAGES)) {
-				ksft_print_msg("%lld pages of the %s owner and %lld of the other, of %u\n",
-					       i ? own : child,
-					       i ? "first" : "next",
-					       i ? child : own, STAY_PAGES);
+				ksft_print_msg("%s: %lld of %u, and %lld of 0\n",
+					       i ? "back" : "changed",
+					       i ? own : child, STAY_PAGES,
+					       i ? child : own);
 				ok = false;
 			}
 			if (!i && !must(do_change_process(s.fd),
