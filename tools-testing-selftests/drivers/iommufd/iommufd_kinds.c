@@ -572,7 +572,9 @@ static bool queue_undone(const void *arg)
 	pthread_create(&thread, NULL, keep_failing, &f);
 	start_failing(&f, viommu);
 	race_start = now_ns();
-	while (racing(rounds) && !came && !f.odd) {
+	while (racing(rounds < ROUNDS_MIN ? rounds :
+		      __atomic_load_n(&f.failed, __ATOMIC_RELAXED)) &&
+	       !came && !f.odd) {
 		rc = do_hw_queue_alloc(s.fd, viommu, 1, IOVA_BASE, PAGE, &id);
 		/* No queue before it, or one that is not there yet. */
 		if (!rc)
