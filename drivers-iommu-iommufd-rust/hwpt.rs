@@ -188,6 +188,10 @@ impl Hwpt for HwptPaging {
 impl Kind for HwptPaging {
     type Owner = Context;
 
+    fn goes_with_last_user(&self) -> bool {
+        self.auto
+    }
+
     fn destroy(this: WriteSide<'_, Self>) {
         this.ioas.hwpts.lock().remove(this.list_entry());
         this.ioas.iopt.remove_domain(&this.paging);
@@ -284,11 +288,12 @@ impl HwptRef {
         }
     }
 
-    /// Another user of the same HWPT.
-    pub(crate) fn another(&self) -> Self {
+    /// Gives up a user that was made for an attachment which failed. If the HWPT is published,
+    /// whoever gives up another one waits for that.
+    fn give_up(self) {
         match self {
-            Self::Paging(hwpt) => Self::Paging(hwpt.another()),
-            Self::Nested(hwpt) => Self::Nested(hwpt.another()),
+            Self::Paging(hwpt) => hwpt.put_unclaimed(),
+            Self::Nested(hwpt) => drop(hwpt),
         }
     }
 
@@ -329,7 +334,7 @@ impl Candidate for Ref<'_, HwptPaging> {
     }
 
     fn give_up(&mut self, user: HwptRef) {
-        drop(user);
+        user.give_up();
     }
 }
 
@@ -343,7 +348,7 @@ impl Candidate for Ref<'_, HwptNested> {
     }
 
     fn give_up(&mut self, user: HwptRef) {
-        drop(user);
+        user.give_up();
     }
 }
 
@@ -358,7 +363,7 @@ impl Candidate for NewPaging<'_> {
     }
 
     fn give_up(&mut self, user: HwptRef) {
-        drop(user);
+        user.give_up();
     }
 }
 
@@ -374,7 +379,7 @@ impl Candidate for ListedPaging<'_, '_> {
     }
 
     fn give_up(&mut self, user: HwptRef) {
-        drop(user);
+        user.give_up();
         self.hwpt.undepend();
     }
 }

@@ -340,10 +340,19 @@ impl<T: Registered> User<T> {
 
     /// Claims the object if this is its last user, and puts the user in any case.
     fn put_or_claim(self, owner: &T::Owner) -> Option<Destroying<'_, T::Owner>> {
+        let id = self.id();
+        let table = owner.objects().lock();
+        if table.get(id).is_none() {
+            // It is not published: who does that has a user, too, and puts it later.
+            self.put_unclaimed();
+            return None;
+        }
+        drop(table);
+
         // Put and claim under one lock: else two last puts each see the other's user and nobody
         // destroys.
-        claim(owner, self.id(), Id::Free, |object| {
-            self.claim(object).is_ok()
+        claim(owner, id, Id::Free, |object| {
+            self.claim(object).map_err(Self::put_unclaimed).is_ok()
         })
         .ok()
     }

@@ -51,6 +51,7 @@ use crate::{
     },
     sys::sw_msi, //
 };
+use core::mem::ManuallyDrop;
 use kernel::{
     bindings,
     prelude::*,
@@ -72,7 +73,7 @@ type Devices = RBTree<u32, User<Device>>;
 ///
 /// `devices` is not empty; all are of the group, and one of them is the leader of `attached`.
 pub(crate) struct Attachment {
-    attached: Attached,
+    attached: ManuallyDrop<Attached>,
     devices: Devices,
 }
 
@@ -320,27 +321,38 @@ pub(crate) fn detach(device: &User<Device>, pasid: u32) -> Option<HwptRef> {
     let mut state = device.group().lock();
     let at = state.find_mut(pasid)?;
     let user = at.devices.remove(&device.id())?;
-    let hwpt = at.attached.hwpt_user();
 
-    let last = at.devices.is_empty();
-    if last {
-        state.remove(pasid);
-    } else if at.attached.is_led_by(device) {
-        if let Some(other) = at.devices.values().next() {
-            at.attached.set_leader(other.another());
+    let left = if at.devices.is_empty() {
+        let hwpt = Attached::detach(state.remove(pasid)?.attached);
+
+        leave_ioas(hwpt.get(), device, pasid);
+        Some(hwpt)
+    } else {
+        if at.attached.is_led_by(device) {
+            if let Some(other) = at.devices.values().next() {
+                at.attached.set_leader(other.another());
+            }
         }
-    }
-    if pasid == NO_PASID {
-        hwpt.get()
-            .paging()
-            .ioas()
-            .iopt
-            .remove_reserved(device.dev());
-    }
+        leave_ioas(at.hwpt(), device, pasid);
+        None
+    };
     drop(state);
     drop(user);
-    // If it is not the last, the attachment has a user, too.
-    last.then_some(hwpt)
+    left
+}
+
+/// Removes the reserved regions of a device that is not attached to `hwpt` any more.
+fn leave_ioas(hwpt: AnyHwpt<'_>, device: &Device, pasid: u32) {
+    if pasid == NO_PASID {
+        hwpt.paging().ioas().iopt.remove_reserved(device.dev());
+    }
+}
+
+/// Detaches a device from a new HWPT, which nobody else can have found.
+fn undo_attach(device: &User<Device>, pasid: u32, new: &mut dyn Candidate) {
+    if let Some(hwpt) = detach(device, pasid) {
+        new.give_up(hwpt);
+    }
 }
 
 /// What to do with a device.
@@ -448,9 +460,9 @@ fn attach_to_ioas(
     }
     let mut new = match new.list(&mut hwpts) {
         Ok(new) => new,
-        Err((new, err)) => {
+        Err((mut new, err)) => {
             if op == Op::Attach {
-                drop(detach(device, pasid));
+                undo_attach(device, pasid, &mut new);
             }
             // Nobody uses it any more.
             new.forget_msi_window();
@@ -465,7 +477,7 @@ fn attach_to_ioas(
 
             if let Err(err) = new.depend(&tentative) {
                 drop(tentative);
-                drop(detach(device, pasid));
+                undo_attach(device, pasid, &mut new);
                 drop(new);
                 return Err(err);
             }

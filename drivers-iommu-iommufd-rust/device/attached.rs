@@ -3,7 +3,7 @@
 //! A group of devices, or a PASID of it, that is attached to a HWPT.
 //!
 //! An attachment owns its handle, keeps the HWPT and one of the devices (the *leader*), and is
-//! undone when it is dropped.
+//! undone by [`Attached::detach`].
 //!
 //! The IOMMU driver decides whether a HWPT suits a group. The HWPT has a user before that, so that
 //! it cannot be destroyed when it is attached; a [`Tentative`](crate::object::Tentative) is held
@@ -29,12 +29,16 @@ use crate::{
         Place, //
     }, //
 };
+use core::mem::ManuallyDrop;
 use kernel::{
     iommu::domain::Domain,
     prelude::*, //
 };
 
 /// A group of devices, or a PASID of it, is attached to a HWPT.
+///
+/// There is one only in a [`ManuallyDrop`], as its user of the HWPT is not to be dropped: one that
+/// does not end by [`Self::detach`] leaks, and stays attached.
 ///
 /// # Invariants
 ///
@@ -58,16 +62,16 @@ impl Attached {
         candidate: &mut dyn Candidate,
         leader: User<Device>,
         pasid: u32,
-    ) -> Result<Self> {
+    ) -> Result<ManuallyDrop<Self>> {
         let (handle, hwpt) = enter(ctx, candidate, &leader, pasid, Handle::attach)?;
 
         // INVARIANT: The domain was attached.
-        Ok(Self {
+        Ok(ManuallyDrop::new(Self {
             handle,
             hwpt,
             leader,
             pasid,
-        })
+        }))
     }
 
     /// Attaches to `candidate` instead, without a moment in between. Returns the HWPT of before.
@@ -109,14 +113,25 @@ impl Attached {
         self.hwpt.get()
     }
 
-    /// A user of what the group is attached to.
-    pub(super) fn hwpt_user(&self) -> HwptRef {
-        self.hwpt.another()
-    }
-
     /// Which PASID it is; `IOMMU_NO_PASID` for DMA without one.
     pub(super) fn pasid(&self) -> u32 {
         self.pasid
+    }
+
+    /// Detaches. Returns the HWPT.
+    pub(super) fn detach(this: ManuallyDrop<Self>) -> HwptRef {
+        let Self {
+            handle,
+            hwpt,
+            leader,
+            pasid,
+        } = ManuallyDrop::into_inner(this);
+
+        if let (Some(handle), Some(place)) = (&handle, place(&leader, pasid)) {
+            handle.detach(hwpt.get().domain(), place);
+        }
+        answer_faults(hwpt.get(), handle);
+        hwpt
     }
 }
 
@@ -150,19 +165,6 @@ fn place(leader: &Device, pasid: u32) -> Option<Place<'_>> {
         dev: leader.dev(),
         pasid,
     })
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        let Some(handle) = self.handle.take() else {
-            return;
-        };
-
-        if let Some(place) = place(&self.leader, self.pasid) {
-            handle.detach(self.hwpt.get().domain(), place);
-        }
-        answer_faults(self.hwpt.get(), Some(handle));
-    }
 }
 
 /// Answers the faults that wait for user space and name a handle, which is then freed.

@@ -157,9 +157,9 @@ impl GroupState {
         kernel::warn_on_once!(replaced.is_some());
     }
 
-    /// Detaches a PASID. Needs no memory.
-    pub(super) fn remove(&mut self, pasid: u32) {
-        drop(self.attached.remove(&pasid));
+    /// Takes out what this PASID is attached to, to be detached. Needs no memory.
+    pub(super) fn remove(&mut self, pasid: u32) -> Option<Attachment> {
+        self.attached.remove(&pasid)
     }
 }
 

@@ -136,6 +136,12 @@ pub(crate) trait Kind: Send + Sync + Sized {
     /// Makes those let go who keep a [`RevocableRef`] to the object. Not called if there are none.
     fn pre_destroy(_this: &Object<Self>, _owner: &Self::Owner) {}
 
+    /// Returns whether whoever puts the last user destroys the object. A user that is just dropped
+    /// could be the last one.
+    fn goes_with_last_user(&self) -> bool {
+        false
+    }
+
     /// Ends a published object, before it is dropped.
     fn destroy(_this: WriteSide<'_, Self>) {}
 }
@@ -529,6 +535,12 @@ impl<T: Registered> User<T> {
         Ok(())
     }
 
+    /// Puts this user, and leaves it to others to destroy the object: to who makes it, if it is not
+    /// published; to who has another user.
+    pub(crate) fn put_unclaimed(self) {
+        ManuallyDrop::new(self).header.users.dec();
+    }
+
     /// Hands the user to C, to be taken back by [`Self::from_raw`].
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
         ManuallyDrop::new(self).as_ptr()
@@ -558,6 +570,8 @@ impl<T: Registered> Deref for User<T> {
 
 impl<T: Registered> Drop for User<T> {
     fn drop(&mut self) {
+        // If it were the last, nobody would ever destroy the object.
+        kernel::warn_on_once!(self.goes_with_last_user());
         self.header.users.dec();
     }
 }

@@ -5,11 +5,17 @@
  * user space names them one by one.
  *
  * Run QEMU with an IOMMU, "-device pcie-pci-bridge,id=shared" and two of
- * "-device edu,bus=shared", and see vfio_edu.h.
+ * "-device edu,bus=shared", and see vfio_edu.h. Two functions of one device,
+ * "-device edu,addr=1e.0,multifunction=on" and "-device edu,addr=1e.1", are a
+ * group as well, and serve where there is no such bridge.
  */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+
 #include "vfio_edu.h"
 
-static struct edu edus[2];
+static struct edu edus[2], functions[2];
 
 /* Both bound to one iommufd, which has two IOASes that map different memory. */
 FIXTURE(group)
@@ -206,27 +212,189 @@ TEST_F(group, other_owner)
 	close(other);
 }
 
-static void give_back(void)
+/* Functions of one device: VFIO has no lock that both of them take. */
+FIXTURE(functions)
 {
-	edu_give_back(&edus[0]);
-	edu_give_back(&edus[1]);
+	int iommufd;
+	int device[2];
+};
+
+FIXTURE_SETUP(functions)
+{
+	int i;
+	u32 id;
+
+	if (!*functions[0].bdf)
+		SKIP(return, "no two functions of a device in one IOMMU group");
+	self->iommufd = open("/dev/iommu", O_RDWR);
+	ASSERT_LE(0, self->iommufd);
+	for (i = 0; i < 2; i++) {
+		self->device[i] = open(functions[i].cdev, O_RDWR);
+		ASSERT_LE(0, self->device[i]);
+		ASSERT_EQ(0, vfio_bind(self->device[i], self->iommufd, &id));
+	}
 }
+
+FIXTURE_TEARDOWN(functions)
+{
+	close(self->device[0]);
+	close(self->device[1]);
+	close(self->iommufd);
+}
+
+#define LEAVE_ROUNDS 1000
+
+struct leaving {
+	int device;
+	bool urgent;
+	long delay_ns, spent_ns;
+	pthread_barrier_t *barrier;
+	int rc;
+};
+
+static long now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000L + ts.tv_nsec;
+}
+
+/* The urgent one preempts the other, wherever that is, when it wakes up. */
+static void *leave(void *arg)
+{
+	const struct sched_param param = { .sched_priority = 10 };
+	struct leaving *l = arg;
+	struct timespec ts = { .tv_nsec = l->delay_ns };
+	long start;
+
+	if (l->urgent && sched_setscheduler(0, SCHED_FIFO, &param))
+		l->rc = -errno;
+	pthread_barrier_wait(l->barrier);
+	if (l->delay_ns)
+		nanosleep(&ts, NULL);
+	start = now_ns();
+	l->rc = l->rc ?: vfio_detach(l->device);
+	l->spent_ns = now_ns() - start;
+	return NULL;
+}
+
+/* Whoever comes last: the HWPT that the kernel made goes, and lets the IOAS go. */
+TEST_F(functions, leave_at_once)
+{
+	pthread_barrier_t barrier;
+	struct leaving l[2];
+	pthread_t thread[2];
+	cpu_set_t set;
+	long range = 1000000;
+	int i, round;
+	u32 ioas;
+
+	CPU_ZERO(&set);
+	CPU_SET(0, &set);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(set), &set));
+	ASSERT_EQ(0, pthread_barrier_init(&barrier, NULL, 2));
+	for (round = 0; round < LEAVE_ROUNDS; round++) {
+		ASSERT_EQ(0, ioas_alloc(self->iommufd, &ioas));
+		for (i = 0; i < 2; i++) {
+			ASSERT_EQ(0, vfio_attach(self->device[i], ioas));
+			l[i] = (struct leaving){
+				.device = self->device[i],
+				.urgent = i,
+				.delay_ns = i ? 1 + rand() % range : 0,
+				.barrier = &barrier,
+			};
+		}
+		for (i = 0; i < 2; i++)
+			ASSERT_EQ(0, pthread_create(&thread[i], NULL, leave,
+						    &l[i]));
+		for (i = 0; i < 2; i++) {
+			pthread_join(thread[i], NULL);
+			ASSERT_EQ(0, l[i].rc);
+		}
+		ASSERT_EQ(0, iommufd_destroy(self->iommufd, ioas))
+			TH_LOG("in round %d", round);
+		/* It is to meet the other one, which may have waited for it. */
+		if (l[0].spent_ns < range / 2)
+			range -= range / 16;
+		else if (l[0].spent_ns > 2 * range)
+			range += range / 16;
+	}
+}
+
+/* Another function of the same device is in the group, too. */
+static bool is_function(const char *name)
+{
+	char path[PATH_MAX];
+	int i;
+
+	for (i = 0; i < 8; i++) {
+		/* "0000:00:1e.0" */
+		snprintf(path, sizeof(path),
+			 "/sys/bus/pci/devices/%s/iommu_group/devices/%.*s.%d",
+			 name, (int)strlen(name) - 2, name, i);
+		if (name[strlen(name) - 1] != '0' + i && !access(path, F_OK))
+			return is_in_company(name);
+	}
+	return false;
+}
+
+static bool is_bridged(const char *name)
+{
+	return is_in_company(name) && !is_function(name);
+}
+
+static const struct edu *first;
 
 static bool is_the_other(const char *name)
 {
-	return is_in_company(name) && strcmp(name, edus[0].bdf);
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path),
+		 "/sys/bus/pci/devices/%s/iommu_group/devices/%s", first->bdf,
+		 name);
+	return is_in_company(name) && strcmp(name, first->bdf) &&
+	       !access(path, F_OK);
+}
+
+static bool find_pair(struct edu *pair, bool (*match)(const char *name))
+{
+	const char *devices = "/sys/bus/pci/devices";
+
+	first = &pair[0];
+	return find_entry(devices, match, pair[0].bdf, sizeof(pair[0].bdf)) &&
+	       find_entry(devices, is_the_other, pair[1].bdf,
+			  sizeof(pair[1].bdf));
+}
+
+static void give_back(void)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		if (*functions[i].cdev)
+			edu_give_back(&functions[i]);
+		if (*edus[i].cdev)
+			edu_give_back(&edus[i]);
+	}
 }
 
 int main(int argc, char **argv)
 {
+	int i;
+
 	page_size = sysconf(_SC_PAGESIZE);
-	if (!find_entry("/sys/bus/pci/devices", is_in_company, edus[0].bdf,
-			sizeof(edus[0].bdf)) ||
-	    !find_entry("/sys/bus/pci/devices", is_the_other, edus[1].bdf,
-			sizeof(edus[1].bdf)))
+	if (!find_pair(functions, is_function))
+		memset(functions, 0, sizeof(functions));
+	if (!find_pair(edus, is_bridged))
+		memcpy(edus, functions, sizeof(edus));
+	if (!*edus[0].bdf)
 		ksft_exit_skip("no two edu devices in one IOMMU group\n");
 	atexit(give_back);
-	edu_take(&edus[0]);
-	edu_take(&edus[1]);
+	for (i = 0; i < 2; i++) {
+		edu_take(&edus[i]);
+		if (*functions[i].bdf)
+			edu_take(&functions[i]);
+	}
 	return test_harness_run(argc, argv);
 }
