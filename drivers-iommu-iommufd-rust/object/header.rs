@@ -352,6 +352,12 @@ impl<'a, T: Registered> Ref<'a, T> {
         self.object.user()
     }
 
+    /// As [`Self::user`], for a user that stays, whatever comes: to make it is the last that may
+    /// fail.
+    pub(crate) fn lasting_user(&self) -> Result<User<T>> {
+        self.object.user()
+    }
+
     /// Makes a dependency for an object that is being created.
     pub(crate) fn dependency(&self) -> Dependency<T>
     where

@@ -108,17 +108,22 @@ pub(crate) fn first_page(vma: &VmaNew) -> usize {
     unsafe { (*vma.as_ptr()).vm_pgoff }
 }
 
-/// Maps a region into a new VMA, which is as long. `keep` keeps the owner of the region.
+/// Maps a region into a new VMA, which is as long. What `keep` returns, which is called when nothing
+/// else can fail, keeps the owner of the region. The caller has the owner until this has returned.
 ///
 /// # Errors
 ///
-/// [`ENOMEM`].
-pub(crate) fn map<K: Keep>(vma: &VmaNew, region: Region, keep: K) -> Result {
+/// [`ENOMEM`], or what `keep` returns. Nothing is mapped then.
+pub(crate) fn map<K: Keep>(
+    vma: &VmaNew,
+    region: Region,
+    keep: impl FnOnce() -> Result<K>,
+) -> Result {
     let vma = vma.as_ptr();
 
     // SAFETY: The VMA is being set up, by us alone. The region is MMIO of the owner that its driver
-    // offers to user space, and stays while the VMA keeps the owner. If this fails the core of mm
-    // takes back what it did and does not call the operations.
+    // offers to user space. It stays while the caller has the owner, and then while the VMA keeps
+    // it. If this fails the core of mm takes back what it did and does not call the operations.
     to_result(unsafe {
         (*vma).vm_pgoff = 0;
         (*vma).vm_ops = &VmOps::<K>::OPS;
@@ -130,6 +135,15 @@ pub(crate) fn map<K: Keep>(vma: &VmaNew, region: Region, keep: K) -> Result {
             region.length,
             (*vma).vm_page_prot,
         )
+    })?;
+    let keep = keep().inspect_err(|_| {
+        // User space can reach the registers already, and the core of mm unmaps them when the
+        // caller does not have the owner any more.
+        // SAFETY: The VMA is being set up, by us alone, and the region is what was mapped.
+        unsafe {
+            let start = (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start;
+            bindings::zap_special_vma_range(vma, start, region.length);
+        }
     })?;
     // SAFETY: The VMA is being set up, by us alone. Its operations take over what it keeps.
     unsafe { (*vma).vm_private_data = keep.into_raw() };

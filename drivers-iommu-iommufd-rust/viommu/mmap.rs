@@ -14,10 +14,7 @@ use crate::{
         Any,
         Context, //
     },
-    object::{
-        Owner as _,
-        Ref, //
-    },
+    object::Ref,
     sys::mmap::{
         first_page,
         map,
@@ -69,9 +66,7 @@ pub(crate) fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
         return Err(ENXIO);
     }
 
-    // The user comes first: user space can reach the registers as soon as they are mapped.
-    let tentative = ctx.tentative();
-    let user = owner.user(&tentative).map_err(|_| ENXIO)?;
-
-    map(vma, region, user)
+    // The user comes last: it is not given up again, so nobody has to wait until that is known.
+    // Waiting here would be with `mmap_lock` held. Until then the read side keeps the owner.
+    map(vma, region, || owner.lasting_user().map_err(|_| ENXIO))
 }
