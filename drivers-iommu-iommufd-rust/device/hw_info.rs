@@ -51,7 +51,9 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result<Answ
     }
     cmd.__bindgen_anon_1.out_data_type = kind;
     cmd.out_capabilities = capabilities(&device);
-    // Of a number that is no power of two, only the PASIDs below the next smaller one count.
+    // What is supported, whether or not it is enabled: user space decides by it whether it asks for
+    // HWPTs that can have PASIDs. Of a number that is no power of two, only the PASIDs below the
+    // next smaller one count.
     cmd.out_max_pasid_log2 = match device.dev().max_pasids() {
         0 => 0,
         // CAST: A logarithm of 32 bits.
