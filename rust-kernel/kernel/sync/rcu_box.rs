@@ -34,7 +34,8 @@ use core::{
 /// leaves intact, typically a reference count that says zero.
 ///
 /// The `rcu_head` lies behind the value, so `T` needs no room for it; this matters where the layout
-/// of `T` is fixed by C. An allocation that goes through `rcu_head` never has to fall back to
+/// of `T` is fixed by C. A `T` that is so large that this would be 4096 bytes behind its start does
+/// not compile. An allocation that goes through `rcu_head` never has to fall back to
 /// `synchronize_rcu()` for lack of memory, nor to sleep for another reason than `T` has.
 ///
 /// The value lies at the start of its allocation. That has the alignment of `T`, and if a size is
@@ -140,7 +141,15 @@ impl<T> RcuBox<T> {
         align_of::<bindings::kvfree_rcu_head>()
     };
     /// The offset of the `struct kvfree_rcu_head`, in bytes.
-    const HEAD: usize = size_of::<T>().next_multiple_of(align_of::<bindings::kvfree_rcu_head>());
+    ///
+    /// As with C's `kfree_rcu()` it lies less than 4096 bytes behind the start: that of an allocation
+    /// of whole pages is found from the offset of the head in its page.
+    const HEAD: usize = {
+        let head = size_of::<T>().next_multiple_of(align_of::<bindings::kvfree_rcu_head>());
+
+        assert!(head < 4096);
+        head
+    };
 
     /// Allocates memory and moves `value` there.
     ///
