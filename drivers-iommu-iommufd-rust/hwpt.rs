@@ -643,6 +643,9 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
         Ok(ioas) => {
             // The driver reads what user space tells it without the mutex.
             let hwpt = NewPaging::new(ctx, &ioas, &device, cmd.flags, data, false)?;
+            // Pinning what the IOAS maps can take as long as user space likes, and whoever unbinds
+            // the device would wait for that.
+            drop(device);
             let mut hwpts = ioas.hwpts.lock();
             let mut hwpt = hwpt.list(&mut hwpts).map_err(|(_, err)| gone(&ioas, err))?;
 

@@ -333,6 +333,9 @@ struct blocked_call {
 	unsigned char data[64];
 	/* Steps that have no sense beside it. */
 	u32 not_steps;
+	/* What maps the gate, or 0; and an access to it. */
+	u32 lazy_ioas;
+	int access;
 };
 
 static void command(struct blocked_call *c, unsigned long nr, size_t size)
@@ -463,6 +466,46 @@ static void fill_hwpt(struct blocked_call *c, struct scene *s)
 	c->cmd.hwpt.data_type = IOMMU_HWPT_DATA_SELFTEST;
 	c->cmd.hwpt.data_len = sizeof(hwpt_data);
 	point(c, &c->cmd.hwpt.data_uptr, &hwpt_data, sizeof(hwpt_data));
+}
+
+/*
+ * The IOAS has no domain and maps the gate: its memory is pinned by the first
+ * that is made there, is attached there, or accesses it.
+ */
+static u32 lazy_ioas(struct blocked_call *c, struct scene *s)
+{
+	u32 id;
+
+	must(do_ioas_alloc(s->fd, &id), "IOAS_ALLOC");
+	c->lazy_ioas = id;
+	return id;
+}
+
+static void fill_hwpt_pins(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_HWPT_ALLOC, sizeof(struct iommu_hwpt_alloc));
+	c->cmd.hwpt.dev_id = s->dev[0].idev;
+	c->cmd.hwpt.pt_id = lazy_ioas(c, s);
+}
+
+static void fill_attach_pins(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_TEST_CMD, sizeof(struct iommu_test_cmd));
+	c->cmd.test.op = IOMMU_TEST_OP_MOCK_DOMAIN_REPLACE;
+	c->cmd.test.id = s->dev[1].stdev;
+	c->cmd.test.mock_domain_replace.pt_id = lazy_ioas(c, s);
+}
+
+static void fill_access_pins(struct blocked_call *c, struct scene *s)
+{
+	command(c, IOMMU_TEST_CMD, sizeof(struct iommu_test_cmd));
+	must(do_access_create(s->fd, lazy_ioas(c, s),
+			      MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
+			      &c->access), "access");
+	c->cmd.test.op = IOMMU_TEST_OP_ACCESS_PAGES;
+	c->cmd.test.id = c->access;
+	c->cmd.test.access_pages.iova = IOVA_BASE;
+	c->cmd.test.access_pages.length = PAGE;
 }
 
 static void fill_hwpt_nested(struct blocked_call *c, struct scene *s)
@@ -711,6 +754,9 @@ static const struct command {
 	HAS(vfio_info, B(IN) | B(OUT)),
 	HAS(vfio_map, B(IN) | B(DATA_IN)),
 	HAS(vfio_unmap, B(IN) | B(OUT)),
+	HAS(hwpt_pins, B(DATA_IN)),
+	HAS(attach_pins, B(DATA_IN)),
+	HAS(access_pins, B(DATA_IN)),
 	HAS(fault_read, B(DATA_OUT)),
 	HAS(fault_write, B(DATA_IN)),
 	HAS(veventq_read, B(DATA_OUT)),
@@ -720,6 +766,10 @@ static const struct command {
 	"the IOMMU driver reads and writes data of its own, with the objects that it gets held"
 #define PINS \
 	"the memory itself is what is asked for, and a domain shows all areas or waits for them"
+#define LAZY \
+	"the memory is pinned by who needs it first, in an IOAS that CHANGE_PROCESS has to lock"
+#define CALLER \
+	"and who attaches a device has a lock of it, as VFIO has"
 #define DIRTY \
 	"bits are cleared in the domain as they are written, of areas that stay meanwhile"
 #define DIRTY_STEPS \
@@ -737,6 +787,10 @@ static const struct exception {
 } exceptions[] = {
 	{ "map", DATA_IN, PIN_STEPS, PINS },
 	{ "vfio_map", DATA_IN, PIN_STEPS, PINS },
+	{ "hwpt_pins", DATA_IN, "process", LAZY },
+	{ "attach_pins", DATA_IN, "attach process unbind_other",
+	  LAZY "; " CALLER },
+	{ "access_pins", DATA_IN, "process", LAZY },
 	{ "hwpt", DATA_IN, "unbind ioas", DRIVER },
 	{ "hwpt_nested", DATA_IN, "parent unbind", DRIVER },
 	{ "hwpt_viommu", DATA_IN, "viommu unbind", DRIVER },
@@ -825,6 +879,12 @@ static void *place(struct gate *g, struct blocked_call *c, enum copy copy)
 	uintptr_t data = (uintptr_t)gate_page(g);
 	void *at;
 
+	if (c->lazy_ioas) {
+		memset(g->content, 1, PAGE);
+		must(do_map(c->fd, c->lazy_ioas, gate_page(g), PAGE, IOVA_BASE),
+		     "MAP of the gate");
+		return &c->cmd;
+	}
 	if ((copy == IN || copy == OUT) && c->pointer &&
 	    !*(u64 *)(c->cmd.bytes + c->pointer)) {
 		at = anon(PAGE);
