@@ -231,7 +231,7 @@ fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: &mut dyn Candi
     }
     let first = state.find(pasid).is_none();
     // User space chooses how many there are.
-    let seat = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+    let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
 
     let reserved = if reserves {
         let reserved = Reservation::of_one(hwpt.get().paging().ioas(), device, group, &state)?;
@@ -243,15 +243,15 @@ fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: &mut dyn Candi
         None
     };
 
-    let seat = seat.into_node(device.id(), device.another());
+    let node = node.into_node(device.id(), device.another());
     if let Some(at) = state.find_mut(pasid) {
-        at.devices.insert(seat);
+        at.devices.insert(node);
     } else {
         let memory = AttachmentReservation::new(GFP_KERNEL_ACCOUNT)?;
         check(&state, device, pasid, hwpt.get())?;
         let attached = Attached::new(ctx, hwpt, device.another(), pasid)?;
         let mut devices = Devices::new();
-        devices.insert(seat);
+        devices.insert(node);
         // INVARIANT: The leader is the only device.
         state.add(memory, Attachment { attached, devices });
     }
@@ -287,7 +287,8 @@ fn replace(
         return Ok(None);
     }
     let ioas = hwpt.get().paging().ioas().another();
-    let moves = pasid == NO_PASID && ioas.id() != at.hwpt().paging().ioas().id();
+    // The id of one that is being destroyed may be that of the other.
+    let moves = pasid == NO_PASID && ioas.as_ptr() != at.hwpt().paging().ioas().as_ptr();
     let mut reserved = None;
     if pasid == NO_PASID && !device.is_noiommu() {
         if moves {

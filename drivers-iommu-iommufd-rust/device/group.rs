@@ -203,6 +203,14 @@ impl Groups {
     pub(super) fn join(groups: &Arc<Self>, dev: &BoundDevice) -> Result<Member> {
         let iommu = iommu::Group::of(dev).ok_or(ENODEV)?;
         let id = iommu.id();
+        // Made, and dropped if it is not needed, without the lock.
+        let group = Group::new(Some(iommu))?;
+        let members = Members {
+            group: group.clone(),
+            count: 1,
+            claims: 0,
+        };
+        let node = RBTreeNode::new(id, members, GFP_KERNEL_ACCOUNT)?;
         let mut known = groups.groups.lock();
 
         let group = match known.get_mut(&id) {
@@ -211,13 +219,7 @@ impl Groups {
                 members.group.clone()
             }
             None => {
-                let group = Group::new(Some(iommu))?;
-                let members = Members {
-                    group: group.clone(),
-                    count: 1,
-                    claims: 0,
-                };
-                known.insert(RBTreeNode::new(id, members, GFP_KERNEL_ACCOUNT)?);
+                known.insert(node);
                 group
             }
         };

@@ -11,7 +11,10 @@ use crate::{
     command::Answer,
     context::Command,
     object::Owner as _,
-    sys::bound_device::wanted_hw_info, //
+    sys::{
+        bound_device::wanted_hw_info,
+        task::go_on, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -79,6 +82,7 @@ fn write(cmd: &bindings::iommu_hw_info, data: &[u8]) -> Result {
     let data = data.get(..room).unwrap_or(data);
     writer.write_slice(data)?;
     while !writer.is_empty() {
+        go_on()?;
         let len = writer.len().min(ZEROS.len());
         writer.write_slice(&ZEROS[..len])?;
     }
