@@ -14,7 +14,7 @@
 //! The driver is a user of the object, and holds the context by it, but for an internal access.
 //!
 //! Locks: [`Access::state`], which the driver's callback takes to unpin; so nobody notifies while
-//! holding it. After it come the locks of the IO page table, and `Context::tentative`.
+//! holding it. After it come the locks of the IO page table.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -173,7 +173,11 @@ impl Access {
         if state.leaving.is_some() {
             return Err(EBUSY);
         }
-        if state.ioas.as_ref().is_some_and(|old| old.id() == ioas.id()) {
+        if state
+            .ioas
+            .as_ref()
+            .is_some_and(|old| old.as_ptr() == ioas.as_ptr())
+        {
             return Ok(());
         }
         let list_id = ioas.iopt.add_access(self.entry())?;
@@ -236,7 +240,7 @@ impl Access {
     fn move_to_id(&self, ctx: &Context, state: StateGuard<'_>, ioas_id: u32) -> Result {
         let ioas = ctx.get::<Ioas>(ioas_id)?;
 
-        self.move_to(state, &ioas, || ioas.user(&ctx.tentative()))
+        self.move_to(state, &ioas, || ioas.lasting_user())
     }
 
     /// Detaches the access.
@@ -351,9 +355,9 @@ impl<'a> Internal<'a> {
     pub(crate) fn attach(&self, ioas: &Dependency<Ioas>) -> Result {
         let access = self.0.as_ref().ok_or(EINVAL)?;
 
-        access.move_to(access.state.lock(), ioas, || {
-            ioas.user(&ioas.owner().tentative())
-        })
+        // A queue that fails gives it up, before it puts its read side of the vIOMMU. Who destroys
+        // the IOAS has to destroy the vIOMMU first, which waits for that.
+        access.move_to(access.state.lock(), ioas, || ioas.lasting_user())
     }
 
     /// Pins the pages of `len` bytes from `iova` on, for reading.

@@ -34,6 +34,7 @@ use crate::{
     object::{
         same_offset,
         Dependency,
+        Destroying,
         Kind,
         LateDependency,
         Object,
@@ -288,12 +289,22 @@ impl HwptRef {
         }
     }
 
-    /// Gives up a user that was made for an attachment which failed. If the HWPT is published,
-    /// whoever gives up another one waits for that.
-    fn give_up(self) {
+    /// Puts a user of a HWPT that is not published.
+    fn put_unpublished(self) {
         match self {
             Self::Paging(hwpt) => hwpt.put_unclaimed(),
             Self::Nested(hwpt) => drop(hwpt),
+        }
+    }
+
+    /// Puts the user, and claims an automatic HWPT if it was the last one.
+    fn put_or_claim(self, ctx: &Context) -> Option<Destroying<'_, Context>> {
+        match self {
+            Self::Paging(hwpt) if hwpt.auto => hwpt.put_or_claim(ctx),
+            hwpt => {
+                drop(hwpt);
+                None
+            }
         }
     }
 
@@ -301,9 +312,8 @@ impl HwptRef {
     ///
     /// Context: takes the mutex of the IOAS.
     pub(crate) fn put(self, ctx: &Context) {
-        match self {
-            Self::Paging(hwpt) if hwpt.auto => hwpt.put_and_try_destroy(ctx),
-            hwpt => drop(hwpt),
+        if let Some(last) = self.put_or_claim(ctx) {
+            last.finish();
         }
     }
 }
@@ -313,28 +323,72 @@ pub(crate) trait Candidate {
     /// The HWPT.
     fn get(&self) -> AnyHwpt<'_>;
 
-    /// Makes the user of the attachment. Whoever else gives up the HWPT waits for `tentative`.
+    /// Makes the user of the attachment.
     ///
     /// # Errors
     ///
     /// [`ENOENT`] if it is being destroyed, or an IOAS is that it needs.
     fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef>;
 
-    /// Undoes [`Self::user`], under the same [`Tentative`].
+    /// Undoes [`Self::user`], under the same [`Tentative`], with any locks held.
     fn give_up(&mut self, user: HwptRef);
 }
 
-impl Candidate for Ref<'_, HwptPaging> {
+/// A paging HWPT that is published, as a candidate. To be [ended](Self::end).
+///
+/// What was attached to it may leave while it is tried. An automatic one then goes when its user is
+/// given up, which happens with locks held.
+#[must_use = "an automatic HWPT that was claimed leaks unless this is ended"]
+pub(crate) struct KnownPaging<'a> {
+    ctx: &'a Context,
+    hwpt: Ref<'a, HwptPaging>,
+    claimed: Option<Destroying<'a, Context>>,
+}
+
+impl<'a> KnownPaging<'a> {
+    /// A candidate of `ctx`.
+    pub(crate) fn new(ctx: &'a Context, hwpt: Ref<'a, HwptPaging>) -> Self {
+        Self {
+            ctx,
+            hwpt,
+            claimed: None,
+        }
+    }
+
+    /// The HWPT.
+    pub(crate) fn hwpt(&self) -> &Object<HwptPaging> {
+        &self.hwpt
+    }
+
+    /// Whether the user that was given up was the last one.
+    pub(crate) fn was_last(&self) -> bool {
+        self.claimed.is_some()
+    }
+
+    /// Destroys the HWPT if the user that was given up was the last one.
+    ///
+    /// Context: takes the mutex of the IOAS.
+    pub(crate) fn end(self) {
+        let Self { hwpt, claimed, .. } = self;
+
+        drop(hwpt);
+        if let Some(claimed) = claimed {
+            claimed.finish();
+        }
+    }
+}
+
+impl Candidate for KnownPaging<'_> {
     fn get(&self) -> AnyHwpt<'_> {
-        AnyHwpt::Paging(self)
+        AnyHwpt::Paging(&self.hwpt)
     }
 
     fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef> {
-        Ok(HwptRef::Paging(Ref::user(self, tentative)?))
+        Ok(HwptRef::Paging(self.hwpt.user(tentative)?))
     }
 
     fn give_up(&mut self, user: HwptRef) {
-        user.give_up();
+        self.claimed = user.put_or_claim(self.ctx);
     }
 }
 
@@ -348,7 +402,7 @@ impl Candidate for Ref<'_, HwptNested> {
     }
 
     fn give_up(&mut self, user: HwptRef) {
-        user.give_up();
+        drop(user);
     }
 }
 
@@ -363,7 +417,7 @@ impl Candidate for NewPaging<'_> {
     }
 
     fn give_up(&mut self, user: HwptRef) {
-        user.give_up();
+        user.put_unpublished();
     }
 }
 
@@ -374,12 +428,12 @@ impl Candidate for ListedPaging<'_, '_> {
     }
 
     fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef> {
-        self.depend(tentative)?;
+        self.hwpt.depend(tentative)?;
         Ok(HwptRef::Paging(self.hwpt.hold()))
     }
 
     fn give_up(&mut self, user: HwptRef) {
-        user.give_up();
+        user.put_unpublished();
         self.hwpt.undepend();
     }
 }
@@ -502,13 +556,18 @@ impl ListedPaging<'_, '_> {
         HwptRef::Paging(self.hwpt.hold())
     }
 
-    /// Makes the HWPT a user of the IOAS in advance, so that publishing it cannot fail.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOENT`] if the IOAS is being destroyed.
-    pub(crate) fn depend(&mut self, tentative: &Tentative<'_>) -> Result {
-        self.hwpt.depend(tentative)
+    /// As [`Publish::publish`], of a HWPT that may be attached: one that cannot be published is
+    /// returned.
+    pub(crate) fn publish_or_return(self) -> Result<(), (Self, Error)> {
+        let Self { hwpt, mut listed } = self;
+
+        match hwpt.publish_or_return() {
+            Ok(()) => {
+                listed.armed = false;
+                Ok(())
+            }
+            Err((hwpt, err)) => Err((Self { listed, hwpt }, err)),
+        }
     }
 }
 

@@ -24,20 +24,29 @@
 //! in this order:
 //!
 //! 1. Under the lock of the table: claim `users`, which succeeds only if there is no other user,
-//!    and take the object out of the table. This is the only place that returns EBUSY.
+//!    and take the object out of the table. This is the only place that returns EBUSY. The object
+//!    ceases to be a user of what it depended on, of which it has read sides still.
 //! 2. Give up the `wait_cnt` of the table. If read sides are left, [`Kind::pre_destroy`] asks their
 //!    holders to let go, and the destroyer sleeps until they have. The wait queue is that of the
 //!    owner: the object may be gone when the last reader wakes the destroyer.
-//! 3. [`Kind::destroy`]; then the object ceases to be a user of what it depended on; then Drop. The
-//!    memory lives on for an RCU grace period, for those lookups that still hold a pointer to the
-//!    header and will find its counts at zero.
+//! 3. [`Kind::destroy`]; then Drop, which puts its read sides of what it depended on. The memory
+//!    lives on for an RCU grace period, for those lookups that still hold a pointer to the header
+//!    and will find its counts at zero.
 //!
 //! EBUSY is returned while there is a user, and only then: a creation that fails has never been
 //! one. An object becomes a user of what it depends on in the step that publishes it, which is its
-//! last ([`Reserved::publish`]). Where a `User` has to be there before it is known whether it
-//! stays, as while hardware is being programmed, it is made under [`Tentative`], and whoever is
-//! about to return EBUSY waits for these first. No [`Tentative`] is held while this driver accesses
-//! user memory; an IOMMU driver that attaches may wait for page faults that the core handles (SVA).
+//! last ([`Reserved::publish`]), and a [`User`] is the last that is made ([`Ref::lasting_user`]).
+//!
+//! Two operations need a user before it is known whether it stays, and make it under
+//! [`Tentative`]: attaching a group to a HWPT or moving it there, and allocating a HW queue, which
+//! the IOMMU driver may make depend on another one. IOMMU_DESTROY, and nobody else, waits for these
+//! before it returns EBUSY; further ones begin behind it. An attach can take as long as the IOMMU
+//! driver needs, which may wait for page faults that the core handles (SVA); this driver accesses
+//! no user memory meanwhile.
+//!
+//! Who gives up a user of an object that goes with its last one puts it as any other does, by
+//! [`User::put_or_claim`]: it may be the last by then. It does so before the [`Tentative`] ends, so
+//! that IOMMU_DESTROY of the IOAS of such a HWPT finds it claimed.
 //!
 //! Memory order: publishing is a store with release semantics, and a lookup depends on the pointer
 //! it loads, so it sees the object complete. Putting a read side is a release, and the destroyer
@@ -141,10 +150,11 @@ impl<T: Registered> Publish for Reserved<'_, T> {
 }
 
 /// While this exists, a [`User`] may be given up by who has made it, because something else failed.
-/// Nobody returns EBUSY meanwhile.
+/// IOMMU_DESTROY does not return EBUSY meanwhile.
 ///
-/// It is held for moments: not while user memory is accessed, nor while a lock is awaited under
-/// which that is done.
+/// It is held for as long as an IOMMU driver takes to attach a HWPT, or to initialise a HW queue:
+/// not while this driver accesses user memory, nor while it waits for a lock under which that is
+/// done.
 pub(crate) struct Tentative<'a>(#[expect(dead_code, reason = "a guard")] ReadGuard<'a, ()>);
 
 /// What objects belong to: it has their table.
@@ -161,7 +171,7 @@ pub(crate) trait Owner: Kinds + Send + Sync + 'static {
     /// An object is about to leave the table, which is locked.
     fn forget(&self, _object: &Entry<'_, ObjectBox<Self>>) {}
 
-    /// Keeps those who would return EBUSY waiting until it is known which users stay.
+    /// Keeps [`Self::destroy`] from returning EBUSY until it is known which users stay.
     ///
     /// Context: may sleep.
     fn tentative(&self) -> Tentative<'_> {
@@ -226,7 +236,7 @@ pub(crate) trait Owner: Kinds + Send + Sync + 'static {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     fn destroy(&self, id: u32) -> Result {
-        claim_decided(self, id, Id::Free, |object| object.claim())?.finish();
+        claim_settled(self, id, |object| object.claim())?.finish();
         Ok(())
     }
 
@@ -237,7 +247,9 @@ pub(crate) trait Owner: Kinds + Send + Sync + 'static {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     fn revoke<T: Registered<Owner = Self>>(&self, id: u32, is: impl Fn(&Object<T>) -> bool) {
-        let claimed = claim_decided(self, id, Id::Bury, |object| {
+        // What belongs to another object has no tentative users: the driver that unbinds its device
+        // need not wait until there are none.
+        let claimed = claim(self, id, Id::Bury, |object| {
             object.downcast().is_some_and(&is) && object.claim()
         });
         if let Ok(object) = claimed {
@@ -266,15 +278,15 @@ pub(crate) trait Owner: Kinds + Send + Sync + 'static {
     }
 }
 
-/// As [`claim`], but a `condition` that fails is repeated when it is known which users stay.
-fn claim_decided<C: Owner>(
+/// As [`claim`], but a `condition` that does not hold is asked again when it is known which users
+/// stay.
+fn claim_settled<C: Owner>(
     owner: &C,
     id: u32,
-    then: Id,
     condition: impl Fn(&ObjectBox<C>) -> bool,
 ) -> Result<Destroying<'_, C>> {
-    match claim(owner, id, then, &condition) {
-        Err(err) if err == EBUSY => claim_again(owner, id, then, |object| condition(object)),
+    match claim(owner, id, Id::Free, &condition) {
+        Err(err) if err == EBUSY => claim_again(owner, id, |object| condition(object)),
         result => result,
     }
 }
@@ -284,16 +296,15 @@ fn claim_decided<C: Owner>(
 fn claim_again<C: Owner>(
     owner: &C,
     id: u32,
-    then: Id,
     condition: impl FnOnce(&ObjectBox<C>) -> bool,
 ) -> Result<Destroying<'_, C>> {
-    let _decided = owner.tentative_lock().write();
+    let _settled = owner.tentative_lock().write();
 
-    claim(owner, id, then, condition)
+    claim(owner, id, Id::Free, condition)
 }
 
 /// Takes the object out of the table if `condition` holds, which runs under the lock of the
-/// table.
+/// table. It is a user of nothing from then on.
 fn claim<C: Owner>(
     owner: &C,
     id: u32,
@@ -304,6 +315,8 @@ fn claim<C: Owner>(
     if !condition(&entry.get()) {
         return Err(EBUSY);
     }
+    // Whoever destroys what it depended on waits for its read sides, which end with it.
+    entry.get().put_dependencies();
     owner.forget(&entry);
     Ok(Destroying {
         object: match then {
@@ -339,7 +352,10 @@ impl<T: Registered> User<T> {
     }
 
     /// Claims the object if this is its last user, and puts the user in any case.
-    fn put_or_claim(self, owner: &T::Owner) -> Option<Destroying<'_, T::Owner>> {
+    ///
+    /// For objects that [go with their last user](Kind::goes_with_last_user). An object that was
+    /// claimed is to be finished when the caller holds no lock and no read side of it.
+    pub(crate) fn put_or_claim(self, owner: &T::Owner) -> Option<Destroying<'_, T::Owner>> {
         let id = self.id();
         let table = owner.objects().lock();
         if table.get(id).is_none() {
@@ -370,32 +386,19 @@ impl<T: Registered> User<T> {
         }
     }
 
-    /// Puts this user, and destroys the object if it was the last one.
-    ///
-    /// For objects that the kernel made on its own account. If something else depends on it as
-    /// well, the object stays.
+    /// As [`Self::put_or_claim`], and destroys the object if it was the last user.
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn put_and_try_destroy(self, owner: &T::Owner) {
-        let last = match self.claim_last(owner) {
-            Ok(object) => Some(object),
-            Err(left) => {
-                // Another user may be given up, and relies on this one to destroy the object.
-                let _decided = owner.tentative_lock().write();
-
-                left.and_then(|user| user.put_or_claim(owner))
-            }
-        };
-
-        if let Some(object) = last {
+        if let Some(object) = self.put_or_claim(owner) {
             object.finish();
         }
     }
 }
 
-/// An object that is being destroyed: it is out of the table and has no users.
+/// An object that is being destroyed: it is out of the table, has no users and is none.
 #[must_use = "the object leaks unless it is destroyed"]
-struct Destroying<'a, C: Owner> {
+pub(crate) struct Destroying<'a, C: Owner> {
     object: ObjectBox<C>,
     owner: &'a C,
 }
@@ -405,7 +408,7 @@ impl<C: Owner> Destroying<'_, C> {
     ///
     /// The object may hold the last reference to the owner: nothing touches the owner after the
     /// object is dropped.
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         let Self { object, owner } = self;
         let object = match object.end_lookups() {
             Ok(drained) => drained,

@@ -17,7 +17,7 @@
 //!
 //! Locks: the mutex of the IOAS, where one is named; then the group lock, which all functions here
 //! take; then, in callees, those of the IO page table, or `Context::tentative`, the mutex of the
-//! IOMMU group and `sw_msi_lock`.
+//! IOMMU group and `sw_msi_lock`. A HWPT is [put](HwptRef::put) with none of them held.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -38,6 +38,7 @@ use crate::{
         HwptNested,
         HwptPaging,
         HwptRef,
+        KnownPaging,
         NewPaging, //
     },
     ioas::Ioas,
@@ -395,7 +396,13 @@ pub(crate) fn change(
     op: Op,
 ) -> Result {
     let olds = match Target::find(ctx, *pt_id)? {
-        Target::Paging(mut hwpt) => [op.apply(ctx, device, pasid, &mut hwpt)?, None],
+        Target::Paging(hwpt) => {
+            let mut hwpt = KnownPaging::new(ctx, hwpt);
+            let old = op.apply(ctx, device, pasid, &mut hwpt);
+
+            hwpt.end();
+            [old?, None]
+        }
         Target::Nested(mut hwpt) => [op.apply(ctx, device, pasid, &mut hwpt)?, None],
         Target::Ioas(ioas) => {
             let (id, olds) = attach_to_ioas(ctx, device, pasid, &ioas, op)?;
@@ -441,18 +448,38 @@ fn attach_to_ioas(
     ioas: &Ref<'_, Ioas>,
     op: Op,
 ) -> Result<(u32, [Option<HwptRef>; 2])> {
-    let mut hwpts = ioas.hwpts.lock();
+    let mut hwpts = loop {
+        let hwpts = ioas.hwpts.lock();
+        let mut last = None;
 
-    // Such HWPTs differ in nothing but the devices that they suit.
-    for mut hwpt in hwpts.auto(ctx, ioas) {
-        match op.apply(ctx, device, pasid, &mut hwpt) {
-            // It does not suit the device.
-            Err(err) if err == EINVAL => continue,
-            // Its last user has just given it up.
-            Err(_) if hwpt.is_claimed() => continue,
-            old => return Ok((hwpt.id(), [old?, None])),
+        // Such HWPTs differ in nothing but the devices that they suit.
+        for hwpt in hwpts.auto(ctx, ioas) {
+            let mut hwpt = KnownPaging::new(ctx, hwpt);
+            let old = op.apply(ctx, device, pasid, &mut hwpt);
+
+            match old {
+                // What was attached to it has left meanwhile.
+                Err(err) if hwpt.was_last() => {
+                    last = Some((hwpt, err));
+                    break;
+                }
+                // It does not suit the device.
+                Err(err) if err == EINVAL => continue,
+                // Its last user has just given it up.
+                Err(_) if hwpt.hwpt().is_claimed() => continue,
+                old => return Ok((hwpt.hwpt().id(), [old?, None])),
+            }
         }
-    }
+        let Some((hwpt, err)) = last else {
+            break hwpts;
+        };
+        // Its end takes the mutex.
+        drop(hwpts);
+        hwpt.end();
+        if err != EINVAL {
+            return Err(err);
+        }
+    };
 
     let mut new = NewPaging::auto(ctx, ioas, device)?;
     // Some IOMMU drivers complete a domain when it is attached: that comes before it is filled.
@@ -473,23 +500,24 @@ fn attach_to_ioas(
     };
     let id = new.id();
     match op {
-        Op::Attach => {
-            let tentative = ctx.tentative();
-
-            if let Err(err) = new.depend(&tentative) {
-                drop(tentative);
+        Op::Attach => match new.publish_or_return() {
+            Ok(()) => Ok((id, [None, None])),
+            Err((mut new, err)) => {
                 undo_attach(device, pasid, &mut new);
-                drop(new);
-                return Err(err);
+                Err(err)
             }
-            new.publish(|| Ok(()))?;
-            Ok((id, [None, None]))
-        }
+        },
         Op::Replace => {
             // Once the group is attached, another device of it can move it on before the HWPT is
             // published. Only a published one is destroyed with its last user: this is the last.
             let keep = new.hold();
-            let old = replace(ctx, device, pasid, &mut new)?;
+            let old = match replace(ctx, device, pasid, &mut new) {
+                Ok(old) => old,
+                Err(err) => {
+                    new.give_up(keep);
+                    return Err(err);
+                }
+            };
 
             new.publish(|| Ok(()))?;
             Ok((id, [old, Some(keep)]))

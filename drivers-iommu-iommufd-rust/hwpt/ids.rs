@@ -60,11 +60,11 @@ impl HwptIds {
     }
 
     /// The automatic HWPTs of `ioas`, whose list this is, but for those that are on their way out.
-    pub(crate) fn auto<'a>(
+    pub(crate) fn auto<'a, 'c: 'a>(
         &'a self,
-        ctx: &'a Context,
+        ctx: &'c Context,
         ioas: &'a Object<Ioas>,
-    ) -> impl Iterator<Item = Ref<'a, HwptPaging>> {
+    ) -> impl Iterator<Item = Ref<'c, HwptPaging>> + 'a {
         self.auto.iter().filter_map(move |(&key, &id)| {
             let hwpt = ctx.find::<HwptPaging>(id)?;
 

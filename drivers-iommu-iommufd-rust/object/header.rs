@@ -470,8 +470,8 @@ impl<T: Owned> Dependency<T> {
         Self(self.0.another_read_side())
     }
 
-    /// As [`Ref::user`].
-    pub(crate) fn user(&self, _tentative: &Tentative<'_>) -> Result<User<T>> {
+    /// As [`Ref::lasting_user`].
+    pub(crate) fn lasting_user(&self) -> Result<User<T>> {
         self.0.user()
     }
 }

@@ -170,6 +170,24 @@ pub(crate) trait Visitor<C> {
     fn visit<T: Registered<Owner = C>>(self) -> Self::Output;
 }
 
+impl<C: Owner> ObjectBox<C> {
+    /// Puts the counts of `users` of the object, which is published and was just claimed.
+    pub(crate) fn put_dependencies(&self) {
+        struct PutDependencies<'a, C: Owner>(&'a ObjectBox<C>);
+
+        impl<C: Owner> Visitor<C> for PutDependencies<'_, C> {
+            type Output = ();
+
+            fn visit<T: Registered<Owner = C>>(self) {
+                if let Some(object) = self.0.downcast::<T>() {
+                    object.put_dependencies();
+                }
+            }
+        }
+        C::visit(self.kind, PutDependencies(self));
+    }
+}
+
 impl<C: Owner> Draining<C> {
     /// [`Kind::pre_destroy`] of the object's kind.
     pub(crate) fn pre_destroy(&self, owner: &C) {
@@ -204,9 +222,6 @@ impl<C: Owner> Drained<C> {
                 if let Some(object) = self.0.downcast::<T>() {
                     // INVARIANT: Both counts are zero, and taken only from what is not.
                     Kind::destroy(WriteSide(object));
-                    // From now on what it depended on can be destroyed. Whoever does so waits for
-                    // the read sides, which end with the object.
-                    object.put_dependencies();
                 }
             }
         }

@@ -267,6 +267,19 @@ impl<'a, T: Registered> Reserved<'a, T> {
         Ok(())
     }
 
+    /// As [`Self::publish`], but what cannot be published is returned.
+    pub(crate) fn publish_or_return(mut self) -> Result<(), (Self, Error)> {
+        let ctx = self.ctx;
+        let mut table = ctx.objects.lock();
+
+        if let Err(err) = self.prepare(&mut table, |_, _| Ok(())) {
+            drop(table);
+            return Err((self, err));
+        }
+        self.enter(&mut table, 0, 0);
+        Ok(())
+    }
+
     /// As [`Self::publish`]. Keeps the object from being destroyed until the user is put.
     pub(crate) fn publish_with_user(mut self, last: impl FnOnce() -> Result) -> Result<User<T>> {
         // As in `publish()`.

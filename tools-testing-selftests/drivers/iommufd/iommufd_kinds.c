@@ -524,11 +524,11 @@ static bool no_orphan(const void *arg)
 		/* Candidates of an attach are found by their IOAS. */
 		start_failing(&f, f.what->make == make_ioas ? id : hwpt);
 		rc = do_replace(s.fd, s.dev.stdev, s.ioas[1]);
-		end_failing(&f);
 		if (!must(rc, "attach elsewhere"))
 			return false;
 		rounds++;
 		rc = do_destroy(s.fd, id);
+		end_failing(&f);
 		if (rc == -EBUSY) {
 			orphans++;
 			ksft_print_msg("the IOAS is busy with no device on it; its HWPT is %s\n",
