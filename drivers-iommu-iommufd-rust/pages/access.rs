@@ -458,7 +458,7 @@ mod tests {
     use crate::{
         pages::{
             run::Random,
-            AreaPages, //
+            NewPages, //
         },
         sys::{
             pin::test_memory,
@@ -478,8 +478,7 @@ mod tests {
         }
 
         let len = (PAGES - 1) * PAGE_SIZE;
-        let (pages, start) = Pages::from_user(addr + 512, len, true, AccountMode::None)?;
-        let pages = AreaPages::first(pages).pages().clone();
+        let (NewPages(pages), start) = Pages::from_user(addr + 512, len, true, AccountMode::None)?;
         assert_eq!((pages.npages(), start), (PAGES, 512));
         Ok((pages, start, UserPtr::from_addr(addr)))
     }
@@ -586,8 +585,7 @@ mod tests {
         for count in [1, 2, 510, 511, 512, 513, 600] {
             let addr = 0_usize.wrapping_sub(count * PAGE_SIZE);
             let len = count * PAGE_SIZE - 512;
-            let (pages, _) = Pages::from_user(addr, len, true, AccountMode::None)?;
-            let pages = AreaPages::first(pages).pages().clone();
+            let (NewPages(pages), _) = Pages::from_user(addr, len, true, AccountMode::None)?;
             let all = PageRange {
                 first: 0,
                 last: count - 1,
