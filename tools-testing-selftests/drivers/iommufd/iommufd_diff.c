@@ -14,24 +14,15 @@
  * no other.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "kselftest.h"
 #include "iommufd_diff.h"
+#include "kselftest.h"
 
 #define LOG_SIZE (4UL << 20)
 /* Sequences are minimised and shown up to this many. */
@@ -61,70 +52,20 @@ struct run {
 	struct stats *stats;
 };
 
-static void *shared(size_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		ksft_exit_fail_msg("out of memory\n");
-	return p;
-}
-
 /* ---- modules ------------------------------------------------------------- */
 
 /* NULL stands for the module that is loaded, or built in. */
 static int load(const char *path)
 {
-	int fd, rc;
-
-	if (!path)
-		return 0;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	rc = syscall(SYS_finit_module, fd, "", 0) ? -errno : 0;
-	close(fd);
-	return rc;
+	return path ? module_load(path) : 0;
 }
 
-/* Those who have just closed it may not be quite gone. */
 static int unload(const char *path)
 {
-	unsigned int i;
-
-	for (i = 0; path && i < PATIENCE_SECONDS * 10; i++) {
-		if (!syscall(SYS_delete_module, "iommufd", O_NONBLOCK))
-			return 0;
-		if (errno != EAGAIN && errno != EBUSY && errno != EWOULDBLOCK)
-			break;
-		usleep(100000);
-	}
-	return path ? -errno : 0;
+	return path ? module_unload(PATIENCE_SECONDS * 1000) : 0;
 }
 
 /* ---- running ------------------------------------------------------------- */
-
-/* How many hold the module: no more than LEAST, soon after a sequence. */
-static int holders(int least)
-{
-	char text[16] = "0";
-	unsigned int i;
-	int fd;
-
-	for (i = 0; i < PATIENCE_SECONDS * 100; i++) {
-		fd = open("/sys/module/iommufd/refcnt", O_RDONLY);
-		if (fd < 0)
-			return 0;
-		if (read(fd, text, sizeof(text) - 1) < 0)
-			text[0] = '0';
-		close(fd);
-		if (atoi(text) <= least)
-			break;
-		usleep(10000);
-	}
-	return atoi(text);
-}
 
 /* The last few lines. */
 static void print_tail(const struct diff_log *log)
@@ -191,7 +132,7 @@ static char *run_sequence(const struct sequence *seq, struct diff_log *log,
 				      "%s: status %x\n",
 				      WIFSIGNALED(status) ? "killed" : "exit",
 				      status);
-	now = holders(*held);
+	now = holders_at_most(*held);
 	if (now != *held)
 		log->used += snprintf(log->text + log->used,
 				      log->size - log->used,
@@ -254,7 +195,7 @@ static void run_all(const struct options *options, unsigned int which,
 		    const struct sequence *seqs, unsigned int n,
 		    struct run *run)
 {
-	struct diff_log *log = shared(LOG_SIZE);
+	struct diff_log *log = shared_memory(LOG_SIZE);
 	int held = 0;
 	unsigned int i;
 
@@ -549,14 +490,6 @@ static int write_one(const struct options *options,
 	return 0;
 }
 
-static double now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec / 1e9;
-}
-
 static unsigned long calls_of(const struct stats *stats)
 {
 	unsigned long calls = 0;
@@ -574,18 +507,18 @@ static void compare(const struct options *options,
 	char shown[SHOWN_MAX][64];
 	unsigned int i, j, found = 0, nr_shown = 0;
 	struct difference d;
-	double start;
+	u64 start;
 	char kind[64];
 
 	ksft_print_header();
 	ksft_set_plan(1 + CMD_NR);
 	for (i = 0; i < 2; i++) {
-		start = now();
-		runs[i].stats = shared(sizeof(struct stats));
+		start = now_ns();
+		runs[i].stats = shared_memory(sizeof(struct stats));
 		run_all(options, i, seqs, n, &runs[i]);
 		ksft_print_msg("%s: %lu calls in %u sequences, %.1f s\n",
 			       options->name[i], calls_of(runs[i].stats), n,
-			       now() - start);
+			       (now_ns() - start) / 1e9);
 		keep(options, i, &runs[i], seqs, n);
 	}
 	for (i = 0; i < n; i++) {

@@ -7,10 +7,9 @@
 #ifndef __IOMMUFD_DIFF_H
 #define __IOMMUFD_DIFF_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
-#include <linux/types.h>
+#include "iommufd_stress.h"
 
 /* Every kind of call; each has a row in commands[]. */
 enum command {

@@ -14,29 +14,16 @@
  * or not written down (see struct object, tainted).
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#include <linux/capability.h>
-#include <linux/iommufd.h>
 #include <linux/vfio.h>
 
-#include "../../../../../drivers/iommu/iommufd/iommufd_test.h"
-#include "kselftest.h"
 #include "iommufd_diff.h"
-
-#define PAGE 4096UL
+#include "kselftest.h"
 
 /*
  * Memory to map. @SMALL and @HUGE are the same pages in every sequence; @ANON
@@ -142,23 +129,14 @@ static int small_fd, huge_fd, null_fd;
 
 /* ---- random numbers ------------------------------------------------------ */
 
-static u64 mix(u64 *state)
+static u64 under(struct world *w, u64 n)
 {
-	u64 z = *state += 0x9e3779b97f4a7c15;
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-	return z ^ (z >> 31);
-}
-
-static u64 below(struct world *w, u64 n)
-{
-	return mix(&w->rng) % n;
+	return below(&w->rng, n);
 }
 
 static bool chance(struct world *w, unsigned int percent)
 {
-	return below(w, 100) < percent;
+	return under(w, 100) < percent;
 }
 
 /* Something is to be wrong with an argument. */
@@ -178,7 +156,7 @@ static u64 edge(struct world *w)
 		UINT64_MAX - 1, UINT64_MAX,
 	};
 
-	return edges[below(w, ARRAY_SIZE(edges))];
+	return edges[under(w, ARRAY_SIZE(edges))];
 }
 
 /* ---- the text ------------------------------------------------------------ */
@@ -254,14 +232,14 @@ static long call_struct(struct world *w, enum command cmd, unsigned long nr,
 			void *arg, size_t size)
 {
 	u8 before[256], longer[256] = {};
-	unsigned int how = w->good ? 100 : below(w, 80);
+	unsigned int how = w->good ? 100 : under(w, 80);
 	long rc;
 
 	memcpy(before, arg, size);
 	memcpy(longer, arg, size);
 	switch (how) {
 	case 0:
-		*(u32 *)arg = below(w, size / 4) * 4;
+		*(u32 *)arg = under(w, size / 4) * 4;
 		put(w, "size=%u ", *(u32 *)arg);
 		rc = ioctl(w->fd, nr, arg);
 		break;
@@ -362,7 +340,7 @@ static struct object *pick(struct world *w, enum kind kind)
 
 	if (!n)
 		return NULL;
-	n = below(w, n);
+	n = under(w, n);
 	for (i = 0; i < w->nr_objects; i++)
 		if (w->objects[i].kind == kind && !n--)
 			return &w->objects[i];
@@ -401,15 +379,15 @@ static struct object *pick_on(struct world *w, enum kind wanted, u32 parent)
 /* An id that is of no object, was of one, or is of one of another kind. */
 static u32 wrong_id(struct world *w)
 {
-	switch (below(w, 4)) {
+	switch (under(w, 4)) {
 	case 0:
-		return below(w, 3) ? below(w, 64) : edge(w);
+		return under(w, 3) ? under(w, 64) : edge(w);
 	case 1:
-		return w->dead[below(w, ARRAY_SIZE(w->dead))];
+		return w->dead[under(w, ARRAY_SIZE(w->dead))];
 	default:
 		if (!w->nr_objects)
 			return 0;
-		return w->objects[below(w, w->nr_objects)].id;
+		return w->objects[under(w, w->nr_objects)].id;
 	}
 }
 
@@ -457,8 +435,8 @@ static void drop_mappings(struct world *w, u32 ioas, u64 iova,
 static struct mapping pick_mapping(struct world *w, u32 ioas)
 {
 	struct mapping none = {
-		ioas, MOCK_APERTURE_START + below(w, 64) * 0x10000,
-		PAGE * (1 + below(w, 4)), 0
+		ioas, MOCK_APERTURE_START + under(w, 64) * 0x10000,
+		PAGE * (1 + under(w, 4)), 0
 	};
 	unsigned int i, n = 0;
 
@@ -466,7 +444,7 @@ static struct mapping pick_mapping(struct world *w, u32 ioas)
 		n += !ioas || w->maps[i].ioas == ioas;
 	if (!n)
 		return none;
-	n = below(w, n);
+	n = under(w, n);
 	for (i = 0; i < w->nr_maps; i++)
 		if ((!ioas || w->maps[i].ioas == ioas) && !n--)
 			return w->maps[i];
@@ -487,25 +465,25 @@ static void pick_range(struct world *w, struct mapping *m)
 
 	if (w->good || chance(w, 60))
 		return;
-	switch (below(w, 8)) {
+	switch (under(w, 8)) {
 	case 0:
 	case 1:
-		skip = below(w, m->length / 2048 + 1) * 2048;
+		skip = under(w, m->length / 2048 + 1) * 2048;
 		m->iova += skip;
 		m->uva = m->uva ? m->uva + skip : 0;
 		m->length -= skip;
 		break;
 	case 2:
-		m->length = below(w, m->length / 2048 + 1) * 2048;
+		m->length = under(w, m->length / 2048 + 1) * 2048;
 		break;
 	case 3:
 		m->length += PAGE;
 		break;
 	case 4:
-		skip = below(w, m->length + 1);
+		skip = under(w, m->length + 1);
 		m->iova += skip;
 		m->uva = m->uva ? m->uva + skip : 0;
-		m->length = below(w, m->length - skip + 1);
+		m->length = under(w, m->length - skip + 1);
 		break;
 	case 5:
 		m->iova = edge(w);
@@ -524,21 +502,21 @@ static void pick_range(struct world *w, struct mapping *m)
 static u64 pick_length(struct world *w)
 {
 	if (w->good)
-		return PAGE * (1 + below(w, 8));
-	switch (below(w, 24)) {
+		return PAGE * (1 + under(w, 8));
+	switch (under(w, 24)) {
 	case 0:
 	case 1:
-		return 2048 * (1 + below(w, 32));
+		return 2048 * (1 + under(w, 32));
 	case 2:
-		return 1 + below(w, 10000);
+		return 1 + under(w, 10000);
 	case 3:
 		return 2UL << 20;
 	case 4:
-		return 1UL << (12 + below(w, 10));
+		return 1UL << (12 + under(w, 10));
 	case 5:
 		return edge(w);
 	default:
-		return PAGE * (1 + below(w, 8));
+		return PAGE * (1 + under(w, 8));
 	}
 }
 
@@ -547,15 +525,15 @@ static u64 pick_offset(struct world *w, u64 size, u64 length)
 	u64 room = length < size ? size - length : 0;
 
 	if (wrong(w, 8))
-		return below(w, room + 1);
+		return under(w, room + 1);
 	if (wrong(w, 12))
-		return below(w, room / 2048 + 1) * 2048;
-	return below(w, room / PAGE + 1) * PAGE;
+		return under(w, room / 2048 + 1) * 2048;
+	return under(w, room / PAGE + 1) * PAGE;
 }
 
 static u64 pick_memory(struct world *w, u64 length)
 {
-	unsigned int n = below(w, 100);
+	unsigned int n = under(w, 100);
 
 	if (wrong(w, 3))
 		return chance(w, 70) ? HOLE : edge(w);
@@ -573,10 +551,10 @@ static u64 pick_iova(struct world *w, u64 uva, u64 length)
 	if (wrong(w, 8))
 		return edge(w);
 	if (wrong(w, 8))
-		return MOCK_APERTURE_START + below(w, 1UL << 24);
+		return MOCK_APERTURE_START + under(w, 1UL << 24);
 	if (length >= 1UL << 20 && length < 1UL << 30)
-		return (16 + below(w, 32)) * (2UL << 20) + uva % (2UL << 20);
-	return MOCK_APERTURE_START + below(w, 256) * 0x10000 + uva % PAGE;
+		return (16 + under(w, 32)) * (2UL << 20) + uva % (2UL << 20);
+	return MOCK_APERTURE_START + under(w, 256) * 0x10000 + uva % PAGE;
 }
 
 static u32 map_flags(struct world *w)
@@ -590,7 +568,7 @@ static u32 map_flags(struct world *w)
 	if (chance(w, 40))
 		flags |= IOMMU_IOAS_MAP_FIXED_IOVA;
 	if (wrong(w, 2))
-		flags |= 1 << (3 + below(w, 29));
+		flags |= 1 << (3 + under(w, 29));
 	return flags;
 }
 
@@ -668,7 +646,7 @@ static void destroyed(struct world *w, u32 id)
 	forget(w, o);
 }
 
-static void do_destroy(struct world *w)
+static void op_destroy(struct world *w)
 {
 	struct iommu_destroy cmd = { .size = sizeof(cmd) };
 	struct object *o = NULL;
@@ -676,7 +654,7 @@ static void do_destroy(struct world *w)
 
 	/* Rather something that many others do not hang on. */
 	for (tries = 0; tries < 4 && w->nr_objects; tries++) {
-		o = &w->objects[below(w, w->nr_objects)];
+		o = &w->objects[under(w, w->nr_objects)];
 		if (o->kind != ACCESS && o->kind != DMABUF &&
 		    o->kind != IDEV && !o->automatic &&
 		    (o->kind != IOAS || chance(w, 20)))
@@ -691,24 +669,24 @@ static void do_destroy(struct world *w)
 		destroyed(w, cmd.id);
 }
 
-static void do_ioas_alloc(struct world *w)
+static void op_ioas_alloc(struct world *w)
 {
 	struct iommu_ioas_alloc cmd = { .size = sizeof(cmd) };
 
 	if (wrong(w, 5))
-		cmd.flags = 1 << below(w, 32);
+		cmd.flags = 1 << under(w, 32);
 	note(w, "flags=%x", cmd.flags);
 	if (!CALL(w, CMD_IOAS_ALLOC, IOMMU_IOAS_ALLOC, &cmd))
 		add(w, IOAS, cmd.out_ioas_id);
 }
 
-static void do_iova_ranges(struct world *w)
+static void op_iova_ranges(struct world *w)
 {
 	struct iommu_iova_range *ranges = (void *)BUFFER;
 	struct iommu_ioas_iova_ranges cmd = {
 		.size = sizeof(cmd),
 		.ioas_id = pick_id(w, IOAS),
-		.num_iovas = chance(w, 70) ? 64 : below(w, 3),
+		.num_iovas = chance(w, 70) ? 64 : under(w, 3),
 		.allowed_iovas = wrong(w, 4) ? HOLE : BUFFER,
 		.__reserved = wrong(w, 2),
 	};
@@ -724,13 +702,13 @@ static void do_iova_ranges(struct world *w)
 		put(w, "\t%llx-%llx\n", ranges[i].start, ranges[i].last);
 }
 
-static void do_allow_iovas(struct world *w)
+static void op_allow_iovas(struct world *w)
 {
 	struct iommu_iova_range *ranges = (void *)BUFFER;
 	struct iommu_ioas_allow_iovas cmd = {
 		.size = sizeof(cmd),
 		.ioas_id = pick_id(w, IOAS),
-		.num_iovas = below(w, 4),
+		.num_iovas = under(w, 4),
 		.allowed_iovas = wrong(w, 3) ? HOLE : BUFFER,
 		.__reserved = wrong(w, 2),
 	};
@@ -742,14 +720,14 @@ static void do_allow_iovas(struct world *w)
 	for (i = 0; i < cmd.num_iovas; i++) {
 		ranges[i].start = wrong(w, 10) ? edge(w) : at;
 		ranges[i].last = wrong(w, 10) ? edge(w) :
-			ranges[i].start + (1UL << (20 + below(w, 8))) - 1;
-		at = ranges[i].last + 1 + below(w, 16) * PAGE;
+			ranges[i].start + (1UL << (20 + under(w, 8))) - 1;
+		at = ranges[i].last + 1 + under(w, 16) * PAGE;
 		put(w, "(%llx-%llx) ", ranges[i].start, ranges[i].last);
 	}
 	CALL(w, CMD_ALLOW_IOVAS, IOMMU_IOAS_ALLOW_IOVAS, &cmd);
 }
 
-static void do_map(struct world *w)
+static void op_map(struct world *w)
 {
 	struct iommu_ioas_map cmd = {
 		.size = sizeof(cmd),
@@ -769,7 +747,7 @@ static void do_map(struct world *w)
 		add_mapping(w, cmd.ioas_id, cmd.iova, cmd.length, cmd.user_va);
 }
 
-static void do_map_file(struct world *w)
+static void op_map_file(struct world *w)
 {
 	struct object *buf = pick(w, DMABUF);
 	struct iommu_ioas_map_file cmd = {
@@ -784,12 +762,12 @@ static void do_map_file(struct world *w)
 		/* A context that is mapped into itself must not stay. */
 		int others[] = { -1, 1000, null_fd, w->fd };
 
-		cmd.fd = others[below(w, ARRAY_SIZE(others))];
-		cmd.start = below(w, 4) * PAGE;
+		cmd.fd = others[under(w, ARRAY_SIZE(others))];
+		cmd.start = under(w, 4) * PAGE;
 	} else if (buf && !w->files_only && chance(w, 35)) {
 		cmd.fd = buf->id;
 		cmd.length = wrong(w, 10) ? cmd.length :
-			PAGE * (1 + below(w, buf->length / PAGE));
+			PAGE * (1 + under(w, buf->length / PAGE));
 		cmd.start = pick_offset(w, buf->length, cmd.length);
 	} else if (huge_fd >= 0 && (cmd.length > SMALL_SIZE || chance(w, 15))) {
 		cmd.fd = huge_fd;
@@ -810,7 +788,7 @@ static void do_map_file(struct world *w)
 		add_mapping(w, cmd.ioas_id, cmd.iova, cmd.length, uva);
 }
 
-static void do_copy(struct world *w)
+static void op_copy(struct world *w)
 {
 	struct mapping m = pick_mapping(w, 0);
 	struct iommu_ioas_copy cmd = { .size = sizeof(cmd) };
@@ -827,7 +805,7 @@ static void do_copy(struct world *w)
 	/* The mock can look up a range by its number. */
 	if (wrong(w, 5)) {
 		cmd.flags |= MOCK_FLAGS_ACCESS_SYZ;
-		cmd.src_iova = below(w, 4) | below(w, 2) * PAGE << 32;
+		cmd.src_iova = under(w, 4) | under(w, 2) * PAGE << 32;
 	}
 	note(w, "src=%u dst=%u flags=%x length=%llx from=%llx to=%llx",
 	     cmd.src_ioas_id, cmd.dst_ioas_id, cmd.flags, cmd.length,
@@ -843,7 +821,7 @@ static void do_copy(struct world *w)
 			    m.uva);
 }
 
-static void do_unmap(struct world *w)
+static void op_unmap(struct world *w)
 {
 	struct mapping m = pick_mapping(w, 0);
 	struct iommu_ioas_unmap cmd = { .size = sizeof(cmd) };
@@ -869,25 +847,18 @@ static void do_unmap(struct world *w)
 
 static void write_status(struct world *w)
 {
-	char text[4096], *line;
-	int fd = open("/proc/self/status", O_RDONLY);
-	ssize_t n = read(fd, text, sizeof(text) - 1);
-
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	for (line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
-		if (!strncmp(line, "VmPin", 5) || !strncmp(line, "VmLck", 5))
-			put(w, " %.5s=%ld", line, strtol(line + 6, NULL, 10));
+	put(w, " VmPin=%lld VmLck=%lld", status_pages(0, "VmPin"),
+	    status_pages(0, "VmLck"));
 }
 
-static void do_status(struct world *w)
+static void op_status(struct world *w)
 {
 	result(w, CMD_STATUS, 0);
 	write_status(w);
 	put(w, "\n");
 }
 
-static void do_change_process(struct world *w)
+static void op_change_process(struct world *w)
 {
 	struct iommu_ioas_change_process cmd = {
 		.size = sizeof(cmd),
@@ -909,12 +880,12 @@ static void do_change_process(struct world *w)
 	note(w, "reserved=%u", cmd.__reserved);
 	CALL(w, CMD_CHANGE_PROCESS, IOMMU_IOAS_CHANGE_PROCESS, &cmd);
 	if (other) {
-		do_status(w);
+		op_status(w);
 		_exit(0);
 	}
 }
 
-static void do_option(struct world *w)
+static void op_option(struct world *w)
 {
 	bool huge = chance(w, 70);
 	struct iommu_option cmd = {
@@ -924,35 +895,35 @@ static void do_option(struct world *w)
 		.op = chance(w, 50) ? IOMMU_OPTION_OP_SET :
 				      IOMMU_OPTION_OP_GET,
 		.object_id = huge ? pick_id(w, IOAS) : wrong(w, 10),
-		.val64 = wrong(w, 5) ? edge(w) : below(w, 2),
+		.val64 = wrong(w, 5) ? edge(w) : under(w, 2),
 		.__reserved = wrong(w, 2),
 	};
 
 	if (wrong(w, 3))
-		cmd.option_id = 2 + below(w, 4);
+		cmd.option_id = 2 + under(w, 4);
 	if (wrong(w, 3))
-		cmd.op = 2 + below(w, 4);
+		cmd.op = 2 + under(w, 4);
 	note(w, "option=%u op=%u object=%u value=%llx r=%u", cmd.option_id,
 	     cmd.op, cmd.object_id, cmd.val64, cmd.__reserved);
 	CALL(w, CMD_OPTION, IOMMU_OPTION, &cmd);
 }
 
-static void do_vfio_ioas(struct world *w)
+static void op_vfio_ioas(struct world *w)
 {
 	struct iommu_vfio_ioas cmd = {
 		.size = sizeof(cmd),
-		.op = chance(w, 60) ? IOMMU_VFIO_IOAS_SET : below(w, 3),
+		.op = chance(w, 60) ? IOMMU_VFIO_IOAS_SET : under(w, 3),
 		.ioas_id = pick_id(w, IOAS),
 		.__reserved = wrong(w, 2),
 	};
 
 	if (wrong(w, 4))
-		cmd.op = 3 + below(w, 4);
+		cmd.op = 3 + under(w, 4);
 	note(w, "op=%u ioas=%u r=%u", cmd.op, cmd.ioas_id, cmd.__reserved);
 	CALL(w, CMD_VFIO_IOAS, IOMMU_VFIO_IOAS, &cmd);
 }
 
-static void do_hwpt_alloc(struct world *w)
+static void op_hwpt_alloc(struct world *w)
 {
 	struct iommu_hwpt_selftest *data = (void *)BUFFER;
 	struct object *dev = pick(w, STDEV);
@@ -984,7 +955,7 @@ static void do_hwpt_alloc(struct world *w)
 		if (chance(w, 12)) {
 			cmd.data_type = IOMMU_HWPT_DATA_SELFTEST;
 			cmd.data_len = sizeof(*data);
-			data->pagetable_type = below(w, 8);
+			data->pagetable_type = under(w, 8);
 			if (data->pagetable_type > 3)
 				data->pagetable_type = 0;
 		}
@@ -1001,11 +972,11 @@ static void do_hwpt_alloc(struct world *w)
 		cmd.fault_id = id_of(w, fault);
 	}
 	if (wrong(w, 4))
-		cmd.flags ^= 1 << below(w, 8);
+		cmd.flags ^= 1 << under(w, 8);
 	if (wrong(w, 3))
-		cmd.data_type = below(w, 4);
+		cmd.data_type = under(w, 4);
 	if (wrong(w, 3))
-		cmd.data_len = below(w, 24);
+		cmd.data_len = under(w, 24);
 	if (wrong(w, 3))
 		cmd.data_uptr = HOLE;
 	note(w, "dev=%u pt=%u flags=%x type=%x len=%u%s fault=%u pgtype=%u r=%u",
@@ -1024,13 +995,13 @@ static void do_hwpt_alloc(struct world *w)
 	o->fault = cmd.flags & IOMMU_HWPT_FAULT_ID_VALID ? cmd.fault_id : 0;
 }
 
-static void do_set_dirty(struct world *w)
+static void op_set_dirty(struct world *w)
 {
 	struct object *hwpt = pick_with(w, PAGING,
 					IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
 	struct iommu_hwpt_set_dirty_tracking cmd = {
 		.size = sizeof(cmd),
-		.flags = wrong(w, 5) ? 1 << below(w, 8) : chance(w, 80),
+		.flags = wrong(w, 5) ? 1 << under(w, 8) : chance(w, 80),
 		.hwpt_id = id_of(w, hwpt),
 		.__reserved = wrong(w, 2),
 	};
@@ -1040,7 +1011,7 @@ static void do_set_dirty(struct world *w)
 	CALL(w, CMD_SET_DIRTY, IOMMU_HWPT_SET_DIRTY_TRACKING, &cmd);
 }
 
-static void do_get_dirty(struct world *w)
+static void op_get_dirty(struct world *w)
 {
 	struct object *hwpt = pick_with(w, PAGING,
 					IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
@@ -1051,7 +1022,7 @@ static void do_get_dirty(struct world *w)
 
 	pick_range(w, &m);
 	cmd.hwpt_id = id_of(w, hwpt);
-	cmd.flags = wrong(w, 3) ? 2 << below(w, 8) : chance(w, 30);
+	cmd.flags = wrong(w, 3) ? 2 << under(w, 8) : chance(w, 30);
 	cmd.__reserved = wrong(w, 2);
 	cmd.page_size = wrong(w, 5) ? edge(w) : chance(w, 70) ? PAGE : 2048;
 	cmd.iova = m.iova & ~(PAGE - 1);
@@ -1072,7 +1043,7 @@ static void do_get_dirty(struct world *w)
 			put(w, "\tdirty[%u]=%lx\n", i, bits[i]);
 }
 
-static void do_invalidate(struct world *w)
+static void op_invalidate(struct world *w)
 {
 	struct object *vdev = pick(w, VDEVICE);
 	struct object *o = pick(w, chance(w, 50) ? NESTED : VIOMMU);
@@ -1080,7 +1051,7 @@ static void do_invalidate(struct world *w)
 		.size = sizeof(cmd),
 		.hwpt_id = id_of(w, o),
 		.data_uptr = wrong(w, 3) ? chance(w, 50) ? HOLE : 0 : BUFFER,
-		.entry_num = below(w, 4),
+		.entry_num = under(w, 4),
 		.__reserved = wrong(w, 2),
 	};
 	u32 *word = (void *)BUFFER;
@@ -1095,7 +1066,7 @@ static void do_invalidate(struct world *w)
 	if (wrong(w, 3))
 		cmd.data_type = IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST_INVALID;
 	if (wrong(w, 6))
-		cmd.entry_len = below(w, 8) * 4;
+		cmd.entry_len = under(w, 8) * 4;
 	if (wrong(w, 2))
 		cmd.entry_len = PAGE + 4;
 	if (wrong(w, 2))
@@ -1106,8 +1077,8 @@ static void do_invalidate(struct world *w)
 		word[i * step] = wrong(w, 5) ? 2 : chance(w, 20);
 		if (viommu)
 			word[i * step + 1] = vdev && !wrong(w, 5) ?
-				vdev->offset : below(w, 8);
-		word[i * step + 1 + viommu] = wrong(w, 5) ? 4 : below(w, 4);
+				vdev->offset : under(w, 8);
+		word[i * step + 1 + viommu] = wrong(w, 5) ? 4 : under(w, 4);
 	}
 	note(w, "id=%u type=%x len=%u num=%u r=%u%s data=%lx", cmd.hwpt_id,
 	     cmd.data_type, cmd.entry_len, cmd.entry_num, cmd.__reserved,
@@ -1116,21 +1087,21 @@ static void do_invalidate(struct world *w)
 	CALL(w, CMD_INVALIDATE, IOMMU_HWPT_INVALIDATE, &cmd);
 }
 
-static void do_hw_info(struct world *w)
+static void op_hw_info(struct world *w)
 {
 	struct iommu_hw_info cmd = {
 		.size = sizeof(cmd),
 		.dev_id = pick_id(w, IDEV),
 		.flags = wrong(w, 3) ? 2 : chance(w, 40),
-		.data_len = below(w, 64),
+		.data_len = under(w, 64),
 		.data_uptr = wrong(w, 5) ? HOLE : BUFFER,
 	};
 	u32 *word = (void *)BUFFER;
 
 	cmd.in_data_type = chance(w, 60) ? IOMMU_HW_INFO_TYPE_SELFTEST :
-					   below(w, 4);
+					   under(w, 4);
 	if (wrong(w, 2))
-		cmd.__reserved[below(w, 3)] = 1;
+		cmd.__reserved[under(w, 3)] = 1;
 	memset(word, 0xff, 128);
 	note(w, "dev=%u flags=%x len=%u type=%x%s", cmd.dev_id, cmd.flags,
 	     cmd.data_len, cmd.in_data_type,
@@ -1139,11 +1110,11 @@ static void do_hw_info(struct world *w)
 	put(w, "\tdata=%lx\n", hash(word, 128));
 }
 
-static void do_fault_alloc(struct world *w)
+static void op_fault_alloc(struct world *w)
 {
 	struct iommu_fault_alloc cmd = {
 		.size = sizeof(cmd),
-		.flags = wrong(w, 5) ? 1 << below(w, 32) : 0,
+		.flags = wrong(w, 5) ? 1 << under(w, 32) : 0,
 	};
 
 	note(w, "flags=%x", cmd.flags);
@@ -1151,7 +1122,7 @@ static void do_fault_alloc(struct world *w)
 		add(w, FAULT, cmd.out_fault_id)->fd = cmd.out_fault_fd;
 }
 
-static void do_viommu_alloc(struct world *w)
+static void op_viommu_alloc(struct world *w)
 {
 	struct object *hwpt = pick_with(w, PAGING,
 					IOMMU_HWPT_ALLOC_NEST_PARENT);
@@ -1159,18 +1130,18 @@ static void do_viommu_alloc(struct world *w)
 	struct iommu_viommu_alloc cmd = {
 		.size = sizeof(cmd),
 		.flags = wrong(w, 3),
-		.type = wrong(w, 6) ? below(w, 3) : IOMMU_VIOMMU_TYPE_SELFTEST,
+		.type = wrong(w, 6) ? under(w, 3) : IOMMU_VIOMMU_TYPE_SELFTEST,
 		.dev_id = pick_id(w, IDEV),
 		.hwpt_id = id_of(w, hwpt),
 		.data_uptr = BUFFER,
 	};
 	struct object *o;
 
-	*data = (struct iommu_viommu_selftest){ .in_data = below(w, 1000) };
+	*data = (struct iommu_viommu_selftest){ .in_data = under(w, 1000) };
 	if (chance(w, 60))
 		cmd.data_len = sizeof(*data);
 	if (wrong(w, 4))
-		cmd.data_len = below(w, 40);
+		cmd.data_len = under(w, 40);
 	if (wrong(w, 3))
 		cmd.data_uptr = HOLE;
 	note(w, "type=%x dev=%u hwpt=%u len=%u flags=%x data=%x%s", cmd.type,
@@ -1188,13 +1159,13 @@ static void do_viommu_alloc(struct world *w)
 	}
 }
 
-static void do_vdevice_alloc(struct world *w)
+static void op_vdevice_alloc(struct world *w)
 {
 	struct iommu_vdevice_alloc cmd = {
 		.size = sizeof(cmd),
 		.viommu_id = pick_id(w, VIOMMU),
 		.dev_id = pick_id(w, IDEV),
-		.virt_id = wrong(w, 5) ? edge(w) : 1 + below(w, 8),
+		.virt_id = wrong(w, 5) ? edge(w) : 1 + under(w, 8),
 	};
 	struct object *o;
 
@@ -1208,15 +1179,15 @@ static void do_vdevice_alloc(struct world *w)
 	o->offset = cmd.virt_id;
 }
 
-static void do_veventq_alloc(struct world *w)
+static void op_veventq_alloc(struct world *w)
 {
 	struct iommu_veventq_alloc cmd = {
 		.size = sizeof(cmd),
 		.flags = wrong(w, 3),
 		.viommu_id = pick_id(w, VIOMMU),
-		.type = wrong(w, 10) ? below(w, 3) :
+		.type = wrong(w, 10) ? under(w, 3) :
 				       IOMMU_VEVENTQ_TYPE_SELFTEST,
-		.veventq_depth = wrong(w, 5) ? edge(w) : 1 + below(w, 3),
+		.veventq_depth = wrong(w, 5) ? edge(w) : 1 + under(w, 3),
 		.__reserved = wrong(w, 2),
 	};
 
@@ -1226,7 +1197,7 @@ static void do_veventq_alloc(struct world *w)
 		add(w, VEVENTQ, cmd.out_veventq_id)->fd = cmd.out_veventq_fd;
 }
 
-static void do_hw_queue_alloc(struct world *w)
+static void op_hw_queue_alloc(struct world *w)
 {
 	struct object *viommu = pick(w, VIOMMU);
 	struct object *hwpt = viommu ? find(w, PAGING, viommu->parent) : NULL;
@@ -1234,9 +1205,9 @@ static void do_hw_queue_alloc(struct world *w)
 	struct iommu_hw_queue_alloc cmd = {
 		.size = sizeof(cmd),
 		.flags = wrong(w, 3),
-		.type = wrong(w, 4) ? below(w, 3) :
+		.type = wrong(w, 4) ? under(w, 3) :
 				      IOMMU_HW_QUEUE_TYPE_SELFTEST,
-		.index = wrong(w, 5) ? below(w, 4) : chance(w, 30),
+		.index = wrong(w, 5) ? under(w, 4) : chance(w, 30),
 	};
 
 	pick_range(w, &m);
@@ -1257,7 +1228,7 @@ static void do_hw_queue_alloc(struct world *w)
 		add(w, HW_QUEUE, cmd.out_hw_queue_id)->parent = cmd.viommu_id;
 }
 
-static void do_noiommu_pa(struct world *w)
+static void op_noiommu_pa(struct world *w)
 {
 	struct mapping m = pick_mapping(w, 0);
 	struct iommu_ioas_noiommu_get_pa cmd = {
@@ -1273,7 +1244,7 @@ static void do_noiommu_pa(struct world *w)
 	CALL(w, CMD_NOIOMMU_PA, IOMMU_IOAS_NOIOMMU_GET_PA, &cmd);
 }
 
-static void do_unknown(struct world *w)
+static void op_unknown(struct world *w)
 {
 	static const unsigned long nrs[] = {
 		_IO(IOMMUFD_TYPE, IOMMUFD_CMD_BASE - 1),
@@ -1286,7 +1257,7 @@ static void do_unknown(struct world *w)
 		VFIO_IOMMU_DIRTY_PAGES,
 		VFIO_IOMMU_ENABLE,
 	};
-	unsigned long nr = nrs[below(w, ARRAY_SIZE(nrs))];
+	unsigned long nr = nrs[under(w, ARRAY_SIZE(nrs))];
 	struct iommu_ioas_alloc cmd = { .size = sizeof(cmd) };
 
 	note(w, "nr=%lx", nr);
@@ -1307,32 +1278,32 @@ static long call_plain(struct world *w, enum command cmd, unsigned long nr,
 	return rc;
 }
 
-static void do_vfio_version(struct world *w)
+static void op_vfio_version(struct world *w)
 {
 	call_plain(w, CMD_VFIO_VERSION, VFIO_GET_API_VERSION, 0);
 }
 
-static void do_vfio_extension(struct world *w)
+static void op_vfio_extension(struct world *w)
 {
-	unsigned long which = below(w, 14);
+	unsigned long which = under(w, 14);
 
 	note(w, "%lu", which);
 	call_plain(w, CMD_VFIO_EXTENSION, VFIO_CHECK_EXTENSION, which);
 }
 
-static void do_vfio_set_iommu(struct world *w)
+static void op_vfio_set_iommu(struct world *w)
 {
-	unsigned long type = wrong(w, 20) ? below(w, 10) :
+	unsigned long type = wrong(w, 20) ? under(w, 10) :
 		chance(w, 60) ? VFIO_TYPE1v2_IOMMU : VFIO_TYPE1_IOMMU;
 
 	note(w, "%lu", type);
 	call_plain(w, CMD_VFIO_SET_IOMMU, VFIO_SET_IOMMU, type);
 }
 
-static void do_vfio_info(struct world *w)
+static void op_vfio_info(struct world *w)
 {
 	struct vfio_iommu_type1_info *info = (void *)BUFFER;
-	u32 size = chance(w, 60) ? 512 : below(w, 256);
+	u32 size = chance(w, 60) ? 512 : under(w, 256);
 	unsigned long arg = wrong(w, 5) ? HOLE : BUFFER;
 	unsigned int i;
 
@@ -1356,15 +1327,15 @@ static u32 compat_ioas(struct world *w)
 	return ioctl(w->fd, IOMMU_VFIO_IOAS, &cmd) ? 0 : cmd.ioas_id;
 }
 
-static void do_vfio_map(struct world *w)
+static void op_vfio_map(struct world *w)
 {
 	struct vfio_iommu_type1_dma_map *map = (void *)BUFFER;
 	u32 ioas = compat_ioas(w);
 	unsigned long arg = wrong(w, 3) ? HOLE : BUFFER;
 	u64 length = pick_length(w);
 
-	map->argsz = wrong(w, 3) ? below(w, sizeof(*map)) : sizeof(*map);
-	map->flags = wrong(w, 5) ? below(w, 16) :
+	map->argsz = wrong(w, 3) ? under(w, sizeof(*map)) : sizeof(*map);
+	map->flags = wrong(w, 5) ? under(w, 16) :
 		VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
 	map->vaddr = pick_memory(w, length);
 	map->iova = pick_iova(w, map->vaddr, length);
@@ -1376,7 +1347,7 @@ static void do_vfio_map(struct world *w)
 		add_mapping(w, ioas, map->iova, length, map->vaddr);
 }
 
-static void do_vfio_unmap(struct world *w)
+static void op_vfio_unmap(struct world *w)
 {
 	struct vfio_iommu_type1_dma_unmap *unmap = (void *)BUFFER;
 	u32 ioas = compat_ioas(w);
@@ -1387,7 +1358,7 @@ static void do_vfio_unmap(struct world *w)
 	pick_range(w, &m);
 	if (all && chance(w, 80))
 		m = (struct mapping){ .ioas = ioas };
-	unmap->argsz = wrong(w, 3) ? below(w, sizeof(*unmap)) : sizeof(*unmap);
+	unmap->argsz = wrong(w, 3) ? under(w, sizeof(*unmap)) : sizeof(*unmap);
 	unmap->flags = wrong(w, 4) ? 4 : all ? VFIO_DMA_UNMAP_FLAG_ALL : 0;
 	unmap->iova = m.iova;
 	unmap->size = m.length;
@@ -1402,7 +1373,7 @@ static void do_vfio_unmap(struct world *w)
 
 /* ---- files --------------------------------------------------------------- */
 
-static void do_mmap(struct world *w)
+static void op_mmap(struct world *w)
 {
 	struct object *o = pick(w, VIOMMU);
 	u64 offset = o ? o->offset : 0;
@@ -1466,18 +1437,18 @@ static void add_cookie(struct object *o, u32 cookie)
 		o->cookies[o->nr_cookies++] = cookie;
 }
 
-static void do_fault_read(struct world *w)
+static void op_fault_read(struct world *w)
 {
 	struct object *o = pick(w, FAULT);
 	struct iommu_hwpt_pgfault *f = (void *)BUFFER;
-	size_t size = sizeof(*f) * (1 + below(w, 3));
+	size_t size = sizeof(*f) * (1 + under(w, 3));
 	unsigned long at = wrong(w, 10) ? HOLE : BUFFER;
 	long rc;
 
 	if (!o || o->fd < 0)
 		return;
 	if (wrong(w, 10))
-		size = below(w, 2) ? 0 : below(w, 100);
+		size = under(w, 2) ? 0 : under(w, 100);
 	note(w, "fault=%u size=%zu%s", o->id, size,
 	     at == HOLE ? " nowhere" : "");
 	rc = read(o->fd, (void *)at, size);
@@ -1491,12 +1462,12 @@ static void do_fault_read(struct world *w)
 	}
 }
 
-static void do_fault_write(struct world *w)
+static void op_fault_write(struct world *w)
 {
 	struct object *o = pick(w, FAULT);
 	struct iommu_hwpt_page_response *r = (void *)BUFFER;
 	unsigned long at = wrong(w, 5) ? HOLE : BUFFER;
-	size_t i, n = 1 + below(w, 3), size;
+	size_t i, n = 1 + under(w, 3), size;
 	long rc;
 
 	if (!o || o->fd < 0 || (!o->nr_cookies && chance(w, 80)))
@@ -1506,8 +1477,8 @@ static void do_fault_write(struct world *w)
 	put(w, "(");
 	for (i = 0; i < n; i++) {
 		r[i].cookie = o->nr_cookies && !wrong(w, 10) ?
-			o->cookies[--o->nr_cookies] : below(w, 5);
-		r[i].code = wrong(w, 5) ? 2 : below(w, 2);
+			o->cookies[--o->nr_cookies] : under(w, 5);
+		r[i].code = wrong(w, 5) ? 2 : under(w, 2);
 		put(w, "%u:%u ", r[i].cookie, r[i].code);
 	}
 	put(w, ") ");
@@ -1521,17 +1492,17 @@ static void do_fault_write(struct world *w)
 	put(w, "\n");
 }
 
-static void do_vevent_read(struct world *w)
+static void op_vevent_read(struct world *w)
 {
 	struct object *o = pick(w, VEVENTQ);
 	unsigned long at = wrong(w, 8) ? HOLE : BUFFER;
-	size_t size = 12 * (1 + below(w, 3));
+	size_t size = 12 * (1 + under(w, 3));
 	long rc, i;
 
 	if (!o || o->fd < 0)
 		return;
 	if (wrong(w, 15))
-		size = below(w, 40);
+		size = under(w, 40);
 	note(w, "veventq=%u size=%zu%s", o->id, size,
 	     at == HOLE ? " nowhere" : "");
 	rc = read(o->fd, (void *)at, size);
@@ -1543,7 +1514,7 @@ static void do_vevent_read(struct world *w)
 	put(w, "\n");
 }
 
-static void do_vevent_write(struct world *w)
+static void op_vevent_write(struct world *w)
 {
 	struct object *o = pick(w, VEVENTQ);
 	long rc;
@@ -1556,7 +1527,7 @@ static void do_vevent_write(struct world *w)
 	put(w, "\n");
 }
 
-static void do_poll(struct world *w)
+static void op_poll(struct world *w)
 {
 	struct object *o = pick(w, chance(w, 50) ? FAULT : VEVENTQ);
 	struct pollfd p = { .events = POLLIN | POLLOUT | POLLPRI };
@@ -1571,10 +1542,10 @@ static void do_poll(struct world *w)
 	put(w, " events=%x\n", p.revents);
 }
 
-static void do_close(struct world *w)
+static void op_close(struct world *w)
 {
 	static const enum kind kinds[] = { ACCESS, FAULT, VEVENTQ, DMABUF };
-	struct object *o = pick(w, kinds[below(w, ARRAY_SIZE(kinds))]);
+	struct object *o = pick(w, kinds[under(w, ARRAY_SIZE(kinds))]);
 
 	if (!o)
 		return;
@@ -1606,7 +1577,7 @@ static void attached(struct world *w, u32 ioas_or_hwpt, u32 pt)
 	o->automatic = true;
 }
 
-static void do_mock_device(struct world *w)
+static void op_mock_device(struct world *w)
 {
 	enum kind kind = chance(w, 70) ? IOAS : PAGING;
 	struct iommu_test_cmd cmd = {
@@ -1644,10 +1615,10 @@ static u32 pick_pt(struct world *w)
 {
 	static const enum kind kinds[] = { IOAS, PAGING, NESTED, NESTED };
 
-	return pick_id(w, kinds[below(w, ARRAY_SIZE(kinds))]);
+	return pick_id(w, kinds[under(w, ARRAY_SIZE(kinds))]);
 }
 
-static void do_mock_replace(struct world *w)
+static void op_mock_replace(struct world *w)
 {
 	struct object *dev = pick(w, STDEV);
 	struct iommu_test_cmd cmd = {
@@ -1704,11 +1675,11 @@ static struct object *pick_for_pasid(struct world *w)
 	return dev;
 }
 
-static void do_pasid_attach(struct world *w)
+static void op_pasid_attach(struct world *w)
 {
 	struct object *dev = pick_for_pasid(w);
 	u32 pasid = chance(w, 15) ? IOMMU_TEST_PASID_RESERVED :
-		wrong(w, 5) ? 1U << (20 + below(w, 12)) : 1 + below(w, 6);
+		wrong(w, 5) ? 1U << (20 + under(w, 12)) : 1 + under(w, 6);
 	struct object *hwpt = pick_with(w, chance(w, 70) ? PAGING : NESTED,
 					IOMMU_HWPT_ALLOC_PASID);
 	struct iommu_test_cmd cmd = {
@@ -1736,7 +1707,7 @@ static void do_pasid_attach(struct world *w)
 
 static unsigned int pick_pasid(struct world *w, struct object *dev)
 {
-	unsigned int i, n = below(w, PASIDS);
+	unsigned int i, n = under(w, PASIDS);
 
 	for (i = 0; dev && i < PASIDS; i++, n++)
 		if (dev->pasid[n % PASIDS])
@@ -1758,11 +1729,11 @@ static struct object *pick_pasid_dev(struct world *w)
 	return dev;
 }
 
-static void do_pasid_replace(struct world *w)
+static void op_pasid_replace(struct world *w)
 {
 	struct object *dev = pick_pasid_dev(w);
 	unsigned int i = pick_pasid(w, dev);
-	u32 pasid = dev && dev->pasid[i] ? dev->pasid[i] : 1 + below(w, 6);
+	u32 pasid = dev && dev->pasid[i] ? dev->pasid[i] : 1 + under(w, 6);
 	struct object *hwpt = pick_with(w, chance(w, 70) ? PAGING : NESTED,
 					IOMMU_HWPT_ALLOC_PASID);
 	struct iommu_test_cmd cmd = {
@@ -1782,7 +1753,7 @@ static void do_pasid_replace(struct world *w)
 		dev->pasid_pt[i] = cmd.pasid_replace.pt_id;
 }
 
-static void do_pasid_detach(struct world *w)
+static void op_pasid_detach(struct world *w)
 {
 	struct object *dev = pick_pasid_dev(w);
 	unsigned int i = pick_pasid(w, dev);
@@ -1801,7 +1772,7 @@ static void do_pasid_detach(struct world *w)
 	call_test(w, CMD_PASID_DETACH, &cmd);
 }
 
-static void do_pasid_check(struct world *w)
+static void op_pasid_check(struct world *w)
 {
 	struct object *dev = pick_pasid_dev(w);
 	unsigned int i = pick_pasid(w, dev);
@@ -1824,7 +1795,7 @@ static void do_pasid_check(struct world *w)
 	call_test(w, CMD_PASID_CHECK, &cmd);
 }
 
-static void do_access_create(struct world *w)
+static void op_access_create(struct world *w)
 {
 	struct iommu_test_cmd cmd = {
 		.size = sizeof(cmd),
@@ -1842,7 +1813,7 @@ static void do_access_create(struct world *w)
 	o->flags = cmd.create_access.flags;
 }
 
-static void do_access_replace(struct world *w)
+static void op_access_replace(struct world *w)
 {
 	struct object *o = pick(w, ACCESS);
 	struct iommu_test_cmd cmd = {
@@ -1859,7 +1830,7 @@ static void do_access_replace(struct world *w)
 	}
 }
 
-static void do_access_pin(struct world *w)
+static void op_access_pin(struct world *w)
 {
 	struct object *o = pick_with(w, ACCESS, 1);
 	struct mapping m = pick_mapping(w, o ? o->ioas : 0);
@@ -1876,7 +1847,7 @@ static void do_access_pin(struct world *w)
 	cmd.access_pages.uptr = chance(w, 90) ? m.uva : 0;
 	if (wrong(w, 4)) {
 		cmd.access_pages.flags |= MOCK_FLAGS_ACCESS_SYZ;
-		cmd.access_pages.iova = below(w, 3);
+		cmd.access_pages.iova = under(w, 3);
 		cmd.access_pages.uptr = 0;
 	}
 	/* The mock does not check for overflow before it allocates. */
@@ -1889,7 +1860,7 @@ static void do_access_pin(struct world *w)
 		o->items[o->nr_items++] = cmd.access_pages.out_access_pages_id;
 }
 
-static void do_access_unpin(struct world *w)
+static void op_access_unpin(struct world *w)
 {
 	struct object *o = pick_with(w, ACCESS, 1);
 	struct iommu_test_cmd cmd = {
@@ -1900,13 +1871,13 @@ static void do_access_unpin(struct world *w)
 
 	cmd.destroy_access_pages.access_pages_id =
 		o && o->nr_items && !wrong(w, 5) ?
-		o->items[--o->nr_items] : below(w, 8);
+		o->items[--o->nr_items] : under(w, 8);
 	note(w, "access=%u item=%u", cmd.id,
 	     cmd.destroy_access_pages.access_pages_id);
 	call_test(w, CMD_ACCESS_UNPIN, &cmd);
 }
 
-static void do_access_rw(struct world *w)
+static void op_access_rw(struct world *w)
 {
 	struct object *o = pick(w, ACCESS);
 	struct mapping m = pick_mapping(w, o ? o->ioas : 0);
@@ -1921,19 +1892,19 @@ static void do_access_rw(struct world *w)
 
 	pick_range(w, &m);
 	if (m.length && m.length <= 1UL << 30) {
-		skip = chance(w, 50) ? below(w, m.length) : 0;
+		skip = chance(w, 50) ? under(w, m.length) : 0;
 		m.iova += skip;
 		m.length -= skip;
 		if (m.length > 10000)
-			m.length = 1 + below(w, 10000);
+			m.length = 1 + under(w, 10000);
 	}
-	cmd.access_rw.flags = below(w, 2) * MOCK_ACCESS_RW_WRITE |
+	cmd.access_rw.flags = under(w, 2) * MOCK_ACCESS_RW_WRITE |
 		(chance(w, 30) ? MOCK_ACCESS_RW_SLOW_PATH : 0);
 	if (wrong(w, 3))
 		cmd.access_rw.flags |= 8;
 	if (wrong(w, 4)) {
 		cmd.access_rw.flags |= MOCK_FLAGS_ACCESS_SYZ;
-		m.iova = below(w, 3);
+		m.iova = under(w, 3);
 	}
 	cmd.access_rw.iova = m.iova;
 	cmd.access_rw.length = m.length;
@@ -1947,7 +1918,7 @@ static void do_access_rw(struct world *w)
 		put(w, "\tdata=%lx\n", hash(bytes, m.length));
 }
 
-static void do_reserve(struct world *w)
+static void op_reserve(struct world *w)
 {
 	struct iommu_test_cmd cmd = {
 		.size = sizeof(cmd),
@@ -1955,8 +1926,8 @@ static void do_reserve(struct world *w)
 		.id = pick_id(w, IOAS),
 		.add_reserved = {
 			.start = MOCK_APERTURE_START +
-				 (128 + below(w, 128)) * 0x10000,
-			.length = PAGE * (1 + below(w, 4)),
+				 (128 + under(w, 128)) * 0x10000,
+			.length = PAGE * (1 + under(w, 4)),
 		},
 	};
 
@@ -1967,7 +1938,7 @@ static void do_reserve(struct world *w)
 	call_test(w, CMD_RESERVE, &cmd);
 }
 
-static void do_dirty(struct world *w)
+static void op_dirty(struct world *w)
 {
 	struct object *hwpt = pick_with(w, PAGING,
 					IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
@@ -1984,7 +1955,7 @@ static void do_dirty(struct world *w)
 		m.length = 1UL << 20;
 	for (i = 0; i < 16; i++)
 		bits[i] = mix(&w->rng) & mix(&w->rng);
-	cmd.dirty.page_size = wrong(w, 4) ? below(w, 3) : 2048;
+	cmd.dirty.page_size = wrong(w, 4) ? under(w, 3) : 2048;
 	cmd.dirty.iova = m.iova & ~2047UL;
 	cmd.dirty.length = (m.length & ~2047UL) + wrong(w, 4);
 	cmd.dirty.uptr = wrong(w, 4) ? HOLE : BUFFER;
@@ -2048,7 +2019,7 @@ static struct object *pick_faulting(struct world *w)
  * else happens, so at most one waits to be read at a time: what was there is
  * read first.
  */
-static void do_trigger_fault(struct world *w)
+static void op_trigger_fault(struct world *w)
 {
 	struct object *dev = pick_faulting(w), *fault = NULL;
 	struct iommu_hwpt_pgfault *f = (void *)BUFFER;
@@ -2056,9 +2027,9 @@ static void do_trigger_fault(struct world *w)
 		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_TRIGGER_IOPF,
 		.trigger_iopf = {
-			.pasid = chance(w, 80) ? 0 : 1 + below(w, 6),
-			.grpid = below(w, 100),
-			.perm = below(w, 16),
+			.pasid = chance(w, 80) ? 0 : 1 + under(w, 6),
+			.grpid = under(w, 100),
+			.perm = under(w, 16),
 			.addr = edge(w),
 		},
 	};
@@ -2092,7 +2063,7 @@ static void do_trigger_fault(struct world *w)
 		usleep(dev && dev->pt ? 500 : 20000);
 }
 
-static void do_trigger_vevent(struct world *w)
+static void op_trigger_vevent(struct world *w)
 {
 	struct object *dev = NULL, *hwpt;
 	struct iommu_test_cmd cmd = {
@@ -2115,13 +2086,13 @@ static void do_trigger_vevent(struct world *w)
 	call_test(w, CMD_TRIGGER_VEVENT, &cmd);
 }
 
-static void do_dmabuf_get(struct world *w)
+static void op_dmabuf_get(struct world *w)
 {
 	struct iommu_test_cmd cmd = {
 		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_DMABUF_GET,
 		.dmabuf_get = {
-			.length = PAGE * (1 + below(w, 8)),
+			.length = PAGE * (1 + under(w, 8)),
 			.open_flags = O_RDWR | O_CLOEXEC,
 		},
 	};
@@ -2140,7 +2111,7 @@ static void do_dmabuf_get(struct world *w)
 	o->length = (cmd.dmabuf_get.length + PAGE - 1) & ~(PAGE - 1);
 }
 
-static void do_dmabuf_revoke(struct world *w)
+static void op_dmabuf_revoke(struct world *w)
 {
 	struct object *o = pick(w, DMABUF);
 	struct iommu_test_cmd cmd = {
@@ -2157,7 +2128,7 @@ static void do_dmabuf_revoke(struct world *w)
 	call_test(w, CMD_DMABUF_REVOKE, &cmd);
 }
 
-static void do_memory_limit(struct world *w)
+static void op_memory_limit(struct world *w)
 {
 	static const u32 limits[] = {
 		65536, 65536, 4096, 1024, 64, 16, 12, 11, 0,
@@ -2165,14 +2136,14 @@ static void do_memory_limit(struct world *w)
 	struct iommu_test_cmd cmd = {
 		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_SET_TEMP_MEMORY_LIMIT,
-		.memory_limit.limit = limits[below(w, ARRAY_SIZE(limits))],
+		.memory_limit.limit = limits[under(w, ARRAY_SIZE(limits))],
 	};
 
 	note(w, "limit=%u", cmd.memory_limit.limit);
 	call_test(w, CMD_MEMORY_LIMIT, &cmd);
 }
 
-static void do_check_map(struct world *w)
+static void op_check_map(struct world *w)
 {
 	struct object *hwpt = pick(w, PAGING);
 	struct mapping m = pick_mapping(w, hwpt ? hwpt->ioas : 0);
@@ -2193,47 +2164,28 @@ static void do_check_map(struct world *w)
 	call_test(w, CMD_CHECK_MAP, &cmd);
 }
 
-/* How often a page is pinned: what MD_CHECK_REFS agrees with. */
-static int pins(int fd, u64 page)
-{
-	struct iommu_test_cmd cmd = {
-		.size = sizeof(cmd),
-		.op = IOMMU_TEST_OP_MD_CHECK_REFS,
-		.check_refs = { .length = PAGE, .uptr = page },
-	};
-
-	for (cmd.check_refs.refs = 0; cmd.check_refs.refs < 32;
-	     cmd.check_refs.refs++) {
-		if (!ioctl(fd, IOMMU_TEST_CMD, &cmd))
-			return cmd.check_refs.refs;
-		if (errno != EIO)
-			return -errno;
-	}
-	return 32;
-}
-
-static void do_check_pins(struct world *w)
+static void op_check_pins(struct world *w)
 {
 	struct mapping m = pick_mapping(w, 0);
 	u64 page;
 
 	page = m.uva && m.length < SMALL_SIZE ?
-		m.uva + below(w, m.length + 1) :
-		SMALL + below(w, SMALL_SIZE);
+		m.uva + under(w, m.length + 1) :
+		SMALL + under(w, SMALL_SIZE);
 	page &= ~(PAGE - 1);
 	note(w, "%lx", page);
-	result(w, CMD_CHECK_PINS, pins(w->fd, page));
+	result(w, CMD_CHECK_PINS, page_pins(w->fd, (void *)page));
 	put(w, "\n");
 }
 
-static void do_check_iotlb(struct world *w)
+static void op_check_iotlb(struct world *w)
 {
 	struct iommu_test_cmd cmd = {
 		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_MD_CHECK_IOTLB,
 		.id = pick_id(w, NESTED),
 		.check_iotlb = {
-			.id = wrong(w, 5) ? 4 : below(w, 4),
+			.id = wrong(w, 5) ? 4 : under(w, 4),
 			.iotlb = chance(w, 60) ? IOMMU_TEST_IOTLB_DEFAULT : 0,
 		},
 	};
@@ -2243,14 +2195,14 @@ static void do_check_iotlb(struct world *w)
 	call_test(w, CMD_CHECK_IOTLB, &cmd);
 }
 
-static void do_check_cache(struct world *w)
+static void op_check_cache(struct world *w)
 {
 	struct iommu_test_cmd cmd = {
 		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_DEV_CHECK_CACHE,
 		.id = pick_id(w, IDEV),
 		.check_dev_cache = {
-			.id = wrong(w, 5) ? 4 : below(w, 4),
+			.id = wrong(w, 5) ? 4 : under(w, 4),
 			.cache = chance(w, 60) ? IOMMU_TEST_DEV_CACHE_DEFAULT :
 						 0,
 		},
@@ -2371,65 +2323,65 @@ const struct command_row commands[CMD_NR] = {
 };
 
 static void (*const functions[CMD_NR])(struct world *w) = {
-	[CMD_DESTROY] = do_destroy,
-	[CMD_IOAS_ALLOC] = do_ioas_alloc,
-	[CMD_IOVA_RANGES] = do_iova_ranges,
-	[CMD_ALLOW_IOVAS] = do_allow_iovas,
-	[CMD_MAP] = do_map,
-	[CMD_MAP_FILE] = do_map_file,
-	[CMD_COPY] = do_copy,
-	[CMD_UNMAP] = do_unmap,
-	[CMD_CHANGE_PROCESS] = do_change_process,
-	[CMD_OPTION] = do_option,
-	[CMD_VFIO_IOAS] = do_vfio_ioas,
-	[CMD_HWPT_ALLOC] = do_hwpt_alloc,
-	[CMD_SET_DIRTY] = do_set_dirty,
-	[CMD_GET_DIRTY] = do_get_dirty,
-	[CMD_INVALIDATE] = do_invalidate,
-	[CMD_HW_INFO] = do_hw_info,
-	[CMD_FAULT_ALLOC] = do_fault_alloc,
-	[CMD_VIOMMU_ALLOC] = do_viommu_alloc,
-	[CMD_VDEVICE_ALLOC] = do_vdevice_alloc,
-	[CMD_VEVENTQ_ALLOC] = do_veventq_alloc,
-	[CMD_HW_QUEUE_ALLOC] = do_hw_queue_alloc,
-	[CMD_NOIOMMU_PA] = do_noiommu_pa,
-	[CMD_UNKNOWN] = do_unknown,
-	[CMD_VFIO_VERSION] = do_vfio_version,
-	[CMD_VFIO_EXTENSION] = do_vfio_extension,
-	[CMD_VFIO_SET_IOMMU] = do_vfio_set_iommu,
-	[CMD_VFIO_INFO] = do_vfio_info,
-	[CMD_VFIO_MAP] = do_vfio_map,
-	[CMD_VFIO_UNMAP] = do_vfio_unmap,
-	[CMD_MMAP] = do_mmap,
-	[CMD_FAULT_READ] = do_fault_read,
-	[CMD_FAULT_WRITE] = do_fault_write,
-	[CMD_VEVENT_READ] = do_vevent_read,
-	[CMD_VEVENT_WRITE] = do_vevent_write,
-	[CMD_POLL] = do_poll,
-	[CMD_CLOSE] = do_close,
-	[CMD_MOCK_DEVICE] = do_mock_device,
-	[CMD_MOCK_REPLACE] = do_mock_replace,
-	[CMD_PASID_ATTACH] = do_pasid_attach,
-	[CMD_PASID_REPLACE] = do_pasid_replace,
-	[CMD_PASID_DETACH] = do_pasid_detach,
-	[CMD_PASID_CHECK] = do_pasid_check,
-	[CMD_ACCESS_CREATE] = do_access_create,
-	[CMD_ACCESS_REPLACE] = do_access_replace,
-	[CMD_ACCESS_PIN] = do_access_pin,
-	[CMD_ACCESS_UNPIN] = do_access_unpin,
-	[CMD_ACCESS_RW] = do_access_rw,
-	[CMD_RESERVE] = do_reserve,
-	[CMD_DIRTY] = do_dirty,
-	[CMD_TRIGGER_FAULT] = do_trigger_fault,
-	[CMD_TRIGGER_VEVENT] = do_trigger_vevent,
-	[CMD_DMABUF_GET] = do_dmabuf_get,
-	[CMD_DMABUF_REVOKE] = do_dmabuf_revoke,
-	[CMD_MEMORY_LIMIT] = do_memory_limit,
-	[CMD_CHECK_MAP] = do_check_map,
-	[CMD_CHECK_PINS] = do_check_pins,
-	[CMD_CHECK_IOTLB] = do_check_iotlb,
-	[CMD_CHECK_CACHE] = do_check_cache,
-	[CMD_STATUS] = do_status,
+	[CMD_DESTROY] = op_destroy,
+	[CMD_IOAS_ALLOC] = op_ioas_alloc,
+	[CMD_IOVA_RANGES] = op_iova_ranges,
+	[CMD_ALLOW_IOVAS] = op_allow_iovas,
+	[CMD_MAP] = op_map,
+	[CMD_MAP_FILE] = op_map_file,
+	[CMD_COPY] = op_copy,
+	[CMD_UNMAP] = op_unmap,
+	[CMD_CHANGE_PROCESS] = op_change_process,
+	[CMD_OPTION] = op_option,
+	[CMD_VFIO_IOAS] = op_vfio_ioas,
+	[CMD_HWPT_ALLOC] = op_hwpt_alloc,
+	[CMD_SET_DIRTY] = op_set_dirty,
+	[CMD_GET_DIRTY] = op_get_dirty,
+	[CMD_INVALIDATE] = op_invalidate,
+	[CMD_HW_INFO] = op_hw_info,
+	[CMD_FAULT_ALLOC] = op_fault_alloc,
+	[CMD_VIOMMU_ALLOC] = op_viommu_alloc,
+	[CMD_VDEVICE_ALLOC] = op_vdevice_alloc,
+	[CMD_VEVENTQ_ALLOC] = op_veventq_alloc,
+	[CMD_HW_QUEUE_ALLOC] = op_hw_queue_alloc,
+	[CMD_NOIOMMU_PA] = op_noiommu_pa,
+	[CMD_UNKNOWN] = op_unknown,
+	[CMD_VFIO_VERSION] = op_vfio_version,
+	[CMD_VFIO_EXTENSION] = op_vfio_extension,
+	[CMD_VFIO_SET_IOMMU] = op_vfio_set_iommu,
+	[CMD_VFIO_INFO] = op_vfio_info,
+	[CMD_VFIO_MAP] = op_vfio_map,
+	[CMD_VFIO_UNMAP] = op_vfio_unmap,
+	[CMD_MMAP] = op_mmap,
+	[CMD_FAULT_READ] = op_fault_read,
+	[CMD_FAULT_WRITE] = op_fault_write,
+	[CMD_VEVENT_READ] = op_vevent_read,
+	[CMD_VEVENT_WRITE] = op_vevent_write,
+	[CMD_POLL] = op_poll,
+	[CMD_CLOSE] = op_close,
+	[CMD_MOCK_DEVICE] = op_mock_device,
+	[CMD_MOCK_REPLACE] = op_mock_replace,
+	[CMD_PASID_ATTACH] = op_pasid_attach,
+	[CMD_PASID_REPLACE] = op_pasid_replace,
+	[CMD_PASID_DETACH] = op_pasid_detach,
+	[CMD_PASID_CHECK] = op_pasid_check,
+	[CMD_ACCESS_CREATE] = op_access_create,
+	[CMD_ACCESS_REPLACE] = op_access_replace,
+	[CMD_ACCESS_PIN] = op_access_pin,
+	[CMD_ACCESS_UNPIN] = op_access_unpin,
+	[CMD_ACCESS_RW] = op_access_rw,
+	[CMD_RESERVE] = op_reserve,
+	[CMD_DIRTY] = op_dirty,
+	[CMD_TRIGGER_FAULT] = op_trigger_fault,
+	[CMD_TRIGGER_VEVENT] = op_trigger_vevent,
+	[CMD_DMABUF_GET] = op_dmabuf_get,
+	[CMD_DMABUF_REVOKE] = op_dmabuf_revoke,
+	[CMD_MEMORY_LIMIT] = op_memory_limit,
+	[CMD_CHECK_MAP] = op_check_map,
+	[CMD_CHECK_PINS] = op_check_pins,
+	[CMD_CHECK_IOTLB] = op_check_iotlb,
+	[CMD_CHECK_CACHE] = op_check_cache,
+	[CMD_STATUS] = op_status,
 };
 
 /* ---- a sequence ---------------------------------------------------------- */
@@ -2537,7 +2489,7 @@ static void teardown(struct world *w)
 			pasid_detach_all(w, &w->objects[i]);
 	ioctl(w->fd, IOMMU_TEST_CMD, &limit);
 	/* Files go in any order, and the context with the last of them. */
-	n = w->nr_objects ? below(w, w->nr_objects) : 0;
+	n = w->nr_objects ? under(w, w->nr_objects) : 0;
 	for (i = 0; i <= w->nr_objects; i++) {
 		struct object *o = &w->objects[i];
 
@@ -2553,12 +2505,12 @@ static void teardown(struct world *w)
 			close(o->fd);
 	}
 	w->fd = open("/dev/iommu", O_RDWR);
-	do_status(w);
+	op_status(w);
 	for (i = 0; i < SMALL_SIZE / PAGE; i++)
-		if (pins(w->fd, SMALL + i * PAGE))
+		if (page_pins(w->fd, (void *)(SMALL + i * PAGE)))
 			put(w, "end page %u still pinned\n", i);
 	for (i = 0; i < ANON_SIZE / PAGE; i++)
-		if (pins(w->fd, ANON + i * PAGE))
+		if (page_pins(w->fd, (void *)(ANON + i * PAGE)))
 			put(w, "end page %u of ours still pinned\n", i);
 	close(w->fd);
 }

@@ -518,7 +518,7 @@ static bool order(int fd, unsigned long nr, const void *good, size_t size,
 			memcpy(args, good, size);
 			put_wrong(args, second);
 			put_wrong(args, first);
-			snprintf(what, sizeof(what), "call %lx, %s=%llx, %s=%llx",
+			snprintf(what, sizeof(what), "call %lx, %s=%lx, %s=%lx",
 				 nr, first->field, first->value,
 				 second->field, second->value);
 			ok &= is(what, call(fd, nr, args), first->expected);

@@ -28,26 +28,14 @@
  * case has an exception, its outcomes must be the same ones.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#include <linux/capability.h>
-#include <linux/iommufd.h>
-
-#include "../../../../../drivers/iommu/iommufd/iommufd_test.h"
-#include "kselftest.h"
 #include "iommufd_fault_sweep.h"
+#include "kselftest.h"
 
 /* More points of failure than a call has. */
 #define NTH_MAX 5000
@@ -97,16 +85,6 @@ static struct world *w;
 
 /* ---- injecting ----------------------------------------------------------- */
 
-static bool write_file(const char *path, const char *value)
-{
-	int fd = open(path, O_WRONLY);
-	bool ok = fd >= 0 && write(fd, value, strlen(value)) > 0;
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
 #define ATTRS "/sys/kernel/debug/"
 static const char *const attrs[] = { "failslab", "fail_page_alloc" };
 
@@ -115,7 +93,8 @@ static void set_attr(const char *attr, const char *name, const char *value)
 	char path[128];
 
 	snprintf(path, sizeof(path), ATTRS "%s/%s", attr, name);
-	write_file(path, value);
+	/* Some kernels do not have all of them. */
+	write_text(path, value);
 }
 
 /* Any allocation may fail, and says nothing. */
@@ -268,7 +247,7 @@ static void end_world(struct report *r, unsigned int nth)
 		complain(r, "point %u: after taking apart %s: %s", nth,
 			 nth % 2 ? "by id" : "at once", left.bytes);
 	/* The context that looks at pages has one. */
-	held = holders(others + 1) - 1;
+	held = holders_at_most(others + 1) - 1;
 	if (held > others) {
 		complain(r, "point %u: the module is still held\n", nth);
 		/* By this point: the next one need not wait for it. */
@@ -406,7 +385,7 @@ static rlim_t pinned(const struct text *t)
 
 	while ((at = strstr(at, "VmPin="))) {
 		at += strlen("VmPin=");
-		bytes += strtoul(at, NULL, 10) << 10;
+		bytes += strtoul(at, NULL, 10) * PAGE;
 	}
 	return bytes;
 }
@@ -503,19 +482,6 @@ static void run_case(const struct sweep_case *c, struct report *r)
 
 /* ---- processes ----------------------------------------------------------- */
 
-static void drop_capability(void)
-{
-	struct __user_cap_header_struct head = {
-		.version = _LINUX_CAPABILITY_VERSION_3,
-	};
-	struct __user_cap_data_struct caps[2];
-
-	/* It would make the limit moot. */
-	syscall(SYS_capget, &head, caps);
-	caps[0].effective &= ~(1 << CAP_IPC_LOCK);
-	syscall(SYS_capset, &head, caps);
-}
-
 static void *map_at(unsigned long at, size_t size, int prot, int fd)
 {
 	void *p = mmap((void *)at, size, prot,
@@ -523,16 +489,6 @@ static void *map_at(unsigned long at, size_t size, int prot, int fd)
 
 	if (p != (void *)at)
 		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
-	return p;
-}
-
-static void *shared(size_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		ksft_exit_fail_msg("out of memory\n");
 	return p;
 }
 
@@ -550,7 +506,7 @@ static void map_memory(void)
 	map_at(FRAME, PAGE, PROT_READ | PROT_WRITE, frame);
 	map_at(FRAME_RO, PAGE, PROT_READ, frame);
 	close(frame);
-	w = shared(sizeof(*w));
+	w = shared_memory(sizeof(*w));
 	mem_file = mem;
 }
 
@@ -562,7 +518,9 @@ static void fork_case(const struct sweep_case *c, struct report *r)
 	pid = fork();
 	if (!pid) {
 		alarm(SECONDS);
-		drop_capability();
+		/* It would make the limit moot. */
+		if (drop_ipc_lock())
+			_exit(1);
 		nth_fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 		all_fd = open("/proc/self/make-it-fail", O_RDWR | O_CLOEXEC);
 		w->check_fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
@@ -579,7 +537,7 @@ static void fork_case(const struct sweep_case *c, struct report *r)
 		complain(r, "its process ended with %x\n", status);
 	else if (!r->finished && !r->wrong)
 		complain(r, "it did not finish\n");
-	held = holders(others);
+	held = holders_at_most(others);
 	if (held > others) {
 		complain(r, "the module is held after its end\n");
 		others = held;
@@ -590,23 +548,18 @@ static void fork_case(const struct sweep_case *c, struct report *r)
 
 static void load_module(const char *path)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int rc = module_load(path);
 
-	if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
-		ksft_exit_fail_msg("load %s: %s\n", path, strerror(errno));
-	close(fd);
+	if (rc)
+		ksft_exit_fail_msg("load %s: %s\n", path, strerror(-rc));
 }
 
 static void unload_module(const char *path)
 {
-	unsigned int i;
+	int rc = module_unload(60000);
 
-	for (i = 0; i < 600; i++) {
-		if (!syscall(SYS_delete_module, "iommufd", O_NONBLOCK))
-			return;
-		usleep(100000);
-	}
-	ksft_exit_fail_msg("unload %s: %s\n", path, strerror(errno));
+	if (rc)
+		ksft_exit_fail_msg("unload %s: %s\n", path, strerror(-rc));
 }
 
 /* ---- reporting ----------------------------------------------------------- */
@@ -696,10 +649,10 @@ static bool selected(const struct sweep_case *c)
 
 static struct report *run_all(const char *name)
 {
-	struct report *reports = shared(nr_sweep_cases * sizeof(*reports));
+	struct report *reports = shared_memory(nr_sweep_cases * sizeof(*reports));
 	unsigned int i;
 
-	others = holders(INT_MAX);
+	others = module_holders();
 
 	for (i = 0; i < nr_sweep_cases; i++) {
 		if (!selected(&sweep_cases[i]))

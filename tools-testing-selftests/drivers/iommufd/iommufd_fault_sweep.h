@@ -8,13 +8,10 @@
 #ifndef __IOMMUFD_FAULT_SWEEP_H
 #define __IOMMUFD_FAULT_SWEEP_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
-#include <linux/types.h>
-
-#define PAGE 4096UL
+#include "iommufd_stress.h"
 
 /*
  * Memory to map: MEM_SIZE of small pages. The argument of a call is at FRAME,
@@ -121,7 +118,5 @@ void look(struct world *w, struct text *t);
  */
 void take_apart(struct world *w, bool by_id, struct text *t);
 long test_ioctl(int fd, void *cmd);
-/* How many hold the module: LEAST, soon after the last close. */
-int holders(int least);
 
 #endif

@@ -5,24 +5,15 @@
  * the mock calls of the kernel's interface.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
-#include "../../../../../drivers/iommu/iommufd/iommufd_test.h"
-#include "kselftest.h"
 #include "iommufd_fault_sweep.h"
+#include "kselftest.h"
 
 #define RW (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
 #define FIXED (RW | IOMMU_IOAS_MAP_FIXED_IOVA)
@@ -519,14 +510,15 @@ static void *frame_of(__u32 size)
 	return argument;
 }
 
-static long call(struct world *w, unsigned long nr)
+static long call_frame(struct world *w, unsigned long nr)
 {
 	long rc = ioctl(w->fd, nr, w->readonly ? FRAME_RO : FRAME);
 
 	return rc < 0 ? -errno : rc;
 }
 
-#define COMMAND(type) struct type *cmd = frame_of(sizeof(struct type))
+#define COMMAND(type) \
+	struct type *cmd __maybe_unused = frame_of(sizeof(struct type))
 
 static long call_open(struct world *w)
 {
@@ -540,7 +532,7 @@ static long call_ioas_alloc(struct world *w)
 {
 	COMMAND(iommu_ioas_alloc);
 
-	return call(w, IOMMU_IOAS_ALLOC);
+	return call_frame(w, IOMMU_IOAS_ALLOC);
 }
 
 static long call_allow(struct world *w)
@@ -555,7 +547,7 @@ static long call_allow(struct world *w)
 	ranges[0].last = IOVA_NEW - 1;
 	ranges[1].start = IOVA_NEW;
 	ranges[1].last = IOVA_DMABUF + (1UL << 20) - 1;
-	return call(w, IOMMU_IOAS_ALLOW_IOVAS);
+	return call_frame(w, IOMMU_IOAS_ALLOW_IOVAS);
 }
 
 static long call_ranges(struct world *w)
@@ -565,7 +557,7 @@ static long call_ranges(struct world *w)
 	cmd->ioas_id = w->ioas;
 	cmd->num_iovas = 8;
 	cmd->allowed_iovas = FRAME + 256;
-	return call(w, IOMMU_IOAS_IOVA_RANGES);
+	return call_frame(w, IOMMU_IOAS_IOVA_RANGES);
 }
 
 static long map(struct world *w, __u32 flags, __u64 iova, __u64 length)
@@ -577,7 +569,7 @@ static long map(struct world *w, __u32 flags, __u64 iova, __u64 length)
 	cmd->user_va = NEW_MEM;
 	cmd->length = length;
 	cmd->iova = iova;
-	return call(w, IOMMU_IOAS_MAP);
+	return call_frame(w, IOMMU_IOAS_MAP);
 }
 
 static long call_map(struct world *w)
@@ -606,7 +598,7 @@ static long map_file(struct world *w, int fd, __u64 iova, __u64 start,
 	cmd->start = start;
 	cmd->length = length;
 	cmd->iova = iova;
-	return call(w, IOMMU_IOAS_MAP_FILE);
+	return call_frame(w, IOMMU_IOAS_MAP_FILE);
 }
 
 static long call_map_file(struct world *w)
@@ -629,7 +621,7 @@ static long copy(struct world *w, __u32 to, __u64 src, __u64 dst, __u64 length)
 	cmd->length = length;
 	cmd->dst_iova = dst;
 	cmd->src_iova = src;
-	return call(w, IOMMU_IOAS_COPY);
+	return call_frame(w, IOMMU_IOAS_COPY);
 }
 
 static long call_copy(struct world *w)
@@ -655,7 +647,7 @@ static long unmap(struct world *w, __u64 iova, __u64 length)
 	cmd->ioas_id = w->ioas;
 	cmd->iova = iova;
 	cmd->length = length;
-	return call(w, IOMMU_IOAS_UNMAP);
+	return call_frame(w, IOMMU_IOAS_UNMAP);
 }
 
 static long call_unmap(struct world *w)
@@ -682,7 +674,7 @@ static long call_change_process(struct world *w)
 {
 	COMMAND(iommu_ioas_change_process);
 
-	return call(w, IOMMU_IOAS_CHANGE_PROCESS);
+	return call_frame(w, IOMMU_IOAS_CHANGE_PROCESS);
 }
 
 static long option(struct world *w, __u32 which, __u32 object, __u64 value)
@@ -693,7 +685,7 @@ static long option(struct world *w, __u32 which, __u32 object, __u64 value)
 	cmd->op = IOMMU_OPTION_OP_SET;
 	cmd->object_id = object;
 	cmd->val64 = value;
-	return call(w, IOMMU_OPTION);
+	return call_frame(w, IOMMU_OPTION);
 }
 
 static long call_option_mode(struct world *w)
@@ -712,7 +704,7 @@ static long call_vfio_ioas(struct world *w)
 
 	cmd->ioas_id = w->ioas2;
 	cmd->op = IOMMU_VFIO_IOAS_SET;
-	return call(w, IOMMU_VFIO_IOAS);
+	return call_frame(w, IOMMU_VFIO_IOAS);
 }
 
 static long call_vfio_ioas_clear(struct world *w)
@@ -720,7 +712,7 @@ static long call_vfio_ioas_clear(struct world *w)
 	COMMAND(iommu_vfio_ioas);
 
 	cmd->op = IOMMU_VFIO_IOAS_CLEAR;
-	return call(w, IOMMU_VFIO_IOAS);
+	return call_frame(w, IOMMU_VFIO_IOAS);
 }
 
 static long call_vfio_set(struct world *w)
@@ -742,7 +734,7 @@ static long call_vfio_info(struct world *w)
 	struct vfio_iommu_type1_info *info = frame();
 
 	info->argsz = 256;
-	return call(w, VFIO_IOMMU_GET_INFO);
+	return call_frame(w, VFIO_IOMMU_GET_INFO);
 }
 
 static long call_vfio_map(struct world *w)
@@ -754,7 +746,7 @@ static long call_vfio_map(struct world *w)
 	map->vaddr = NEW_MEM;
 	map->iova = IOVA_NEW;
 	map->size = NEW_SIZE;
-	return call(w, VFIO_IOMMU_MAP_DMA);
+	return call_frame(w, VFIO_IOMMU_MAP_DMA);
 }
 
 static long vfio_unmap(struct world *w, __u32 flags, __u64 iova, __u64 size)
@@ -765,7 +757,7 @@ static long vfio_unmap(struct world *w, __u32 flags, __u64 iova, __u64 size)
 	unmap->flags = flags;
 	unmap->iova = iova;
 	unmap->size = size;
-	return call(w, VFIO_IOMMU_UNMAP_DMA);
+	return call_frame(w, VFIO_IOMMU_UNMAP_DMA);
 }
 
 static long call_vfio_unmap(struct world *w)
@@ -799,7 +791,7 @@ static long hwpt_alloc(struct world *w, __u32 pt, __u32 flags, bool data)
 		cmd->data_uptr = (uintptr_t)selftest;
 		selftest->iotlb = IOMMU_TEST_IOTLB_DEFAULT;
 	}
-	return call(w, IOMMU_HWPT_ALLOC);
+	return call_frame(w, IOMMU_HWPT_ALLOC);
 }
 
 static long call_hwpt_paging(struct world *w)
@@ -828,7 +820,7 @@ static long call_set_dirty(struct world *w)
 	COMMAND(iommu_hwpt_set_dirty_tracking);
 
 	cmd->hwpt_id = w->dirty;
-	return call(w, IOMMU_HWPT_SET_DIRTY_TRACKING);
+	return call_frame(w, IOMMU_HWPT_SET_DIRTY_TRACKING);
 }
 
 static long get_dirty(struct world *w, __u32 flags)
@@ -841,7 +833,7 @@ static long get_dirty(struct world *w, __u32 flags)
 	cmd->length = FIRST_SIZE;
 	cmd->page_size = PAGE;
 	cmd->data = FRAME + 256;
-	return call(w, IOMMU_HWPT_GET_DIRTY_BITMAP);
+	return call_frame(w, IOMMU_HWPT_GET_DIRTY_BITMAP);
 }
 
 static long call_get_dirty(struct world *w)
@@ -866,7 +858,7 @@ static long call_invalidate(struct world *w)
 	cmd->entry_num = 2;
 	inv[0].iotlb_id = 1;
 	inv[1].iotlb_id = 2;
-	return call(w, IOMMU_HWPT_INVALIDATE);
+	return call_frame(w, IOMMU_HWPT_INVALIDATE);
 }
 
 static long call_invalidate_viommu(struct world *w)
@@ -883,7 +875,7 @@ static long call_invalidate_viommu(struct world *w)
 	inv[0].cache_id = 1;
 	inv[1].vdev_id = VIRT_ID;
 	inv[1].cache_id = 2;
-	return call(w, IOMMU_HWPT_INVALIDATE);
+	return call_frame(w, IOMMU_HWPT_INVALIDATE);
 }
 
 static long call_hw_info(struct world *w)
@@ -893,14 +885,14 @@ static long call_hw_info(struct world *w)
 	cmd->dev_id = w->idev;
 	cmd->data_len = 64;
 	cmd->data_uptr = FRAME + 256;
-	return call(w, IOMMU_GET_HW_INFO);
+	return call_frame(w, IOMMU_GET_HW_INFO);
 }
 
 static long call_fault_alloc(struct world *w)
 {
 	COMMAND(iommu_fault_alloc);
 
-	return call(w, IOMMU_FAULT_QUEUE_ALLOC);
+	return call_frame(w, IOMMU_FAULT_QUEUE_ALLOC);
 }
 
 static long viommu_alloc(struct world *w, bool data)
@@ -916,7 +908,7 @@ static long viommu_alloc(struct world *w, bool data)
 		cmd->data_len = sizeof(*selftest);
 		cmd->data_uptr = (uintptr_t)selftest;
 	}
-	return call(w, IOMMU_VIOMMU_ALLOC);
+	return call_frame(w, IOMMU_VIOMMU_ALLOC);
 }
 
 static long call_viommu_alloc(struct world *w)
@@ -936,7 +928,7 @@ static long call_vdevice_alloc(struct world *w)
 	cmd->viommu_id = w->viommu;
 	cmd->dev_id = w->idev;
 	cmd->virt_id = VIRT_ID;
-	return call(w, IOMMU_VDEVICE_ALLOC);
+	return call_frame(w, IOMMU_VDEVICE_ALLOC);
 }
 
 static long call_veventq_alloc(struct world *w)
@@ -946,7 +938,7 @@ static long call_veventq_alloc(struct world *w)
 	cmd->viommu_id = w->viommu;
 	cmd->type = IOMMU_VEVENTQ_TYPE_SELFTEST;
 	cmd->veventq_depth = 2;
-	return call(w, IOMMU_VEVENTQ_ALLOC);
+	return call_frame(w, IOMMU_VEVENTQ_ALLOC);
 }
 
 static long queue_alloc(struct world *w, __u32 index, __u64 iova)
@@ -958,7 +950,7 @@ static long queue_alloc(struct world *w, __u32 index, __u64 iova)
 	cmd->index = index;
 	cmd->nesting_parent_iova = iova;
 	cmd->length = PAGE;
-	return call(w, IOMMU_HW_QUEUE_ALLOC);
+	return call_frame(w, IOMMU_HW_QUEUE_ALLOC);
 }
 
 static long call_queue_alloc(struct world *w)
@@ -1053,7 +1045,7 @@ static long test_op(struct world *w, __u32 op, __u32 id)
 	cmd->size = sizeof(*cmd);
 	cmd->op = op;
 	cmd->id = id;
-	return call(w, IOMMU_TEST_CMD);
+	return call_frame(w, IOMMU_TEST_CMD);
 }
 
 static long mock_device(struct world *w, __u32 pt)
@@ -1233,7 +1225,7 @@ static long destroy(struct world *w, __u32 id)
 	COMMAND(iommu_destroy);
 
 	cmd->id = id;
-	return call(w, IOMMU_DESTROY);
+	return call_frame(w, IOMMU_DESTROY);
 }
 
 static long call_destroy_ioas(struct world *w)

@@ -5,23 +5,12 @@
  * maps, dirty bits, attachments, pins, accounted memory, files, events.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#include <linux/iommufd.h>
-
-#include "../../../../../drivers/iommu/iommufd/iommufd_test.h"
-#include "kselftest.h"
 #include "iommufd_fault_sweep.h"
+#include "kselftest.h"
 
 #define IDS 28
 #define FDS 48
@@ -322,51 +311,26 @@ static void look_object(int fd, __u32 id, struct text *t)
 
 /* ---- the process --------------------------------------------------------- */
 
-static void look_status(const char *path, struct text *t)
+static void look_status(pid_t pid, struct text *t)
 {
-	char text[4096], *line, *save;
-	int fd = open(path, O_RDONLY);
-	ssize_t n = read(fd, text, sizeof(text) - 1);
-
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	for (line = strtok_r(text, "\n", &save); line;
-	     line = strtok_r(NULL, "\n", &save))
-		if (!strncmp(line, "VmPin", 5) || !strncmp(line, "VmLck", 5))
-			put(t, " %.5s=%ld", line, strtol(line + 6, NULL, 10));
-}
-
-/* How often a page is pinned: what MD_CHECK_REFS agrees with. */
-static int pins(int fd, __u64 page)
-{
-	struct iommu_test_cmd cmd = {
-		.size = sizeof(cmd),
-		.op = IOMMU_TEST_OP_MD_CHECK_REFS,
-		.check_refs = { .length = PAGE, .uptr = page },
-	};
-
-	for (cmd.check_refs.refs = 0; cmd.check_refs.refs < 16;
-	     cmd.check_refs.refs++)
-		if (test_ioctl(fd, &cmd) != -EIO)
-			return cmd.check_refs.refs;
-	return 16;
+	put(t, " VmPin=%lld VmLck=%lld", status_pages(pid, "VmPin"),
+	    status_pages(pid, "VmLck"));
 }
 
 static void look_process(struct world *w, struct text *t)
 {
 	struct pollfd p = { .events = POLLIN | POLLOUT };
-	char path[64];
 	unsigned int i;
 
 	put(t, "pins");
 	for (i = 0; i < MEM_SIZE / PAGE; i += 2)
-		put(t, " %d", pins(w->check_fd, MEM + i * PAGE));
+		put(t, " %d", page_pins(w->check_fd,
+					(void *)(MEM + i * PAGE)));
 	put(t, "\nprocess");
-	look_status("/proc/self/status", t);
+	look_status(0, t);
 	if (w->helper) {
-		snprintf(path, sizeof(path), "/proc/%d/status", w->helper);
 		put(t, " helper");
-		look_status(path, t);
+		look_status(w->helper, t);
 	}
 	put(t, "\nfiles");
 	for (i = 3; i < FDS; i++) {
@@ -407,26 +371,6 @@ void look(struct world *w, struct text *t)
 }
 
 /* ---- the end ------------------------------------------------------------- */
-
-int holders(int least)
-{
-	char text[16] = "0";
-	unsigned int i;
-	int fd;
-
-	for (i = 0; i < 6000; i++) {
-		fd = open("/sys/module/iommufd/refcnt", O_RDONLY);
-		if (fd < 0)
-			return 0;
-		if (read(fd, text, sizeof(text) - 1) < 0)
-			text[0] = '0';
-		close(fd);
-		if (atoi(text) <= least)
-			break;
-		usleep(5000);
-	}
-	return atoi(text);
-}
 
 /* The mock does not detach PASIDs by itself. */
 static void detach_pasids(int fd)
@@ -496,6 +440,6 @@ void take_apart(struct world *w, bool by_id, struct text *t)
 		waitpid(w->helper, NULL, 0);
 	}
 	for (i = 0; i < (int)(MEM_SIZE / PAGE); i++)
-		if (pins(w->check_fd, MEM + i * PAGE))
+		if (page_pins(w->check_fd, (void *)(MEM + i * PAGE)))
 			put(t, "page %d is still pinned\n", i);
 }

@@ -65,13 +65,9 @@ struct memory {
 
 static void settle(void)
 {
-	FILE *file = fopen("/proc/sys/vm/drop_caches", "w");
-
 	sleep(1);
-	if (file) {
-		fputs("3", file);
-		fclose(file);
-	}
+	/* If it is not ours to drop them, they are in what may drift. */
+	write_text("/proc/sys/vm/drop_caches", "3");
 	sleep(1);
 }
 
@@ -180,19 +176,10 @@ static pid_t start_life(unsigned int which, u64 seed)
 /* Other modules may need it. */
 static int holders_before;
 
-/* How many hold the module; who has just ended may do so for a moment. */
+/* How many more hold it now. */
 static int holders(void)
 {
-	unsigned int i;
-	int n = 0;
-
-	for (i = 0; i < 3000; i++) {
-		n = module_holders() - holders_before;
-		if (n <= 0)
-			return 0;
-		usleep(10000);
-	}
-	return n;
+	return holders_at_most(holders_before) - holders_before;
 }
 
 static void run_fuzz(const struct options *options)
@@ -620,8 +607,7 @@ int main(int argc, char **argv)
 	holders_before = module_holders();
 	ksft_set_plan((options.calls ? 4 : 0) +
 		      (rounds ? ARRAY_SIZE(demands) + 2 : 0));
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
-		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	board = shared_memory(sizeof(*board));
 	ksft_print_msg("seed %lu\n", options.seed);
 	if (options.calls)
 		run_fuzz(&options);

@@ -332,16 +332,6 @@ struct thp {
 	char before[16];
 };
 
-static bool write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) > 0;
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
 static bool thp_set(struct thp *thp, const char *path, const char *value)
 {
 	char text[64] = "", *chosen;
@@ -353,7 +343,7 @@ static bool thp_set(struct thp *thp, const char *path, const char *value)
 	chosen = strchr(text, '[');
 	thp->path = path;
 	return chosen && sscanf(chosen, "[%15[a-z]", thp->before) == 1 &&
-	       write_file(path, value);
+	       write_text(path, value);
 }
 
 static double type1_cuts(unsigned int n, const void *how)
@@ -388,8 +378,8 @@ static double type1_cuts(unsigned int n, const void *how)
 	/* From the end, so that few of them join. */
 	for (i = n; i--;)
 		*(char *)(map.vaddr + i * RUN_PAGES * PAGE) = 1;
-	write_file(small.path, small.before);
-	write_file(large.path, large.before);
+	write_text(small.path, small.before);
+	write_text(large.path, large.before);
 	fd = open_iommufd();
 	rc = do_ioas_alloc(fd, &compat.ioas_id) ?:
 	     call(fd, IOMMU_VFIO_IOAS, &compat);

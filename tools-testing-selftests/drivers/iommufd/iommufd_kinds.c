@@ -149,7 +149,7 @@ static bool leave_scene(struct scene *s)
 			return true;
 		usleep(10000);
 	}
-	ksft_print_msg("VmPin %lld kB after close\n", pinned);
+	ksft_print_msg("%lld pages in VmPin after close\n", pinned);
 	return false;
 }
 
@@ -559,7 +559,7 @@ static bool queue_undone(const void *arg)
 	unsigned long rounds = 0, came = 0;
 	struct scene s;
 	pthread_t thread;
-	u32 viommu, id;
+	u32 viommu, id = 0;
 	bool ok;
 	int rc;
 
@@ -845,7 +845,7 @@ static bool look_alike(const void *arg)
 	ksft_print_msg("%lu rounds, in %lu of them both were there\n", rounds,
 		       a.came);
 	if (pinned)
-		ksft_print_msg("VmPin %lld kB with nothing mapped\n", pinned);
+		ksft_print_msg("%lld pages in VmPin with nothing mapped\n", pinned);
 	close(a.fd);
 	return must(a.odd, "the other") && !pinned && a.came &&
 	       raced_enough(rounds) && !vm_pin();

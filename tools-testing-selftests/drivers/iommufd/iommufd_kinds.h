@@ -36,10 +36,10 @@ struct kind {
 /* Seconds for a case that races; it takes more if the machine is slow. */
 extern double budget;
 
-/* VmPin of this process in kB. */
+/* VmPin of this process, in pages. */
 static inline long long vm_pin(void)
 {
-	return read_counter("/proc/self/status", "VmPin");
+	return status_pages(0, "VmPin");
 }
 
 static inline bool must(int rc, const char *what)

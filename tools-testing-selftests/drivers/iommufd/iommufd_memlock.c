@@ -129,17 +129,6 @@ static void forget(struct world *w)
 
 /* ---- the truth ----------------------------------------------------------- */
 
-static long long status_pages(pid_t pid, const char *name)
-{
-	char path[64];
-
-	if (pid)
-		snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	else
-		snprintf(path, sizeof(path), "/proc/self/status");
-	return read_counter(path, name) * 1024 / (long long)PAGE;
-}
-
 static bool agrees(const struct world *w)
 {
 	unsigned int owner, want;
@@ -533,8 +522,7 @@ static long long pinned_before;
 
 static void run_mode(enum mode which, bool two, u64 seed, unsigned int calls)
 {
-	struct world *w = mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE,
-			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct world *w = shared_memory(sizeof(*w));
 	long long left;
 	int status = 0, rc;
 	pid_t pid;

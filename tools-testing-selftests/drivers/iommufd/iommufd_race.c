@@ -165,25 +165,15 @@ static void *work(void *arg)
 	}
 }
 
-static void *shared(size_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		ksft_exit_fail_msg("out of memory\n");
-	return p;
-}
-
 static void hire(const struct race_case *what, u64 seed)
 {
 	unsigned int i;
 
 	if (start_steady())
 		ksft_exit_fail_msg("cannot make a thread\n");
-	crew = shared(sizeof(*crew));
+	crew = shared_memory(sizeof(*crew));
 	crew->what = what;
-	crew->s = shared(sizeof(*crew->s));
+	crew->s = shared_memory(sizeof(*crew->s));
 	crew->s->what = what;
 	crew->s->workers = crew->workers;
 	crew->s->rng = seed;
@@ -267,19 +257,6 @@ static int run_session(struct outcome *outcome, unsigned int number)
 }
 
 /* ---- leftovers ----------------------------------------------------------- */
-
-/* How many more than BEFORE hold the module; they may be just leaving. */
-static int holders_left(int before)
-{
-	unsigned int i;
-	int now = module_holders();
-
-	for (i = 0; i < 6000 && now > before; i++) {
-		usleep(5000);
-		now = module_holders();
-	}
-	return now - before;
-}
 
 static int mock_devices(void)
 {
@@ -403,7 +380,7 @@ static bool run_sessions(struct outcome *outcome, double seconds, int holders)
 		outcome->setup = run_session(outcome, outcome->sessions++);
 		if (outcome->setup)
 			_exit(1);
-		outcome->holders = holders < 0 ? 0 : holders_left(holders);
+		outcome->holders = holders_at_most(holders) - holders;
 	} while (now_ns() < end && !outcome->holders);
 	collect(outcome);
 	return !outcome->holders;
@@ -531,7 +508,7 @@ static long long pinned_before;
 static void run_on(const struct options *options,
 		   const struct race_case *what, const struct module *module)
 {
-	struct outcome *outcome = shared(sizeof(*outcome));
+	struct outcome *outcome = shared_memory(sizeof(*outcome));
 	int status = 0, rc;
 	u64 start;
 	pid_t pid;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What iommufd_race, iommufd_fuzz, iommufd_memlock and iommufd_edges share:
- * random numbers, clocks, the counters that tell what is still pinned, loading
- * and unloading the module, and the calls that need no thought. Calls return 0
- * or -errno; what they hand out is 0 then.
+ * What all of these tests share: random numbers, clocks, the counters that tell
+ * what is still pinned, loading and unloading the module, and the calls that
+ * need no thought. Calls return 0 or -errno; what they hand out is 0 then.
  */
 #ifndef __IOMMUFD_STRESS_H
 #define __IOMMUFD_STRESS_H
@@ -27,8 +26,32 @@
 #include <linux/types.h>
 
 #include "../../../../../drivers/iommu/iommufd/iommufd_test.h"
+#include "kselftest.h"
 
+/* The mock driver has pages of half of it, so nothing runs with larger ones. */
 #define PAGE 4096UL
+
+/* Memory that processes forked from now on share; zeroes. */
+static inline void *shared_memory(size_t size)
+{
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (mem == MAP_FAILED)
+		ksft_exit_fail_msg("out of memory\n");
+	return mem;
+}
+
+static inline bool write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok = fd >= 0 &&
+		  write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
 
 /* splitmix64 */
 static inline u64 mix(u64 *state)
@@ -85,10 +108,7 @@ static inline int start_steady(void)
 {
 	pthread_t thread;
 
-	steady = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (steady == MAP_FAILED)
-		return -errno;
+	steady = shared_memory(PAGE);
 	return -pthread_create(&thread, NULL, run_steady, NULL);
 }
 
@@ -117,20 +137,32 @@ static inline long long read_counter(const char *path, const char *name)
 	return value;
 }
 
+/* What /proc/PID/status has under NAME, in pages. 0: of this process. */
+static inline long long status_pages(pid_t pid, const char *name)
+{
+	char path[64] = "/proc/self/status";
+
+	long long kb;
+
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	kb = read_counter(path, name);
+	return kb < 0 ? -1 : kb * 1024 / (long long)PAGE;
+}
+
 /*
- * Pages that GUP has pinned and nobody has unpinned, in the whole system. Each
- * CPU hands in its counts once a second or so, or when root asks for them.
+ * Each CPU hands in its counts once a second or so, or when root asks for them.
+ * If that fails, the caller waits, as without it.
  */
+static inline void refresh_counters(void)
+{
+	write_text("/proc/sys/vm/stat_refresh", "1");
+}
+
+/* Pages that GUP has pinned and nobody has unpinned, in the whole system. */
 static inline long long pages_pinned(void)
 {
-	int fd = open("/proc/sys/vm/stat_refresh", O_WRONLY | O_CLOEXEC);
-
-	if (fd >= 0) {
-		/* If that fails, the caller waits, as without it. */
-		if (write(fd, "1", 1) != 1)
-			errno = 0;
-		close(fd);
-	}
+	refresh_counters();
 	return read_counter("/proc/vmstat", "nr_foll_pin_acquired") -
 	       read_counter("/proc/vmstat", "nr_foll_pin_released");
 }
@@ -162,18 +194,31 @@ static inline long long pages_left_pinned(long long before)
 	return now - before;
 }
 
-/* How many hold the module; -1: it is no module. */
+/* How many hold the module; 0 if it is built in. */
 static inline int module_holders(void)
 {
 	char text[16] = "";
 	int fd = open("/sys/module/iommufd/refcnt", O_RDONLY);
 
 	if (fd < 0)
-		return -1;
+		return 0;
 	if (read(fd, text, sizeof(text) - 1) < 0)
 		text[0] = 0;
 	close(fd);
 	return atoi(text);
+}
+
+/* The same, once there are no more than LEAST, or after a minute. */
+static inline int holders_at_most(int least)
+{
+	u64 end = now_ns() + 60000000000ULL;
+	int now = module_holders();
+
+	while (now > least && now_ns() < end) {
+		usleep(2000);
+		now = module_holders();
+	}
+	return now;
 }
 
 static inline int module_load(const char *path)
@@ -480,6 +525,20 @@ static inline int do_check_refs(int fd, void *va, u64 length, u32 refs)
 	};
 
 	return do_test(fd, &cmd);
+}
+
+/* How often a page is pinned: what MD_CHECK_REFS agrees with. Or -errno. */
+static inline int page_pins(int fd, void *page)
+{
+	unsigned int refs;
+	int rc;
+
+	for (refs = 0; refs < 32; refs++) {
+		rc = do_check_refs(fd, page, PAGE, refs);
+		if (rc != -EIO)
+			return rc ?: (int)refs;
+	}
+	return refs;
 }
 
 static inline int do_access_create(int fd, u32 ioas, u32 flags, int *access)

@@ -12,26 +12,14 @@
 #define __VFIO_EDU_H
 
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <linux/io.h>
-#include <linux/iommufd.h>
 #include <linux/pci_regs.h>
-#include <linux/types.h>
 #include <linux/vfio.h>
 
 #include "kselftest_harness.h"
+#include "iommufd_stress.h"
 
 /* A test that takes so many seconds hangs, on however slow a machine. */
 #undef TEST_TIMEOUT_DEFAULT
@@ -90,18 +78,6 @@ static bool read_text(const char *path, char *buf, size_t size)
 		return false;
 	buf[n] = 0;
 	return true;
-}
-
-static bool write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	ssize_t n;
-
-	if (fd < 0)
-		return false;
-	n = write(fd, text, strlen(text));
-	close(fd);
-	return n == (ssize_t)strlen(text);
 }
 
 static bool device_has_id(const char *name)
@@ -240,19 +216,7 @@ static void edu_take(struct edu *edu)
 /* Memory of this process that is pinned, in KiB. */
 static long pinned_kib(void)
 {
-	char line[128];
-	long kib = -1;
-	FILE *f;
-
-	f = fopen("/proc/self/status", "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "VmPin: %ld", &kib) == 1)
-			break;
-	}
-	fclose(f);
-	return kib;
+	return read_counter("/proc/self/status", "VmPin");
 }
 
 /* iommufd */

@@ -751,7 +751,7 @@ static bool interrupt_comes(struct _test_data_edu *self, int event, u64 iova)
 /* An interrupt that is set up keeps working wherever the device is attached. */
 TEST_F(edu, interrupt_elsewhere)
 {
-	u32 other, hwpt;
+	u32 other = 0, hwpt = 0;
 	int event, i;
 
 	event = eventfd(0, EFD_CLOEXEC);
@@ -783,8 +783,8 @@ TEST_F(edu, interrupt_elsewhere)
  */
 TEST_F(edu, interrupt_window)
 {
-	u32 hwpt;
 	u64 length = page_size;
+	u32 hwpt = 0;
 	int event;
 
 	/* Where the hardware has a window of its own, this IOVA is free */
