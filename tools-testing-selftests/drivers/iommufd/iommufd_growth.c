@@ -243,43 +243,17 @@ struct pasids {
 
 static int pasid_device(int fd, u32 *stdev, u32 *hwpt)
 {
-	struct iommu_test_cmd cmd = {
-		.op = IOMMU_TEST_OP_MOCK_DOMAIN_FLAGS,
-		.mock_domain_flags.dev_flags = MOCK_FLAGS_DEVICE_PASID,
-	};
+	struct mock mock = {};
 	u32 ioas;
 	int rc;
 
-	rc = do_ioas_alloc(fd, &ioas);
-	cmd.id = ioas;
-	rc = rc ?: do_test(fd, &cmd);
-	*stdev = cmd.mock_domain_flags.out_stdev_id;
+	rc = do_ioas_alloc(fd, &ioas) ?:
+	     do_mock_device_with(fd, ioas, MOCK_FLAGS_DEVICE_PASID, &mock);
+	*stdev = mock.stdev;
 	/* Who has PASIDs is itself on a HWPT that is made for that. */
-	return rc ?: do_hwpt_alloc(fd, cmd.mock_domain_flags.out_idev_id, ioas,
-				   IOMMU_HWPT_ALLOC_PASID, 0, hwpt) ?:
+	return rc ?: do_hwpt_alloc(fd, mock.idev, ioas, IOMMU_HWPT_ALLOC_PASID,
+				   0, hwpt) ?:
 	       do_replace(fd, *stdev, *hwpt);
-}
-
-static int pasid_attach(int fd, u32 stdev, u32 pasid, u32 hwpt)
-{
-	struct iommu_test_cmd cmd = {
-		.op = IOMMU_TEST_OP_PASID_ATTACH,
-		.id = stdev,
-		.pasid_attach = { .pasid = pasid, .pt_id = hwpt },
-	};
-
-	return do_test(fd, &cmd);
-}
-
-static int pasid_detach(int fd, u32 stdev, u32 pasid)
-{
-	struct iommu_test_cmd cmd = {
-		.op = IOMMU_TEST_OP_PASID_DETACH,
-		.id = stdev,
-		.pasid_detach.pasid = pasid,
-	};
-
-	return do_test(fd, &cmd);
 }
 
 /* Only with 1024, the mock driver has other plans. */
@@ -300,14 +274,16 @@ static double many_pasids(unsigned int n, const void *how)
 	fd = open_iommufd();
 	rc = pasid_device(fd, &stdev, &hwpt);
 	for (i = 0; i < first && !rc; i++)
-		rc = pasid_attach(fd, stdev,
-				  pasid_of(what->down ? n - 1 - i : i), hwpt);
+		rc = do_pasid_attach(fd, stdev,
+				     pasid_of(what->down ? n - 1 - i : i),
+				     hwpt);
 	if (rc)
 		return failed(rc, "set-up");
 	start = now_ns();
 	for (; i < n && !rc; i++)
-		rc = pasid_attach(fd, stdev,
-				  pasid_of(what->down ? n - 1 - i : i), hwpt);
+		rc = do_pasid_attach(fd, stdev,
+				     pasid_of(what->down ? n - 1 - i : i),
+				     hwpt);
 	spent = now_ns() - start;
 	/* All of them, or the device goes with some attached. */
 	if (what->detach)
@@ -315,7 +291,7 @@ static double many_pasids(unsigned int n, const void *how)
 	for (i = 0; i < n && !rc; i++) {
 		if (what->detach && i == PASIDS_TIMED)
 			spent = now_ns() - start;
-		rc = pasid_detach(fd, stdev, pasid_of(i));
+		rc = do_pasid_detach(fd, stdev, pasid_of(i));
 	}
 	close(fd);
 	return rc ? failed(rc, "PASIDs") : spent / PASIDS_TIMED;
@@ -496,13 +472,13 @@ static bool all_pasids(const void *arg)
 	if (!must(pasid_device(fd, &stdev, &hwpt), "set-up"))
 		return false;
 	for (i = 0, rc = 0; i < BEYOND_64 && !rc; i++)
-		rc = pasid_attach(fd, stdev, pasid_of(i), hwpt);
+		rc = do_pasid_attach(fd, stdev, pasid_of(i), hwpt);
 	done = i - !!rc;
 	if (rc)
 		ksft_print_msg("with %u PASIDs attached:\n", done);
 	must(rc, "one more");
 	for (i = done; i--;)
-		if (pasid_detach(fd, stdev, pasid_of(i)))
+		if (do_pasid_detach(fd, stdev, pasid_of(i)))
 			rc = -EIO;
 	close(fd);
 	return !rc;

@@ -100,11 +100,6 @@ struct scene {
 
 static int make_scene(struct scene *s)
 {
-	struct iommu_test_cmd other = {
-		.op = IOMMU_TEST_OP_MOCK_DOMAIN_FLAGS,
-		.mock_domain_flags.dev_flags = MOCK_FLAGS_DEVICE_NO_DIRTY |
-					       MOCK_FLAGS_DEVICE_PASID,
-	};
 	int page = memfd_create("kinds", MFD_CLOEXEC), rc;
 
 	memset(s, 0, sizeof(*s));
@@ -125,14 +120,13 @@ static int make_scene(struct scene *s)
 	     do_mock_device(s->fd, s->ioas[1], &s->dev);
 	if (rc)
 		return rc;
-	other.id = s->ioas[1];
-	rc = do_test(s->fd, &other) ?:
-	     do_access_create(s->fd, s->ioas[1],
-			      MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
-			      &s->access);
-	s->other.stdev = other.mock_domain_flags.out_stdev_id;
-	s->other.idev = other.mock_domain_flags.out_idev_id;
-	return rc;
+	return do_mock_device_with(s->fd, s->ioas[1],
+				   MOCK_FLAGS_DEVICE_NO_DIRTY |
+					   MOCK_FLAGS_DEVICE_PASID,
+				   &s->other) ?:
+	       do_access_create(s->fd, s->ioas[1],
+				MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
+				&s->access);
 }
 
 /* All of it is given back with the files, and nothing stays pinned. */
@@ -356,13 +350,7 @@ static int fail_attach_dirty(struct scene *s, u32 id)
 /* A HWPT that is not for PASIDs. */
 static int fail_attach_pasid(struct scene *s, u32 id)
 {
-	struct iommu_test_cmd cmd = {
-		.op = IOMMU_TEST_OP_PASID_ATTACH,
-		.id = s->other.stdev,
-		.pasid_attach = { .pasid = 7, .pt_id = id },
-	};
-
-	return do_test(s->fd, &cmd);
+	return do_pasid_attach(s->fd, s->other.stdev, 7, id);
 }
 
 struct failing {

@@ -10,7 +10,11 @@
  * the workers run, so that one of their calls is the last to hold the context.
  * After each session nobody holds the module, and after each case no page is
  * left pinned, no mock device is left, and RLIMIT_MEMLOCK has room for what it
- * had before.
+ * had before; and there are as many pages of page tables as before.
+ *
+ * A case has a list of the kinds of calls that it makes. Each must have
+ * succeeded; EBUSY is right only while another worker was in the midst of what
+ * explains it, and that is looked up.
  *
  * No verdict depends on how fast the machine is. How many calls succeed under
  * fire is up to the scheduler: where they are too few, the same must succeed
@@ -63,7 +67,10 @@ static const char *const op_names[OP_NR] = {
 	[OP_TRIGGER] = "trigger", [OP_READ] = "read",
 	[OP_WRITE] = "write",	  [OP_POLL] = "poll",
 	[OP_MMAP] = "mmap",	  [OP_FORK] = "fork",
-	[OP_CHANGE] = "change",
+	[OP_CHANGE] = "change",	  [OP_PUNCH] = "punch",
+	[OP_DIRTY] = "dirty",	  [OP_CUT] = "cut",
+	[OP_ANSWER] = "answer",	  [OP_LOST] = "lost",
+	[OP_ALONE] = "alone",
 };
 
 struct module {
@@ -95,6 +102,10 @@ struct outcome {
 	long long pinned;
 	int holders, devices;
 	bool no_room;
+	/* Sessions whose objects could not be destroyed in good order. */
+	unsigned int unsettled;
+	/* Pages of page tables, more than before. */
+	long long table_pages;
 	int setup, unload;
 	u64 unload_ns;
 };
@@ -107,6 +118,7 @@ int done(struct worker *w, enum op which, int rc, ...)
 	va_list list;
 	int e;
 
+	set(&w->calls, w->calls + 1);
 	/* Of /dev/null; what came before it is not affected. */
 	if (get(&w->s->closed) &&
 	    (rc == -ENOTTY || rc == -ENODEV || rc == -EBADF))
@@ -156,6 +168,7 @@ static void *work(void *arg)
 		while (!get(&w->s->stop)) {
 			if (w->number && w->s->pace)
 				nap(w, w->s->pace);
+			set(&w->turns, w->turns + 1);
 			crew->what->turn(w->s, w);
 			set(&w->turns, w->turns + 1);
 		}
@@ -165,7 +178,7 @@ static void *work(void *arg)
 	}
 }
 
-static void hire(const struct race_case *what, u64 seed)
+static void hire(const struct race_case *what, u64 seed, bool reference)
 {
 	unsigned int i;
 
@@ -176,7 +189,9 @@ static void hire(const struct race_case *what, u64 seed)
 	crew->s = shared_memory(sizeof(*crew->s));
 	crew->s->what = what;
 	crew->s->workers = crew->workers;
+	crew->s->seen = shared_memory(SEEN * sizeof(*crew->s->seen));
 	crew->s->rng = seed;
+	crew->s->reference = reference;
 	pthread_barrier_init(&crew->start, NULL, what->threads + 1);
 	pthread_barrier_init(&crew->end, NULL, what->threads + 1);
 	for (i = 0; i < what->threads; i++) {
@@ -213,11 +228,14 @@ static void fire(void)
 static int run_session(struct outcome *outcome, unsigned int number)
 {
 	struct session *s = crew->s;
-	bool abrupt = number % 2;
+	bool abrupt = number % 2 && !crew->what->orderly;
 	u64 start, took;
 	int null, rc;
 
 	memset(s->slot, 0, sizeof(s->slot));
+	/* No event of this session has been seen in another. */
+	memset(s->seen, 0, SEEN * sizeof(*s->seen));
+	s->shown = 0;
 	s->number = number;
 	s->closed = false;
 	s->stop = false;
@@ -246,6 +264,8 @@ static int run_session(struct outcome *outcome, unsigned int number)
 		start = steady_ns();
 	if (crew->what->cleanup)
 		crew->what->cleanup(s);
+	if (!abrupt && crew->what->settle && !crew->what->settle(s))
+		outcome->unsettled++;
 	close(s->fd);
 	took = steady_ns() - start;
 	if (took > outcome->worst_close_ns)
@@ -352,8 +372,10 @@ static bool enough(const struct race_case *what, const struct outcome *o,
 {
 	const struct op_stats *all = &o->stats[which], *calm = &o->calm[which];
 
+	if (!(what->ops & (1U << which)))
+		return true;
 	/* A share of a few says nothing: a slow machine may not do more. */
-	if (!all->calls || (all->good && all->calls < FEW_CALLS) ||
+	if ((all->good && all->calls < FEW_CALLS) ||
 	    has_share(what, all, which))
 		return true;
 	return o->pace && (calm->calls >= CALM_CALLS || o->over) &&
@@ -391,7 +413,8 @@ static bool run_sessions(struct outcome *outcome, double seconds, int holders)
  * thread's; the watch over it is the alarm.
  */
 static void run_case(const struct options *options,
-		     const struct race_case *what, struct outcome *outcome)
+		     const struct race_case *what, bool reference,
+		     struct outcome *outcome)
 {
 	int holders = module_holders();
 	struct rlimit limit = { 4096 * PAGE, RLIM_INFINITY };
@@ -401,7 +424,7 @@ static void run_case(const struct options *options,
 	alarm(options->seconds + PATIENCE_SECONDS);
 	setrlimit(RLIMIT_MEMLOCK, &limit);
 	drop_ipc_lock();
-	hire(what, options->seed);
+	hire(what, options->seed, reference);
 	pace = &crew->s->pace;
 	if (run_sessions(outcome, options->seconds, holders)) {
 		end = now_ns() + CALM_SECONDS * 1000000000ULL;
@@ -467,11 +490,20 @@ static void report(const struct options *options,
 		ksft_print_msg("  cannot be set up: %s\n",
 			       strerror(-o->setup));
 	for (i = 0; i < OP_NR; i++) {
-		if (!o->stats[i].calls)
-			continue;
+		if (!(what->ops & (1U << i)) && o->stats[i].calls) {
+			ksft_print_msg("  not in the list of the case: %s\n",
+				       op_names[i]);
+			ok = false;
+		}
+		if (what->ops & (1U << i) && !o->stats[i].calls)
+			ksft_print_msg("  never called: %s\n", op_names[i]);
 		if (!enough(what, o, i)) {
 			ksft_print_msg("  too few succeed: %s\n", op_names[i]);
 			ok = false;
+		}
+		if (!o->stats[i].calls)
+			continue;
+		if (!enough(what, o, i)) {
 			print_op(&o->stats[i], i);
 			if (o->calm[i].calls)
 				print_op(&o->calm[i], i);
@@ -485,25 +517,35 @@ static void report(const struct options *options,
 			       op_names[o->odd_op]);
 		ok = false;
 	}
-	if (destroys->worst_ns > WAIT_LIMIT_NS ||
-	    o->worst_close_ns > WAIT_LIMIT_NS) {
+	if (worst > WAIT_LIMIT_NS || o->worst_close_ns > WAIT_LIMIT_NS) {
 		ksft_print_msg("  somebody waits too long\n");
 		ok = false;
 	}
-	if (o->pinned || o->holders || o->devices || o->no_room || o->unload) {
-		ksft_print_msg("  left over: %lld pages pinned, %d holders, %d devices%s\n",
-			       o->pinned, o->holders, o->devices,
+	if (o->unsettled) {
+		ksft_print_msg("  %u sessions ended with what cannot be destroyed\n",
+			       o->unsettled);
+		ok = false;
+	}
+	if (o->pinned || o->holders || o->devices || o->no_room ||
+	    o->unload || o->table_pages) {
+		ksft_print_msg("  left over: %lld pages pinned, %lld of page tables\n",
+			       o->pinned, o->table_pages);
+		ksft_print_msg("  %d holders, %d devices%s\n", o->holders,
+			       o->devices,
 			       o->no_room ? ", pages on the user's account" :
 					    "");
 		ksft_print_msg("  unload: %s\n", strerror(-o->unload));
 		ok = false;
 	}
+	if (!ok)
+		ksft_print_msg("  again: iommufd_race -s %lu -t %.1f %s\n",
+			       options->seed, options->seconds, what->name);
 	if (module->judged)
 		ksft_test_result(ok && calls, "%s\n", what->name);
 }
 
-/* Pages that were pinned before the case. */
-static long long pinned_before;
+/* Pages that were pinned, and pages of page tables, before the case. */
+static long long pinned_before, table_pages_before;
 
 static void run_on(const struct options *options,
 		   const struct race_case *what, const struct module *module)
@@ -522,7 +564,7 @@ static void run_on(const struct options *options,
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
-		run_case(options, what, outcome);
+		run_case(options, what, !module->judged, outcome);
 		_exit(0);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
@@ -534,6 +576,8 @@ static void run_on(const struct options *options,
 	}
 	outcome->pinned = pages_left_pinned(pinned_before);
 	pinned_before += outcome->pinned;
+	outcome->table_pages = table_pages_left(table_pages_before);
+	table_pages_before += outcome->table_pages;
 	report(options, what, module, outcome, status);
 	if (outcome->unload)
 		ksft_exit_fail_msg("%s does not go away\n", module->path);
@@ -546,7 +590,7 @@ static const char usage[] =
 "usage: iommufd_race [options] [CASE]\n"
 "\n"
 "  -t SECONDS  for each case (2)\n"
-"  -s SEED     of what the threads do (1)\n"
+"  -s SEED     of what the threads do (another one each time)\n"
 "  -m MODULE   load this iommufd.ko for each case, and unload it after\n"
 "  -r MODULE   the same, for comparison: what it does is shown, not judged\n"
 "  -v          what came of each kind of call\n"
@@ -568,7 +612,7 @@ static void add_module(struct options *options, const char *path, bool judged)
 
 int main(int argc, char **argv)
 {
-	struct options options = { .seconds = 2, .seed = 1 };
+	struct options options = { .seconds = 2, .seed = any_seed() };
 	unsigned int i, j, judged = 0, n = 0;
 	int option, fd;
 
@@ -616,6 +660,7 @@ int main(int argc, char **argv)
 		ksft_exit_fail_msg("no such case: see -l\n");
 	ksft_set_plan(n * judged);
 	pinned_before = pages_pinned_at_rest();
+	table_pages_before = table_pages();
 	ksft_print_msg("seed %lu, %.1f s each\n", options.seed,
 		       options.seconds);
 	for (i = 0; i < nr_race_cases; i++)

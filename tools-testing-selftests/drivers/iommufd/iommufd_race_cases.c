@@ -27,7 +27,8 @@ int destroy(struct worker *w, u32 id)
 
 /*
  * Destroy what others may have depended on by what is closed, or is not shown
- * any more: when the turns have ended in which they found it, nobody does.
+ * any more: when the turns have ended in which they found it, nobody does. One
+ * worker of a case does this at most, or two would wait for each other.
  */
 int destroy_after(struct worker *w, u32 id)
 {
@@ -38,18 +39,44 @@ int destroy_after(struct worker *w, u32 id)
 	for (i = 0; i < s->what->threads; i++) {
 		struct worker *other = &s->workers[i];
 
-		if (other == w)
-			continue;
 		turns = get(&other->turns);
-		while (get(&other->turns) == turns) {
-			/* It may rest now, in the middle of a turn or not. */
-			if (get(&s->stop))
-				return TRY(w, OP_DESTROY, do_destroy(s->fd, id),
-					   ENOENT, EBUSY);
+		while (other != w && turns % 2 && get(&other->turns) == turns)
 			usleep(20);
-		}
 	}
 	return destroy(w, id);
+}
+
+u32 calls_between(struct session *s, unsigned int first, unsigned int last)
+{
+	u32 calls = 0, n;
+	unsigned int i;
+
+	for (i = first; i <= last; i++) {
+		n = get(&s->workers[i].calls);
+		/* In the midst of one, which an even number never says. */
+		if (n % 2)
+			return 1;
+		calls += n;
+	}
+	return calls;
+}
+
+bool called_since(struct session *s, unsigned int first, unsigned int last,
+		  u32 before)
+{
+	return before % 2 || calls_between(s, first, last) != before;
+}
+
+u32 show(struct session *s, u32 number)
+{
+	u32 shown = __atomic_add_fetch(&s->shown, 1, __ATOMIC_ACQ_REL);
+
+	return shown << 16 | number;
+}
+
+u32 number_of(u32 shown)
+{
+	return shown & 0xffff;
 }
 
 int setup_ioas(struct session *s)
@@ -202,9 +229,12 @@ static void turn_vfio_ioas(struct session *s, struct worker *w)
 
 /* ---- create, publish, abort ---------------------------------------------- */
 
-/* The answer cannot be written: what was made is undone. */
+/*
+ * The answer cannot be written: what was made is undone. Or another worker has
+ * what there can be one of: TAKEN.
+ */
 static int aborted(struct worker *w, unsigned long nr, const void *cmd,
-		   size_t size)
+		   size_t size, int taken)
 {
 	int rc;
 
@@ -212,9 +242,76 @@ static int aborted(struct worker *w, unsigned long nr, const void *cmd,
 	mprotect(w->buffer, PAGE, PROT_READ);
 	begin(w);
 	rc = call(w->s->fd, nr, w->buffer);
-	rc = done(w, OP_ABORT, rc == -EFAULT ? 0 : rc, ENOENT, 0);
+	rc = done(w, OP_ABORT, rc == -EFAULT ? 0 : rc ?: -EPROTO, taken, 0);
 	mprotect(w->buffer, PAGE, PROT_READ | PROT_WRITE);
 	return rc;
+}
+
+#define ABORTED(w, nr, cmd, taken) aborted(w, nr, &(cmd), sizeof(cmd), taken)
+
+/* A vIOMMU that nobody destroys, and memory for queues of it. */
+static int setup_create(struct session *s)
+{
+	return setup_graph(s) ?: do_viommu_alloc(s->fd, s->mock.idev,
+						 s->hwpt[0], NULL,
+						 &s->slot[0]);
+}
+
+/* What belongs to a vIOMMU, and is undone. */
+static void abort_virtual(struct session *s, struct worker *w)
+{
+	struct iommu_viommu_alloc viommu = {
+		.size = sizeof(viommu),
+		.type = IOMMU_VIOMMU_TYPE_SELFTEST,
+		.dev_id = s->mock.idev,
+		.hwpt_id = s->hwpt[0],
+	};
+	struct iommu_vdevice_alloc vdevice = {
+		.size = sizeof(vdevice),
+		.viommu_id = s->slot[0],
+		.dev_id = s->mock.idev,
+		.virt_id = 7,
+	};
+	struct iommu_veventq_alloc veventq = {
+		.size = sizeof(veventq),
+		.viommu_id = s->slot[0],
+		.type = IOMMU_VEVENTQ_TYPE_SELFTEST,
+		.veventq_depth = 4,
+	};
+	struct iommu_hw_queue_alloc queue = {
+		.size = sizeof(queue),
+		.viommu_id = s->slot[0],
+		.type = IOMMU_HW_QUEUE_TYPE_SELFTEST,
+		.nesting_parent_iova = IOVA,
+		.length = PAGE,
+	};
+	u32 id;
+	int rc;
+
+	/*
+	 * C lets a driver see a queue that is then undone, and warns of what
+	 * comes of it: there, no next one is made.
+	 */
+	switch (below(&w->rng, s->reference ? 4 : 5)) {
+	case 0:
+		ABORTED(w, IOMMU_VIOMMU_ALLOC, viommu, 0);
+		break;
+	case 1:
+		ABORTED(w, IOMMU_VDEVICE_ALLOC, vdevice, EEXIST);
+		break;
+	case 2:
+		ABORTED(w, IOMMU_VEVENTQ_ALLOC, veventq, EEXIST);
+		break;
+	case 3:
+		ABORTED(w, IOMMU_HW_QUEUE_ALLOC, queue, EEXIST);
+		break;
+	default:
+		/* No queue ever comes before it; or one that is undone. */
+		begin(w);
+		rc = do_hw_queue_alloc(s->fd, s->slot[0], 1, IOVA, PAGE, &id);
+		done(w, OP_ABORT,
+		     rc == -EIO || rc == -ENOENT ? 0 : rc ?: -EPROTO, 0);
+	}
 }
 
 static void turn_create(struct session *s, struct worker *w)
@@ -249,22 +346,22 @@ static void turn_create(struct session *s, struct worker *w)
 		close(w->fd[i]);
 		w->fd[i] = 0;
 	}
-	switch (below(&w->rng, 11)) {
+	switch (below(&w->rng, 14)) {
 	case 0:
-		aborted(w, IOMMU_IOAS_ALLOC, &ioas, sizeof(ioas));
+		ABORTED(w, IOMMU_IOAS_ALLOC, ioas, 0);
 		break;
 	case 1:
-		aborted(w, IOMMU_HWPT_ALLOC, &hwpt, sizeof(hwpt));
+		ABORTED(w, IOMMU_HWPT_ALLOC, hwpt, 0);
 		break;
 	case 2:
-		aborted(w, IOMMU_FAULT_QUEUE_ALLOC, &fault, sizeof(fault));
+		ABORTED(w, IOMMU_FAULT_QUEUE_ALLOC, fault, 0);
 		break;
 	case 3:
 		if (!below(&w->rng, 16))
-			aborted(w, IOMMU_TEST_CMD, &mock, sizeof(mock));
+			ABORTED(w, IOMMU_TEST_CMD, mock, 0);
 		break;
 	case 4:
-		aborted(w, IOMMU_TEST_CMD, &access, sizeof(access));
+		ABORTED(w, IOMMU_TEST_CMD, access, 0);
 		break;
 	case 5:
 		if (!TRY(w, OP_ALLOC, do_fault_alloc(s->fd, &id, &fd)) &&
@@ -286,6 +383,11 @@ static void turn_create(struct session *s, struct worker *w)
 	case 8:
 		TRY(w, OP_ALLOC, do_viommu_alloc(s->fd, s->mock.idev,
 						 s->hwpt[0], NULL, &id));
+		break;
+	case 10:
+	case 11:
+	case 12:
+		abort_virtual(s, w);
 		break;
 	case 9:
 		TRY(w, OP_ALLOC, do_hwpt_alloc(s->fd, s->mock.idev, s->ioas[0],
@@ -323,6 +425,8 @@ static void turn_map_attach(struct session *s, struct worker *w)
 	u64 length = (1 + below(&w->rng, 16)) * PAGE;
 	u64 iova = OWN_IOVA(w) + below(&w->rng, 8) * PAGE;
 	u32 pts[] = { s->ioas[0], s->ioas[1], s->hwpt[0], s->hwpt[1] };
+	u32 calls;
+	int rc;
 
 	switch (w->number) {
 	case 0:
@@ -341,10 +445,12 @@ static void turn_map_attach(struct session *s, struct worker *w)
 			nap(w, 200);
 		break;
 	case 3:
-		/* Some of it is still being mapped: EBUSY. */
-		TRY(w, OP_UNMAP,
-		    do_unmap(s->fd, s->ioas[0], IOVA, 64 * PAGE), ENOENT,
-		    EBUSY);
+		/* Some of it is still being mapped, by the one before. */
+		calls = calls_between(s, 2, 2);
+		begin(w);
+		rc = do_unmap(s->fd, s->ioas[0], IOVA, 64 * PAGE);
+		done(w, OP_UNMAP, rc, ENOENT,
+		     called_since(s, 2, 2, calls) ? EBUSY : 0, 0);
 		nap(w, 500);
 		break;
 	default:
@@ -523,12 +629,17 @@ static void turn_access_destroy(struct session *s, struct worker *w)
 
 /* -------------------------------------------------------------------------- */
 
+#define FAULT_OPS \
+	(OP(ALLOC) | OP(DESTROY) | OP(CHECK) | OP(HWPT) | OP(TRIGGER) | \
+	 OP(READ) | OP(WRITE) | OP(ANSWER) | OP(POLL))
+
 const struct race_case race_cases[] = {
 	{
 		.name = "lookup",
 		.about = "an IOAS is looked up and destroyed",
 		.threads = 5,
 		.turn = turn_lookup,
+		.ops = OP(LOOKUP) | OP(ALLOC) | OP(DESTROY),
 		.least = 5,
 	}, {
 		.name = "hw_info",
@@ -536,33 +647,41 @@ const struct race_case race_cases[] = {
 		.threads = 4,
 		.setup = setup_ioas,
 		.turn = turn_hw_info,
+		.ops = OP(LOOKUP) | OP(ALLOC) | OP(DESTROY),
 		/* A debug kernel makes a device in ten times the life of it. */
+		.least = 5,
 		.rare = { { OP_ALLOC, 50 }, { OP_DESTROY, 50 } },
 	}, {
 		.name = "map_destroy",
 		.about = "an IOAS is mapped into and destroyed",
 		.threads = 5,
 		.turn = turn_map_destroy,
+		.ops = OP(ALLOC) | OP(DESTROY) | OP(MAP) | OP(UNMAP),
 		.least = 5,
 	}, {
 		.name = "destroy",
 		.about = "an IOAS is destroyed by several",
 		.threads = 5,
 		.turn = turn_destroy,
+		.ops = OP(ALLOC) | OP(DESTROY),
 		.least = 5,
 	}, {
 		.name = "vfio_ioas",
 		.about = "the IOAS of the VFIO container is destroyed",
 		.threads = 5,
 		.turn = turn_vfio_ioas,
-		.least = 1,
+		.ops = OP(LOOKUP) | OP(ALLOC) | OP(DESTROY) | OP(MAP) |
+		       OP(UNMAP) | OP(REPLACE),
+		.least = 10,
+		.rare = { { OP_LOOKUP, 3 } },
 	}, {
 		.name = "create",
 		.about = "objects of all kinds are made, unmade and aborted",
 		.threads = 4,
-		.setup = setup_device,
+		.setup = setup_create,
 		.turn = turn_create,
 		.leave = leave_create,
+		.ops = OP(ALLOC) | OP(ABORT) | OP(DESTROY),
 		.least = 50,
 	}, {
 		.name = "map_attach",
@@ -570,6 +689,8 @@ const struct race_case race_cases[] = {
 		.threads = 6,
 		.setup = setup_device,
 		.turn = turn_map_attach,
+		.ops = OP(DESTROY) | OP(MAP) | OP(UNMAP) | OP(COPY) |
+		       OP(CHECK) | OP(HWPT) | OP(REPLACE),
 		.least = 90,
 		.rare = { { OP_MAP, 10 }, { OP_UNMAP, 20 } },
 	}, {
@@ -579,6 +700,8 @@ const struct race_case race_cases[] = {
 		.setup = setup_access,
 		.turn = turn_access,
 		.cleanup = cleanup_access,
+		.ops = OP(MAP) | OP(UNMAP) | OP(CHECK) | OP(REPLACE) |
+		       OP(PIN) | OP(UNPIN) | OP(RW),
 		.least = 90,
 		.rare = { { OP_PIN, 5 }, { OP_UNPIN, 5 }, { OP_RW, 10 } },
 	}, {
@@ -586,14 +709,19 @@ const struct race_case race_cases[] = {
 		.about = "accesses pin and read while they are destroyed",
 		.threads = 5,
 		.turn = turn_access_destroy,
-		.least = 1,
-		.rare = { { OP_CHECK, 100 }, { OP_MAP, 100 } },
+		.ops = OP(ALLOC) | OP(DESTROY) | OP(MAP) | OP(CHECK) |
+		       OP(PIN) | OP(UNPIN) | OP(RW),
+		.least = 20,
+		.rare = { { OP_CHECK, 100 }, { OP_MAP, 100 },
+			  { OP_UNPIN, 3 } },
 	}, {
 		.name = "dmabuf",
 		.about = "dma-bufs are mapped, revoked and closed",
 		.threads = 5,
 		.setup = setup_device,
 		.turn = turn_dmabuf,
+		.ops = OP(ALLOC) | OP(DESTROY) | OP(MAP) | OP(UNMAP) |
+		       OP(COPY) | OP(HWPT) | OP(REVOKE),
 		.least = 20,
 	}, {
 		.name = "fault",
@@ -601,31 +729,47 @@ const struct race_case race_cases[] = {
 		.threads = 5,
 		.setup = setup_device,
 		.turn = turn_fault,
+		.ops = FAULT_OPS | OP(REPLACE),
 		.least = 90,
-		.rare = { { OP_WRITE, 2 }, { OP_READ, 20 }, { OP_DESTROY, 5 } },
+		.rare = { { OP_WRITE, 10 }, { OP_ANSWER, 50 }, { OP_POLL, 5 } },
+	}, {
+		.name = "pasid_fault",
+		.about = "faults of a PASID, while its HWPT goes",
+		.threads = 5,
+		.setup = setup_pasid,
+		.turn = turn_fault,
+		.cleanup = cleanup_pasid,
+		.orderly = true,
+		.ops = FAULT_OPS | OP(REPLACE),
+		.least = 90,
+		.rare = { { OP_WRITE, 10 }, { OP_ANSWER, 50 }, { OP_POLL, 5 } },
 	}, {
 		.name = "vevent",
 		.about = "events are reported and read while queues and vDEVICEs go",
 		.threads = 5,
 		.setup = setup_vevent,
 		.turn = turn_vevent,
+		.ops = OP(ALLOC) | OP(DESTROY) | OP(CHECK) | OP(REPLACE) |
+		       OP(TRIGGER) | OP(READ) | OP(POLL) | OP(LOST),
 		.least = 90,
-		.rare = { { OP_TRIGGER, 5 }, { OP_READ, 20 },
-			  { OP_DESTROY, 5 } },
+		.rare = { { OP_TRIGGER, 5 }, { OP_POLL, 5 } },
 	}, {
 		.name = "viommu",
 		.about = "what belongs to a vIOMMU is destroyed in every order",
 		.threads = 5,
 		.setup = setup_graph,
 		.turn = turn_graph,
-		.least = 5,
-		.rare = { { OP_DESTROY, 1 } },
+		.settle = settle_graph,
+		.ops = OP(ALLOC) | OP(DESTROY) | OP(REPLACE) | OP(ALONE),
+		.least = 20,
+		.rare = { { OP_DESTROY, 10 } },
 	}, {
 		.name = "unbind",
 		.about = "a vDEVICE is destroyed while its device is unbound",
 		.threads = 4,
 		.setup = setup_device,
 		.turn = turn_unbind,
+		.ops = OP(ALLOC) | OP(DESTROY),
 		.least = 20,
 	}, {
 		.name = "mmap",
@@ -633,8 +777,10 @@ const struct race_case race_cases[] = {
 		.threads = 4,
 		.setup = setup_device,
 		.turn = turn_mmap,
-		.least = 1,
-		.rare = { { OP_CHECK, 100 } },
+		.ops = OP(ALLOC) | OP(DESTROY) | OP(CHECK) | OP(MMAP) |
+		       OP(FORK),
+		.least = 20,
+		.rare = { { OP_CHECK, 100 }, { OP_DESTROY, 10 } },
 	}, {
 		.name = "process",
 		.about = "IOAS_CHANGE_PROCESS of two processes against mappings",
@@ -642,8 +788,43 @@ const struct race_case race_cases[] = {
 		.setup = setup_process,
 		.turn = turn_process,
 		.cleanup = cleanup_process,
+		.ops = OP(DESTROY) | OP(MAP) | OP(UNMAP) | OP(COPY) |
+		       OP(HWPT) | OP(CHANGE),
 		.least = 90,
 		.rare = { { OP_CHANGE, 10 } },
+	}, {
+		.name = "dirty",
+		.about = "pages get dirty in two HWPTs while areas come and go",
+		.threads = 5,
+		.setup = setup_dirty,
+		.turn = turn_dirty,
+		.ops = OP(DESTROY) | OP(MAP) | OP(UNMAP) | OP(HWPT) |
+		       OP(DIRTY) | OP(CHECK),
+		.least = 90,
+		.rare = { { OP_DIRTY, 20 } },
+	}, {
+		.name = "type1",
+		.about = "a container cuts what accesses pin and others copy",
+		.threads = 6,
+		.setup = setup_type1,
+		.turn = turn_type1,
+		.cleanup = cleanup_type1,
+		.ops = OP(DESTROY) | OP(MAP) | OP(UNMAP) | OP(HWPT) |
+		       OP(CUT) | OP(COPY) | OP(PIN) | OP(UNPIN) | OP(RW),
+		.least = 90,
+		.rare = { { OP_CUT, 5 }, { OP_COPY, 5 }, { OP_PIN, 5 },
+			  { OP_RW, 5 }, { OP_UNPIN, 5 } },
+	}, {
+		.name = "file",
+		.about = "a file loses pages that are mapped",
+		.threads = 4,
+		.setup = setup_file,
+		.turn = turn_file,
+		.cleanup = cleanup_file,
+		.ops = OP(DESTROY) | OP(MAP) | OP(UNMAP) | OP(HWPT) |
+		       OP(CHECK) | OP(RW) | OP(PUNCH) | OP(WRITE),
+		.least = 90,
+		.rare = { { OP_MAP, 5 } },
 	},
 };
 

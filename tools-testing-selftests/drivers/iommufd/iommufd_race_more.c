@@ -9,6 +9,9 @@
 #include <sched.h>
 #include <sys/wait.h>
 
+#include <linux/falloc.h>
+#include <linux/vfio.h>
+
 #include "iommufd_race.h"
 #include "kselftest.h"
 
@@ -60,99 +63,287 @@ void turn_dmabuf(struct session *s, struct worker *w)
 
 /* ---- event queues -------------------------------------------------------- */
 
-static void wait_and_read(struct worker *w, int fd, void *buffer, size_t size)
+/*
+ * Another descriptor of the queue on show, so that what is read is that one's;
+ * -1: there is none.
+ */
+static int hold_queue(struct session *s)
+{
+	u32 shown = get(&s->slot[0]);
+	int fd;
+
+	if (!shown)
+		return -1;
+	fd = dup(number_of(shown));
+	/* Closed before that, its number may have been another file's. */
+	if (fd >= 0 && get(&s->slot[0]) != shown) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/*
+ * Bytes that were read, or an errno. It does not sleep beside an event for
+ * longer than poll() was told to; that it does not sleep at all beside one, when
+ * none follows, is what iommufd_kinds has poll_wakes for.
+ */
+static int wait_and_read(struct worker *w, int fd, void *buffer, size_t size)
 {
 	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
 	int rc;
 
 	begin(w);
 	rc = poll(&pollfd, 1, 1);
-	done(w, OP_POLL, rc < 0 ? -errno : rc, 0);
-	if (rc <= 0)
-		return;
+	if (rc > 0 && pollfd.revents != POLLIN)
+		rc = -EIO;
+	else
+		rc = rc < 0 ? -errno : rc ?: -ETIME;
+	if (done(w, OP_POLL, rc, ETIME, 0) < 0)
+		return 0;
 	begin(w);
 	rc = read(fd, buffer, size);
-	/* The number may be another file's by now. */
-	done(w, OP_READ, rc < 0 ? -errno : rc, EAGAIN, EBADF, EINVAL, ENODEV,
-	     0);
+	/* Nothing, if somebody else was faster. */
+	return done(w, OP_READ, rc < 0 ? -errno : rc, EAGAIN, 0);
+}
+
+/* Has the fault or event of this number been read before? */
+static bool seen_before(struct session *s, u64 number)
+{
+	return __atomic_exchange_n(&s->seen[number % SEEN], number + 1,
+				   __ATOMIC_ACQ_REL) == number + 1;
+}
+
+static bool is_fault(struct session *s, const struct iommu_hwpt_pgfault *f)
+{
+	u32 flags = IOMMU_PGFAULT_FLAGS_LAST_PAGE |
+		    (s->pasid ? IOMMU_PGFAULT_FLAGS_PASID_VALID : 0);
+
+	return f->flags == flags && f->dev_id == s->mock.idev &&
+	       f->pasid == s->pasid && f->grpid < 512 && !f->length &&
+	       f->perm == IOMMU_PGFAULT_PERM_READ && f->cookie &&
+	       f->addr % PAGE == 8 && f->addr / PAGE < get(&s->faults) &&
+	       f->grpid == f->addr / PAGE % 512 &&
+	       !seen_before(s, f->addr / PAGE);
+}
+
+/* How many faults: each as it was reported, and none a second time. */
+static int read_faults(struct worker *w, int fd,
+		       struct iommu_hwpt_pgfault *faults, unsigned int most)
+{
+	int size = wait_and_read(w, fd, faults, most * sizeof(*faults)), i;
+	bool ok = size < 0 || size % sizeof(*faults) == 0;
+
+	if (size <= 0)
+		return 0;
+	size /= sizeof(*faults);
+	for (i = 0; i < size; i++)
+		ok &= is_fault(w->s, &faults[i]);
+	TRY(w, OP_CHECK, ok ? 0 : -EIO);
+	return size;
+}
+
+/* The cookie is known to nobody else, and the device stays where it is. */
+static void answer_fault(struct worker *w, int fd, u32 cookie, u32 moves)
+{
+	struct iommu_hwpt_page_response answer = { .cookie = cookie };
+	int rc;
+
+	begin(w);
+	rc = write(fd, &answer, sizeof(answer));
+	rc = rc < 0 ? -errno : rc == sizeof(answer) ? 0 : -EIO;
+	/* The device that leaves has all of its faults answered. */
+	done(w, OP_ANSWER, rc, get(&w->s->moves) != moves ? EINVAL : 0, 0);
+}
+
+/* One that may be right by chance. */
+static void guess_answer(struct worker *w, int fd)
+{
+	struct iommu_hwpt_page_response answer = {
+		.cookie = 1 + below(&w->rng, 64),
+	};
+	int rc;
+
+	begin(w);
+	rc = write(fd, &answer, sizeof(answer));
+	done(w, OP_WRITE, rc < 0 ? -errno : rc == sizeof(answer) ? 0 : -EIO,
+	     EINVAL, 0);
+}
+
+/* Either the device itself or its PASID. */
+static int attach_faulting(struct session *s, u32 pt)
+{
+	return s->pasid ? do_pasid_replace(s->fd, s->mock.stdev, s->pasid, pt) :
+			  do_replace(s->fd, s->mock.stdev, pt);
+}
+
+static void own_fault_queue(struct session *s, struct worker *w)
+{
+	struct iommu_hwpt_selftest data = {
+		.iotlb = IOMMU_TEST_IOTLB_DEFAULT,
+	};
+	struct iommu_hwpt_alloc hwpt = {
+		.size = sizeof(hwpt),
+		.flags = IOMMU_HWPT_FAULT_ID_VALID |
+			 (s->pasid ? IOMMU_HWPT_ALLOC_PASID : 0),
+		.dev_id = s->mock.idev,
+		.pt_id = s->hwpt[0],
+		.data_type = IOMMU_HWPT_DATA_SELFTEST,
+		.data_len = sizeof(data),
+		.data_uptr = (uintptr_t)&data,
+	};
+	u32 fault;
+	int fd;
+
+	if (TRY(w, OP_ALLOC, do_fault_alloc(s->fd, &fault, &fd)))
+		return;
+	hwpt.fault_id = fault;
+	if (!TRY(w, OP_HWPT, call(s->fd, IOMMU_HWPT_ALLOC, &hwpt))) {
+		TRY(w, OP_REPLACE, attach_faulting(s, hwpt.out_hwpt_id));
+		set(&s->slot[0], show(s, fd));
+		nap(w, 5000);
+		set(&s->moves, s->moves + 1);
+		TRY(w, OP_REPLACE, attach_faulting(s, s->hwpt[1]));
+		destroy(w, hwpt.out_hwpt_id);
+	}
+	set(&s->slot[0], 0);
+	close(fd);
+	/* Somebody may be reading its file. */
+	destroy_after(w, fault);
 }
 
 void turn_fault(struct session *s, struct worker *w)
 {
 	struct iommu_hwpt_pgfault *faults = w->buffer;
-	struct iommu_hwpt_page_response answer = {};
-	int fd = get(&s->slot[0]), rc;
-	u32 fault, hwpt;
+	u32 moves = get(&s->moves);
+	u64 number;
+	int fd, n;
 
 	switch (w->number) {
 	case 0:
-		if (TRY(w, OP_ALLOC, do_fault_alloc(s->fd, &fault, &fd)))
-			break;
-		if (!TRY(w, OP_HWPT, do_hwpt_alloc(s->fd, s->mock.idev,
-						   s->hwpt[0], 0, fault,
-						   &hwpt))) {
-			TRY(w, OP_REPLACE,
-			    do_replace(s->fd, s->mock.stdev, hwpt));
-			set(&s->slot[0], fd);
-			nap(w, 5000);
-			TRY(w, OP_REPLACE, do_replace(s->fd, s->mock.stdev,
-						      s->ioas[0]));
-			destroy(w, hwpt);
-		}
-		set(&s->slot[0], 0);
-		close(fd);
-		/* Somebody may be reading its file. */
-		destroy_after(w, fault);
-		break;
+		own_fault_queue(s, w);
+		return;
 	case 1:
 	case 2:
+		number = __atomic_fetch_add(&s->faults, 1, __ATOMIC_ACQ_REL);
 		TRY(w, OP_TRIGGER,
-		    do_trigger_iopf(s->fd, s->mock.idev, below(&w->rng, 512)));
-		break;
-	case 3:
-		if (!fd)
-			break;
-		memset(faults, 0, sizeof(*faults));
-		wait_and_read(w, fd, faults, sizeof(*faults) * 4);
-		answer.cookie = below(&w->rng, 4) ? faults->cookie :
-						    below(&w->rng, 64);
-		begin(w);
-		rc = write(fd, &answer, sizeof(answer));
-		done(w, OP_WRITE, rc < 0 ? -errno : rc, EINVAL, EBADF, ENODEV,
-		     0);
-		break;
-	default:
-		if (fd)
-			wait_and_read(w, fd, faults, sizeof(*faults));
+		    do_trigger_iopf_at(s->fd, s->mock.idev, number % 512,
+				       s->pasid, number * PAGE + 8));
+		return;
 	}
+	fd = hold_queue(s);
+	if (fd < 0)
+		return;
+	n = read_faults(w, fd, faults, w->number == 3 ? 4 : 1);
+	/* It alone answers, so that those that it has read are its own. */
+	if (w->number == 3) {
+		if (below(&w->rng, 4) == 0)
+			guess_answer(w, fd);
+		else if (n)
+			answer_fault(w, fd, faults->cookie, moves);
+	}
+	close(fd);
 }
+
+/* A device whose PASID 200 is somewhere, and itself where it can have some. */
+int setup_pasid(struct session *s)
+{
+	u32 own;
+
+	s->pasid = 200;
+	return setup_ioas(s) ?:
+	       do_mock_device_with(s->fd, s->ioas[0], MOCK_FLAGS_DEVICE_PASID,
+				   &s->mock) ?:
+	       do_hwpt_alloc(s->fd, s->mock.idev, s->ioas[0],
+			     IOMMU_HWPT_ALLOC_NEST_PARENT |
+			     IOMMU_HWPT_ALLOC_PASID, 0, &s->hwpt[0]) ?:
+	       do_hwpt_alloc(s->fd, s->mock.idev, s->ioas[1],
+			     IOMMU_HWPT_ALLOC_PASID, 0, &s->hwpt[1]) ?:
+	       do_hwpt_alloc(s->fd, s->mock.idev, s->ioas[1],
+			     IOMMU_HWPT_ALLOC_PASID, 0, &own) ?:
+	       do_replace(s->fd, s->mock.stdev, own) ?:
+	       do_pasid_attach(s->fd, s->mock.stdev, s->pasid, s->hwpt[1]);
+}
+
+/*
+ * A driver that does not detach the PASIDs of its device leaves it in the queue
+ * of faults, where it is when its memory has gone: the mock driver detaches one
+ * only when it is told to.
+ */
+void cleanup_pasid(struct session *s)
+{
+	do_pasid_detach(s->fd, s->mock.stdev, s->pasid);
+}
+
+#define VIRT_ID 0x99
+/* Of a queue: its events are counted from 0. */
+#define EVENTS_MAX 0x100000000ULL
 
 int setup_vevent(struct session *s)
 {
-	u32 virt = 0x99;
 	int rc;
 
 	rc = setup_device(s) ?:
 	     do_viommu_alloc(s->fd, s->mock.idev, s->hwpt[0], NULL,
 			     &s->slot[1]) ?:
-	     do_vdevice_alloc(s->fd, s->slot[1], s->mock.idev, virt,
+	     do_vdevice_alloc(s->fd, s->slot[1], s->mock.idev, VIRT_ID,
 			      &s->slot[2]);
 	rc = rc ?: do_nested_alloc(s->fd, s->mock.idev, s->slot[1],
 				   &s->slot[3]);
 	return rc ?: do_replace(s->fd, s->mock.stdev, s->slot[3]);
 }
 
+/*
+ * Events come in the order of their numbers, though not each of them: another
+ * may be reading. Word of lost ones has the number of the last of them. No event
+ * is there a second time.
+ */
+static void read_events(struct worker *w, int fd, u32 queue)
+{
+	char *at = w->buffer, *end;
+	int size = wait_and_read(w, fd, at, 256);
+	struct iommu_viommu_event_selftest event;
+	struct iommufd_vevent_header head;
+	bool ok = true, lost = false;
+	s64 last = -1;
+
+	if (size <= 0)
+		return;
+	for (end = at + size; ok && at < end; last = head.sequence) {
+		ok = end - at >= (long)sizeof(head);
+		if (!ok)
+			break;
+		memcpy(&head, at, sizeof(head));
+		at += sizeof(head);
+		ok = head.sequence > last;
+		if (head.flags == IOMMU_VEVENTQ_FLAG_LOST_EVENTS) {
+			lost = true;
+			continue;
+		}
+		ok = ok && !head.flags && end - at >= (long)sizeof(event) &&
+		     !seen_before(w->s, queue * EVENTS_MAX + head.sequence);
+		if (!ok)
+			break;
+		memcpy(&event, at, sizeof(event));
+		at += sizeof(event);
+		ok = event.virt_id == VIRT_ID;
+	}
+	TRY(w, OP_CHECK, ok ? 0 : -EIO);
+	if (lost)
+		TRY(w, OP_LOST, 0);
+}
+
 void turn_vevent(struct session *s, struct worker *w)
 {
-	int fd = get(&s->slot[0]);
-	u32 id;
+	u32 shown, id;
+	int fd;
 
 	switch (w->number) {
 	case 0:
 		if (TRY(w, OP_ALLOC,
 			do_veventq_alloc(s->fd, s->slot[1], &id, &fd)))
 			break;
-		set(&s->slot[0], fd);
+		set(&s->slot[0], show(s, fd));
 		nap(w, 3000);
 		set(&s->slot[0], 0);
 		close(fd);
@@ -170,16 +361,21 @@ void turn_vevent(struct session *s, struct worker *w)
 		    do_replace(s->fd, s->mock.stdev, s->ioas[0]));
 		destroy(w, s->slot[2]);
 		if (TRY(w, OP_ALLOC,
-			do_vdevice_alloc(s->fd, s->slot[1], s->mock.idev, 0x99,
-					 &id)))
+			do_vdevice_alloc(s->fd, s->slot[1], s->mock.idev,
+					 VIRT_ID, &id)))
 			break;
 		set(&s->slot[2], id);
 		TRY(w, OP_REPLACE,
 		    do_replace(s->fd, s->mock.stdev, s->slot[3]));
 		break;
 	default:
-		if (fd)
-			wait_and_read(w, fd, w->buffer, 256);
+		shown = get(&s->slot[0]);
+		fd = hold_queue(s);
+		if (fd < 0)
+			break;
+		if (get(&s->slot[0]) == shown)
+			read_events(w, fd, shown >> 16);
+		close(fd);
 	}
 }
 
@@ -191,6 +387,8 @@ enum graph {
 	VDEVICE,
 	NESTED,
 	HW_QUEUE,
+	/* The driver has it depend on the one before. */
+	NEXT_QUEUE,
 	IDEV,
 };
 
@@ -205,6 +403,28 @@ int setup_graph(struct session *s)
 	return rc;
 }
 
+/* Calls that make, or destroy, what others depend on are between these. */
+static void change_begins(struct session *s)
+{
+	__atomic_add_fetch(&s->changing, 1, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&s->changes, 1, __ATOMIC_SEQ_CST);
+}
+
+static void change_ends(struct session *s)
+{
+	__atomic_sub_fetch(&s->changing, 1, __ATOMIC_SEQ_CST);
+}
+
+/* It has just been made. Who finds that another one is there destroys it. */
+static void put_into(struct worker *w, enum graph what, u32 id)
+{
+	u32 none = 0, shown = show(w->s, id);
+
+	if (!__atomic_compare_exchange_n(&w->s->slot[what], &none, shown, false,
+					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		destroy(w, id);
+}
+
 static void make_graph(struct session *s, struct worker *w)
 {
 	u32 viommu = 0, nested = 0, id;
@@ -213,7 +433,7 @@ static void make_graph(struct session *s, struct worker *w)
 	if (TRY(w, OP_ALLOC, do_mock_device(s->fd, s->hwpt[0], &mock)))
 		return;
 	set(&s->slot[IDEV], mock.idev);
-	set(&s->slot[STDEV], mock.stdev);
+	put_into(w, STDEV, mock.stdev);
 	/* From here on anything may be gone, and the device with it. */
 	if (TRY(w, OP_ALLOC,
 		do_viommu_alloc(s->fd, mock.idev, s->hwpt[0], NULL, &viommu),
@@ -223,55 +443,138 @@ static void make_graph(struct session *s, struct worker *w)
 	if (!TRY(w, OP_ALLOC,
 		 do_nested_alloc(s->fd, mock.idev, viommu, &nested), ENOENT,
 		 EINVAL))
-		set(&s->slot[NESTED], nested);
-	set(&s->slot[VIOMMU], viommu);
+		put_into(w, NESTED, nested);
+	put_into(w, VIOMMU, viommu);
 	if (!TRY(w, OP_ALLOC,
 		 do_hw_queue_alloc(s->fd, viommu, 0, IOVA, PAGE, &id),
-		 ENOENT))
-		set(&s->slot[HW_QUEUE], id);
+		 ENOENT)) {
+		put_into(w, HW_QUEUE, id);
+		if (!TRY(w, OP_ALLOC,
+			 do_hw_queue_alloc(s->fd, viommu, 1, IOVA, PAGE, &id),
+			 ENOENT, EIO))
+			put_into(w, NEXT_QUEUE, id);
+	}
 	/* Another worker may make it, too. */
 	if (!TRY(w, OP_ALLOC,
 		 do_vdevice_alloc(s->fd, viommu, mock.idev, 7, &id),
 		 ENOENT, EEXIST))
-		set(&s->slot[VDEVICE], id);
+		put_into(w, VDEVICE, id);
 	if (nested)
 		TRY(w, OP_REPLACE, do_replace(s->fd, mock.stdev, nested),
 		    ENOENT, EINVAL);
 }
 
-void turn_graph(struct session *s, struct worker *w)
+static void make_vdevice(struct session *s, struct worker *w)
 {
-	unsigned int i = below(&w->rng, IDEV), j;
 	u32 id;
 
+	if (!TRY(w, OP_ALLOC,
+		 do_vdevice_alloc(s->fd, number_of(get(&s->slot[VIOMMU])),
+				  get(&s->slot[IDEV]), 7, &id),
+		 ENOENT, EEXIST))
+		put_into(w, VDEVICE, id);
+}
+
+/* Is anything there that may depend on it? */
+static bool has_dependant(struct session *s, enum graph what)
+{
+	switch (what) {
+	case VIOMMU:
+		return get(&s->slot[VDEVICE]) || get(&s->slot[NESTED]) ||
+		       get(&s->slot[HW_QUEUE]) || get(&s->slot[NEXT_QUEUE]);
+	case NESTED:
+		return get(&s->slot[STDEV]);
+	case HW_QUEUE:
+		return get(&s->slot[NEXT_QUEUE]);
+	default:
+		return false;
+	}
+}
+
+/*
+ * EBUSY is right while something that depends on it may be there, or comes or
+ * goes at this moment, and else not: what is on show in its slot is there, as
+ * long as it is, and nobody is about to change that.
+ */
+static void destroy_graph(struct session *s, struct worker *w, enum graph what)
+{
+	u32 shown = get(&s->slot[what]), changes;
+	bool alone;
+	int rc;
+
+	/* Nothing depends on what a vIOMMU depends on. */
+	if (what != VIOMMU)
+		change_begins(s);
+	changes = get(&s->changes);
+	alone = get(&s->changing) == (what != VIOMMU) &&
+		get(&s->slot[what]) == shown && !has_dependant(s, what);
+	begin(w);
+	rc = do_destroy(s->fd, number_of(shown));
+	alone = alone && get(&s->slot[what]) == shown &&
+		!has_dependant(s, what) && get(&s->changes) == changes;
+	done(w, OP_DESTROY, rc, ENOENT, alone ? 0 : EBUSY, 0);
+	if (rc != -EBUSY)
+		__atomic_compare_exchange_n(&s->slot[what], &shown, 0, false,
+					    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	if (what != VIOMMU)
+		change_ends(s);
+	if (alone && !rc)
+		TRY(w, OP_ALONE, 0);
+}
+
+void turn_graph(struct session *s, struct worker *w)
+{
+	enum graph what = below(&w->rng, IDEV);
+	unsigned int i;
+
 	if (!w->number) {
-		for (j = 0; j < IDEV && !get(&s->slot[j]); j++)
+		for (i = 0; i < IDEV && !get(&s->slot[i]); i++)
 			;
-		if (j == IDEV) {
+		if (i == IDEV) {
+			change_begins(s);
 			make_graph(s, w);
+			change_ends(s);
 			nap(w, 1000);
 			return;
 		}
 	}
-	if (w->number == 1 && below(&w->rng, 2)) {
-		if (!get(&s->slot[IDEV]) || !get(&s->slot[VIOMMU]))
-			return;
-		if (!TRY(w, OP_ALLOC,
-			 do_vdevice_alloc(s->fd, get(&s->slot[VIOMMU]),
-					  get(&s->slot[IDEV]), 7, &id),
-			 ENOENT, EEXIST))
-			set(&s->slot[VDEVICE], id);
+	if (w->number == 1 && below(&w->rng, 4) == 0) {
+		if (get(&s->slot[IDEV]) && get(&s->slot[VIOMMU])) {
+			change_begins(s);
+			make_vdevice(s, w);
+			change_ends(s);
+		}
 		return;
 	}
-	id = get(&s->slot[i]);
-	if (!id) {
-		sched_yield();
-		return;
+	if (get(&s->slot[what]))
+		destroy_graph(s, w, what);
+	/* A moment in which nobody does anything. */
+	if (below(&w->rng, 2))
+		nap(w, 200);
+}
+
+/* All rest: what is left goes one by one, each when nothing depends on it. */
+bool settle_graph(struct session *s)
+{
+	static const enum graph order[] = {
+		NEXT_QUEUE, HW_QUEUE, STDEV, VDEVICE, NESTED, VIOMMU,
+	};
+	unsigned int i;
+	int rc;
+
+	for (i = 0; i < ARRAY_SIZE(order); i++) {
+		u32 shown = s->slot[order[i]];
+
+		rc = shown ? do_destroy(s->fd, number_of(shown)) : 0;
+		if (rc && rc != -ENOENT)
+			return false;
 	}
-	/* A vIOMMU has queues, a nested HWPT a device, and so on. */
-	if (TRY(w, OP_DESTROY, do_destroy(s->fd, id), ENOENT, EBUSY) != -EBUSY)
-		__atomic_compare_exchange_n(&s->slot[i], &id, 0, false,
-					    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	return !do_destroy(s->fd, s->mock.stdev) &&
+	       !do_destroy(s->fd, s->hwpt[0]) &&
+	       !do_destroy(s->fd, s->hwpt[1]) &&
+	       !do_unmap(s->fd, s->ioas[0], 0, UINT64_MAX) &&
+	       !do_destroy(s->fd, s->ioas[0]) &&
+	       !do_destroy(s->fd, s->ioas[1]);
 }
 
 /*
@@ -349,7 +652,9 @@ static void use_mapping(struct worker *w, bool forks)
 		/* Half of it goes before the child's, half of it after. */
 		half = below(&w->rng, 2);
 		munmap((void *)page + PAGE * half, PAGE);
-		if (pid > 0 && waitpid(pid, &rc, 0) == pid)
+		if (pid > 0 && waitpid(pid, &rc, 0) != pid)
+			rc = -1;
+		if (pid > 0)
 			TRY(w, OP_CHECK, rc ? -EIO : 0);
 		munmap((void *)page + PAGE * !half, PAGE);
 		return;
@@ -374,7 +679,8 @@ void turn_mmap(struct session *s, struct worker *w)
 	nap(w, 3000);
 	/*
 	 * Each mapping depends on it, a child's too, and as long as the offset
-	 * is known there may be no moment without one.
+	 * is known there may be no moment without one: who is in a turn may
+	 * have one. When those turns have ended, nobody has.
 	 */
 	rc = TRY(w, OP_DESTROY, do_destroy(s->fd, id), EBUSY);
 	set(&s->offset, 0);
@@ -383,6 +689,17 @@ void turn_mmap(struct session *s, struct worker *w)
 }
 
 /* ---- change of process --------------------------------------------------- */
+
+/* Only while another one maps something, or unmaps it, may it say EBUSY. */
+static void change_process(struct session *s, struct worker *w)
+{
+	u32 calls = calls_between(s, 2, 3);
+	int rc;
+
+	begin(w);
+	rc = do_change_process(s->fd);
+	done(w, OP_CHANGE, rc, called_since(s, 2, 3, calls) ? EBUSY : 0, 0);
+}
 
 /* Another process, which has the same file open. */
 int setup_process(struct session *s)
@@ -395,6 +712,7 @@ int setup_process(struct session *s)
 		.val64 = s->number / 2 % 2,
 	};
 	int null, rc;
+	pid_t pid;
 
 	s->memfd = memfd_create("race", MFD_CLOEXEC);
 	if (s->memfd < 0 || ftruncate(s->memfd, 64 * PAGE))
@@ -403,24 +721,34 @@ int setup_process(struct session *s)
 	if (rc)
 		return rc;
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	s->child = fork();
-	if (!s->child) {
+	/* The session is the child's, too, which must not write it there. */
+	pid = fork();
+	if (!pid) {
 		w->s = s;
 		while (!get(&s->stop)) {
 			if (get(&s->closed))
 				dup2(null, s->fd);
-			TRY(w, OP_CHANGE, do_change_process(s->fd), EBUSY);
+			change_process(s, w);
 			nap(w, 300);
 		}
 		_exit(0);
 	}
+	s->child = pid;
 	close(null);
-	return s->child < 0 ? -errno : 0;
+	return pid < 0 ? -errno : 0;
 }
 
+/* It has what it did on its own page; and it ends by itself, or is a bug. */
 void cleanup_process(struct session *s)
 {
-	waitpid(s->child, NULL, 0);
+	struct worker *w = &s->workers[WORKERS_MAX - 1];
+	int status;
+
+	if ((waitpid(s->child, &status, 0) != s->child || status) &&
+	    !w->odd_errno) {
+		w->odd_op = OP_FORK;
+		w->odd_errno = ECHILD;
+	}
 }
 
 void turn_process(struct session *s, struct worker *w)
@@ -430,8 +758,7 @@ void turn_process(struct session *s, struct worker *w)
 
 	switch (w->number) {
 	case 0:
-		/* Something is being mapped: EBUSY. */
-		TRY(w, OP_CHANGE, do_change_process(s->fd), EBUSY);
+		change_process(s, w);
 		nap(w, 300);
 		break;
 	case 1:
@@ -448,5 +775,354 @@ void turn_process(struct session *s, struct worker *w)
 						  OWN_IOVA(w), length));
 		TRY(w, OP_UNMAP,
 		    do_unmap(s->fd, s->ioas[0], OWN_IOVA(w), length));
+	}
+}
+
+/* ---- dirty pages --------------------------------------------------------- */
+
+static int track_dirty(int fd, u32 hwpt)
+{
+	struct iommu_hwpt_set_dirty_tracking cmd = {
+		.size = sizeof(cmd),
+		.flags = IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
+		.hwpt_id = hwpt,
+	};
+
+	return call(fd, IOMMU_HWPT_SET_DIRTY_TRACKING, &cmd);
+}
+
+static int get_dirty(int fd, u32 hwpt, u64 iova, u64 length, u64 *bits)
+{
+	struct iommu_hwpt_get_dirty_bitmap cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = hwpt,
+		.iova = iova,
+		.length = length,
+		.page_size = PAGE,
+		.data = (uintptr_t)bits,
+	};
+
+	return call(fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &cmd);
+}
+
+static int make_dirty(int fd, u32 hwpt, u64 iova, u64 length, u64 *bits)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_DIRTY,
+		.id = hwpt,
+		.dirty = {
+			.iova = iova,
+			.length = length,
+			.page_size = PAGE,
+			.uptr = (uintptr_t)bits,
+		},
+	};
+
+	return do_test(fd, &cmd);
+}
+
+/* Two HWPTs of one IOAS that know what is dirty. */
+int setup_dirty(struct session *s)
+{
+	/* What is dirty is an entry of the page table, of a page each. */
+	struct iommu_option small = {
+		.size = sizeof(small),
+		.option_id = IOMMU_OPTION_HUGE_PAGES,
+		.op = IOMMU_OPTION_OP_SET,
+	};
+	unsigned int i;
+	int rc;
+
+	rc = setup_ioas(s);
+	small.object_id = s->ioas[0];
+	rc = rc ?: call(s->fd, IOMMU_OPTION, &small) ?:
+	     do_mock_device(s->fd, s->ioas[0], &s->mock);
+	for (i = 0; i < 2 && !rc; i++)
+		rc = do_hwpt_alloc(s->fd, s->mock.idev, s->ioas[0],
+				   IOMMU_HWPT_ALLOC_DIRTY_TRACKING, 0,
+				   &s->hwpt[i]) ?:
+		     track_dirty(s->fd, s->hwpt[i]);
+	return rc;
+}
+
+/* What was written through one HWPT is dirty in that one, once. */
+static void use_dirty(struct session *s, struct worker *w)
+{
+	u64 length = (1 + below(&w->rng, 32)) * PAGE;
+	u64 bits, got[2] = {}, again = 0;
+	u64 all = (1ULL << length / PAGE) - 1;
+	unsigned int from = below(&w->rng, 2);
+
+	bits = mix(&w->rng) & all;
+	if (TRY(w, OP_MAP, do_map(s->fd, s->ioas[0], w->mem, length,
+				  OWN_IOVA(w))))
+		return;
+	TRY(w, OP_CHECK, make_dirty(s->fd, s->hwpt[from], OWN_IOVA(w), length,
+				    &bits));
+	/* The other one has nothing of it. */
+	if (below(&w->rng, 2))
+		TRY(w, OP_CHECK, get_dirty(s->fd, s->hwpt[!from], OWN_IOVA(w),
+					   length, &got[1]));
+	TRY(w, OP_CHECK, get_dirty(s->fd, s->hwpt[from], OWN_IOVA(w), length,
+				   &got[0]));
+	TRY(w, OP_CHECK, get_dirty(s->fd, s->hwpt[from], OWN_IOVA(w), length,
+				   &again));
+	/* In a session that ends abruptly, one of them may have failed. */
+	if (!get(&s->closed))
+		TRY(w, OP_CHECK,
+		    got[0] == bits && !got[1] && !again ? 0 : -EIO);
+	TRY(w, OP_UNMAP, do_unmap(s->fd, s->ioas[0], OWN_IOVA(w), length));
+}
+
+void turn_dirty(struct session *s, struct worker *w)
+{
+	u64 bits[2] = {};
+	u32 id = 0;
+
+	switch (w->number) {
+	case 0:
+		/* Areas that another one looks at. */
+		if (!TRY(w, OP_MAP, do_map(s->fd, s->ioas[0], w->mem,
+					   64 * PAGE, IOVA))) {
+			nap(w, 300);
+			TRY(w, OP_UNMAP, do_unmap(s->fd, s->ioas[0], IOVA,
+						  64 * PAGE));
+		}
+		nap(w, 100);
+		break;
+	case 1:
+		if (TRY(w, OP_HWPT,
+			do_hwpt_alloc(s->fd, s->mock.idev, s->ioas[0],
+				      IOMMU_HWPT_ALLOC_DIRTY_TRACKING, 0, &id)))
+			break;
+		TRY(w, OP_CHECK, track_dirty(s->fd, id));
+		destroy(w, id);
+		nap(w, 300);
+		break;
+	case 2:
+		/* They come and go: what is not mapped is not looked at. */
+		bits[0] = ~0ULL;
+		make_dirty(s->fd, s->hwpt[below(&w->rng, 2)], IOVA, 64 * PAGE,
+			   bits);
+		bits[0] = 0;
+		TRY(w, OP_DIRTY,
+		    get_dirty(s->fd, s->hwpt[below(&w->rng, 2)], IOVA,
+			      64 * PAGE, bits), EINVAL, ENOENT);
+		TRY(w, OP_CHECK, bits[1] ? -EIO : 0);
+		break;
+	default:
+		use_dirty(s, w);
+	}
+}
+
+/* ---- type1 --------------------------------------------------------------- */
+
+#define CUT_PAGES 32
+
+/* A container that cuts areas, and two accesses to it. */
+int setup_type1(struct session *s)
+{
+	struct iommu_vfio_ioas cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_VFIO_IOAS_SET,
+	};
+	int pin, rw, rc;
+
+	rc = setup_ioas(s);
+	cmd.ioas_id = s->ioas[0];
+	rc = rc ?: call(s->fd, IOMMU_VFIO_IOAS, &cmd);
+	if (!rc && ioctl(s->fd, VFIO_SET_IOMMU, VFIO_TYPE1_IOMMU))
+		rc = -errno;
+	rc = rc ?: do_mock_device(s->fd, s->ioas[0], &s->mock) ?:
+	     do_access_create(s->fd, s->ioas[0],
+			      MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES, &pin) ?:
+	     do_access_create(s->fd, s->ioas[0], 0, &rw);
+	if (rc)
+		return rc;
+	s->slot[0] = pin;
+	s->slot[1] = rw;
+	return 0;
+}
+
+void cleanup_type1(struct session *s)
+{
+	close(s->slot[0]);
+	close(s->slot[1]);
+}
+
+static void cut_some(struct session *s, struct worker *w)
+{
+	u64 first = below(&w->rng, CUT_PAGES);
+	struct vfio_iommu_type1_dma_unmap cmd = {
+		.argsz = sizeof(cmd),
+		.iova = IOVA + first * PAGE,
+		.size = (1 + below(&w->rng, 4)) * PAGE,
+	};
+	u32 calls = calls_between(s, 0, 0);
+	u64 size = cmd.size;
+	int rc;
+
+	begin(w);
+	rc = call(s->fd, VFIO_IOMMU_UNMAP_DMA, &cmd);
+	/*
+	 * EINVAL: what is pinned is not cut. ENOENT: nothing is there. EBUSY:
+	 * it is being mapped or unmapped by the first worker.
+	 */
+	rc = done(w, OP_CUT, rc, EINVAL, ENOENT,
+		  called_since(s, 0, 0, calls) ? EBUSY : 0, 0);
+	/* Less, if there was a hole; never more than was asked for. */
+	if (!rc && (cmd.size % PAGE || cmd.size > size))
+		TRY(w, OP_CUT, -EPROTO);
+}
+
+void turn_type1(struct session *s, struct worker *w)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+		.vaddr = (uintptr_t)w->mem,
+		.iova = IOVA,
+		.size = CUT_PAGES * PAGE,
+	};
+	u64 at = IOVA + below(&w->rng, CUT_PAGES - 4) * PAGE;
+	u64 length = (1 + below(&w->rng, 4)) * PAGE;
+	u32 item = 0, calls;
+	int rc;
+
+	switch (w->number) {
+	case 0:
+		if (!TRY(w, OP_MAP, call(s->fd, VFIO_IOMMU_MAP_DMA, &map)))
+			nap(w, 2000);
+		/* In however many pieces; some may be on their way out. */
+		do {
+			calls = calls_between(s, 2, 2);
+			begin(w);
+			rc = do_unmap(s->fd, s->ioas[0], 0, UINT64_MAX);
+			done(w, OP_UNMAP, rc, ENOENT,
+			     called_since(s, 2, 2, calls) ? EBUSY : 0, 0);
+		} while (rc == -EBUSY);
+		break;
+	case 1:
+		turn_domain(s, w, s->ioas[0]);
+		nap(w, 300);
+		break;
+	case 2:
+		cut_some(s, w);
+		break;
+	case 3:
+		if (TRY(w, OP_PIN,
+			do_access_pin(s->fd, s->slot[0], at, length,
+				      MOCK_FLAGS_ACCESS_WRITE, &item),
+			ENOENT, EINVAL)) {
+			nap(w, 100);
+			break;
+		}
+		nap(w, 50);
+		TRY(w, OP_UNPIN, do_access_unpin(s->fd, s->slot[0], item),
+		    ENOENT);
+		break;
+	case 4:
+		if (!TRY(w, OP_COPY, do_copy(s->fd, s->ioas[1], OWN_IOVA(w),
+					     s->ioas[0], at, length),
+			 ENOENT, EINVAL))
+			TRY(w, OP_UNMAP, do_unmap(s->fd, s->ioas[1],
+						  OWN_IOVA(w), length));
+		break;
+	default:
+		TRY(w, OP_RW, do_access_rw(s->fd, s->slot[1], at, w->buffer,
+					   length, 0), ENOENT, EINVAL);
+	}
+}
+
+/* ---- a file that shrinks ------------------------------------------------- */
+
+#define FILE_PAGES 64
+
+int setup_file(struct session *s)
+{
+	int rw, rc;
+
+	s->memfd = memfd_create("race", MFD_CLOEXEC);
+	if (s->memfd < 0 || ftruncate(s->memfd, FILE_PAGES * PAGE))
+		return -errno;
+	rc = setup_device(s) ?: do_access_create(s->fd, s->ioas[0], 0, &rw);
+	s->slot[0] = rc ? 0 : rw;
+	return rc;
+}
+
+void cleanup_file(struct session *s)
+{
+	close(s->slot[0]);
+}
+
+/*
+ * What is mapped stays, whatever becomes of the file: a page of zeroes, or with
+ * the word that was written there.
+ *
+ * Each has pages of the file of its own. A page that is new to the file is seen
+ * by memfd_pin_folios() before the one who brings it has cleared it: who maps
+ * it meanwhile sees what was in that memory before, in any driver.
+ */
+static void use_file(struct session *s, struct worker *w)
+{
+	u64 start = FILE_PAGES / 4 * w->number + below(&w->rng, 8), i;
+	u64 length = (1 + below(&w->rng, 8)) * PAGE;
+	u32 *first = w->buffer, *again = w->buffer + 32 * PAGE;
+	bool ok = true;
+	u32 word;
+
+	for (i = 0; i < length / PAGE; i += 2) {
+		word = MAGIC + start + i;
+		TRY(w, OP_WRITE,
+		    pwrite(s->memfd, &word, sizeof(word), (start + i) * PAGE) ==
+		    sizeof(word) ? 0 : -EIO);
+	}
+	/* EINVAL: the file ends before that, now. */
+	if (TRY(w, OP_MAP, do_map_file(s->fd, s->ioas[0], s->memfd,
+				       start * PAGE, length, OWN_IOVA(w)),
+		EINVAL)) {
+		nap(w, 50);
+		return;
+	}
+	TRY(w, OP_RW, do_access_rw(s->fd, s->slot[0], OWN_IOVA(w), first,
+				   length, 0));
+	nap(w, 300);
+	TRY(w, OP_RW, do_access_rw(s->fd, s->slot[0], OWN_IOVA(w), again,
+				   length, 0));
+	for (i = 0; i < length / PAGE; i++) {
+		word = first[i * PAGE / 4];
+		ok &= !word || word == MAGIC + start + i;
+	}
+	/* In a session that ends abruptly, the last one may have read none. */
+	if (!get(&s->closed))
+		TRY(w, OP_CHECK, ok && !memcmp(first, again, length) ? 0 :
+				 -EIO);
+	TRY(w, OP_UNMAP, do_unmap(s->fd, s->ioas[0], OWN_IOVA(w), length));
+}
+
+void turn_file(struct session *s, struct worker *w)
+{
+	u64 page = below(&w->rng, FILE_PAGES);
+
+	switch (w->number) {
+	case 0:
+		if (below(&w->rng, 3))
+			TRY(w, OP_PUNCH,
+			    fallocate(s->memfd, FALLOC_FL_PUNCH_HOLE |
+				      FALLOC_FL_KEEP_SIZE, page * PAGE,
+				      8 * PAGE) ? -errno : 0);
+		else
+			TRY(w, OP_PUNCH,
+			    ftruncate(s->memfd, page * PAGE) ||
+			    ftruncate(s->memfd, FILE_PAGES * PAGE) ?
+				    -errno : 0);
+		nap(w, 300);
+		break;
+	case 1:
+		turn_domain(s, w, s->ioas[0]);
+		nap(w, 300);
+		break;
+	default:
+		use_file(s, w);
 	}
 }

@@ -68,6 +68,16 @@ static inline u64 below(u64 *state, u64 n)
 	return mix(state) % n;
 }
 
+/* Another one each time; a few digits are easier to type again. */
+static inline u64 any_seed(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	ts.tv_sec += (u64)ts.tv_nsec + getpid();
+	return below(&(u64){ ts.tv_sec }, 1000000);
+}
+
 static inline u64 now_ns(void)
 {
 	struct timespec ts;
@@ -190,6 +200,29 @@ static inline long long pages_left_pinned(long long before)
 	for (i = 0; i < 300 && now != before; i++) {
 		usleep(100000);
 		now = pages_pinned();
+	}
+	return now - before;
+}
+
+/*
+ * Pages of IOMMU page tables in the whole system. Those of devices that the
+ * kernel uses itself do not change while nobody binds one.
+ */
+static inline long long table_pages(void)
+{
+	refresh_counters();
+	return read_counter("/proc/vmstat", "nr_iommu_pages");
+}
+
+/* How many more than BEFORE, once all have been given back. */
+static inline long long table_pages_left(long long before)
+{
+	long long now = table_pages();
+	unsigned int i;
+
+	for (i = 0; i < 300 && now != before; i++) {
+		usleep(100000);
+		now = table_pages();
 	}
 	return now - before;
 }
@@ -486,6 +519,23 @@ static inline int do_mock_device(int fd, u32 pt, struct mock *mock)
 	return rc;
 }
 
+/* The same with MOCK_FLAGS_DEVICE_*. */
+static inline int do_mock_device_with(int fd, u32 pt, u32 flags,
+				      struct mock *mock)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_MOCK_DOMAIN_FLAGS,
+		.id = pt,
+		.mock_domain_flags.dev_flags = flags,
+	};
+	int rc = do_test(fd, &cmd);
+
+	mock->stdev = cmd.mock_domain_flags.out_stdev_id;
+	mock->hwpt = cmd.mock_domain_flags.out_hwpt_id;
+	mock->idev = cmd.mock_domain_flags.out_idev_id;
+	return rc;
+}
+
 static inline int do_replace(int fd, u32 stdev, u32 pt)
 {
 	struct iommu_test_cmd cmd = {
@@ -634,17 +684,56 @@ static inline int do_dmabuf_revoke(int fd, int dmabuf, bool revoked)
 	return do_test(fd, &cmd);
 }
 
-static inline int do_trigger_iopf(int fd, u32 idev, u32 grpid)
+static inline int do_trigger_iopf_at(int fd, u32 idev, u32 grpid, u32 pasid,
+				     u64 addr)
 {
 	struct iommu_test_cmd cmd = {
 		.op = IOMMU_TEST_OP_TRIGGER_IOPF,
 		.trigger_iopf = {
 			.dev_id = idev,
-			.pasid = 0,
+			.pasid = pasid,
 			.grpid = grpid,
 			.perm = IOMMU_PGFAULT_PERM_READ,
-			.addr = 0xdeadbeaf,
+			.addr = addr,
 		},
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_trigger_iopf(int fd, u32 idev, u32 grpid)
+{
+	return do_trigger_iopf_at(fd, idev, grpid, 0, 0xdeadbeaf);
+}
+
+static inline int do_pasid_attach(int fd, u32 stdev, u32 pasid, u32 pt)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_PASID_ATTACH,
+		.id = stdev,
+		.pasid_attach = { .pasid = pasid, .pt_id = pt },
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_pasid_replace(int fd, u32 stdev, u32 pasid, u32 pt)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_PASID_REPLACE,
+		.id = stdev,
+		.pasid_replace = { .pasid = pasid, .pt_id = pt },
+	};
+
+	return do_test(fd, &cmd);
+}
+
+static inline int do_pasid_detach(int fd, u32 stdev, u32 pasid)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_PASID_DETACH,
+		.id = stdev,
+		.pasid_detach.pasid = pasid,
 	};
 
 	return do_test(fd, &cmd);
