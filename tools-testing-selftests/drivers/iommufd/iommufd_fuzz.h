@@ -11,6 +11,8 @@
 #define PROCESSES 2
 #define THREADS 3
 #define COMMANDS_MAX 64
+/* Calls of a thread before its process ends. */
+#define CALLS_OF_A_LIFE 1000U
 
 enum type {
 	END,

@@ -4,7 +4,9 @@
  * arguments is, and where the answer has something to go on with.
  *
  * Commands of the mock driver are among them where they do what a driver of the
- * kernel would; those that check or configure it are not.
+ * kernel would; those that check or configure it are not. Nor are PASIDs: a
+ * device that goes with one attached is a bug of its driver, which the mock
+ * driver leaves to its user.
  */
 #include <assert.h>
 #include <stddef.h>

@@ -14,18 +14,32 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 
+#include <linux/vfio.h>
+
 #include "iommufd_fuzz.h"
 #include "kselftest.h"
 
-/* Calls of a thread before its process ends. */
-#define CALLS_OF_A_LIFE 1500
 #define MEM_PAGES 1024UL
 #define ARENA_PAGES 32UL
 #define RING 64
+#define MAPPED 32
+
+/* What was mapped, and may have been unmapped since. */
+struct mapped {
+	u32 ioas;
+	u64 iova, length;
+};
 
 struct life {
 	u64 seed;
 	int fd;
+	/* Nothing but files is mapped: another process could have it all. */
+	bool files_only;
+	struct mapped mapped[MAPPED];
+	unsigned int nr_mapped;
+	/* The last pin of an access, and the last device behind a vIOMMU. */
+	u32 pin_access, pin;
+	u32 virtual_device, parent, viommu;
 	/* Ids and descriptors seen last, by kind; anybody may write them. */
 	u32 ids[FD_KINDS][RING];
 	unsigned int nr[FD_KINDS];
@@ -52,6 +66,34 @@ static void add(struct life *l, enum type kind, u32 id)
 	unsigned int i = __atomic_fetch_add(&l->nr[kind], 1, __ATOMIC_RELAXED);
 
 	l->ids[kind][i % RING] = id;
+}
+
+/* Its id is no more; a thread that uses it meanwhile has it once more. */
+static void drop(struct life *l, u32 id)
+{
+	unsigned int kind, i;
+
+	for (kind = ID; kind < KINDS; kind++)
+		for (i = 0; i < RING; i++)
+			if (l->ids[kind][i] == id)
+				l->ids[kind][i] = l->ids[kind][0];
+}
+
+static void add_mapped(struct life *l, u32 ioas, u64 iova, u64 length)
+{
+	unsigned int i = __atomic_fetch_add(&l->nr_mapped, 1, __ATOMIC_RELAXED);
+
+	l->mapped[i % MAPPED] = (struct mapped){ ioas, iova, length };
+}
+
+/* Something that was mapped, most likely not long ago. */
+static struct mapped some_mapped(struct life *l, u64 *rng)
+{
+	unsigned int n = __atomic_load_n(&l->nr_mapped, __ATOMIC_RELAXED);
+	unsigned int back = below(rng, below(rng, 2) ? 4 : MAPPED);
+
+	return back < n ? l->mapped[(n - 1 - back) % MAPPED] :
+			  (struct mapped){ 0, MOCK_APERTURE_START, PAGE };
 }
 
 static u32 some(struct life *l, u64 *rng, enum type kind)
@@ -173,17 +215,47 @@ static u64 value(struct fuzzer *f, const struct field *field,
 static void make_sense(struct fuzzer *f, const struct command *c, void *cmd)
 {
 	static const struct iommu_hwpt_selftest nested;
+	struct mapped mapped = some_mapped(f->life, &f->rng);
 	struct iommu_hwpt_get_dirty_bitmap *dirty = cmd;
+	struct iommu_hwpt_set_dirty_tracking *track = cmd;
+	struct vfio_iommu_type1_dma_unmap *vfio_unmap = cmd;
+	struct iommu_hw_queue_alloc *queue = cmd;
 	struct iommu_viommu_alloc *viommu = cmd;
+	struct iommu_ioas_unmap *unmap = cmd;
+	struct iommu_option *option = cmd;
 	struct iommu_hwpt_alloc *hwpt = cmd;
+	struct iommu_ioas_copy *copy = cmd;
 	struct iommu_test_cmd *test = cmd;
 
 	switch (c->nr) {
+	case IOMMU_OPTION:
+		option->option_id = below(&f->rng, 2);
+		option->op = below(&f->rng, 2);
+		option->val64 = below(&f->rng, 2);
+		if (option->option_id == IOMMU_OPTION_RLIMIT_MODE)
+			option->object_id = 0;
+		break;
+	case IOMMU_IOAS_COPY:
+		copy->src_ioas_id = mapped.ioas;
+		copy->src_iova = mapped.iova;
+		copy->length = mapped.length;
+		break;
+	case IOMMU_IOAS_UNMAP:
+		unmap->ioas_id = mapped.ioas;
+		unmap->iova = mapped.iova;
+		unmap->length = mapped.length;
+		break;
+	case VFIO_IOMMU_UNMAP_DMA:
+		vfio_unmap->iova = mapped.iova;
+		vfio_unmap->size = mapped.length;
+		break;
 	case IOMMU_HWPT_ALLOC:
 		hwpt->data_type = 0;
 		hwpt->data_len = 0;
-		hwpt->flags &= IOMMU_HWPT_ALLOC_NEST_PARENT |
-			       IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+		hwpt->pt_id = some(f->life, &f->rng, IOAS);
+		hwpt->flags = below(&f->rng, 4) &
+			      (IOMMU_HWPT_ALLOC_NEST_PARENT |
+			       IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
 		if (chance(&f->rng, 50)) {
 			hwpt->flags = chance(&f->rng, 50) ?
 				IOMMU_HWPT_FAULT_ID_VALID : 0;
@@ -197,14 +269,79 @@ static void make_sense(struct fuzzer *f, const struct command *c, void *cmd)
 		break;
 	case IOMMU_VIOMMU_ALLOC:
 		viommu->data_len = 0;
+		if (chance(&f->rng, 50)) {
+			viommu->dev_id = f->life->virtual_device;
+			viommu->hwpt_id = f->life->parent;
+		}
+		break;
+	case IOMMU_HW_QUEUE_ALLOC:
+		if (chance(&f->rng, 50))
+			queue->viommu_id = f->life->viommu;
+		queue->nesting_parent_iova = mapped.iova;
+		queue->length = PAGE;
+		break;
+	case IOMMU_HWPT_SET_DIRTY_TRACKING:
+		track->flags &= IOMMU_HWPT_DIRTY_TRACKING_ENABLE;
 		break;
 	case IOMMU_HWPT_GET_DIRTY_BITMAP:
 		dirty->page_size = PAGE;
+		dirty->flags &= IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;
+		dirty->iova = mapped.iova;
+		dirty->length = mapped.length;
 		break;
 	case IOMMU_TEST_CMD:
-		/* What the mock driver cannot take: it is not the point. */
-		if (c->test_op == IOMMU_TEST_OP_ACCESS_PAGES)
+		if (c->test_op == IOMMU_TEST_OP_ACCESS_PAGES) {
+			/* What the mock driver cannot take is not the point. */
 			test->access_pages.flags &= MOCK_FLAGS_ACCESS_WRITE;
+			test->access_pages.iova = mapped.iova;
+			test->access_pages.length = PAGE;
+		}
+		if (c->test_op == IOMMU_TEST_OP_DESTROY_ACCESS_PAGES) {
+			test->id = f->life->pin_access;
+			test->destroy_access_pages.access_pages_id =
+				f->life->pin;
+		}
+		if (c->test_op == IOMMU_TEST_OP_TRIGGER_VEVENT &&
+		    chance(&f->rng, 50))
+			test->trigger_vevent.dev_id = f->life->virtual_device;
+		if (c->test_op == IOMMU_TEST_OP_ACCESS_RW) {
+			test->access_rw.flags &= MOCK_ACCESS_RW_WRITE |
+						 MOCK_ACCESS_RW_SLOW_PATH;
+			test->access_rw.iova = mapped.iova;
+			test->access_rw.length = below(&f->rng, PAGE);
+		}
+	}
+}
+
+/* What calls that succeed have made, or destroyed, beside an id. */
+static void remember(struct fuzzer *f, const struct command *c, const void *cmd)
+{
+	const struct iommu_ioas_map_file *map_file = cmd;
+	const struct iommu_destroy *destroy = cmd;
+	const struct iommu_ioas_copy *copy = cmd;
+	const struct iommu_ioas_map *map = cmd;
+	const struct iommu_test_cmd *test = cmd;
+
+	switch (c->nr) {
+	case IOMMU_TEST_CMD:
+		if (c->test_op != IOMMU_TEST_OP_ACCESS_PAGES)
+			break;
+		f->life->pin_access = test->id;
+		f->life->pin = test->access_pages.out_access_pages_id;
+		break;
+	case IOMMU_DESTROY:
+		drop(f->life, destroy->id);
+		break;
+	case IOMMU_IOAS_MAP:
+		add_mapped(f->life, map->ioas_id, map->iova, map->length);
+		break;
+	case IOMMU_IOAS_MAP_FILE:
+		add_mapped(f->life, map_file->ioas_id, map_file->iova,
+			   map_file->length);
+		break;
+	case IOMMU_IOAS_COPY:
+		add_mapped(f->life, copy->dst_ioas_id, copy->dst_iova,
+			   copy->length);
 	}
 }
 
@@ -243,6 +380,9 @@ static void random_ioctl(struct fuzzer *f)
 	for (i = 0; i < nr_excluded && i < 8; i++)
 		if (strstr(c->name, excluded[i]))
 			return;
+	if (f->life->files_only && (c->nr == IOMMU_IOAS_MAP ||
+				    c->nr == VFIO_IOMMU_MAP_DMA))
+		return;
 
 	for (field = c->fields; field->width; field++) {
 		u64 v = value(f, field, c->size);
@@ -283,6 +423,7 @@ static void random_ioctl(struct fuzzer *f)
 	__atomic_fetch_add(&board->good[i], 1, __ATOMIC_RELAXED);
 	if (arg != cmd)
 		return;
+	remember(f, c, cmd);
 	if (c->out_id) {
 		memcpy(&id, cmd + c->out_id, sizeof(id));
 		add(f->life, c->id_kind, id);
@@ -356,6 +497,15 @@ static void random_file_call(struct fuzzer *f)
 	}
 }
 
+/* A container of VFIO's; of the first version, it cuts areas. */
+static void random_container(struct fuzzer *f)
+{
+	note(f, "VFIO_SET_IOMMU");
+	count(f, ioctl(f->life->fd, VFIO_SET_IOMMU, below(&f->rng, 10)));
+	note(f, "VFIO_CHECK_EXTENSION");
+	count(f, ioctl(f->life->fd, VFIO_CHECK_EXTENSION, below(&f->rng, 10)));
+}
+
 /* A device behind a vIOMMU, which takes too many steps to come about. */
 static void virtual_device(struct fuzzer *f)
 {
@@ -369,6 +519,7 @@ static void virtual_device(struct fuzzer *f)
 	};
 	struct mock mock;
 	u32 parent, id;
+	int queue;
 
 	note(f, "virtual device");
 	if (count(f, do_mock_device(l->fd, some(l, &f->rng, IOAS), &mock)) ||
@@ -386,6 +537,12 @@ static void virtual_device(struct fuzzer *f)
 	    count(f, call(l->fd, IOMMU_HWPT_ALLOC, &hwpt)) ||
 	    count(f, do_replace(l->fd, mock.stdev, hwpt.out_hwpt_id)))
 		return;
+	l->virtual_device = mock.idev;
+	l->parent = parent;
+	l->viommu = hwpt.pt_id;
+	/* Somebody listens to its events. */
+	if (!count(f, do_veventq_alloc(l->fd, hwpt.pt_id, &id, &queue)))
+		add_fd(l, FD, queue);
 	add(l, HWPT, hwpt.out_hwpt_id);
 	add(l, PT, hwpt.out_hwpt_id);
 }
@@ -457,6 +614,8 @@ static void random_file(struct fuzzer *f)
 		add_fd(l, MEMORY_FD, fds[0]);
 		break;
 	case 5:
+		if (l->files_only)
+			break;
 		note(f, "dma-buf");
 		fds[0] = count(f, do_dmabuf_get(l->fd, PAGE * 8));
 		if (fds[0] >= 0) {
@@ -495,8 +654,10 @@ static void *fuzz(void *arg)
 		case 4:
 			if (chance(&f->rng, 30))
 				random_file(f);
-			else if (chance(&f->rng, 4))
+			else if (chance(&f->rng, 10))
 				virtual_device(f);
+			else if (chance(&f->rng, 20))
+				random_container(f);
 			break;
 		default:
 			random_ioctl(f);
@@ -556,6 +717,10 @@ void live(unsigned int which, u64 seed)
 	struct rlimit limit = { .rlim_max = RLIM_INFINITY };
 	struct sigaction action = { .sa_handler = crash };
 	pthread_t disturber;
+	struct iommu_vfio_ioas compat = {
+		.size = sizeof(compat),
+		.op = IOMMU_VFIO_IOAS_SET,
+	};
 	struct mock mock;
 	u64 rng = seed;
 	unsigned int i;
@@ -563,6 +728,7 @@ void live(unsigned int which, u64 seed)
 	u32 id = 0;
 
 	l->seed = seed;
+	l->files_only = seed % 4 == 3;
 	l->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	l->mem = mmap(NULL, MEM_PAGES * PAGE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -588,6 +754,9 @@ void live(unsigned int which, u64 seed)
 		add(l, IOAS, id);
 		add(l, PT, id);
 	}
+	/* A container has the first one, which may be destroyed. */
+	compat.ioas_id = l->ids[IOAS][0];
+	call(l->fd, IOMMU_VFIO_IOAS, &compat);
 	if (!do_mock_device(l->fd, id, &mock)) {
 		add(l, DEV, mock.idev);
 		add(l, STDEV, mock.stdev);
