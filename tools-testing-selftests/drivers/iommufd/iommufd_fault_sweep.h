@@ -87,6 +87,8 @@ enum {
 	ONCE = 1 << 7,
 	/* Batches of a few pages: many more allocations. */
 	SMALL_BATCHES = 1 << 4,
+	/* Needs no memory, so that nothing can fail but a user copy. */
+	NO_POINTS = 1 << 8,
 };
 
 struct sweep_case {
