@@ -514,4 +514,53 @@ static void fill(u8 *buf, size_t count, unsigned int seed)
 	}
 }
 
+/* Bytes from 1 to 127. */
+static void fill_low(u8 *buf, size_t count, unsigned int seed)
+{
+	size_t i;
+
+	fill(buf, count, seed);
+	for (i = 0; i < count; i++)
+		buf[i] = 1 + buf[i] % 127;
+}
+
+/* Bytes from 128 to 254: none as fill_low() has, as memory that is not there. */
+static void fill_high(u8 *buf, size_t count, unsigned int seed)
+{
+	size_t i;
+
+	fill(buf, count, seed);
+	for (i = 0; i < count; i++)
+		buf[i] = 128 + buf[i] % 127;
+}
+
+/* How many of the bytes are as @secret has them. */
+static size_t bytes_seen(const u8 *buf, const u8 *secret, size_t count)
+{
+	size_t i, seen = 0;
+
+	for (i = 0; i < count; i++)
+		seen += buf[i] == secret[i];
+	return seen;
+}
+
+#define EDU_CARRIED 64
+
+/*
+ * The device reads @from, whose IOVA is @from_iova, and writes to @to: how many
+ * bytes come there. -errno: it cannot even try.
+ */
+static int edu_carry(void *bar, u64 from_iova, u64 to_iova, u8 *from, u8 *to)
+{
+	static unsigned int seed = 200;
+	int rc;
+
+	fill_high(from, EDU_CARRIED, ++seed);
+	fill_low(to, EDU_CARRIED, seed);
+	rc = edu_fetch(bar, from_iova, EDU_CARRIED);
+	if (!rc)
+		rc = edu_store(bar, to_iova, EDU_CARRIED);
+	return rc ?: (int)bytes_seen(to, from, EDU_CARRIED);
+}
+
 #endif

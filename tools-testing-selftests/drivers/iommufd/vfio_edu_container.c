@@ -92,16 +92,11 @@ static int dma_unmap(int container, u64 iova, u64 *size)
 	return rc ? -errno : 0;
 }
 
-/* The device carries bytes from the page of memory at @from to that at @to. */
-static bool carries(void *bar, u8 *mem, u64 iova, int from, int to)
+/* Bytes that the device carries from page @from of the memory to page @to. */
+static int carries(void *bar, u8 *mem, u64 iova, int from, int to)
 {
-	static unsigned int seed = 200;
-
-	fill(mem + from * page_size, 64, ++seed);
-	memset(mem + to * page_size, 0, 64);
-	return !edu_fetch(bar, iova + from * page_size, 64) &&
-	       !edu_store(bar, iova + to * page_size, 64) &&
-	       !memcmp(mem + from * page_size, mem + to * page_size, 64);
+	return edu_carry(bar, iova + from * page_size, iova + to * page_size,
+			 mem + from * page_size, mem + to * page_size);
 }
 
 #define DMA_RW (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE)
@@ -116,11 +111,12 @@ TEST_F(container, dma)
 			     DMA_RW));
 	EXPECT_EQ(-EEXIST, dma_map(self->container, self->mem, page_size,
 				   LOW_IOVA + page_size, DMA_RW));
-	EXPECT_TRUE(carries(self->bar, self->mem, LOW_IOVA, 0, 15));
+	EXPECT_EQ(EDU_CARRIED,
+		  carries(self->bar, self->mem, LOW_IOVA, 0, 15));
 	ASSERT_EQ(0, dma_unmap(self->container, LOW_IOVA, &size));
 	EXPECT_EQ(MEM_SIZE, size);
 	EXPECT_EQ(0, pinned_kib());
-	EXPECT_FALSE(carries(self->bar, self->mem, LOW_IOVA, 0, 15));
+	EXPECT_EQ(0, carries(self->bar, self->mem, LOW_IOVA, 0, 15));
 }
 
 /* Version 1 lets go any part of a mapping, version 2 all of it or nothing. */
@@ -135,10 +131,14 @@ TEST_F(container, split)
 		  dma_unmap(self->container, LOW_IOVA + 6 * page_size, &size));
 	EXPECT_EQ(splits ? 2 * page_size : 0, size);
 	EXPECT_EQ((MEM_SIZE - size) / 1024, pinned_kib());
-	EXPECT_EQ(!splits, carries(self->bar, self->mem, LOW_IOVA, 0, 6));
-	EXPECT_EQ(!splits, carries(self->bar, self->mem, LOW_IOVA, 7, 0));
-	EXPECT_TRUE(carries(self->bar, self->mem, LOW_IOVA, 5, 8));
-	EXPECT_TRUE(carries(self->bar, self->mem, LOW_IOVA, 15, 0));
+	EXPECT_EQ(splits ? 0 : EDU_CARRIED,
+		  carries(self->bar, self->mem, LOW_IOVA, 0, 6));
+	EXPECT_EQ(splits ? 0 : EDU_CARRIED,
+		  carries(self->bar, self->mem, LOW_IOVA, 7, 0));
+	EXPECT_EQ(EDU_CARRIED,
+		  carries(self->bar, self->mem, LOW_IOVA, 5, 8));
+	EXPECT_EQ(EDU_CARRIED,
+		  carries(self->bar, self->mem, LOW_IOVA, 15, 0));
 	if (!splits)
 		return;
 
@@ -147,12 +147,14 @@ TEST_F(container, split)
 	EXPECT_EQ(0, dma_unmap(self->container, LOW_IOVA + 4 * page_size,
 			       &size));
 	EXPECT_EQ(4 * page_size, size);
-	EXPECT_FALSE(carries(self->bar, self->mem, LOW_IOVA, 0, 8));
-	EXPECT_TRUE(carries(self->bar, self->mem, LOW_IOVA, 3, 10));
+	EXPECT_EQ(0, carries(self->bar, self->mem, LOW_IOVA, 0, 8));
+	EXPECT_EQ(EDU_CARRIED,
+		  carries(self->bar, self->mem, LOW_IOVA, 3, 10));
 	/* What is gone can be mapped anew. */
 	ASSERT_EQ(0, dma_map(self->container, self->mem + 4 * page_size,
 			     6 * page_size, LOW_IOVA + 4 * page_size, DMA_RW));
-	EXPECT_TRUE(carries(self->bar, self->mem, LOW_IOVA, 0, 8));
+	EXPECT_EQ(EDU_CARRIED,
+		  carries(self->bar, self->mem, LOW_IOVA, 0, 8));
 	EXPECT_EQ(MEM_SIZE / 1024, pinned_kib());
 }
 
@@ -167,11 +169,12 @@ TEST_F(container, unmap_all)
 			     LOW_IOVA, DMA_RW));
 	ASSERT_EQ(0, dma_map(self->container, self->mem, 4 * page_size,
 			     HIGH_IOVA, DMA_RW));
-	EXPECT_TRUE(carries(self->bar, self->mem, HIGH_IOVA, 0, 1));
+	EXPECT_EQ(EDU_CARRIED,
+		  carries(self->bar, self->mem, HIGH_IOVA, 0, 1));
 	ASSERT_EQ(0, ioctl(self->container, VFIO_IOMMU_UNMAP_DMA, &unmap));
 	EXPECT_EQ(8 * page_size, unmap.size);
 	EXPECT_EQ(0, pinned_kib());
-	EXPECT_FALSE(carries(self->bar, self->mem, HIGH_IOVA, 0, 1));
+	EXPECT_EQ(0, carries(self->bar, self->mem, HIGH_IOVA, 0, 1));
 }
 
 /* An iommufd with a memory file mapped, as for a program that is replaced. */
@@ -230,7 +233,8 @@ TEST_F(successor, takes_over)
 	pid_t pid;
 
 	EXPECT_EQ(MEM_SIZE / 1024, pinned_kib());
-	EXPECT_TRUE(carries(self->bar, self->mem, LOW_IOVA, 0, 9));
+	EXPECT_EQ(EDU_CARRIED,
+		  carries(self->bar, self->mem, LOW_IOVA, 0, 9));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
@@ -238,7 +242,8 @@ TEST_F(successor, takes_over)
 		if (pinned_kib() ||
 		    ioctl(self->iommufd, IOMMU_IOAS_CHANGE_PROCESS, &cmd) ||
 		    pinned_kib() != (long)MEM_SIZE / 1024 ||
-		    !carries(self->bar, self->mem, LOW_IOVA, 3, 12))
+		    carries(self->bar, self->mem, LOW_IOVA, 3, 12) !=
+			    EDU_CARRIED)
 			_exit(1);
 		_exit(0);
 	}
@@ -246,7 +251,8 @@ TEST_F(successor, takes_over)
 	EXPECT_EQ(0, status);
 	EXPECT_EQ(0, pinned_kib());
 	/* Its end takes nothing away from the device. */
-	EXPECT_TRUE(carries(self->bar, self->mem, LOW_IOVA, 15, 1));
+	EXPECT_EQ(EDU_CARRIED,
+		  carries(self->bar, self->mem, LOW_IOVA, 15, 1));
 }
 
 TEST_F(successor, memory_without_file)

@@ -74,24 +74,19 @@ FIXTURE_TEARDOWN(group)
 	EXPECT_EQ(0, pinned_kib());
 }
 
-/* Device @i carries bytes from the first page at @iova to the second? */
-static bool carries(struct _test_data_group *self, int i, u64 iova, u8 *mem)
+/* Bytes that device @i carries from the first page at @iova to the second. */
+static int carries(struct _test_data_group *self, int i, u64 iova, u8 *mem)
 {
-	static unsigned int seed = 100;
-
-	fill(mem, 64, ++seed);
-	memset(mem + page_size, 0, 64);
-	return !edu_fetch(self->bar[i], iova, 64) &&
-	       !edu_store(self->bar[i], iova + page_size, 64) &&
-	       !memcmp(mem, mem + page_size, 64);
+	return edu_carry(self->bar[i], iova, iova + page_size, mem,
+			 mem + page_size);
 }
 
-static bool sees_first(struct _test_data_group *self, int i)
+static int sees_first(struct _test_data_group *self, int i)
 {
 	return carries(self, i, LOW_IOVA, self->mem);
 }
 
-static bool sees_second(struct _test_data_group *self, int i)
+static int sees_second(struct _test_data_group *self, int i)
 {
 	return carries(self, i, HIGH_IOVA, self->mem + 4 * page_size);
 }
@@ -100,14 +95,14 @@ TEST_F(group, attach_each)
 {
 	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
 	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
-	EXPECT_TRUE(sees_first(self, 0));
+	EXPECT_EQ(EDU_CARRIED, sees_first(self, 0));
 	/* All of a group or none: the other is where the first one is. */
 	EXPECT_EQ(-EINVAL, vfio_attach(self->device[1], self->ioas[1]));
 	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
-	EXPECT_TRUE(sees_first(self, 1));
-	EXPECT_TRUE(sees_first(self, 0));
-	EXPECT_FALSE(sees_second(self, 1));
+	EXPECT_EQ(EDU_CARRIED, sees_first(self, 1));
+	EXPECT_EQ(EDU_CARRIED, sees_first(self, 0));
+	EXPECT_EQ(0, sees_second(self, 1));
 }
 
 TEST_F(group, replace_moves_all)
@@ -115,15 +110,15 @@ TEST_F(group, replace_moves_all)
 	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
 	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[1]));
-	EXPECT_TRUE(sees_second(self, 0));
-	EXPECT_TRUE(sees_second(self, 1));
-	EXPECT_FALSE(sees_first(self, 1));
+	EXPECT_EQ(EDU_CARRIED, sees_second(self, 0));
+	EXPECT_EQ(EDU_CARRIED, sees_second(self, 1));
+	EXPECT_EQ(0, sees_first(self, 1));
 	/* Nobody is left in the first. */
 	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->ioas[1]));
 	EXPECT_EQ(0, iommufd_destroy(self->iommufd, self->ioas[0]));
 	/* It is there already. */
 	EXPECT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
-	EXPECT_TRUE(sees_second(self, 1));
+	EXPECT_EQ(EDU_CARRIED, sees_second(self, 1));
 }
 
 TEST_F(group, first_leaves)
@@ -131,14 +126,14 @@ TEST_F(group, first_leaves)
 	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
 	ASSERT_EQ(0, vfio_detach(self->device[0]));
-	EXPECT_TRUE(sees_first(self, 1));
+	EXPECT_EQ(EDU_CARRIED, sees_first(self, 1));
 	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->ioas[0]));
 	EXPECT_EQ(-EINVAL, vfio_attach(self->device[0], self->ioas[1]));
 	/* The one that is attached may move. */
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
-	EXPECT_TRUE(sees_second(self, 1));
+	EXPECT_EQ(EDU_CARRIED, sees_second(self, 1));
 	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[1]));
-	EXPECT_TRUE(sees_second(self, 0));
+	EXPECT_EQ(EDU_CARRIED, sees_second(self, 0));
 }
 
 TEST_F(group, last_leaves)
@@ -146,14 +141,14 @@ TEST_F(group, last_leaves)
 	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
 	ASSERT_EQ(0, vfio_detach(self->device[1]));
-	EXPECT_TRUE(sees_first(self, 0));
+	EXPECT_EQ(EDU_CARRIED, sees_first(self, 0));
 	ASSERT_EQ(0, vfio_detach(self->device[0]));
 	EXPECT_EQ(0, pinned_kib());
-	EXPECT_FALSE(sees_first(self, 0));
-	EXPECT_FALSE(sees_first(self, 1));
+	EXPECT_EQ(0, sees_first(self, 0));
+	EXPECT_EQ(0, sees_first(self, 1));
 	/* Free to go elsewhere. */
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
-	EXPECT_TRUE(sees_second(self, 1));
+	EXPECT_EQ(EDU_CARRIED, sees_second(self, 1));
 	EXPECT_EQ(0, iommufd_destroy(self->iommufd, self->ioas[0]));
 }
 
@@ -163,11 +158,11 @@ TEST_F(group, first_closed)
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
 	/* Unbound, too: the group was attached in its name. */
 	close_device(self, 0);
-	EXPECT_TRUE(sees_first(self, 1));
+	EXPECT_EQ(EDU_CARRIED, sees_first(self, 1));
 	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->id[1]));
 	EXPECT_EQ(-ENOENT, iommufd_destroy(self->iommufd, self->id[0]));
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
-	EXPECT_TRUE(sees_second(self, 1));
+	EXPECT_EQ(EDU_CARRIED, sees_second(self, 1));
 }
 
 TEST_F(group, reserved_regions)
