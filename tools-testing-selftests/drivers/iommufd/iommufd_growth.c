@@ -7,9 +7,12 @@
  *   judged is the ratio, of the least of some tries.
  * - many: no number that user space chooses makes a call fail that would be
  *   right with another: beyond the largest kmalloc() there is, too.
+ * - charged: what there can be any number of is on its memory cgroup's account.
  */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #include <linux/vfio.h>
 
@@ -23,6 +26,10 @@ double budget;
 
 #define TIMES_MORE 8
 /*
+ * The least of some tries is what an operation costs by itself. That the machine
+ * had something else to do shows once and is not judged: what grows with the
+ * number of objects does so in each try.
+ *
  * Eight times as many may cost as much more each: what is linear comes to eight,
  * what is a tree to one and a bit, and a busy machine to less than twice.
  */
@@ -484,6 +491,162 @@ static bool all_pasids(const void *arg)
 	return !rc;
 }
 
+/* ---- memory cgroups ------------------------------------------------------ */
+
+/*
+ * What user space can have any number of is on its cgroup's account, so that it
+ * ends at the limit of that: each of N takes no less than LEAST bytes. That the
+ * limit is kept is not for iommufd to do. The kernel tells of half a MiB late:
+ * there are as many as take more.
+ */
+struct charge {
+	unsigned int n, least;
+	int (*each)(unsigned int i);
+	/* A device on the IOAS. */
+	bool device;
+};
+
+static struct {
+	int fd, access;
+	u32 ioas, other;
+	struct mock mock;
+	unsigned char *mem;
+} charged;
+
+static int charge_ioas(unsigned int i)
+{
+	u32 id;
+
+	return do_ioas_alloc(charged.fd, &id);
+}
+
+static int charge_area(unsigned int i)
+{
+	return do_map(charged.fd, charged.ioas, charged.mem, PAGE,
+		      IOVA_BASE + (i + 1) * PAGE);
+}
+
+static int charge_copy(unsigned int i)
+{
+	return do_copy(charged.fd, charged.other, IOVA_BASE + i * PAGE,
+		       charged.ioas, IOVA_BASE, PAGE);
+}
+
+static int charge_hwpt(unsigned int i)
+{
+	u32 id;
+
+	return do_hwpt_alloc(charged.fd, charged.mock.idev, charged.ioas, 0, 0,
+			     &id);
+}
+
+static int charge_nested(unsigned int i)
+{
+	static u32 parent;
+	int rc = 0;
+	u32 id;
+
+	if (!i)
+		rc = do_hwpt_alloc(charged.fd, charged.mock.idev, charged.ioas,
+				   IOMMU_HWPT_ALLOC_NEST_PARENT, 0, &parent);
+	return rc ?: do_nested_alloc(charged.fd, charged.mock.idev, parent,
+				     &id);
+}
+
+/* As many pages as there are PFNs to keep for an access. */
+static int charge_pins(unsigned int i)
+{
+	u64 iova = IOVA_BASE + (1UL << 30);
+	u32 item;
+
+	if (!i)
+		return do_map(charged.fd, charged.ioas, charged.mem,
+			      4096 * PAGE, iova);
+	return do_access_pin(charged.fd, charged.access,
+			     iova + (i - 1) % 4096 * PAGE, PAGE, 0, &item);
+}
+
+static int charge_allowed(unsigned int i)
+{
+	static struct iommu_iova_range ranges[32768];
+	struct iommu_ioas_allow_iovas cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = charged.other,
+		.num_iovas = ARRAY_SIZE(ranges),
+		.allowed_iovas = (uintptr_t)ranges,
+	};
+
+	ranges[i].start = i * 2 * PAGE;
+	ranges[i].last = ranges[i].start + PAGE - 1;
+	/* All of them at once. */
+	return i + 1 < ARRAY_SIZE(ranges) ? 0 :
+	       call(charged.fd, IOMMU_IOAS_ALLOW_IOVAS, &cmd);
+}
+
+/* Into a cgroup of its own. A process that has none is skipped. */
+static void enter_cgroup(char *dir)
+{
+	char path[128];
+
+	if (!mkdtemp(dir) || mount("none", dir, "cgroup2", 0, NULL))
+		_exit(KSFT_SKIP);
+	snprintf(path, sizeof(path), "%s/cgroup.subtree_control", dir);
+	if (!write_text(path, "+memory"))
+		_exit(KSFT_SKIP);
+	snprintf(path, sizeof(path), "%s/iommufd", dir);
+	if (mkdir(path, 0700) && errno != EEXIST)
+		_exit(KSFT_SKIP);
+	snprintf(path, sizeof(path), "%s/iommufd/cgroup.procs", dir);
+	if (!write_text(path, "0"))
+		_exit(KSFT_SKIP);
+}
+
+static void leave_cgroup(const char *dir)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
+	write_text(path, "0");
+	snprintf(path, sizeof(path), "%s/iommufd", dir);
+	rmdir(path);
+	umount2(dir, MNT_DETACH);
+	rmdir(dir);
+}
+
+static bool is_charged(const void *arg)
+{
+	char dir[] = "/tmp/iommufd-cgroup-XXXXXX", path[128];
+	const struct charge *what = arg;
+	long long before, after;
+	unsigned int i;
+	int rc;
+
+	enter_cgroup(dir);
+	snprintf(path, sizeof(path), "%s/iommufd/memory.stat", dir);
+	charged.mem = anon(4096 * PAGE);
+	memset(charged.mem, 1, 4096 * PAGE);
+	charged.fd = open_iommufd();
+	rc = do_ioas_alloc(charged.fd, &charged.ioas) ?:
+	     do_ioas_alloc(charged.fd, &charged.other) ?:
+	     do_map(charged.fd, charged.ioas, charged.mem, PAGE, IOVA_BASE) ?:
+	     do_access_create(charged.fd, charged.ioas,
+			      MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
+			      &charged.access);
+	if (!rc && what->device)
+		rc = do_mock_device(charged.fd, charged.ioas, &charged.mock);
+	before = read_counter(path, "kernel");
+	for (i = 0; i < what->n && !rc; i++)
+		rc = what->each(i);
+	after = read_counter(path, "kernel");
+	close(charged.access);
+	close(charged.fd);
+	leave_cgroup(dir);
+	ksft_print_msg("%u of it: %lld bytes on the account, %lld each\n",
+		       what->n, after - before, (after - before) / what->n);
+	return must(rc, "one of them") && before >= 0 &&
+	       after - before >= (long long)what->n * what->least;
+}
+
 /* ---- errnos -------------------------------------------------------------- */
 
 /*
@@ -531,6 +694,9 @@ static bool address_overflow(const void *arg)
 #define COST(what, c_, n_, each_, ...) \
 	{ "cost." what, stays_flat, \
 	  &(const struct cost){ n_, each_, __VA_ARGS__ }, c_ }
+#define CHARGED(what, n_, least_, each_, ...) \
+	{ "charged." what, is_charged, \
+	  &(const struct charge){ n_, least_, each_, __VA_ARGS__ } }
 #define SAME(...) (&(const struct same_page){ __VA_ARGS__ })
 #define PASIDS(...) (&(const struct pasids){ __VA_ARGS__ })
 
@@ -564,6 +730,13 @@ static const struct kind kinds[] = {
 	{ "many.dmabuf_copies", many_dmabuf_copies, NULL, C_LINEAR },
 	{ "many.ioases", many_ioases },
 	{ "many.pasids", all_pasids },
+	CHARGED("ioas", 8000, 256, charge_ioas),
+	CHARGED("area", 8000, 256, charge_area),
+	CHARGED("copy", 8000, 96, charge_copy),
+	CHARGED("hwpt", 500, 4096, charge_hwpt, .device = true),
+	CHARGED("nested", 8000, 40, charge_nested, .device = true),
+	CHARGED("pins", 8000, 64, charge_pins),
+	CHARGED("allowed", 32768, 40, charge_allowed),
 	{ "errno.address_overflow", address_overflow },
 };
 
