@@ -86,7 +86,7 @@ struct command_row {
 	unsigned int weight;
 	/* Its argument begins with its size: EINVAL, E2BIG, EFAULT. */
 	enum { PLAIN, STRUCT } argument;
-	/* What its code can return besides; ends with 0. */
+	/* What its code can return besides, negative if rare; ends with 0. */
 	int errnos[14];
 	/* It cannot succeed in this configuration, for this reason. */
 	const char *never;

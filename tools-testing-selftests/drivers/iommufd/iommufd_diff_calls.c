@@ -108,6 +108,8 @@ struct world {
 	u64 rng;
 	/* Ask for nothing that is known to fail. */
 	bool good;
+	/* One more than how call_struct() has to spoil the argument. */
+	unsigned int forced;
 	bool files_only;
 	/* What is pinned is on the account of a process that has ended. */
 	bool orphaned;
@@ -235,11 +237,13 @@ static long call_struct(struct world *w, enum command cmd, unsigned long nr,
 	unsigned int how = w->good ? 100 : under(w, 80);
 	long rc;
 
+	if (w->forced)
+		how = w->forced - 1;
 	memcpy(before, arg, size);
 	memcpy(longer, arg, size);
 	switch (how) {
 	case 0:
-		*(u32 *)arg = under(w, size / 4) * 4;
+		*(u32 *)arg = w->forced ? 4 : under(w, size / 4) * 4;
 		put(w, "size=%u ", *(u32 *)arg);
 		rc = ioctl(w->fd, nr, arg);
 		break;
@@ -2219,41 +2223,45 @@ static void op_check_cache(struct world *w)
  * What the code of each command can return, from reading the C driver, the
  * mock, and what they call; ENOMEM only where a limit gives it, since nothing
  * injects failures here. Every errno must be seen, and none that is not here.
+ * The rare ones come less than twenty times in 50,000 calls.
  */
+#define RARE(error) (-(error))
+
 const struct command_row commands[CMD_NR] = {
 	[CMD_DESTROY] = { "DESTROY", 60, STRUCT, { ENOENT, EBUSY } },
 	[CMD_IOAS_ALLOC] = { "IOAS_ALLOC", 30, STRUCT, { EOPNOTSUPP } },
 	[CMD_IOVA_RANGES] = { "IOAS_IOVA_RANGES", 25, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EMSGSIZE } },
+		{ RARE(EOPNOTSUPP), ENOENT, EMSGSIZE } },
 	[CMD_ALLOW_IOVAS] = { "IOAS_ALLOW_IOVAS", 12, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EADDRINUSE } },
+		{ RARE(EOPNOTSUPP), ENOENT, EADDRINUSE } },
 	[CMD_MAP] = { "IOAS_MAP", 120, STRUCT,
-		{ EOPNOTSUPP, EOVERFLOW, ENOENT, EEXIST, ENOSPC,
-		  ENOMEM } },
+		{ EOPNOTSUPP, RARE(EOVERFLOW), ENOENT, RARE(EEXIST),
+		  RARE(ENOSPC), ENOMEM } },
 	[CMD_MAP_FILE] = { "IOAS_MAP_FILE", 60, STRUCT,
-		{ EOPNOTSUPP, EOVERFLOW, ENOENT, EEXIST, ENOSPC,
+		{ EOPNOTSUPP, EOVERFLOW, ENOENT, RARE(EEXIST), RARE(ENOSPC),
 		  ENOMEM, EBADF, ENODEV } },
 	[CMD_COPY] = { "IOAS_COPY", 50, STRUCT,
-		{ EOPNOTSUPP, EOVERFLOW, ENOENT, EEXIST, ENOSPC,
-		  ENOMEM, EPERM } },
+		{ RARE(EOPNOTSUPP), RARE(EOVERFLOW), ENOENT, RARE(EEXIST),
+		  RARE(ENOSPC), RARE(ENOMEM), EPERM } },
 	[CMD_UNMAP] = { "IOAS_UNMAP", 90, STRUCT,
 		{ ENOENT, EOVERFLOW, EBUSY } },
 	[CMD_CHANGE_PROCESS] = { "IOAS_CHANGE_PROCESS", 15, STRUCT,
-		{ EOPNOTSUPP, ENOMEM } },
+		{ RARE(EOPNOTSUPP), RARE(ENOMEM) } },
 	[CMD_OPTION] = { "OPTION", 25, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EPERM, EBUSY, EADDRINUSE } },
+		{ EOPNOTSUPP, ENOENT, RARE(EPERM), EBUSY, RARE(EADDRINUSE) } },
 	[CMD_VFIO_IOAS] = { "VFIO_IOAS", 20, STRUCT,
 		{ EOPNOTSUPP, ENOENT, ENODEV } },
 	[CMD_HWPT_ALLOC] = { "HWPT_ALLOC", 60, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EADDRINUSE, ENOMEM } },
+		{ EOPNOTSUPP, ENOENT, EADDRINUSE, RARE(ENOMEM) } },
 	[CMD_SET_DIRTY] = { "HWPT_SET_DIRTY_TRACKING", 25, STRUCT,
 		{ EOPNOTSUPP, ENOENT } },
 	[CMD_GET_DIRTY] = { "HWPT_GET_DIRTY_BITMAP", 35, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EOVERFLOW } },
+		{ EOPNOTSUPP, ENOENT, RARE(EOVERFLOW) } },
 	[CMD_INVALIDATE] = { "HWPT_INVALIDATE", 25, STRUCT,
-		{ EOPNOTSUPP, ENOENT } },
+		{ RARE(EOPNOTSUPP), ENOENT } },
 	[CMD_HW_INFO] = { "GET_HW_INFO", 15, STRUCT, { EOPNOTSUPP, ENOENT } },
-	[CMD_FAULT_ALLOC] = { "FAULT_QUEUE_ALLOC", 15, STRUCT, { EOPNOTSUPP } },
+	[CMD_FAULT_ALLOC] = { "FAULT_QUEUE_ALLOC", 15, STRUCT,
+		{ RARE(EOPNOTSUPP) } },
 	[CMD_VIOMMU_ALLOC] = { "VIOMMU_ALLOC", 25, STRUCT,
 		{ EOPNOTSUPP, ENOENT } },
 	[CMD_VDEVICE_ALLOC] = { "VDEVICE_ALLOC", 25, STRUCT,
@@ -2261,62 +2269,66 @@ const struct command_row commands[CMD_NR] = {
 	[CMD_VEVENTQ_ALLOC] = { "VEVENTQ_ALLOC", 20, STRUCT,
 		{ EOPNOTSUPP, ENOENT, EEXIST } },
 	[CMD_HW_QUEUE_ALLOC] = { "HW_QUEUE_ALLOC", 30, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EEXIST, EOVERFLOW, EIO, EPERM,
+		{ EOPNOTSUPP, ENOENT, EEXIST, RARE(EOVERFLOW), EIO, EPERM,
 		  EADDRINUSE } },
 	[CMD_NOIOMMU_PA] = { "IOAS_NOIOMMU_GET_PA", 3, STRUCT,
 		{ EOPNOTSUPP }, "CONFIG_IOMMUFD_NOIOMMU=n" },
-	[CMD_UNKNOWN] = { "unknown", 3, PLAIN, { ENOTTY, EFAULT },
+	[CMD_UNKNOWN] = { "unknown", 3, PLAIN, { ENOTTY, RARE(EFAULT) },
 		"there is no such command" },
 	[CMD_VFIO_VERSION] = { "VFIO_GET_API_VERSION", 3 },
-	[CMD_VFIO_EXTENSION] = { "VFIO_CHECK_EXTENSION", 10, PLAIN, { ENODEV } },
+	[CMD_VFIO_EXTENSION] = { "VFIO_CHECK_EXTENSION", 10, PLAIN,
+		{ RARE(ENODEV) } },
 	[CMD_VFIO_SET_IOMMU] = { "VFIO_SET_IOMMU", 12, PLAIN,
-		{ EINVAL, ENODEV, EADDRINUSE } },
+		{ EINVAL, ENODEV, RARE(EADDRINUSE) } },
 	[CMD_VFIO_INFO] = { "VFIO_IOMMU_GET_INFO", 12, PLAIN,
-		{ EINVAL, ENODEV, EFAULT } },
+		{ RARE(EINVAL), ENODEV, RARE(EFAULT) } },
 	[CMD_VFIO_MAP] = { "VFIO_IOMMU_MAP_DMA", 30, PLAIN,
-		{ EINVAL, ENODEV, EFAULT, EOVERFLOW, EEXIST, ENOMEM } },
+		{ EINVAL, ENODEV, EFAULT, RARE(EOVERFLOW), RARE(EEXIST),
+		  RARE(ENOMEM) } },
 	[CMD_VFIO_UNMAP] = { "VFIO_IOMMU_UNMAP_DMA", 30, PLAIN,
-		{ EINVAL, ENODEV, EFAULT, EOVERFLOW, ENOENT, EBUSY,
-		  EOPNOTSUPP } },
-	[CMD_MMAP] = { "mmap", 15, PLAIN, { EINVAL, EPERM, ENXIO } },
+		{ EINVAL, ENODEV, RARE(EFAULT), RARE(EOVERFLOW), ENOENT,
+		  RARE(EBUSY), RARE(EOPNOTSUPP) } },
+	[CMD_MMAP] = { "mmap", 15, PLAIN,
+		{ RARE(EINVAL), RARE(EPERM), ENXIO } },
 	[CMD_FAULT_READ] = { "read fault queue", 25, PLAIN,
-		{ ESPIPE, EINVAL, EFAULT } },
+		{ ESPIPE, RARE(EINVAL), RARE(EFAULT) } },
 	[CMD_FAULT_WRITE] = { "write fault queue", 25, PLAIN,
-		{ ESPIPE, EINVAL, EFAULT } },
-	[CMD_VEVENT_READ] = { "read vEVENTQ", 25, PLAIN, { EINVAL, EFAULT } },
+		{ RARE(ESPIPE), EINVAL, RARE(EFAULT) } },
+	[CMD_VEVENT_READ] = { "read vEVENTQ", 25, PLAIN,
+		{ RARE(EINVAL), RARE(EFAULT) } },
 	[CMD_VEVENT_WRITE] = { "write vEVENTQ", 2, PLAIN, { EINVAL },
 		"it cannot be written" },
 	[CMD_POLL] = { "poll", 10 },
 	[CMD_CLOSE] = { "close", 15 },
 	[CMD_MOCK_DEVICE] = { "mock device", 25, STRUCT,
-		{ ENOENT, EADDRINUSE, ENOMEM } },
+		{ ENOENT, EADDRINUSE, RARE(ENOMEM) } },
 	[CMD_MOCK_REPLACE] = { "mock replace", 40, STRUCT,
-		{ ENOENT, EADDRINUSE, ENOMEM } },
+		{ ENOENT, EADDRINUSE, RARE(ENOMEM) } },
 	[CMD_PASID_ATTACH] = { "PASID attach", 30, STRUCT, { ENOENT, EBUSY } },
 	[CMD_PASID_REPLACE] = { "PASID replace", 15, STRUCT,
-		{ ENOENT, ENOMEM, EADDRINUSE } },
+		{ ENOENT, RARE(ENOMEM), RARE(EADDRINUSE) } },
 	[CMD_PASID_DETACH] = { "PASID detach", 10, STRUCT, { ENOENT } },
 	[CMD_PASID_CHECK] = { "PASID check", 10, STRUCT, { ENOENT } },
 	[CMD_ACCESS_CREATE] = { "access create", 20, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EADDRINUSE } },
+		{ RARE(EOPNOTSUPP), ENOENT, EADDRINUSE } },
 	[CMD_ACCESS_REPLACE] = { "access replace", 12, STRUCT,
-		{ ENOENT, EBADFD, EADDRINUSE } },
+		{ RARE(ENOENT), EBADFD, EADDRINUSE } },
 	[CMD_ACCESS_PIN] = { "access pin", 50, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EBADFD, EPERM, ENOMEM, EBADE } },
+		{ EOPNOTSUPP, ENOENT, EBADFD, EPERM, ENOMEM, RARE(EBADE) } },
 	[CMD_ACCESS_UNPIN] = { "access unpin", 25, STRUCT, { ENOENT, EBADFD } },
 	[CMD_ACCESS_RW] = { "access rw", 60, STRUCT,
-		{ EOPNOTSUPP, ENOENT, EBADFD, EPERM, ENOMEM, EOVERFLOW } },
+		{ EOPNOTSUPP, ENOENT, EBADFD, EPERM, ENOMEM, RARE(EOVERFLOW) } },
 	[CMD_RESERVE] = { "reserve", 5, STRUCT,
-		{ ENOENT, EADDRINUSE, EOVERFLOW } },
+		{ ENOENT, EADDRINUSE, RARE(EOVERFLOW) } },
 	[CMD_DIRTY] = { "make dirty", 30, STRUCT, { ENOENT } },
 	[CMD_TRIGGER_FAULT] = { "trigger fault", 25, STRUCT, { ENOENT } },
 	[CMD_TRIGGER_VEVENT] = { "trigger vEVENT", 25, STRUCT,
-		{ ENOENT, EOPNOTSUPP } },
+		{ ENOENT, RARE(EOPNOTSUPP) } },
 	[CMD_DMABUF_GET] = { "dma-buf get", 12, STRUCT },
 	[CMD_DMABUF_REVOKE] = { "dma-buf revoke", 15, STRUCT },
 	[CMD_MEMORY_LIMIT] = { "memory limit", 5, STRUCT },
 	[CMD_CHECK_MAP] = { "check map", 60, STRUCT, { ENOENT } },
-	[CMD_CHECK_PINS] = { "check pins", 25, PLAIN, { EFAULT } },
+	[CMD_CHECK_PINS] = { "check pins", 25, PLAIN, { RARE(EFAULT) } },
 	[CMD_CHECK_IOTLB] = { "check IOTLB", 10, STRUCT, { ENOENT } },
 	[CMD_CHECK_CACHE] = { "check cache", 10, STRUCT, { ENOENT } },
 	[CMD_STATUS] = { "VmPin and VmLck", 10 },
@@ -2395,6 +2407,13 @@ static const enum command opening[] = {
 	CMD_VEVENTQ_ALLOC, CMD_HWPT_ALLOC, CMD_HWPT_ALLOC, CMD_SET_DIRTY,
 	CMD_MOCK_DEVICE, CMD_MOCK_REPLACE, CMD_MOCK_REPLACE, CMD_PASID_ATTACH,
 };
+
+/*
+ * Then, in each sequence, one command has its argument spoilt in each way, so
+ * that none of that depends on luck in a run of a few hundred sequences.
+ */
+#define FIRST_SPOILT 60
+static const unsigned int spoilt[] = { 0, 2, 3 };
 
 static void *map_at(unsigned long at, size_t size, int prot, int flags, int fd)
 {
@@ -2482,6 +2501,7 @@ static void teardown(struct world *w)
 	unsigned int i, n;
 
 	w->index = "end";
+	w->forced = 0;
 	w->good = true;
 	w->stats = NULL;
 	for (i = 0; i < w->nr_objects; i++)
@@ -2557,6 +2577,13 @@ void diff_run(const struct sequence *seq, struct diff_log *log,
 			cmd = opening[i];
 		w.rng = call;
 		w.good = first || chance(&w, 40);
+		w.forced = 0;
+		if (i >= FIRST_SPOILT &&
+		    i < FIRST_SPOILT + ARRAY_SIZE(spoilt)) {
+			cmd = seq->seed % CMD_NR;
+			w.good = false;
+			w.forced = 1 + spoilt[i - FIRST_SPOILT];
+		}
 		if (w.files_only && (cmd == CMD_MAP || cmd == CMD_VFIO_MAP))
 			cmd = CMD_MAP_FILE;
 		snprintf(w.number, sizeof(w.number), "%u", i);
