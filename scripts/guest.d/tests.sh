@@ -45,31 +45,32 @@ suite_race()
 	shift 2
 	[ -e "$rust_module" ] || return 0
 	no_kunit
-	suite "$race_name" $tests/iommufd_race -t "$race_seconds" -s "${SEED:-1}" -m "$rust_module" "$@"
+	suite "$race_name" $tests/iommufd_race -t "$race_seconds" ${SEED:+-s "$SEED"} -m "$rust_module" "$@"
+}
+
+# Some judge what the C driver does otherwise, too: with it, they are told to leave that out.
+on_c()
+{
+	[ -e "$rust_module" ] || echo -c
 }
 
 # suite_fuzz CALLS ROUNDS
 suite_fuzz()
 {
-	suite iommufd_fuzz $tests/iommufd_fuzz -n "$1" -k "$2" -s "${SEED:-1}"
+	# shellcheck disable=SC2046 # words
+	suite iommufd_fuzz $tests/iommufd_fuzz $(on_c) -n "$1" -k "$2" ${SEED:+-s "$SEED"}
 }
 
 # suite_memlock CALLS ROUNDS
 suite_memlock()
 {
-	suite iommufd_memlock $tests/iommufd_memlock -n "$1" -k "$2" -s "${SEED:-1}"
+	suite iommufd_memlock $tests/iommufd_memlock -n "$1" -k "$2" ${SEED:+-s "$SEED"}
 }
 
 # suite_edges: at and beyond the last of what there is.
 suite_edges()
 {
 	suite iommufd_edges $tests/iommufd_edges
-}
-
-# Those below judge what the C driver does otherwise, too: with it, they are told to leave that out.
-on_c()
-{
-	[ -e "$rust_module" ] || echo -c
 }
 
 # suite_kinds SECONDS: kinds of bugs in lifetimes, a race each.
@@ -126,7 +127,7 @@ suite_fault_sweep()
 # After unload, and with the C module among the guest's files. CALLS is a kernel parameter: how many on each module.
 suite_diff()
 {
-	suite iommufd_diff sh /guest/diff -n "${CALLS:-55000}"
+	suite iommufd_diff sh /guest/diff -n "${CALLS:-55000}" ${SEED:+-s "$SEED"}
 }
 
 # The same.

@@ -116,6 +116,10 @@ struct world {
 	const char *index;
 	char number[16];
 	char note[384];
+	/*
+	 * A few are enough for what a call comes to; what many of them cost, or
+	 * fail at, is for iommufd_growth to say.
+	 */
 	struct object objects[256];
 	unsigned int nr_objects;
 	struct mapping maps[256];

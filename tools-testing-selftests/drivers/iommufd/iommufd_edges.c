@@ -753,6 +753,7 @@ static bool refused_mmap(int fd, u32 ioas)
 	unsigned int busy = 0, failed = 0, i;
 	struct refused refused = { .fd = fd };
 	u32 parent, viommu;
+	u64 end;
 	struct mock mock;
 	pthread_t thread;
 	int rc;
@@ -763,7 +764,9 @@ static bool refused_mmap(int fd, u32 ioas)
 					  &parent), 0) ||
 	    pthread_create(&thread, NULL, map_half_of_it, &refused))
 		return false;
-	for (i = 0; i < 20000 && !failed; i++) {
+	/* A second of it, or a few where that is too short. */
+	end = now_ns() + 1000000000;
+	for (i = 0; (i < 1000 || now_ns() < end) && !failed; i++) {
 		if (do_viommu_alloc(fd, mock.idev, parent, &data, &viommu)) {
 			failed++;
 			break;

@@ -509,7 +509,11 @@ static void much_copy(struct scene *s)
 
 	do_ioas_alloc(s->fd, &to);
 	do_map(s->fd, s->ioas, reserve(PAGE), PAGE, iova);
-	/* As many areas as there is time for; closing ends them all. */
+	/*
+	 * As many areas as there is time for; closing ends them all. That they
+	 * are made upwards does not matter here: what one costs beside others
+	 * is for iommufd_growth to say, in both directions.
+	 */
 	at_it(true);
 	while (!do_copy(s->fd, to, iova, s->ioas, MOCK_APERTURE_START, PAGE))
 		iova += PAGE;

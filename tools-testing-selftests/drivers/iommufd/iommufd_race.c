@@ -21,6 +21,11 @@
  * with the workers pausing, longer and longer. How long a call takes is told by
  * a clock that stands still when the machine does.
  *
+ * The same seed makes the same calls, though not at the same moments: what fails
+ * says which case, seed and time to run again. What has to be had each time is a
+ * case of iommufd_kinds, which has one CPU and a more urgent thread for that;
+ * what takes several steps is for iommufd_model, which prints them.
+ *
  * With modules to load, each case runs on each of them in turn, and unloads it
  * as soon as the last session has ended. One that is only there for comparison
  * (-r) is measured and not judged.
