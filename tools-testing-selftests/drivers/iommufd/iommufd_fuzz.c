@@ -615,12 +615,15 @@ static void run_demands(const struct options *options, unsigned int rounds)
 	long long pinned = pages_pinned_at_rest(), tables = table_pages();
 	u64 rng = options->seed, took, worst;
 	unsigned int i, j, tries;
+	char name[64];
 	bool ok;
 
 	for (i = 0; i < ARRAY_SIZE(demands); i++) {
+		snprintf(name, sizeof(name), "SIGKILL ends %s",
+			 demands[i].name);
 		if (options->on_c && demands[i].c) {
-			ksft_test_result_skip("SIGKILL ends %s: C %s\n",
-					      demands[i].name, demands[i].c);
+			ksft_test_result_code(KSFT_SKIP, name, "C %s",
+					      demands[i].c);
 			continue;
 		}
 		ok = true;
@@ -641,7 +644,7 @@ static void run_demands(const struct options *options, unsigned int rounds)
 		else
 			ksft_print_msg("%s: gone %lu ms after SIGKILL at worst\n",
 				       demands[i].name, worst / 1000000);
-		ksft_test_result(ok, "SIGKILL ends %s\n", demands[i].name);
+		ksft_test_result(ok, "%s\n", name);
 	}
 	ksft_test_result(refuses_too_much(),
 			 "HWPT_INVALIDATE of 2^32 entries is refused\n");
