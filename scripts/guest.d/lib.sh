@@ -23,6 +23,15 @@ phase()
 	echo "guest: phase $*" >/dev/kmsg
 }
 
+# must COMMAND...: run what has to work between the suites; if it fails, that is a failed test.
+must()
+{
+	must_rc=0
+	"$@" || must_rc=$?
+	[ "$must_rc" -eq 0 ] || control "failed $*"
+	return "$must_rc"
+}
+
 # suite NAME COMMAND...: run COMMAND, which prints TAP; returns its status. One that this QEMU cannot do (tests/qemu.list)
 # is one test that is skipped for that reason.
 suite()

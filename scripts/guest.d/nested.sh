@@ -13,7 +13,7 @@ for module in $(echo "${NESTED:-rust$both}" | tr , ' '); do
 	rust) suite nested sh /guest/nested || rc=1 ;;
 	c)
 		phase load
-		insmod /guest/files/iommufd-c.ko && suite nested_c sh /guest/nested || rc=1 ;;
+		must insmod /guest/files/iommufd-c.ko && suite nested_c sh /guest/nested || rc=1 ;;
 	esac
 done
 exit $rc

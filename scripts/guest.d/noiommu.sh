@@ -8,10 +8,10 @@
 
 suite_noiommu() # NAME
 {
-	modprobe vfio enable_unsafe_noiommu_mode=1 && modprobe vfio-pci || return 1
+	must modprobe vfio enable_unsafe_noiommu_mode=1 && must modprobe vfio-pci || return 1
 	suite "$1" $tests/vfio_edu_noiommu
 	noiommu_rc=$?
-	rmmod vfio_pci vfio_pci_core vfio && rmmod iommufd || return 1
+	must rmmod vfio_pci vfio_pci_core vfio && must rmmod iommufd || return 1
 	return $noiommu_rc
 }
 
@@ -20,6 +20,6 @@ phase load
 suite_noiommu vfio_edu_noiommu || rc=1
 if [ -e /guest/files/iommufd-c.ko ]; then
 	phase load
-	insmod /guest/files/iommufd-c.ko && suite_noiommu vfio_edu_noiommu_c || rc=1
+	must insmod /guest/files/iommufd-c.ko && suite_noiommu vfio_edu_noiommu_c || rc=1
 fi
 exit $rc

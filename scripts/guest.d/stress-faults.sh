@@ -4,7 +4,7 @@
 stress_part()
 {
 	part_rc=0
-	modprobe vfio-pci
+	must modprobe vfio-pci || part_rc=1
 	suite_fault_sweep || part_rc=1
 	suite leaks sh /guest/leaks sweep || part_rc=1
 	suite unload sh /guest/unload || part_rc=1

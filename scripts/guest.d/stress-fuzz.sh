@@ -6,7 +6,7 @@
 stress_part()
 {
 	part_rc=0
-	modprobe vfio-pci
+	must modprobe vfio-pci || part_rc=1
 	suite_memlock "$(scaled 20000)" "$(scaled 200)" || part_rc=1
 	suite_fuzz "$(scaled 2000000)" "$(scaled 20)" || part_rc=1
 	suite leaks sh /guest/leaks || part_rc=1

@@ -6,7 +6,7 @@
 stress_part()
 {
 	part_rc=0
-	rmmod iommufd
+	must rmmod iommufd || part_rc=1
 	c=/guest/files/iommufd-c
 	if [ -e $c-upstream.ko ]; then set -- -r $c-upstream.ko; fi
 	suite_race _lookup "$(scaled 60)" -v "$@" lookup || part_rc=1

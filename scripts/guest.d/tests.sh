@@ -8,14 +8,14 @@ tests=/guest/tests
 # What upstream's selftests find on any distribution.
 prepare_iommufd()
 {
-	modprobe iommu_amdv1 2>/dev/null
-	modprobe iommufd || return 1
+	must modprobe iommu_amdv1 || return 1
+	must modprobe iommufd || return 1
 	echo 256 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
 }
 
 suite_vfio()
 {
-	modprobe vfio-pci || return 1
+	must modprobe vfio-pci || return 1
 	vfio_rc=0
 	suite vfio_edu_dma $tests/vfio_edu_dma || vfio_rc=1
 	suite vfio_edu_container $tests/vfio_edu_container || vfio_rc=1
@@ -105,10 +105,10 @@ suite_model()
 suite_kinds_reference()
 {
 	no_kunit
-	insmod /guest/files/iommufd-c.ko || return 1
+	must insmod /guest/files/iommufd-c.ko || return 1
 	suite reference_kinds $tests/iommufd_kinds -c -t 0.3
 	reference_rc=$?
-	rmmod iommufd || reference_rc=1
+	must rmmod iommufd || reference_rc=1
 	return $reference_rc
 }
 
@@ -190,7 +190,7 @@ suite_vfio_selftests()
 {
 	vfio_rc=0
 	vfio_all=
-	modprobe vfio-pci || return 1
+	must modprobe vfio-pci || return 1
 	vfio_devices_to vfio-pci
 	for vfio_name in $vfio_devices; do
 		vfio_suite iommufd_setup "$vfio_name" || vfio_rc=1
@@ -210,7 +210,7 @@ suite_vfio_selftests()
 # suite_vfio_driver [ARG...]: DMA of a device that the selftests have a driver of their own for.
 suite_vfio_driver()
 {
-	modprobe vfio-pci || return 1
+	must modprobe vfio-pci || return 1
 	vfio_devices_to vfio-pci
 	vfio_suite pci_driver igb "$@"
 	vfio_rc=$?

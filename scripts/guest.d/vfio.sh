@@ -24,7 +24,7 @@ if [ -e /guest/files/iommufd-c.ko ]; then
 	phase load
 	# insmod does not read the kernel's command line, as modprobe does.
 	unsafe=$(cat /sys/module/iommufd/parameters/allow_unsafe_interrupts)
-	rmmod vfio_pci vfio_pci_core vfio && rmmod iommufd && insmod /guest/files/iommufd-c.ko &&
+	must rmmod vfio_pci vfio_pci_core vfio && must rmmod iommufd && must insmod /guest/files/iommufd-c.ko &&
 		echo "$unsafe" >/sys/module/iommufd/parameters/allow_unsafe_interrupts || exit 1
 	suites_vfio _c || rc=1
 fi
