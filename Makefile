@@ -30,10 +30,10 @@ run: build ## build the kernel with the series, boot it, do VFIO DMA and run the
 test: ## run all tests: series checks, KUnit, selftests, the DMA client
 	@scripts/test
 
-test-full: ## the same, building every patch and every configuration of config/matrix, and VFIO on more IOMMUs
+test-full: ## the same, building every patch and every configuration of config/matrix, and VFIO on more IOMMUs (RESUME=1: go on)
 	@FULL=1 scripts/test
 
-stress: ## races, hostile input, faults, debug kernels: hours (PARTS="race fuzz": those; SCALE=10: a tenth of the time)
+stress: ## races, hostile input, faults, debug kernels (PARTS="race fuzz": those; SCALE=10: a tenth of the time; RESUME=1: go on)
 	@scripts/stress $(if $(SCALE),--scale $(SCALE)) $(PARTS)
 
 next: ## which patches apply to the newest kernel that can be had, and what changed there in the files that ours follow
