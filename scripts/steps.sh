@@ -64,6 +64,14 @@ _steps_key()
 	printf '%s\n' "$@"
 }
 
+# seed: what the suites draw from. SEED, or else one of the commit: each has another, and the same one has it again.
+seed()
+{
+	local commit
+	commit=$(git -C "$TOP" -c safe.directory='*' rev-parse HEAD 2>/dev/null || echo 00001)
+	echo "${SEED:-$((16#${commit:0:5}))}"
+}
+
 # build_id DIR...: changes when a kernel there does, or its iommufd.
 build_id()
 {
