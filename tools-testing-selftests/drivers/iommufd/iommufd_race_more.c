@@ -335,6 +335,7 @@ static void read_events(struct worker *w, int fd, u32 queue)
 
 void turn_vevent(struct session *s, struct worker *w)
 {
+	unsigned int i;
 	u32 shown, id;
 	int fd;
 
@@ -351,9 +352,14 @@ void turn_vevent(struct session *s, struct worker *w)
 		destroy_after(w, id);
 		break;
 	case 1:
-		/* Nobody listens, or the device is not virtual now. */
-		TRY(w, OP_TRIGGER, do_trigger_vevent(s->fd, s->mock.idev),
-		    EOPNOTSUPP, ENOENT);
+		/*
+		 * Nobody listens, or the device is not virtual now. More than
+		 * a queue has room for, or none would be lost at leisure.
+		 */
+		for (i = below(&w->rng, 10); i--;)
+			TRY(w, OP_TRIGGER,
+			    do_trigger_vevent(s->fd, s->mock.idev), EOPNOTSUPP,
+			    ENOENT);
 		break;
 	case 2:
 		nap(w, 3000);
