@@ -5,6 +5,15 @@
  * A worker names, with each call, the errnos that some interleaving explains;
  * any other is a bug. ENOENT is the common one: who came after the destroyer.
  * EBUSY is explained by somebody who depends, so each use of it says who.
+ *
+ * What is not here, as the mock driver cannot do it: groups of faults (it marks
+ * each request as the last of its group); groups of devices with faults, PASIDs
+ * or nesting (each of its devices is a group of its own, and those of vfio_edu,
+ * which are not, have neither); reads and writes of a kernel thread
+ * (IOMMUFD_ACCESS_RW_KTHREAD, which it refuses); a driver that holds a context
+ * by iommufd_ctx_get(). Nor is what the kernel does with memory by itself, as
+ * collapsing, splitting, migrating or swapping it: what is pinned is exempt, and
+ * GUP, which it is left to, has tests of its own.
  */
 #define _GNU_SOURCE
 #include <sched.h>
