@@ -14,7 +14,7 @@
 # What was interrupted is not done. What has failed is: RESUME=1 does not give it another chance.
 
 # One emulated guest keeps about one processor busy, and has 4 GB.
-SLOTS=${SLOTS:-$(awk -v cpus="$JOBS" '/^MemAvailable:/ { n = int($2 / 5e6); n = n < cpus ? n : cpus; print n > 1 ? n : 1 }' /proc/meminfo)}
+SLOTS=${SLOTS:-$(awk -v cpus="$JOBS" '/^MemAvailable:/ { n = int($2 / 5e6); n = n < cpus ? n : cpus; print (n > 1 ? n : 1) }' /proc/meminfo)}
 
 declare -A STEP_RC=() STEP_SECONDS=() _step_of=() _step_start=() _step_id=() _step_files=()
 STEP_FILES=()
