@@ -19,13 +19,14 @@
  * SIGKILL in the midst of one: the process has to be gone soon.
  */
 #define _GNU_SOURCE
-#include <getopt.h>
 #include <signal.h>
 #include <sys/wait.h>
 
 #include <linux/vfio.h>
 
 #include "iommufd_fuzz.h"
+#include "iommufd_log.h"
+#include "iommufd_options.h"
 #include "kselftest.h"
 
 /*
@@ -64,8 +65,7 @@ unsigned int nr_excluded;
 /* ---- the watch ----------------------------------------------------------- */
 
 struct options {
-	u64 seed;
-	u64 calls;
+	u64 seed, calls;
 	unsigned int processes;
 	bool verbose, on_c;
 };
@@ -92,39 +92,15 @@ static void measure(struct memory *m)
 	m->pinned = pages_pinned_at_rest();
 }
 
-/* The kernel may say this whatever we do: devices, and clocks that starve. */
-static const char *const usual[] = {
-	"Adding to iommu group", "providing /dev/vfio/vfio", "guest:",
-	"clocksource:", "hrtimer:", "sched_clock:", "tsc:",
-	"perf: interrupt took too long",
-};
-
-static bool is_usual(const char *line)
-{
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(usual); i++)
-		if (strstr(line, usual[i]))
-			return true;
-	return line[0] == ' ';
-}
-
 /* What it has said since. */
-static unsigned int read_log(int log, bool show)
+static unsigned int read_log(int log)
 {
 	unsigned int lines = 0;
-	char line[1024];
-	ssize_t n;
+	char line[256];
 
-	while ((n = read(log, line, sizeof(line) - 1)) > 0) {
-		line[n] = 0;
-		if (is_usual(line))
-			continue;
-		lines++;
-		if (show && lines <= 20)
-			ksft_print_msg("the kernel says: %.*s\n",
-				       (int)strcspn(line, "\n"), line);
-	}
+	while (log_next(log, line, sizeof(line)))
+		if (++lines <= 20)
+			ksft_print_msg("the kernel says: %s\n", line);
 	return lines;
 }
 
@@ -225,9 +201,7 @@ static void run_fuzz(const struct options *options)
 	pids[0] = start_life(0, seed++);
 	waitpid(pids[0], &status, 0);
 	measure(&before);
-	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-	read_log(log, false);
-	lseek(log, 0, SEEK_END);
+	log = log_open();
 	memset(board, 0, sizeof(*board));
 
 	for (i = 0; i < PROCESSES; i++)
@@ -278,7 +252,7 @@ static void run_fuzz(const struct options *options)
 		waitpid(pids[i], &status, 0);
 	calls = sum_calls(&good);
 	left = pages_left_pinned(before.pinned);
-	lines = read_log(log, true);
+	lines = read_log(log);
 	for (i = 0; i < SETTLE_TRIES; i++) {
 		measure(&after);
 		if (is_flat(&before, &after))
@@ -656,53 +630,35 @@ static void run_demands(const struct options *options, unsigned int rounds)
 
 /* ---- main ---------------------------------------------------------------- */
 
-static const char usage[] =
-"usage: iommufd_fuzz [options]\n"
-"\n"
-"  -c         the module is C's: leave out what it is known to do otherwise\n"
-"  -n CALLS   random calls (40000)\n"
-"  -s SEED    (another one each time)\n"
-"  -k ROUNDS  of calls that ask for too much, and are killed (1)\n"
-"  -1         one process at a time, to see which leaves something behind\n"
-"  -x NAME    without the commands that have NAME in theirs (up to 8 times)\n"
-"  -v         how often each command succeeded\n";
+static void exclude(const char *name)
+{
+	excluded[nr_excluded++ % ARRAY_SIZE(excluded)] = name;
+}
 
 int main(int argc, char **argv)
 {
-	struct options options = {
-		.seed = any_seed(), .calls = 40000, .processes = PROCESSES,
-	};
+	struct options options = { .seed = any_seed(), .calls = 40000 };
 	unsigned int rounds = 1;
-	int option, fd;
+	bool one = false;
+	const struct test_option table[] = {
+		{ 'c', .flag = &options.on_c,
+		  .help = "the module is C's: leave out what it is known to do otherwise" },
+		{ 'n', "CALLS", .number64 = &options.calls,
+		  .help = "random calls" },
+		{ 's', "SEED", .number64 = &options.seed, .help = "of the calls" },
+		{ 'k', "ROUNDS", .number = &rounds,
+		  .help = "of calls that ask for too much, and are killed" },
+		{ '1', .flag = &one,
+		  .help = "one process at a time, to see which leaves something behind" },
+		{ 'x', "NAME", .add = exclude,
+		  .help = "without the commands that have NAME in theirs (up to 8 times)" },
+		{ 'v', .flag = &options.verbose,
+		  .help = "how often each command succeeded" },
+	};
+	int fd;
 
-	while ((option = getopt(argc, argv, "cn:s:k:x:1vh")) != -1) {
-		switch (option) {
-		case 'c':
-			options.on_c = true;
-			break;
-		case 'n':
-			options.calls = strtoull(optarg, NULL, 0);
-			break;
-		case 's':
-			options.seed = strtoull(optarg, NULL, 0);
-			break;
-		case 'k':
-			rounds = strtoul(optarg, NULL, 0);
-			break;
-		case '1':
-			options.processes = 1;
-			break;
-		case 'x':
-			excluded[nr_excluded++ % 8] = optarg;
-			break;
-		case 'v':
-			options.verbose = true;
-			break;
-		default:
-			fputs(usage, option == 'h' ? stdout : stderr);
-			return option == 'h' ? 0 : 2;
-		}
-	}
+	parse_options(argc, argv, "", table, ARRAY_SIZE(table));
+	options.processes = one ? 1 : PROCESSES;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ksft_print_header();
 	fd = open("/dev/iommu", O_RDWR);

@@ -17,12 +17,12 @@
  * for iommufd_model to say.
  */
 #define _GNU_SOURCE
-#include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include "iommufd_options.h"
 #include "iommufd_stress.h"
 #include "kselftest.h"
 
@@ -719,35 +719,19 @@ static void run_killed(u64 seed, unsigned int rounds)
 			 "killed processes leave nothing\n");
 }
 
-static const char usage[] =
-"usage: iommufd_memlock [options]\n"
-"\n"
-"  -n CALLS   in each mode (500)\n"
-"  -k ROUNDS  of processes that are killed (10)\n"
-"  -s SEED    (another one each time)\n";
-
 int main(int argc, char **argv)
 {
 	unsigned int calls = 500, rounds = 10;
 	u64 seed = any_seed();
-	int option, mode, fd;
+	const struct test_option options[] = {
+		{ 'n', "CALLS", .number = &calls, .help = "in each mode" },
+		{ 'k', "ROUNDS", .number = &rounds,
+		  .help = "of processes that are killed" },
+		{ 's', "SEED", .number64 = &seed, .help = "of the calls" },
+	};
+	int mode, fd;
 
-	while ((option = getopt(argc, argv, "n:k:s:h")) != -1) {
-		switch (option) {
-		case 'n':
-			calls = strtoul(optarg, NULL, 0);
-			break;
-		case 'k':
-			rounds = strtoul(optarg, NULL, 0);
-			break;
-		case 's':
-			seed = strtoull(optarg, NULL, 0);
-			break;
-		default:
-			fputs(usage, option == 'h' ? stdout : stderr);
-			return option == 'h' ? 0 : 2;
-		}
-	}
+	parse_options(argc, argv, "", options, ARRAY_SIZE(options));
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ksft_print_header();
 	fd = open("/dev/iommu", O_RDWR);

@@ -32,13 +32,13 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <getopt.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include "iommufd_options.h"
 #include "iommufd_race.h"
 #include "kselftest.h"
 
@@ -591,21 +591,13 @@ static void run_on(const struct options *options,
 
 /* ---- main ---------------------------------------------------------------- */
 
-static const char usage[] =
-"usage: iommufd_race [options] [CASE]\n"
-"\n"
-"  -t SECONDS  for each case (2)\n"
-"  -s SEED     of what the threads do (another one each time)\n"
-"  -m MODULE   load this iommufd.ko for each case, and unload it after\n"
-"  -r MODULE   the same, for comparison: what it does is shown, not judged\n"
-"  -v          what came of each kind of call\n"
-"  -l          list the cases\n";
+static struct options options = { .seconds = 2 };
 
-static void add_module(struct options *options, const char *path, bool judged)
+static void add_module(const char *path, bool judged)
 {
-	struct module *module = &options->modules[options->nr_modules++];
+	struct module *module = &options.modules[options.nr_modules++];
 
-	if (options->nr_modules > MODULES_MAX)
+	if (options.nr_modules > MODULES_MAX)
 		ksft_exit_fail_msg("too many modules\n");
 	module->path = path;
 	module->judged = judged;
@@ -615,38 +607,42 @@ static void add_module(struct options *options, const char *path, bool judged)
 						    path;
 }
 
+static void add_judged(const char *path)
+{
+	add_module(path, true);
+}
+
+static void add_reference(const char *path)
+{
+	add_module(path, false);
+}
+
 int main(int argc, char **argv)
 {
-	struct options options = { .seconds = 2, .seed = any_seed() };
 	unsigned int i, j, judged = 0, n = 0;
-	int option, fd;
+	bool list = false;
+	const struct test_option table[] = {
+		{ 't', "SECONDS", .seconds = &options.seconds,
+		  .help = "for each case" },
+		{ 's', "SEED", .number64 = &options.seed,
+		  .help = "of what the threads do" },
+		{ 'm', "MODULE", .add = add_judged,
+		  .help = "load this iommufd.ko for each case, and unload it after" },
+		{ 'r', "MODULE", .add = add_reference,
+		  .help = "the same, for comparison: what it does is shown, not judged" },
+		{ 'v', .flag = &options.verbose,
+		  .help = "what came of each kind of call" },
+		{ 'l', .flag = &list, .help = "list the cases" },
+	};
+	int fd;
 
-	while ((option = getopt(argc, argv, "t:s:m:r:vlh")) != -1) {
-		switch (option) {
-		case 't':
-			options.seconds = strtod(optarg, NULL);
-			break;
-		case 's':
-			options.seed = strtoull(optarg, NULL, 0);
-			break;
-		case 'm':
-		case 'r':
-			add_module(&options, optarg, option == 'm');
-			break;
-		case 'v':
-			options.verbose = true;
-			break;
-		case 'l':
-			for (i = 0; i < nr_race_cases; i++)
-				printf("%-14s %s\n", race_cases[i].name,
-				       race_cases[i].about);
-			return 0;
-		default:
-			fputs(usage, option == 'h' ? stdout : stderr);
-			return option == 'h' ? 0 : 2;
-		}
-	}
-	options.only = argv[optind];
+	options.seed = any_seed();
+	options.only = argv[parse_options(argc, argv, "[CASE]", table,
+					  ARRAY_SIZE(table))];
+	for (i = 0; list && i < nr_race_cases; i++)
+		printf("%-14s %s\n", race_cases[i].name, race_cases[i].about);
+	if (list)
+		return 0;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGPIPE, SIG_IGN);
 	ksft_print_header();
@@ -655,7 +651,7 @@ int main(int argc, char **argv)
 		if (fd < 0)
 			ksft_exit_skip("no /dev/iommu (modprobe iommufd)\n");
 		close(fd);
-		add_module(&options, NULL, true);
+		add_module(NULL, true);
 	}
 	for (i = 0; i < options.nr_modules; i++)
 		judged += options.modules[i].judged;

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The kernel's log, for tests during which it has to be silent. */
+#ifndef __IOMMUFD_LOG_H
+#define __IOMMUFD_LOG_H
+
+#include "iommufd_stress.h"
+#include "kselftest.h"
+
+/* The kernel may log this whatever a test does: devices, and starved clocks. */
+static inline bool log_is_usual(const char *line)
+{
+	static const char *const usual[] = {
+		"Adding to iommu group", "providing /dev/vfio/vfio", "guest:",
+		"clocksource:", "Clockevents:", "hrtimer:",
+		"high resolution mode", "sched_clock:", "tsc:",
+		"perf: interrupt took too long",
+		/* The next line says more. */
+		"[ cut here ]",
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(usual); i++)
+		if (strstr(line, usual[i]))
+			return true;
+	return line[0] == ' ';
+}
+
+/* From its end. */
+static inline int log_open(void)
+{
+	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (log >= 0)
+		lseek(log, 0, SEEK_END);
+	return log;
+}
+
+/* The next unusual line since, without its header; false: there is none. */
+static inline bool log_next(int log, char *text, size_t size)
+{
+	char line[1024];
+	const char *from;
+	ssize_t n;
+
+	while ((n = read(log, line, sizeof(line) - 1)) > 0 ||
+	       (n < 0 && errno == EPIPE)) {
+		/* It was overwritten before it was read. */
+		if (n < 0)
+			snprintf(line, sizeof(line), "0,0,0;(lines are lost)");
+		else
+			line[n] = 0;
+		if (log_is_usual(line))
+			continue;
+		from = strchr(line, ';');
+		from = from ? from + 1 : line;
+		snprintf(text, size, "%.*s", (int)strcspn(from, "\n"), from);
+		return true;
+	}
+	return false;
+}
+
+#endif
