@@ -94,11 +94,12 @@ suite_blocked()
 	suite iommufd_blocked $tests/iommufd_blocked
 }
 
-# suite_model SECONDS: threads that do anything, and what must hold when they rest.
+# suite_model SECONDS: workers that do anything, and what must hold when they rest. Its seed is another each time, and
+# printed; MODEL_SEED is a kernel parameter.
 suite_model()
 {
 	# shellcheck disable=SC2046 # words
-	suite iommufd_model $tests/iommufd_model $(on_c) -t "$1" -s "${SEED:-1}"
+	suite iommufd_model $tests/iommufd_model $(on_c) -t "$1" -s "${MODEL_SEED:-0}"
 }
 
 # With the C module among the guest's files, after unload: what is right with C is judged right.

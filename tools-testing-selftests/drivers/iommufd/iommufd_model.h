@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the parts of iommufd_model share.
+ *
+ * A *plan* is made from a seed: steps, each of a worker in a round, with all of
+ * its arguments. An *episode* executes a plan in a process of its own, on a
+ * *world*: one context, two IOASes that stay, and a few slots for everything
+ * else, so that workers meet often. A plan can be executed again, and without
+ * some of its steps.
+ *
+ *   iommufd_model.c          options, episodes, what must hold between them
+ *   iommufd_model_plan.c     making, printing, reading and shrinking plans
+ *   iommufd_model_world.c    workers and their rounds, who depends on what
+ *   iommufd_model_setup.c    the start and the end of a world
+ *   iommufd_model_memory.c   operations on memory
+ *   iommufd_model_objects.c  operations on objects
+ *   iommufd_model_check.c    what must hold when all rest
+ */
+#ifndef __IOMMUFD_MODEL_H
+#define __IOMMUFD_MODEL_H
+
+#include "iommufd_stress.h"
+#include "kselftest.h"
+
+#define WORKERS_MAX 4
+#define ROUNDS_MAX 6
+#define WORKER_STEPS 14
+#define STEPS_MAX (WORKERS_MAX * ROUNDS_MAX * WORKER_STEPS)
+#define ARGS_MAX 6
+#define OPS_MAX 64
+
+/* A call takes no longer than this. */
+#define CALL_LIMIT_NS 2000000000ULL
+
+/* ---- plans --------------------------------------------------------------- */
+
+enum plan_flags {
+	/* IOAS 0 is a container of VFIO type1, whose areas can be cut. */
+	PLAN_TYPE1 = 1,
+	/* RLIMIT_MEMLOCK is that of the process; else the user's. */
+	PLAN_MM = 2,
+	/* No limit, as root. */
+	PLAN_ROOT = 4,
+	/* The workers are processes; some exit or are killed. */
+	PLAN_PROCESSES = 8,
+	/* All of it is killed in the middle. */
+	PLAN_KILLED = 16,
+	/* Rounds on one CPU, with SCHED_FIFO. */
+	PLAN_FIFO = 32,
+	/* All that is mapped is of files, as CHANGE_PROCESS needs it. */
+	PLAN_FILES = 64,
+	/* Device 0 rests at a HWPT with which it can use PASIDs. */
+	PLAN_PASID = 128,
+	/* Each round begins with all of what a guest's IOMMU needs. */
+	PLAN_NESTED = 256,
+	PLAN_FLAGS = 512,
+};
+
+/* Where the structure of a call lies. */
+enum how {
+	PLAIN,
+	/* It can be read only: the answer fails. */
+	SEALED,
+	/* Another worker changes its protection meanwhile. */
+	TORN,
+	/* Its end is in no memory. */
+	SPLIT,
+	HOWS,
+};
+
+struct step {
+	u8 round, worker, op, how;
+	u8 arg[ARGS_MAX];
+	/* How often it yields before, or sleeps in a round with SCHED_FIFO. */
+	u8 nap;
+};
+
+struct plan {
+	u64 seed;
+	u32 flags, nr_workers, nr_rounds, nr_steps;
+	/* Of PLAN_KILLED: after so many microseconds. */
+	u32 kill_us;
+	struct step steps[STEPS_MAX];
+};
+
+struct op {
+	const char *name;
+	int (*run)(const u8 *arg, enum how how);
+	/* "name:limit ..." of its arguments. */
+	const char *args;
+	/* How often, relative to the others. */
+	u8 weight;
+	/* Needs one of these; only if there are none of those. */
+	u16 needs, without;
+	/* It need not ever succeed. */
+	bool may_fail;
+	/* Its call has a structure that may be SEALED etc. */
+	bool structured;
+};
+
+extern const struct op ops[];
+extern const unsigned int nr_ops;
+
+/* ---- reports ------------------------------------------------------------- */
+
+/* What must hold; a failure is shrunk as long as it is of the same kind. */
+enum invariant {
+	HOLDS,
+	/* A call returns one of the answers that the model explains. */
+	ANSWER,
+	/* IOMMU_DESTROY and UNMAP say EBUSY for a dependant, and only then. */
+	BUSY,
+	/* UNMAP reports what was mapped. */
+	UNMAPPED,
+	/* A device sees what the memory holds. */
+	CONTENT,
+	/* All can be destroyed, and the table of objects is empty then. */
+	DESTROYED,
+	/* VmPin, VmLck, and the pins of each page are zero. */
+	PINS,
+	/* The log is silent. */
+	SILENT,
+	/* Page tables and slab caches are given back. */
+	FLAT,
+	/* No call takes longer than its bound. */
+	TIME,
+	/* The episode ends, and not by a signal. */
+	ENDS,
+};
+
+struct result {
+	/* Order of completion in the episode; 0: not executed. */
+	u32 when;
+	int rc;
+};
+
+/* In memory that survives the episode. */
+struct report {
+	enum invariant broken;
+	char text[200];
+	u32 round;
+	u64 areas, rounds, destroys, busy;
+	u64 calls[OPS_MAX], good[OPS_MAX];
+	/* Of the plan that ran last. */
+	u32 completed;
+	struct result results[STEPS_MAX];
+	/* Set once the workers run. */
+	u32 running;
+};
+
+extern struct report *report;
+
+/* The first one counts. */
+__attribute__((format(printf, 2, 3)))
+void broken(enum invariant which, const char *format, ...);
+
+/* ---- worlds -------------------------------------------------------------- */
+
+/* Pages that have a number, of each kind of memory. */
+#define PAGES 24
+/* Places for areas in each IOAS. */
+#define PLACES 5
+#define AREA_PAGES 4
+#define PLACE_PAGES 16
+#define SLOTS 3
+
+/* IOASes that stay; the arguments of some operations name slots behind them. */
+#define STAYING 2
+
+enum source {
+	/* Shared memory, by its address or as a file. */
+	BY_ADDRESS,
+	BY_FILE,
+	/* A file that is truncated and punched, memory that vanishes. */
+	TRUNCATED,
+	VANISHING,
+	DMABUF,
+	SOURCES,
+};
+
+/* Of what may be mapped at a page of IOVA; the lower bits are page numbers. */
+#define SEEN_TRUNCATED (1ULL << 60)
+#define SEEN_VANISHING (1ULL << 61)
+#define SEEN_DMABUF (1ULL << 62)
+
+/* In the order in which they can be destroyed. */
+enum kind {
+	NESTED,
+	VDEVICE,
+	HW_QUEUE,
+	VEVENTQ,
+	VIOMMU,
+	FAULT,
+	PARENT,
+	HWPT,
+	IOAS,
+	KINDS,
+};
+
+extern const char *const kind_names[KINDS];
+
+/*
+ * Who may make a call say EBUSY: those that are there, and how many there have
+ * ever been. By id of the object, and by keys of other things.
+ */
+struct dep {
+	u32 now, ever;
+	/* Of them, those that may end at any time: until all rest. */
+	u32 loose;
+	/* What the object itself depends on. */
+	u32 on[3];
+};
+
+#define DEPS 4096
+#define DEP_IDS 2048
+/* Second queues of a vIOMMU, on which the mock makes the first one depend. */
+#define DEP_QUEUE(viommu) (DEP_IDS + (viommu) % 1024)
+/* What is on its way or locked at a place. */
+#define DEP_PLACE(ioas, place) (DEP_IDS + 1024 + (ioas) * PLACES + (place))
+/* Processes that have a copy of each descriptor, and of mmap(). */
+#define DEP_FORKS (DEP_IDS + 1100)
+/* Areas at an IOVA that the kernel chose, which may straddle places. */
+#define DEP_CHOSEN (DEP_IDS + 1101)
+
+#define LEFT_MAX 64
+
+struct device {
+	u32 stdev, idev;
+};
+
+struct copied {
+	u8 from, to, from_page, to_page, pages;
+};
+
+struct world {
+	const struct plan *plan;
+	int fd, file, truncated, template;
+	u32 ioas[STAYING], pasid_hwpt;
+	/* Two that stay; and one that comes and goes, as stdev << 32 | idev. */
+	struct device dev[2];
+	u64 hot;
+	u32 objects[KINDS][SLOTS];
+	/* What could not be destroyed yet, as something depends on it. */
+	u32 left[KINDS][LEFT_MAX];
+	/*
+	 * Of FAULT and VEVENTQ: fd << 32 | id. Who reads a queue takes it out,
+	 * so that nobody closes it meanwhile.
+	 */
+	u64 queues[KINDS][SLOTS];
+	/* Offsets of mmap(). */
+	u64 regions[SLOTS];
+	/* Two that pin, and one that looks, when all rest. */
+	int access[2], eye;
+	u32 pins[2][SLOTS];
+	int dmabuf[2];
+	unsigned char *mem, *vanishing;
+	struct dep deps[DEPS];
+	/* Bytes mapped less bytes that UNMAP has reported. */
+	s64 balance[STAYING];
+	/* It has failed in a way that leaves open how much it took. */
+	bool unknown[STAYING];
+	/* An area at an IOVA that the kernel chose is still there. */
+	bool stray[STAYING];
+	/* What may be at each page of IOVA: see seen_of(). */
+	u64 seen[STAYING][PLACES * AREA_PAGES];
+	struct copied copies[STEPS_MAX];
+	u32 nr_copies;
+	u32 unplugged, vdevices;
+	/* A worker is gone, with what it knew. */
+	bool lost;
+	/* Of rounds. */
+	u32 go, stop, ready, finished[WORKERS_MAX];
+	pid_t pids[WORKERS_MAX];
+	pthread_t threads[WORKERS_MAX];
+	/* Memory for arguments; what is SEALED or TORN shows the same page. */
+	unsigned char *open[WORKERS_MAX], *sealed[WORKERS_MAX],
+		      *torn[WORKERS_MAX];
+};
+
+extern struct world *w;
+extern bool on_c;
+
+/* Of the worker that runs. */
+extern __thread unsigned int self;
+extern __thread const struct step *now;
+
+#define get(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
+#define set(p, v) __atomic_store_n(p, v, __ATOMIC_RELEASE)
+#define take(p) __atomic_exchange_n(p, 0, __ATOMIC_ACQ_REL)
+#define add(p, n) __atomic_add_fetch(p, n, __ATOMIC_ACQ_REL)
+
+/* Puts VALUE into a slot if that is empty. */
+#define give(p, value)							\
+({									\
+	typeof(*(p)) none_ = 0;						\
+	__atomic_compare_exchange_n(p, &none_, value, false,		\
+				    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);\
+})
+
+static inline bool is_plan(u32 flag)
+{
+	return w->plan->flags & flag;
+}
+
+static inline u64 iova_of(unsigned int place, unsigned int page)
+{
+	return MOCK_APERTURE_START + (place * PLACE_PAGES + page) * PAGE;
+}
+
+/* The number of a page that it begins with: TAG is SEEN_… or 0. */
+static inline u32 number_of(u64 tag, unsigned int page)
+{
+	return (tag == SEEN_TRUNCATED ? 0x100 : tag == SEEN_VANISHING ? 0x200 :
+		0) + page + 1;
+}
+
+static inline void fill_page(void *at, u32 number)
+{
+	u32 *words = at;
+	unsigned int i;
+
+	for (i = 0; i < PAGE / sizeof(u32) - 1; i++)
+		words[i] = number + i * 0x10000;
+}
+
+/*
+ * What a call returned, which may be one of the errnos that follow. In memory
+ * that is not there, EFAULT too.
+ */
+int judge(const char *what, enum how how, int rc, ...);
+#define JUDGE(what, how, expr, ...)					\
+({									\
+	u64 start_ = steady_ns();					\
+	int rc_ = (expr);						\
+	timed(what, start_);						\
+	judge(what, how, rc_, ##__VA_ARGS__, 0);			\
+})
+void timed(const char *what, u64 start);
+
+/* A call whose structure lies HOW; what comes back is in CMD. */
+int call_how(enum how how, unsigned long nr, void *cmd, size_t size);
+int test_how(enum how how, struct iommu_test_cmd *cmd);
+
+void depend(u32 key);
+void undepend(u32 key);
+/* It may end at any time from here on. */
+void depend_loosely(u32 key);
+/* NEW depends on these. */
+void record(u32 new, u32 a, u32 b, u32 c);
+/* Who makes DESTROY of ID say EBUSY, but for DEP_FORKS. */
+u32 key_of(enum kind kind, u32 id);
+/* DESTROY of what only the caller knows; EBUSY is judged. */
+int destroy_object(enum kind kind, u32 id);
+void leave(enum kind kind, u32 id);
+/* Destroys it now or, if it is in use, when all rest. */
+int destroy_or_leave(enum kind kind, u32 id);
+/* Empties a slot: the id, or 0. A file is closed. */
+u32 take_object(enum kind kind, unsigned int slot);
+/* What a slot has. */
+u32 object_in(enum kind kind, unsigned int slot);
+/* The id of the IOAS that an argument names; 0: it is not there. */
+u32 ioas_of(unsigned int n);
+struct device device_of(unsigned int n);
+
+int set_up(const struct plan *plan);
+/* Executes the plan: the result is in the report. */
+void run_episode(const struct plan *plan);
+int create_device(u32 ioas, u32 flags, struct device *device);
+
+/* Makes what a round needs and the one before has destroyed. */
+void replenish(void);
+/* Memory that has vanished is there again. */
+void restore_memory(void);
+/* All that must hold, between rounds and at the end. */
+void check_rest(bool all);
+void detach_pasids(u32 stdev);
+void tear_down(void);
+void tear_down_lost(void);
+
+/* ---- operations ---------------------------------------------------------- */
+
+int op_map(const u8 *arg, enum how how);
+int op_map_any(const u8 *arg, enum how how);
+int op_type1_map(const u8 *arg, enum how how);
+int op_type1_unmap(const u8 *arg, enum how how);
+int op_copy(const u8 *arg, enum how how);
+int op_unmap(const u8 *arg, enum how how);
+int op_vanish(const u8 *arg, enum how how);
+int op_truncate(const u8 *arg, enum how how);
+int op_dmabuf(const u8 *arg, enum how how);
+int op_revoke(const u8 *arg, enum how how);
+int op_pin(const u8 *arg, enum how how);
+int op_rw(const u8 *arg, enum how how);
+int op_access(const u8 *arg, enum how how);
+int op_new_access(const u8 *arg, enum how how);
+int op_track(const u8 *arg, enum how how);
+int op_dirty(const u8 *arg, enum how how);
+int op_change_process(const u8 *arg, enum how how);
+int op_ranges(const u8 *arg, enum how how);
+int op_allow(const u8 *arg, enum how how);
+int op_option(const u8 *arg, enum how how);
+
+int op_ioas(const u8 *arg, enum how how);
+int op_hwpt(const u8 *arg, enum how how);
+int op_nested(const u8 *arg, enum how how);
+int op_viommu(const u8 *arg, enum how how);
+int op_vdevice(const u8 *arg, enum how how);
+int op_hw_queue(const u8 *arg, enum how how);
+int op_fault_queue(const u8 *arg, enum how how);
+int op_veventq(const u8 *arg, enum how how);
+int op_destroy(const u8 *arg, enum how how);
+int op_attach(const u8 *arg, enum how how);
+int op_pasid_attach(const u8 *arg, enum how how);
+int op_pasid_replace(const u8 *arg, enum how how);
+int op_pasid_detach(const u8 *arg, enum how how);
+int op_plug(const u8 *arg, enum how how);
+int op_unplug(const u8 *arg, enum how how);
+int op_fault(const u8 *arg, enum how how);
+int op_event(const u8 *arg, enum how how);
+int op_read_faults(const u8 *arg, enum how how);
+int op_read_events(const u8 *arg, enum how how);
+int op_mmap(const u8 *arg, enum how how);
+int op_invalidate(const u8 *arg, enum how how);
+int op_hw_info(const u8 *arg, enum how how);
+int op_protect(const u8 *arg, enum how how);
+int op_signal(const u8 *arg, enum how how);
+int op_fork(const u8 *arg, enum how how);
+int op_exit(const u8 *arg, enum how how);
+int op_kill(const u8 *arg, enum how how);
+
+/* ---- plans --------------------------------------------------------------- */
+
+void make_plan(struct plan *plan, u64 seed);
+/* Reads what print_plan() has printed; false: it is wrong. */
+bool read_plan(struct plan *plan, const char *text);
+void print_plan(const struct plan *plan, const struct result *results);
+/* Executes PLAN in a process, and says whether all holds. */
+bool run_plan(const struct plan *plan);
+/* Leaves out what is not needed for REPORT's failure, for so long. */
+void shrink(struct plan *plan, double seconds);
+
+#endif
