@@ -6,9 +6,12 @@
  * Each test stands for bugs that the C driver once had, or nearly: a sum that
  * wraps, an alignment that does, a shift wider than its type, a count without a
  * bound or with one too many, a page that is none. What is expected is what the
- * C driver of today says, also of calls that it has two reasons to refuse.
+ * C driver of today says, also of calls that it has two reasons to refuse. Each
+ * leaves no page pinned.
  */
 #define _GNU_SOURCE
+#include <sys/wait.h>
+
 #include "iommufd_stress.h"
 #include "kselftest.h"
 
@@ -506,6 +509,7 @@ static void put_wrong(void *args, const struct wrong *wrong)
 static bool order(int fd, unsigned long nr, const void *good, size_t size,
 		  const struct wrong *wrongs, int expected)
 {
+	struct iommu_veventq_alloc veventq;
 	const struct wrong *first, *second;
 	unsigned char args[128];
 	bool ok = true;
@@ -526,7 +530,13 @@ static bool order(int fd, unsigned long nr, const void *good, size_t size,
 	}
 	memcpy(args, good, size);
 	snprintf(what, sizeof(what), "call %lx", nr);
-	return ok & is(what, call(fd, nr, args), expected);
+	ok &= is(what, call(fd, nr, args), expected);
+	/* It holds the context as long as it is open. */
+	if (nr == IOMMU_VEVENTQ_ALLOC) {
+		memcpy(&veventq, args, sizeof(veventq));
+		close(veventq.out_veventq_fd);
+	}
+	return ok;
 }
 
 #define ORDER(fd, nr, good, wrongs, expected)				\
@@ -722,6 +732,77 @@ static bool beyond_4g(int fd, u32 ioas)
 	return ok;
 }
 
+/*
+ * Memory of a process that has ended, or is another program now, which comes to
+ * the same: what is pinned stays as it is, for domains that come later, too;
+ * what is not cannot be had any more.
+ */
+static bool dead_memory(int fd, u32 ioas)
+{
+	u64 iova = MOCK_APERTURE_START, word;
+	u32 pinned, copies, item, hwpt;
+	struct mock mock;
+	int access[2], status;
+	bool ok;
+	pid_t pid;
+
+	ok = is("IOAS_ALLOC", do_ioas_alloc(fd, &pinned) ?:
+			      do_ioas_alloc(fd, &copies), 0) &&
+	     is("a device", do_mock_device(fd, pinned, &mock), 0) &&
+	     is("an access",
+		do_access_create(fd, ioas,
+				 MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
+				 &access[0]), 0) &&
+	     is("another",
+		do_access_create(fd, pinned,
+				 MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
+				 &access[1]), 0);
+	if (!ok)
+		return false;
+	pid = fork();
+	if (!pid) {
+		u64 *mem = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		mem[PAGE / sizeof(*mem)] = 0x4444;
+		_exit(do_map(fd, ioas, mem, 4 * PAGE, iova) ||
+		      do_map(fd, pinned, mem, 4 * PAGE, iova));
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || status) {
+		ksft_print_msg("nobody maps and ends\n");
+		return false;
+	}
+	word = 0;
+	ok = is("a read", do_access_rw(fd, access[0], iova + PAGE, &word, 8, 0),
+		-EFAULT) &
+	     is("a pin", do_access_pin(fd, access[0], iova, PAGE, 0, &item),
+		-EFAULT) &
+	     is("a read of what is pinned",
+		do_access_rw(fd, access[1], iova + PAGE, &word, 8, 0), 0) &
+	     is("a pin of what is pinned",
+		do_access_pin(fd, access[1], iova, PAGE, 0, &item), 0) &
+	     is("a second domain",
+		do_hwpt_alloc(fd, mock.idev, pinned, 0, 0, &hwpt), 0) &
+	     is("COPY", do_copy(fd, copies, iova, ioas, iova, 4 * PAGE), 0) &
+	     is("COPY of what is pinned",
+		do_copy(fd, copies, iova + 4 * PAGE, pinned, iova, 4 * PAGE),
+		0) &
+	     is("a domain of the copies",
+		do_hwpt_alloc(fd, mock.idev, copies, 0, 0, &hwpt), -EFAULT) &
+	     is("UNMAP", do_unmap(fd, ioas, iova, 4 * PAGE), 0) &
+	     is("UNMAP of what is pinned",
+		do_unmap(fd, pinned, iova, 4 * PAGE), 0) &
+	     is("UNMAP of the copies",
+		do_unmap(fd, copies, iova, 8 * PAGE), 0);
+	if (word != 0x4444) {
+		ksft_print_msg("what is pinned is %lx\n", word);
+		ok = false;
+	}
+	close(access[0]);
+	close(access[1]);
+	return ok;
+}
+
 /* What refused_mmap() and its thread share. */
 struct refused {
 	int fd;
@@ -802,11 +883,13 @@ static const struct {
 	{ "accessed_areas", accessed_areas },
 	{ "first_reason", first_reason },
 	{ "beyond_4g", beyond_4g },
+	{ "dead_memory", dead_memory },
 	{ "refused_mmap", refused_mmap },
 };
 
 int main(void)
 {
+	long long before, left;
 	unsigned int i;
 	bool ok;
 	u32 ioas;
@@ -824,12 +907,17 @@ int main(void)
 		ksft_exit_fail_msg("out of memory\n");
 	/* Aligned, so that its IOVA should be. */
 	memory += HUGE_PAGE - (uintptr_t)memory % HUGE_PAGE;
+	before = pages_pinned_at_rest();
 	for (i = 0; i < ARRAY_SIZE(tests); i++) {
 		fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 		ok = fd >= 0 && is("IOAS_ALLOC", do_ioas_alloc(fd, &ioas), 0) &&
 		     tests[i].run(fd, ioas);
 		close(fd);
-		ksft_test_result(ok, "%s\n", tests[i].name);
+		left = pages_left_pinned(before);
+		before += left;
+		if (left)
+			ksft_print_msg("%lld pages stay pinned\n", left);
+		ksft_test_result(ok && !left, "%s\n", tests[i].name);
 	}
 	ksft_finished();
 }
