@@ -31,7 +31,6 @@ use crate::{
         Dependency,
         Kind,
         Object,
-        Owned as _,
         Owner as _,
         Reserved,
         TableGuard,

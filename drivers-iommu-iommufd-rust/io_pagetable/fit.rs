@@ -16,8 +16,8 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    ffi::task::go_on,
-    range::IovaRange, //
+    range::IovaRange,
+    sys::task::go_on, //
 };
 use kernel::{
     gap_tree::GapTree,

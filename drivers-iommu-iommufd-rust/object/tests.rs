@@ -306,28 +306,28 @@ mod cases {
     /// when there are no locks. It is a user of nothing from when it is claimed.
     #[test]
     fn user_that_is_given_up_may_be_the_last() -> Result {
-        let (ctx, life) = (context()?, Life::new()?);
-        let one = create(&ctx, &life, None)?;
-        let on = ctx.get(one)?;
-        let user = reserve(&ctx, &life, Some(&on))?.publish_with_user(|| Ok(()))?;
+        let (space, life) = (space()?, Life::new()?);
+        let one = create(&space, &life, None)?;
+        let on = space.get(one)?;
+        let user = reserve(&space, &life, Some(&on))?.publish_with_user(|| Ok(()))?;
         let two = user.id();
-        let tentative = ctx.tentative();
-        let tried = ctx.get::<Probe>(two)?.user(&tentative)?;
+        let tentative = space.tentative();
+        let tried = space.get::<Probe>(two)?.user(&tentative)?;
 
         // Does not wait for the one that may be given up.
-        user.put_and_try_destroy(&ctx);
+        user.put_and_try_destroy(&space);
         assert_eq!(life.ended(), (0, 0));
-        assert_eq!(users(&ctx, one)?, 2);
+        assert_eq!(users(&space, one)?, 2);
 
-        let claimed = tried.put_or_claim(&ctx).ok_or(EINVAL)?;
+        let claimed = tried.put_or_claim(&space).ok_or(EINVAL)?;
         drop(tentative);
-        assert!(ctx.find::<Probe>(two).is_none());
-        assert_eq!(users(&ctx, one)?, 1);
+        assert!(space.find::<Probe>(two).is_none());
+        assert_eq!(users(&space, one)?, 1);
         assert_eq!(life.ended(), (0, 0));
         claimed.finish();
         assert_eq!(life.ended(), (1, 1));
         drop(on);
-        assert_eq!(ctx.destroy(one), Ok(()));
+        assert_eq!(space.destroy(one), Ok(()));
         Ok(())
     }
 

@@ -269,8 +269,8 @@ impl<'a, T: Registered> Reserved<'a, T> {
 
     /// As [`Self::publish`], but what cannot be published is returned.
     pub(crate) fn publish_or_return(mut self) -> Result<(), (Self, Error)> {
-        let ctx = self.ctx;
-        let mut table = ctx.objects.lock();
+        let owner = self.owner;
+        let mut table = owner.objects().lock();
 
         if let Err(err) = self.prepare(&mut table, |_, _| Ok(())) {
             drop(table);
