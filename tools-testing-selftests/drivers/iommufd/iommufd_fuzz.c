@@ -286,14 +286,14 @@ static void run_fuzz(const struct options *options)
 	ksft_test_result(!good || options->calls < CALLS_FOR_SUCCESS,
 			 "every command succeeds now and then\n");
 	ksft_test_result(killed * 8 >= lives ||
-				 options->calls < CALLS_FOR_SUCCESS,
+			 options->calls < CALLS_FOR_SUCCESS,
 			 "one process in four is killed\n");
 	ksft_test_result(!lines, "the kernel says nothing\n");
 	ksft_test_result(!left && !holders(),
 			 "no page stays pinned, nobody holds the module\n");
 	ksft_test_result(is_flat(&before, &after), "memory is flat\n");
 	if (ksft_get_fail_cnt())
-		ksft_print_msg("again: iommufd_fuzz -s %lu -n %lu; with -1 as well, one process at a time\n",
+		ksft_print_msg("again: iommufd_fuzz -s %lu -n %lu [-1]\n",
 			       options->seed, options->calls);
 	close(log);
 }
@@ -622,9 +622,9 @@ static void run_demands(const struct options *options, unsigned int rounds)
 	}
 	ksft_test_result(refuses_too_much(),
 			 "HWPT_INVALIDATE of 2^32 entries is refused\n");
-	ksft_test_result(!pages_left_pinned(pinned) && !holders() &&
-				 !table_pages_left(tables),
-			 "the killed leave no page pinned\n");
+	ok = !pages_left_pinned(pinned) && !holders() &&
+	     !table_pages_left(tables);
+	ksft_test_result(ok, "the killed leave no page pinned\n");
 	ksft_test_result(refuses_itself(), "a context does not hold itself\n");
 }
 
