@@ -96,6 +96,8 @@ struct op {
 	bool may_fail;
 	/* Its call has a structure that may be SEALED etc. */
 	bool structured;
+	/* If that is SEALED, nothing depends on what it names. */
+	bool undone;
 };
 
 extern const struct op ops[];
@@ -108,7 +110,7 @@ enum invariant {
 	HOLDS,
 	/* A call returns one of the answers that the model explains. */
 	ANSWER,
-	/* IOMMU_DESTROY and UNMAP say EBUSY for a dependant, and only then. */
+	/* IOMMU_DESTROY and UNMAP say EBUSY for what is in use, and only then. */
 	BUSY,
 	/* UNMAP reports what was mapped. */
 	UNMAPPED,
@@ -151,7 +153,7 @@ struct report {
 extern struct report *report;
 
 /* The first one counts. */
-__attribute__((format(printf, 2, 3)))
+__printf(2, 3)
 void broken(enum invariant which, const char *format, ...);
 
 /* ---- worlds -------------------------------------------------------------- */
@@ -179,9 +181,9 @@ enum source {
 };
 
 /* Of what may be mapped at a page of IOVA; the lower bits are page numbers. */
-#define SEEN_TRUNCATED (1ULL << 60)
-#define SEEN_VANISHING (1ULL << 61)
-#define SEEN_DMABUF (1ULL << 62)
+#define SEEN_TRUNCATED 0x1000000000000000ULL
+#define SEEN_VANISHING 0x2000000000000000ULL
+#define SEEN_DMABUF 0x4000000000000000ULL
 
 /* In the order in which they can be destroyed. */
 enum kind {
@@ -247,6 +249,8 @@ struct world {
 	 * so that nobody closes it meanwhile.
 	 */
 	u64 queues[KINDS][SLOTS];
+	/* The automatic HWPT that a device came to last. */
+	u32 automatic;
 	/* Offsets of mmap(). */
 	u64 regions[SLOTS];
 	/* Two that pin, and one that looks, when all rest. */
@@ -292,8 +296,9 @@ extern __thread const struct step *now;
 /* Puts VALUE into a slot if that is empty. */
 #define give(p, value)							\
 ({									\
-	typeof(*(p)) none_ = 0;						\
-	__atomic_compare_exchange_n(p, &none_, value, false,		\
+	typeof(p) to_ = (p);						\
+	typeof(*to_) none_ = 0;						\
+	__atomic_compare_exchange_n(to_, &none_, value, false,		\
 				    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);\
 })
 
@@ -331,9 +336,10 @@ int judge(const char *what, enum how how, int rc, ...);
 #define JUDGE(what, how, expr, ...)					\
 ({									\
 	u64 start_ = steady_ns();					\
+	const char *what_ = (what);					\
 	int rc_ = (expr);						\
-	timed(what, start_);						\
-	judge(what, how, rc_, ##__VA_ARGS__, 0);			\
+	timed(what_, start_);						\
+	judge(what_, how, rc_, ##__VA_ARGS__, 0);			\
 })
 void timed(const char *what, u64 start);
 

@@ -202,7 +202,7 @@ static u64 check_page(unsigned int i, u64 iova, u64 seen)
 	page = words[0] - 1;
 	if (!words[0] || words[0] - number_of(SEEN_TRUNCATED, 0) < PAGES) {
 		if (!(seen & SEEN_TRUNCATED))
-			broken(CONTENT, "IOAS %u, %lx: a page of a file that was never mapped there",
+			broken(CONTENT, "IOAS %u, %lx: a page of a file never mapped there",
 			       i, iova);
 		return SEEN_TRUNCATED;
 	}
@@ -251,7 +251,7 @@ static void check_ioas(unsigned int i)
 			*seen = check_page(i, iova, *seen);
 		}
 	if (!w->unknown[i] && w->balance[i] != mapped)
-		broken(UNMAPPED, "IOAS %u: %ld bytes are mapped, %ld should be by what MAP and UNMAP report",
+		broken(UNMAPPED, "IOAS %u: %ld bytes are mapped, by MAP and UNMAP it is %ld",
 		       i, mapped, w->balance[i]);
 	w->balance[i] = mapped;
 	w->unknown[i] = w->stray[i];

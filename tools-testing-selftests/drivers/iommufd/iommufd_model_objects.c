@@ -114,7 +114,8 @@ int op_nested(const u8 *arg, enum how how)
 	struct iommu_hwpt_selftest data = {
 		.iotlb = IOMMU_TEST_IOTLB_DEFAULT,
 	};
-	u32 on = get(&w->objects[arg[2] ? PARENT : VIOMMU][arg[3]]);
+	u32 on = arg[2] == 2 ? get(&w->automatic) :
+		 get(&w->objects[arg[2] ? PARENT : VIOMMU][arg[3]]);
 	u32 fault = arg[4] < SLOTS ? object_in(FAULT, arg[4]) : 0;
 	struct iommu_hwpt_alloc cmd = {
 		.size = sizeof(cmd),
@@ -131,8 +132,8 @@ int op_nested(const u8 *arg, enum how how)
 
 	if (!on || !cmd.dev_id)
 		return -ENOENT;
-	/* Known to fail, it depends on nothing. */
-	if (arg[5] <= 1 && how == PLAIN)
+	/* Known to fail, it depends on nothing: the parent is none, or the data. */
+	if ((arg[2] == 2 || arg[5] <= 1) && how != SPLIT)
 		how = SEALED;
 	begin(how, on, fault, 0);
 	rc = JUDGE("HWPT_ALLOC of a nested one", how,
@@ -339,12 +340,16 @@ int op_attach(const u8 *arg, enum how how)
 		.mock_domain_replace.pt_id = table_of(arg[1], arg[2]),
 	};
 	u32 pt = cmd.mock_domain_replace.pt_id;
+	int rc;
 
 	if (!pt || !cmd.id)
 		return -ENOENT;
 	depend(pt);
-	return attached(pt, JUDGE("attach", how, test_how(how, &cmd), ENOENT,
-				  EINVAL, EFAULT, EADDRINUSE));
+	rc = JUDGE("attach", how, test_how(how, &cmd), ENOENT, EINVAL, EFAULT,
+		   EADDRINUSE);
+	if (!rc && cmd.mock_domain_replace.pt_id != pt)
+		set(&w->automatic, cmd.mock_domain_replace.pt_id);
+	return attached(pt, rc);
 }
 
 static int pasid_call(u32 op, const char *what, const u8 *arg, enum how how)

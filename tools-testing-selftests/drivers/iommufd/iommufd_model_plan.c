@@ -37,29 +37,29 @@ const struct op ops[] = {
 	  .structured = true },
 	{ "access", op_access, "access:2 ioas:4", 3, .structured = true },
 	{ "new_access", op_new_access, "ioas:4 pin:2", 2,
-	  .without = PLAN_PROCESSES, .structured = true },
+	  .without = PLAN_PROCESSES, .structured = true, .undone = true },
 	{ "track", op_track, "slot:3 enable:2", 2, .structured = true },
 	{ "dirty", op_dirty, "slot:3 place:5 clear:2", 3,
 	  .structured = true },
 	{ "change_process", op_change_process, "", 2 },
-	{ "ranges", op_ranges, IOAS_ARG, 1, .structured = true },
+	{ "ranges", op_ranges, IOAS_ARG, 1, .structured = true, .undone = true },
 	{ "allow", op_allow, "slot:3 ranges:3", 1, .structured = true },
 	{ "option", op_option, "slot:3 op:3", 1, .structured = true },
-	{ "ioas", op_ioas, "slot:3", 3, .structured = true },
+	{ "ioas", op_ioas, "slot:3", 3, .structured = true, .undone = true },
 	{ "hwpt", op_hwpt, "slot:3 dev:3 ioas:4 flags:8", 5,
-	  .structured = true },
-	{ "nested", op_nested, "slot:3 dev:3 on:2 on_slot:3 fault:4 data:8", 6,
-	  .structured = true },
+	  .structured = true, .undone = true },
+	{ "nested", op_nested, "slot:3 dev:3 on:3 on_slot:3 fault:4 data:8", 6,
+	  .structured = true, .undone = true },
 	{ "viommu", op_viommu, "slot:3 dev:3 parent:3 data:2", 5,
-	  .structured = true },
+	  .structured = true, .undone = true },
 	{ "vdevice", op_vdevice, "slot:3 dev:3 viommu:3 number:2", 5,
-	  .structured = true },
+	  .structured = true, .undone = true },
 	{ "hw_queue", op_hw_queue, "slot:3 viommu:3 index:3 place:2", 5,
-	  .structured = true },
+	  .structured = true, .undone = true },
 	{ "fault_queue", op_fault_queue, "slot:3", 3,
-	  .without = PLAN_PROCESSES, .structured = true },
+	  .without = PLAN_PROCESSES, .structured = true, .undone = true },
 	{ "veventq", op_veventq, "slot:3 viommu:3", 3,
-	  .without = PLAN_PROCESSES, .structured = true },
+	  .without = PLAN_PROCESSES, .structured = true, .undone = true },
 	{ "destroy", op_destroy, "kind:9 slot:3", 10, .structured = true },
 	{ "attach", op_attach, "dev:3 on:5 slot:3", 8, .structured = true },
 	/*
@@ -83,7 +83,7 @@ const struct op ops[] = {
 	{ "mmap", op_mmap, "slot:3 touch:2", 2, .without = PLAN_PROCESSES },
 	{ "invalidate", op_invalidate, "on:2 slot:3 many:3", 2,
 	  .structured = true },
-	{ "hw_info", op_hw_info, "dev:3 length:3", 2, .structured = true },
+	{ "hw_info", op_hw_info, "dev:3 length:3", 2, .structured = true, .undone = true },
 	{ "protect", op_protect, "worker:4 how:3", 2,
 	  .without = PLAN_PROCESSES },
 	{ "signal", op_signal, "worker:4", 1 },
@@ -156,9 +156,10 @@ static unsigned int some_op(u64 *rng, u32 flags)
  */
 #define FOCUS_OPS 6
 
-/* Or about areas that are all alike. */
+/* Or about areas that are all alike, or automatic HWPTs. */
 #define AREAS KINDS
-#define NO_FOCUS (AREAS + 1)
+#define AUTOMATIC (KINDS + 1)
+#define NO_FOCUS (KINDS + 2)
 
 static int (* const focus_ops[NO_FOCUS][FOCUS_OPS])(const u8 *, enum how) = {
 	[NESTED] = { op_nested, op_attach, op_invalidate, op_fault },
@@ -175,6 +176,7 @@ static int (* const focus_ops[NO_FOCUS][FOCUS_OPS])(const u8 *, enum how) = {
 	[IOAS] = { op_ioas, op_hwpt, op_attach, op_access, op_plug, op_map },
 	[AREAS] = { op_copy, op_map, op_unmap, op_pin, op_type1_unmap,
 		    op_attach },
+	[AUTOMATIC] = { op_attach, op_nested, op_nested },
 };
 
 static unsigned int op_of(int (*run)(const u8 *, enum how))
@@ -186,20 +188,27 @@ static unsigned int op_of(int (*run)(const u8 *, enum how))
 	return i;
 }
 
+/* The operation NUMBER of a theme; UNDONE: one that only fails. */
 static unsigned int focus_op(u64 *rng, unsigned int kind,
-			     unsigned int number, u32 flags)
+			     unsigned int number, u32 flags, bool undone)
 {
-	unsigned int n = 0, op;
+	unsigned int n = 0, i, op;
 
 	while (n < FOCUS_OPS && focus_ops[kind][n])
 		n++;
+	for (i = 0; undone && i < 20; i++) {
+		op = op_of(focus_ops[kind][below(rng, n)]);
+		if (ops[op].undone && fits(op, flags))
+			return op;
+	}
 	op = number == 0 ? op_of(kind == AREAS ? op_unmap : op_destroy) :
 	     op_of(focus_ops[kind][number == 1 ? 0 : below(rng, n)]);
-	return fits(op, flags) ? op : some_op(rng, flags);
+	return fits(op, flags) && !undone ? op : some_op(rng, flags);
 }
 
 /* An argument that names the object of the round. */
-static u8 focus_arg(unsigned int kind, const char *name, int length, u8 value)
+static u8 focus_arg(unsigned int kind, const char *name, int length,
+		    unsigned int limit, u8 value)
 {
 	static const char *const slots[] = {
 		"slot", "on_slot", "viommu", "parent", "fault",
@@ -219,6 +228,11 @@ static u8 focus_arg(unsigned int kind, const char *name, int length, u8 value)
 		if (strlen(slots[i]) == length &&
 		    !strncmp(slots[i], name, length))
 			return 0;
+	/* Of op_attach() an IOAS, of op_nested() what came of that. */
+	if (kind == AUTOMATIC && !strncmp(name, "on", length))
+		return limit == 3 ? 2 : value % 2 ? 4 : 0;
+	if (kind == AUTOMATIC)
+		kind = IOAS;
 	if (!strncmp(name, "kind", length))
 		return kind;
 	if (kind == IOAS && !strncmp(name, "ioas", length))
@@ -242,7 +256,7 @@ static void make_step(u64 *rng, struct step *step, unsigned int focus,
 			break;
 		step->arg[i] = below(rng, limit);
 		if (focus < NO_FOCUS && below(rng, 6))
-			step->arg[i] = focus_arg(focus, name, length,
+			step->arg[i] = focus_arg(focus, name, length, limit,
 						 step->arg[i]);
 	}
 	step->nap = below(rng, 3) ? 0 : below(rng, 40);
@@ -250,19 +264,24 @@ static void make_step(u64 *rng, struct step *step, unsigned int focus,
 		step->how = all_sealed ? SEALED : 1 + below(rng, HOWS - 1);
 }
 
+/*
+ * With a focus, one worker may make and destroy the object, while all others
+ * fail to depend on it: EBUSY is wrong then.
+ */
 static void make_round(struct plan *plan, u64 *rng, unsigned int round)
 {
 	unsigned int focus = below(rng, 2) ? below(rng, NO_FOCUS) : NO_FOCUS;
+	bool strict = focus < AREAS && below(rng, 2), all_sealed;
 	unsigned int worker, i, theme[THEME];
-	bool all_sealed;
 
 	for (worker = 0; worker < plan->nr_workers; worker++) {
 		/* Who only fails must not be seen by the others. */
-		all_sealed = below(rng, focus < KINDS && worker ? 2 : 6) == 0;
+		all_sealed = strict ? worker : below(rng, 6) == 0;
 		for (i = 0; i < THEME; i++)
-			theme[i] = focus < NO_FOCUS ?
-				   focus_op(rng, focus, i, plan->flags) :
-				   some_op(rng, plan->flags);
+			theme[i] = focus == NO_FOCUS ?
+				   some_op(rng, plan->flags) :
+				   focus_op(rng, focus, strict ? i % 2 : i,
+					    plan->flags, strict && worker);
 		for (i = 0; i < WORKER_STEPS; i++) {
 			struct step *step = &plan->steps[plan->nr_steps++];
 
@@ -462,6 +481,25 @@ static void keep_rounds(struct plan *plan, unsigned int first,
 	plan->nr_rounds = last - first + 1;
 }
 
+/* That round only, as often as there may be rounds. */
+static void repeat_round(struct plan *plan, unsigned int round)
+{
+	u32 i, n;
+
+	keep_rounds(plan, round, round);
+	n = plan->nr_steps;
+	while (n && plan->nr_steps + n <= STEPS_MAX &&
+	       plan->nr_rounds < ROUNDS_MAX) {
+		for (i = 0; i < n; i++) {
+			struct step *step = &plan->steps[plan->nr_steps++];
+
+			*step = plan->steps[i];
+			step->round = plan->nr_rounds;
+		}
+		plan->nr_rounds++;
+	}
+}
+
 /* One worker makes the calls in the order in which they ended: no race? */
 static void one_by_one(struct plan *plan)
 {
@@ -545,15 +583,19 @@ void shrink(struct plan *plan, double seconds)
 			       plan->seed, report->round, plan->nr_rounds,
 			       plan->seed);
 	/* How often does it come? */
-	hunt.end = now_ns() + seconds * 0.4e9;
+	hunt.end = now_ns() + seconds * 0.3e9;
 	hunt.tries = ~0U;
-	if (seconds <= 0 || !still_fails(plan)) {
-		if (seconds > 0)
+	if (!still_fails(plan)) {
+		repeat_round(plan, first.round < plan->nr_rounds ?
+			     first.round : plan->nr_rounds - 1);
+		hunt.end = now_ns() + seconds * 0.3e9;
+		if (!still_fails(plan)) {
 			ksft_print_msg("it did not come again in %u tries\n",
 				       hunt.runs);
-		print_plan(&all, first.results);
-		*report = first;
-		return;
+			print_plan(&all, first.results);
+			*report = first;
+			return;
+		}
 	}
 	hunt.tries = 3 * hunt.runs + 2;
 	hunt.end = now_ns() + seconds * 1e9;

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 struct test_option {
 	char letter;
 	/* Of the argument; NULL: a flag. */
