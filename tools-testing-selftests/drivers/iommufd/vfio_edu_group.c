@@ -247,14 +247,6 @@ struct leaving {
 	int rc;
 };
 
-static long now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000L + ts.tv_nsec;
-}
-
 /* The urgent one preempts the other, wherever that is, when it wakes up. */
 static void *leave(void *arg)
 {
