@@ -141,13 +141,16 @@ static void kill_episode(pid_t pid, u32 after_us)
 {
 	unsigned int waited = 0;
 	u64 before = now_ns();
+	int status = 0;
 
 	while (!__atomic_load_n(&report->running, __ATOMIC_ACQUIRE) &&
 	       !is_late(&waited, &before))
 		;
 	usleep(after_us);
-	if (!waitpid(pid, NULL, WNOHANG))
+	if (!waitpid(pid, &status, WNOHANG))
 		watch.killed++;
+	else if (status)
+		broken(ENDS, "it ended with status %x", status);
 	end_episode(pid);
 }
 
@@ -177,6 +180,7 @@ static void wait_for_episode(pid_t pid)
 bool run_plan(const struct plan *plan)
 {
 	pid_t pid;
+	int null;
 
 	report->broken = HOLDS;
 	report->round = 0;
@@ -189,6 +193,11 @@ bool run_plan(const struct plan *plan)
 	pid = fork();
 	if (!pid) {
 		setpgid(0, 0);
+		/* If it hangs, it does not keep our output open. */
+		null = open("/dev/null", O_RDWR);
+		dup2(null, STDOUT_FILENO);
+		dup2(null, STDERR_FILENO);
+		close(null);
 		run_episode(plan);
 		_exit(0);
 	}

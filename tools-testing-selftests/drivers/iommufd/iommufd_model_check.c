@@ -99,6 +99,19 @@ static void destroy_left(enum kind kind)
 			w->left[kind][i] = 0;
 }
 
+/* Automatic HWPTs have gone with their devices, so that nothing keeps these. */
+static void destroy_unused_ioases(void)
+{
+	unsigned int i;
+	u32 id;
+
+	for (i = 0; i < SLOTS; i++) {
+		id = w->objects[IOAS][i];
+		if (id && !users_of(IOAS, id) && destroy_at_rest(IOAS, id))
+			w->objects[IOAS][i] = 0;
+	}
+}
+
 static void destroy_all(void)
 {
 	enum kind kind;
@@ -297,6 +310,7 @@ void check_rest(bool all)
 		if (kind == HW_QUEUE)
 			destroy_left(kind);
 	}
+	destroy_unused_ioases();
 	for (i = 0; i < STAYING; i++)
 		check_ioas(i);
 	if (!all)

@@ -201,7 +201,8 @@ static unsigned int focus_op(u64 *rng, unsigned int kind,
 		if (ops[op].undone && fits(op, flags))
 			return op;
 	}
-	op = number == 0 ? op_of(kind == AREAS ? op_unmap : op_destroy) :
+	op = number == 0 && kind < AREAS ? op_of(op_destroy) :
+	     number == 0 && kind == AREAS ? op_of(op_unmap) :
 	     op_of(focus_ops[kind][number == 1 ? 0 : below(rng, n)]);
 	return fits(op, flags) && !undone ? op : some_op(rng, flags);
 }
@@ -231,6 +232,8 @@ static u8 focus_arg(unsigned int kind, const char *name, int length,
 	/* Of op_attach() an IOAS, of op_nested() what came of that. */
 	if (kind == AUTOMATIC && !strncmp(name, "on", length))
 		return limit == 3 ? 2 : value % 2 ? 4 : 0;
+	if (kind == AUTOMATIC && !strncmp(name, "dev", length))
+		return 0;
 	if (kind == AUTOMATIC)
 		kind = IOAS;
 	if (!strncmp(name, "kind", length))
