@@ -241,6 +241,7 @@ static int run_session(struct outcome *outcome, unsigned int number)
 	/* No event of this session has been seen in another. */
 	memset(s->seen, 0, SEEN * sizeof(*s->seen));
 	s->shown = 0;
+	s->moves = 0;
 	s->number = number;
 	s->closed = false;
 	s->stop = false;

@@ -100,7 +100,7 @@ struct session {
 	 * what others may depend on: how many are going on, and have begun.
 	 */
 	u32 shown, changing, changes;
-	/* How often the device was about to leave its HWPT. */
+	/* Odd while the device leaves its HWPT, and its queue is still shown. */
 	u32 moves;
 	/* Faults reported so far in all sessions; each has a number. */
 	u64 faults;

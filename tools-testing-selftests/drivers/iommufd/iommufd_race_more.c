@@ -153,7 +153,8 @@ static void answer_fault(struct worker *w, int fd, u32 cookie, u32 moves)
 	rc = write(fd, &answer, sizeof(answer));
 	rc = rc < 0 ? -errno : rc == sizeof(answer) ? 0 : -EIO;
 	/* The device that leaves has all of its faults answered. */
-	done(w, OP_ANSWER, rc, get(&w->s->moves) != moves ? EINVAL : 0, 0);
+	done(w, OP_ANSWER, rc,
+	     moves % 2 || get(&w->s->moves) != moves ? EINVAL : 0, 0);
 }
 
 /* One that may be right by chance. */
@@ -205,8 +206,9 @@ static void own_fault_queue(struct session *s, struct worker *w)
 		set(&s->moves, s->moves + 1);
 		TRY(w, OP_REPLACE, attach_faulting(s, s->hwpt[1]));
 		destroy(w, hwpt.out_hwpt_id);
+		set(&s->slot[0], 0);
+		set(&s->moves, s->moves + 1);
 	}
-	set(&s->slot[0], 0);
 	close(fd);
 	/* Somebody may be reading its file. */
 	destroy_after(w, fault);
