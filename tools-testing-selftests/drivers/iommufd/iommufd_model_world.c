@@ -334,8 +334,8 @@ static void start_workers(void)
 	}
 }
 
-/* Has it gone, as some do, in ROUND? */
-static bool is_gone(unsigned int worker, unsigned int round)
+/* Has it gone, as some do? */
+static bool is_gone(unsigned int worker)
 {
 	int status;
 
@@ -348,7 +348,7 @@ static bool is_gone(unsigned int worker, unsigned int round)
 	if (status && (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL))
 		broken(ENDS, "a worker ended with status %x", status);
 	w->pids[worker] = 0;
-	w->lost |= get(&w->finished[worker]) <= round;
+	set(&w->lost, true);
 	return true;
 }
 
@@ -358,7 +358,7 @@ static void wait_for_workers(unsigned int round)
 	u32 seen;
 
 	for (i = 0; i < w->plan->nr_workers; i++)
-		while ((seen = get(&w->finished[i])) <= round && !is_gone(i, round))
+		while ((seen = get(&w->finished[i])) <= round && !is_gone(i))
 			wait_on(&w->finished[i], seen, 5);
 }
 
@@ -453,6 +453,7 @@ int op_fork(const u8 *arg, enum how how)
 
 int op_exit(const u8 *arg, enum how how)
 {
+	set(&w->lost, true);
 	_exit(0);
 }
 
@@ -462,5 +463,7 @@ int op_kill(const u8 *arg, enum how how)
 
 	if (!pid)
 		return -ESRCH;
+	/* It may have done its steps, but what it mapped goes with it. */
+	set(&w->lost, true);
 	return kill(pid, SIGKILL) ? -errno : 0;
 }
