@@ -8,6 +8,7 @@
 #     STEP_FILES=(FILE...)        what the next step leaves behind
 #     step_is_done STEP [ID]      an earlier run had it, with the same ID (of a build, say): its files are there again
 #     start_step STEP ID COMMAND...   ... or start it, once one of the SLOTS is free
+#     wait_for_step STEP          it has ended
 #     wait_for_steps              all that were started have ended
 #     ${STEP_RC[STEP]}            what came of it; ${STEP_SECONDS[STEP]} is the time it took
 #
@@ -109,6 +110,7 @@ start_step() # STEP ID COMMAND...
 	shift 2
 	while [ "${#_step_of[@]}" -ge "$SLOTS" ]; do _end_step; done
 	rm -rf "$_steps/${step//\//_}.done"
+	unset "STEP_RC[$step]"
 	set -m
 	"$@" </dev/null &
 	pid=$!
@@ -117,6 +119,11 @@ start_step() # STEP ID COMMAND...
 	_step_id[$pid]=$id
 	_step_start[$pid]=$(date +%s)
 	_step_files[$pid]=$(printf '%s\n' "${STEP_FILES[@]}")
+}
+
+wait_for_step() # STEP
+{
+	while [ -z "${STEP_RC[$1]:-}" ]; do _end_step; done
 }
 
 wait_for_steps()
