@@ -82,6 +82,7 @@ impl At {
 }
 
 /// What an area shows in one domain, which is kept for as long as its address is in use.
+#[cfg_attr(not(CONFIG_DMA_SHARED_BUFFER), expect(dead_code))]
 struct Shown {
     iova: IovaRange,
     domain: Arc<PagingDomain>,
