@@ -108,8 +108,8 @@ pub(crate) fn first_page(vma: &VmaNew) -> usize {
     unsafe { (*vma.as_ptr()).vm_pgoff }
 }
 
-/// Maps a region into a new VMA, which is as long. What `keep` returns, which is called when nothing
-/// else can fail, keeps the owner of the region. The caller has the owner until this has returned.
+/// Maps a region into a new VMA, which is as long. `keep` is called when nothing else can fail, and
+/// what it returns keeps the owner of the region; until then the caller does.
 ///
 /// # Errors
 ///

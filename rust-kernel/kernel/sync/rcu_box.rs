@@ -142,8 +142,8 @@ impl<T> RcuBox<T> {
     };
     /// The offset of the `struct kvfree_rcu_head`, in bytes.
     ///
-    /// As with C's `kfree_rcu()` it lies less than 4096 bytes behind the start: that of an allocation
-    /// of whole pages is found from the offset of the head in its page.
+    /// As with C's `kfree_rcu()` it lies less than 4096 bytes behind the start: the start of an
+    /// allocation of whole pages is found from the offset of the head in its page.
     const HEAD: usize = {
         let head = size_of::<T>().next_multiple_of(align_of::<bindings::kvfree_rcu_head>());
 
