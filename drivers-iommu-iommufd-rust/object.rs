@@ -25,7 +25,8 @@
 //!
 //! 1. Under the lock of the table: claim `users`, which succeeds only if there is no other user,
 //!    and take the object out of the table. This is the only place that returns EBUSY. The object
-//!    ceases to be a user of what it depended on, of which it has read sides still.
+//!    ceases to be a user of what [`Registered::dependencies`] names, of which it has read sides
+//!    still.
 //! 2. Give up the `wait_cnt` of the table. If read sides are left, [`Kind::pre_destroy`] asks their
 //!    holders to let go, and the destroyer sleeps until they have. The wait queue is that of the
 //!    owner: the object may be gone when the last reader wakes the destroyer.
