@@ -340,22 +340,11 @@ fn claim_leaf<'a, C: Owner>(owner: &'a C, from: &mut u32) -> Option<Destroying<'
 }
 
 impl<T: Registered> User<T> {
-    /// Claims the object if this is its last user. Otherwise the user is returned.
-    fn claim_last(self, owner: &T::Owner) -> Result<Destroying<'_, T::Owner>, Option<Self>> {
-        let id = self.id();
-        let mut left = Some(self);
-        let claimed = claim(owner, id, Id::Free, |object| {
-            left = left.take().and_then(|user| user.claim(object).err());
-            left.is_none()
-        });
-
-        claimed.map_err(|_| left)
-    }
-
     /// Claims the object if this is its last user, and puts the user in any case.
     ///
-    /// For objects that [go with their last user](Kind::goes_with_last_user). An object that was
-    /// claimed is to be finished when the caller holds no lock and no read side of it.
+    /// For objects that [go with their last user](Kind::goes_with_last_user), or that belong to the
+    /// holder of this user. An object that was claimed is to be finished when the caller holds no
+    /// lock and no read side of it.
     pub(crate) fn put_or_claim(self, owner: &T::Owner) -> Option<Destroying<'_, T::Owner>> {
         let id = self.id();
         let table = owner.objects().lock();
@@ -378,10 +367,11 @@ impl<T: Registered> User<T> {
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn destroy(self, owner: &T::Owner) {
-        match self.claim_last(owner) {
-            Ok(object) => object.finish(),
-            // The driver left something that depends on the object. It goes when the owner does.
-            Err(_) => {
+        match self.put_or_claim(owner) {
+            Some(object) => object.finish(),
+            // The driver left something that depends on the object. It is leaked, and so is the
+            // owner if the object holds that.
+            None => {
                 kernel::warn_on!(true);
             }
         }

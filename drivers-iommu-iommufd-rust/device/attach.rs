@@ -350,7 +350,7 @@ fn leave_ioas(hwpt: AnyHwpt<'_>, device: &Device, pasid: u32) {
     }
 }
 
-/// Detaches a device from a new HWPT, which nobody else can have found.
+/// Detaches a device from a new HWPT, which is not published.
 fn undo_attach(device: &User<Device>, pasid: u32, new: &mut dyn Candidate) {
     if let Some(hwpt) = detach(device, pasid) {
         new.give_up(hwpt);
