@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <sys/wait.h>
 
+#include "iommufd_options.h"
 #include "iommufd_stress.h"
 #include "kselftest.h"
 
@@ -152,34 +153,22 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 static inline int run_kinds(const struct kind *kinds, unsigned int n, int argc,
 			    char **argv)
 {
-	static const char usage[] =
-		"usage: %s [-c] [-t SECONDS] [-l] [CASE...]\n"
-		"\n"
-		"  -c          the module is C's: leave out what it is known to do otherwise\n"
-		"  -t SECONDS  for each case that races (%.1f)\n"
-		"  -l          list the cases\n";
+	bool on_c = false, list = false, *wanted;
+	const struct test_option options[] = {
+		{ 'c', .flag = &on_c,
+		  .help = "the module is C's: leave out what it is known to do otherwise" },
+		{ 't', "SECONDS", .seconds = &budget,
+		  .help = "for each case that races" },
+		{ 'l', .flag = &list, .help = "list the cases" },
+	};
 	unsigned int i, j, planned = 0;
-	bool on_c = false, *wanted;
-	int option, fd;
+	int fd, first = parse_options(argc, argv, "[CASE...]", options,
+				      ARRAY_SIZE(options));
 
-	while ((option = getopt(argc, argv, "ct:lh")) != -1) {
-		switch (option) {
-		case 'c':
-			on_c = true;
-			break;
-		case 't':
-			budget = strtod(optarg, NULL);
-			break;
-		case 'l':
-			for (i = 0; i < n; i++)
-				printf("%s\n", kinds[i].name);
-			return 0;
-		default:
-			fprintf(option == 'h' ? stdout : stderr, usage,
-				argv[0], budget);
-			return option == 'h' ? 0 : 2;
-		}
-	}
+	for (i = 0; list && i < n; i++)
+		printf("%s\n", kinds[i].name);
+	if (list)
+		return 0;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ksft_print_header();
 	fd = open_iommufd();
@@ -192,8 +181,8 @@ static inline int run_kinds(const struct kind *kinds, unsigned int n, int argc,
 	signal(SIGTERM, interrupted);
 	wanted = calloc(n, sizeof(*wanted));
 	for (i = 0; wanted && i < n; i++) {
-		wanted[i] = optind == argc;
-		for (j = optind; j < argc; j++)
+		wanted[i] = first == argc;
+		for (j = first; j < argc; j++)
 			wanted[i] |= !strncmp(kinds[i].name, argv[j],
 					      strlen(argv[j]));
 		planned += wanted[i];

@@ -191,17 +191,22 @@ static inline long long pages_pinned_at_rest(void)
 	return now;
 }
 
-/* How many more than BEFORE, once all has come in and been given back. */
-static inline long long pages_left_pinned(long long before)
+/* How many more than BEFORE there are, once all has come and been given back. */
+static inline long long left_of(long long (*count)(void), long long before)
 {
-	long long now = pages_pinned();
+	long long now = count();
 	unsigned int i;
 
 	for (i = 0; i < 300 && now != before; i++) {
 		usleep(100000);
-		now = pages_pinned();
+		now = count();
 	}
 	return now - before;
+}
+
+static inline long long pages_left_pinned(long long before)
+{
+	return left_of(pages_pinned, before);
 }
 
 /*
@@ -214,17 +219,9 @@ static inline long long table_pages(void)
 	return read_counter("/proc/vmstat", "nr_iommu_pages");
 }
 
-/* How many more than BEFORE, once all have been given back. */
 static inline long long table_pages_left(long long before)
 {
-	long long now = table_pages();
-	unsigned int i;
-
-	for (i = 0; i < 300 && now != before; i++) {
-		usleep(100000);
-		now = table_pages();
-	}
-	return now - before;
+	return left_of(table_pages, before);
 }
 
 /* How many hold the module; 0 if it is built in. */
