@@ -128,7 +128,7 @@ suite_fault_sweep()
 # After unload, and with the C module among the guest's files. CALLS is a kernel parameter: how many on each module.
 suite_diff()
 {
-	suite iommufd_diff sh /guest/diff -n "${CALLS:-55000}" ${SEED:+-s "$SEED"}
+	suite iommufd_diff sh /guest/diff -f 55000 -n "${CALLS:-55000}" ${SEED:+-s "$SEED"}
 }
 
 # The same.

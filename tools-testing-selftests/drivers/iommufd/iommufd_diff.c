@@ -39,6 +39,9 @@
 /* How fast the machine is decides nothing: a call that takes longer hangs. */
 #define SILENCE_SECONDS 300
 
+/* The seed of the sequences that are the same in each run. */
+#define FIXED_SEED 1
+
 struct options {
 	/* The modules: first the one that is right, then the one in doubt. */
 	const char *module[2];
@@ -483,6 +486,8 @@ static const char usage[] =
 "\n"
 "  -s SEED    of the first sequence, the next is one more (another one each time)\n"
 "  -n CALLS   about so many on each module (50000)\n"
+"  -f CALLS   more, before these, which are the same in each run (0): what a\n"
+"             command has to come to does not depend on the seed then\n"
 "  -l CALLS   in a sequence (250)\n"
 "  -k DIR     keep what each module has said there, as NAME.log\n";
 
@@ -562,11 +567,14 @@ int main(int argc, char **argv)
 		.seed = any_seed(), .calls = 50000, .length = 250,
 	};
 	struct sequence *seqs;
-	unsigned int i, n;
+	unsigned int i, n, fixed = 0;
 	int option;
 
-	while ((option = getopt(argc, argv, "s:n:l:k:h")) != -1) {
+	while ((option = getopt(argc, argv, "f:s:n:l:k:h")) != -1) {
 		switch (option) {
+		case 'f':
+			fixed = strtoul(optarg, NULL, 0);
+			break;
 		case 's':
 			options.seed = strtoul(optarg, NULL, 0);
 			break;
@@ -600,10 +608,13 @@ int main(int argc, char **argv)
 			strrchr(argv[i], '/') + 1 : argv[i];
 	}
 
+	options.calls += fixed;
+	fixed = (fixed + options.length - 1) / options.length;
 	n = (options.calls + options.length - 1) / options.length;
 	seqs = calloc(n, sizeof(*seqs));
 	for (i = 0; i < n; i++) {
-		seqs[i].seed = options.seed + i;
+		seqs[i].seed = i < fixed ? FIXED_SEED + i :
+					   options.seed + i - fixed;
 		seqs[i].length = options.length;
 	}
 	diff_init();
