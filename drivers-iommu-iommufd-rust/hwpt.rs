@@ -14,9 +14,9 @@
 //! to an IOAS is *automatic*: it goes when nobody is attached to it.
 //!
 //! Dependencies: a HWPT depends on its IOAS or its parent, on its vIOMMU and on its fault queue. An
-//! attachment is a user of the HWPT ([`HwptRef`]), and is given up by [`HwptRef::put`]. What a
-//! group is to be attached to is a [`Candidate`], which becomes a `HwptRef` when the hardware
-//! attaches it.
+//! attachment is a user of the HWPT ([`HwptRef`]), which it gives up by [`HwptRef::put_or_claim`].
+//! What a group is to be attached to is a [`Candidate`], which becomes a `HwptRef` when it is
+//! attached.
 //!
 //! Locks: the mutex of the IOAS ([`Ioas::hwpts`]); then the group lock, then those of the IO page
 //! table.
@@ -272,7 +272,7 @@ impl<'a> AnyHwpt<'a> {
 }
 
 /// A user of a HWPT of either kind: what an attachment has.
-#[must_use = "an automatic HWPT goes with its last user, by `put()`"]
+#[must_use = "an automatic HWPT goes with its last user, by `put_or_claim()`"]
 pub(crate) enum HwptRef {
     /// Filled by the kernel.
     Paging(User<HwptPaging>),
@@ -290,15 +290,19 @@ impl HwptRef {
     }
 
     /// Puts a user of a HWPT that is not published.
-    fn put_unpublished(self) {
+    pub(crate) fn put_unpublished(self) {
         match self {
             Self::Paging(hwpt) => hwpt.put_unclaimed(),
             Self::Nested(hwpt) => drop(hwpt),
         }
     }
 
-    /// Puts the user, and claims an automatic HWPT if it was the last one.
-    fn put_or_claim(self, ctx: &Context) -> Option<Destroying<'_, Context>> {
+    /// Puts the user of somebody who was attached, and claims an automatic HWPT if it was the last
+    /// one. What was claimed is to be finished when the caller holds no lock, as that takes the
+    /// mutex of the IOAS.
+    ///
+    /// Context: any locks may be held.
+    pub(crate) fn put_or_claim(self, ctx: &Context) -> Option<Destroying<'_, Context>> {
         match self {
             Self::Paging(hwpt) if hwpt.auto => hwpt.put_or_claim(ctx),
             hwpt => {
@@ -307,34 +311,29 @@ impl HwptRef {
             }
         }
     }
-
-    /// Gives up the user of somebody who was attached. An automatic HWPT goes with the last.
-    ///
-    /// Context: takes the mutex of the IOAS.
-    pub(crate) fn put(self, ctx: &Context) {
-        if let Some(last) = self.put_or_claim(ctx) {
-            last.finish();
-        }
-    }
 }
 
 /// A HWPT that a group is to be attached to. It has no user because of that yet.
-pub(crate) trait Candidate {
+pub(crate) trait Candidate: Sized {
     /// The HWPT.
     fn get(&self) -> AnyHwpt<'_>;
 
-    /// Makes the user of the attachment.
+    /// Makes the user of the attachment, and has `attach` attach the domain of the HWPT.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if it is being destroyed, or an IOAS is that it needs.
-    fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef>;
-
-    /// Undoes [`Self::user`], under the same [`Tentative`], with any locks held.
-    fn give_up(&mut self, user: HwptRef);
+    /// [`ENOENT`] if the HWPT is being destroyed, or an IOAS is that it needs; what `attach`
+    /// returns. With the candidate, which has no user because of this then.
+    ///
+    /// Context: the group lock is held.
+    fn attach(
+        self,
+        tentative: &Tentative<'_>,
+        attach: impl FnOnce(&Domain) -> Result,
+    ) -> Result<HwptRef, (Self, Error)>;
 }
 
-/// A paging HWPT that is published, as a candidate. To be [ended](Self::end).
+/// A paging HWPT that is published, as a candidate. One that failed is to be [ended](Self::end).
 ///
 /// What was attached to it may leave while it is tried. An automatic one then goes when its user is
 /// given up, which happens with locks held.
@@ -383,12 +382,21 @@ impl Candidate for KnownPaging<'_> {
         AnyHwpt::Paging(&self.hwpt)
     }
 
-    fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef> {
-        Ok(HwptRef::Paging(self.hwpt.user(tentative)?))
-    }
+    fn attach(
+        mut self,
+        tentative: &Tentative<'_>,
+        attach: impl FnOnce(&Domain) -> Result,
+    ) -> Result<HwptRef, (Self, Error)> {
+        let user = match self.hwpt.user(tentative) {
+            Ok(user) => HwptRef::Paging(user),
+            Err(err) => return Err((self, err)),
+        };
 
-    fn give_up(&mut self, user: HwptRef) {
-        self.claimed = user.put_or_claim(self.ctx);
+        if let Err(err) = attach(self.hwpt.domain()) {
+            self.claimed = user.put_or_claim(self.ctx);
+            return Err((self, err));
+        }
+        Ok(user)
     }
 }
 
@@ -397,44 +405,62 @@ impl Candidate for Ref<'_, HwptNested> {
         AnyHwpt::Nested(self)
     }
 
-    fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef> {
-        Ok(HwptRef::Nested(Ref::user(self, tentative)?))
-    }
+    fn attach(
+        self,
+        tentative: &Tentative<'_>,
+        attach: impl FnOnce(&Domain) -> Result,
+    ) -> Result<HwptRef, (Self, Error)> {
+        let tried = Ref::user(&self, tentative).and_then(|user| {
+            attach((**self).domain())?;
+            Ok(HwptRef::Nested(user))
+        });
 
-    fn give_up(&mut self, user: HwptRef) {
-        drop(user);
+        tried.map_err(|err| (self, err))
     }
 }
 
-/// An automatic HWPT that is not published.
-impl Candidate for NewPaging<'_> {
+/// An automatic HWPT that is not published, nor filled: nobody else can reach it.
+impl Candidate for &mut NewPaging<'_> {
     fn get(&self) -> AnyHwpt<'_> {
         AnyHwpt::Paging(&self.0)
     }
 
-    fn user(&mut self, _tentative: &Tentative<'_>) -> Result<HwptRef> {
-        Ok(HwptRef::Paging(self.0.hold()))
-    }
-
-    fn give_up(&mut self, user: HwptRef) {
-        user.put_unpublished();
+    fn attach(
+        self,
+        _tentative: &Tentative<'_>,
+        attach: impl FnOnce(&Domain) -> Result,
+    ) -> Result<HwptRef, (Self, Error)> {
+        match attach((**self.0).domain()) {
+            Ok(()) => Ok(HwptRef::Paging(self.0.hold())),
+            Err(err) => Err((self, err)),
+        }
     }
 }
 
-/// An automatic HWPT that is to be published once it is attached. That cannot fail then.
+/// An automatic HWPT that is complete: it is published in the step that attaches a group to it.
 impl Candidate for ListedPaging<'_, '_> {
     fn get(&self) -> AnyHwpt<'_> {
         AnyHwpt::Paging(&self.hwpt)
     }
 
-    fn user(&mut self, tentative: &Tentative<'_>) -> Result<HwptRef> {
-        self.hwpt.depend(tentative)?;
-        Ok(HwptRef::Paging(self.hwpt.hold()))
-    }
+    fn attach(
+        self,
+        tentative: &Tentative<'_>,
+        attach: impl FnOnce(&Domain) -> Result,
+    ) -> Result<HwptRef, (Self, Error)> {
+        let Self { hwpt, mut listed } = self;
+        let hwpt = match hwpt.depend(tentative) {
+            Ok(hwpt) => hwpt,
+            Err((hwpt, err)) => return Err((Self { listed, hwpt }, err)),
+        };
 
-    fn give_up(&mut self, user: HwptRef) {
-        user.put_unpublished();
-        self.hwpt.undepend();
+        if let Err(err) = attach((**hwpt).domain()) {
+            let hwpt = hwpt.give_up();
+
+            return Err((Self { listed, hwpt }, err));
+        }
+        listed.armed = false;
+        Ok(HwptRef::Paging(hwpt.publish()))
     }
 }
 
@@ -549,11 +575,6 @@ impl ListedPaging<'_, '_> {
     /// The id that the HWPT is going to have.
     pub(crate) fn id(&self) -> u32 {
         self.hwpt.id()
-    }
-
-    /// Makes a user besides that of the attachment, which keeps the HWPT until it is published.
-    pub(crate) fn hold(&mut self) -> HwptRef {
-        HwptRef::Paging(self.hwpt.hold())
     }
 
     /// As [`Publish::publish`], of a HWPT that may be attached: one that cannot be published is

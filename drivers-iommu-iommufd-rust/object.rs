@@ -45,9 +45,9 @@
 //! driver needs, which may wait for page faults that the core handles (SVA); this driver accesses
 //! no user memory meanwhile.
 //!
-//! Who gives up a user of an object that goes with its last one puts it as any other does, by
-//! [`User::put_or_claim`]: it may be the last by then. It does so before the [`Tentative`] ends, so
-//! that IOMMU_DESTROY of the IOAS of such a HWPT finds it claimed.
+//! A user of an object that goes with its last one is put by [`User::put_or_claim`], also where it
+//! is given up: it may be the last by then. That comes before the [`Tentative`] ends, so that
+//! IOMMU_DESTROY of the IOAS of such a HWPT finds it claimed.
 //!
 //! Memory order: publishing is a store with release semantics, and a lookup depends on the pointer
 //! it loads, so it sees the object complete. Putting a read side is a release, and the destroyer
@@ -342,22 +342,13 @@ fn claim_leaf<'a, C: Owner>(owner: &'a C, from: &mut u32) -> Option<Destroying<'
 impl<T: Registered> User<T> {
     /// Claims the object if this is its last user, and puts the user in any case.
     ///
-    /// For objects that [go with their last user](Kind::goes_with_last_user), or that belong to the
-    /// holder of this user. An object that was claimed is to be finished when the caller holds no
-    /// lock and no read side of it.
+    /// For published objects that [go with their last user](Kind::goes_with_last_user), or that
+    /// belong to the holder of this user. An object that was claimed is to be finished when the
+    /// caller holds no lock and no read side of it.
     pub(crate) fn put_or_claim(self, owner: &T::Owner) -> Option<Destroying<'_, T::Owner>> {
-        let id = self.id();
-        let table = owner.objects().lock();
-        if table.get(id).is_none() {
-            // It is not published: who does that has a user, too, and puts it later.
-            self.put_unclaimed();
-            return None;
-        }
-        drop(table);
-
         // Put and claim under one lock: else two last puts each see the other's user and nobody
         // destroys.
-        claim(owner, id, Id::Free, |object| {
+        claim(owner, self.id(), Id::Free, |object| {
             self.claim(object).map_err(Self::put_unclaimed).is_ok()
         })
         .ok()

@@ -11,13 +11,15 @@
 //! else a new one ([`attach_to_ioas`]). Such a HWPT goes when nobody is attached to it.
 //!
 //! An [`Attachment`] has at least one device and owns a user of its HWPT, so that replacing moves
-//! the user, and leaving puts it. Everything that is half done is undone by Drop. A HWPT that is
+//! the user, and leaving puts it. Both happen under the group lock: when a group is seen attached to
+//! something else, that user is gone. Everything that is half done is undone by Drop. A HWPT that is
 //! only tried ([`Candidate`]) has no user because of that before the hardware is asked, so that
 //! nobody takes it for attached.
 //!
 //! Locks: the mutex of the IOAS, where one is named; then the group lock, which all functions here
 //! take; then, in callees, those of the IO page table, or `Context::tentative`, the mutex of the
-//! IOMMU group and `sw_msi_lock`. A HWPT is [put](HwptRef::put) with none of them held.
+//! IOMMU group and `sw_msi_lock`. An automatic HWPT that has ended is finished with none of them
+//! held.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -44,9 +46,9 @@ use crate::{
     ioas::Ioas,
     object::{
         Dependency,
+        Destroying,
         Object,
         Owner as _,
-        Publish,
         Ref,
         User, //
     },
@@ -58,6 +60,7 @@ use kernel::{
     prelude::*,
     rbtree::{
         RBTree,
+        RBTreeNode,
         RBTreeNodeReservation, //
     }, //
 };
@@ -209,6 +212,12 @@ fn check(state: &GroupState, device: &Device, pasid: u32, hwpt: AnyHwpt<'_>) -> 
     Ok(())
 }
 
+/// What a device brings along that is to be attached.
+struct Joining<'a> {
+    node: RBTreeNode<u32, User<Device>>,
+    reserved: Option<Reservation<'a>>,
+}
+
 /// Attaches a device to a HWPT.
 ///
 /// # Errors
@@ -217,39 +226,29 @@ fn check(state: &GroupState, device: &Device, pasid: u32, hwpt: AnyHwpt<'_>) -> 
 /// - [`EINVAL`] if its group is attached to another HWPT, or the HWPT does not suit it;
 /// - [`EADDRINUSE`] if something is mapped in a reserved region of the device;
 /// - [`ENOMEM`], or what the IOMMU driver says.
-fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: &mut dyn Candidate) -> Result {
-    let group = device.group();
-    let mut state = group.lock();
-    let reserves = pasid == NO_PASID && !device.is_noiommu();
-
-    if let Some(at) = state.find(pasid) {
-        if at.has(device) {
-            return Err(EBUSY);
-        }
-        if !at.hwpt().is_same(hwpt.get()) {
-            return Err(EINVAL);
-        }
-    }
-    let first = state.find(pasid).is_none();
-    // User space chooses how many there are.
-    let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-
-    let reserved = if reserves {
-        let reserved = Reservation::of_one(hwpt.get().paging().ioas(), device, group, &state)?;
-        if first {
-            set_up_msi(ctx, group, hwpt.get())?;
-        }
-        Some(reserved)
-    } else {
-        None
+///
+/// With the candidate.
+fn attach<C: Candidate>(
+    ctx: &Context,
+    device: &User<Device>,
+    pasid: u32,
+    hwpt: C,
+) -> Result<(), (C, Error)> {
+    let mut state = device.group().lock();
+    let Joining { node, reserved } = match join(ctx, device, pasid, &state, hwpt.get()) {
+        Ok(joining) => joining,
+        Err(err) => return Err((hwpt, err)),
     };
 
-    let node = node.into_node(device.id(), device.another());
     if let Some(at) = state.find_mut(pasid) {
         at.devices.insert(node);
     } else {
-        let memory = AttachmentReservation::new(GFP_KERNEL_ACCOUNT)?;
-        check(&state, device, pasid, hwpt.get())?;
+        let memory = AttachmentReservation::new(GFP_KERNEL_ACCOUNT)
+            .and_then(|memory| check(&state, device, pasid, hwpt.get()).map(|()| memory));
+        let memory = match memory {
+            Ok(memory) => memory,
+            Err(err) => return Err((hwpt, err)),
+        };
         let attached = Attached::new(ctx, hwpt, device.another(), pasid)?;
         let mut devices = Devices::new();
         devices.insert(node);
@@ -262,42 +261,85 @@ fn attach(ctx: &Context, device: &User<Device>, pasid: u32, hwpt: &mut dyn Candi
     Ok(())
 }
 
+/// What comes before a device is attached to `hwpt`. See [`attach`] for the errors.
+fn join<'a>(
+    ctx: &Context,
+    device: &'a User<Device>,
+    pasid: u32,
+    state: &GroupGuard<'_>,
+    hwpt: AnyHwpt<'_>,
+) -> Result<Joining<'a>> {
+    let group = device.group();
+    let at = state.find(pasid);
+
+    if let Some(at) = at {
+        if at.has(device) {
+            return Err(EBUSY);
+        }
+        if !at.hwpt().is_same(hwpt) {
+            return Err(EINVAL);
+        }
+    }
+    // User space chooses how many there are.
+    let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+    let reserved = if pasid == NO_PASID && !device.is_noiommu() {
+        let reserved = Reservation::of_one(hwpt.paging().ioas(), device, group, state)?;
+
+        if at.is_none() {
+            set_up_msi(ctx, group, hwpt)?;
+        }
+        Some(reserved)
+    } else {
+        None
+    };
+
+    Ok(Joining {
+        node: node.into_node(device.id(), device.another()),
+        reserved,
+    })
+}
+
 /// Attaches the group of a device that is attached to another HWPT, with all its devices.
 ///
-/// Returns what it was attached to before, unless it is the same.
+/// Returns the HWPT that it was attached to before if that has ended with it: the caller finishes
+/// it when it holds no locks.
 ///
 /// # Errors
 ///
 /// [`EINVAL`] if this PASID of the device is not attached; else as [`attach`]. Nothing has changed
 /// then.
-fn replace(
-    ctx: &Context,
+fn replace<'c, C: Candidate>(
+    ctx: &'c Context,
     device: &User<Device>,
     pasid: u32,
-    hwpt: &mut dyn Candidate,
-) -> Result<Option<HwptRef>> {
+    hwpt: C,
+) -> Result<Option<Destroying<'c, Context>>, (C, Error)> {
     let group = device.group();
     let mut state = group.lock();
     let suits = check(&state, device, pasid, hwpt.get());
-    let at = state.find_mut(pasid).ok_or(EINVAL)?;
+    let at = match state.find_mut(pasid) {
+        Some(at) if at.has(device) => at,
+        _ => return Err((hwpt, EINVAL)),
+    };
 
-    if !at.has(device) {
-        return Err(EINVAL);
-    }
     if at.hwpt().is_same(hwpt.get()) {
         return Ok(None);
     }
-    let ioas = hwpt.get().paging().ioas().another();
-    // The id of one that is being destroyed may be that of the other.
-    let moves = pasid == NO_PASID && ioas.as_ptr() != at.hwpt().paging().ioas().as_ptr();
-    let mut reserved = None;
-    if pasid == NO_PASID && !device.is_noiommu() {
-        if moves {
-            reserved = Some(Reservation::of_all(&ioas, &at.devices)?);
-        }
-        set_up_msi(ctx, group, hwpt.get())?;
+    let leaves = leaves_ioas(at.hwpt(), pasid, hwpt.get());
+    let reserved = match enter_ioas(
+        ctx,
+        device,
+        pasid,
+        &at.devices,
+        leaves.is_some(),
+        hwpt.get(),
+    ) {
+        Ok(reserved) => reserved,
+        Err(err) => return Err((hwpt, err)),
+    };
+    if let Err(err) = suits {
+        return Err((hwpt, err));
     }
-    suits?;
 
     let old = at.attached.replace(ctx, hwpt, device.another())?;
     if pasid == NO_PASID && !device.is_noiommu() {
@@ -309,52 +351,94 @@ fn replace(
     if let Some(reserved) = reserved {
         reserved.keep();
     }
-    if moves {
-        remove_reserved(old.get().paging().ioas(), Which::All(&at.devices));
+    if let Some(ioas) = leaves {
+        remove_reserved(&ioas, Which::All(&at.devices));
     }
-    Ok(Some(old))
+    Ok(old)
 }
 
-/// Detaches a device. Its DMA is blocked then, if no other device of its group is attached.
-///
-/// Returns what the group was attached to if it is not any more. The caller gives it up
-/// ([`HwptRef::put`]) when it holds no locks.
-pub(crate) fn detach(device: &User<Device>, pasid: u32) -> Option<HwptRef> {
-    let mut state = device.group().lock();
+/// The IOAS of `old` if the reserved regions move to another one, that of `new`.
+fn leaves_ioas(old: AnyHwpt<'_>, pasid: u32, new: AnyHwpt<'_>) -> Option<Dependency<Ioas>> {
+    let (old, new) = (old.paging().ioas(), new.paging().ioas());
+
+    // The id of one that is being destroyed may be that of the other.
+    (pasid == NO_PASID && old.as_ptr() != new.as_ptr()).then(|| old.another())
+}
+
+/// Prepares what `devices`, the group of `device`, need in the IOAS and the domain of `hwpt`: it
+/// `moves` to another IOAS, or not.
+fn enter_ioas<'a>(
+    ctx: &Context,
+    device: &Device,
+    pasid: u32,
+    devices: &'a Devices,
+    moves: bool,
+    hwpt: AnyHwpt<'_>,
+) -> Result<Option<Reservation<'a>>> {
+    if pasid != NO_PASID || device.is_noiommu() {
+        return Ok(None);
+    }
+    let reserved = if moves {
+        Some(Reservation::of_all(hwpt.paging().ioas(), devices)?)
+    } else {
+        None
+    };
+
+    set_up_msi(ctx, device.group(), hwpt)?;
+    Ok(reserved)
+}
+
+/// Takes a device out of what its group is attached to, which is detached with the last one: `put`
+/// puts the user of that.
+fn leave<R>(
+    state: &mut GroupState,
+    device: &User<Device>,
+    pasid: u32,
+    put: impl FnOnce(HwptRef) -> Option<R>,
+) -> Option<R> {
     let at = state.find_mut(pasid)?;
-    let user = at.devices.remove(&device.id())?;
+    at.devices.remove(&device.id())?;
 
+    let ioas = at.hwpt().paging().ioas().another();
     let left = if at.devices.is_empty() {
-        let hwpt = Attached::detach(state.remove(pasid)?.attached);
-
-        leave_ioas(hwpt.get(), device, pasid);
-        Some(hwpt)
+        put(Attached::detach(state.remove(pasid)?.attached))
     } else {
         if at.attached.is_led_by(device) {
             if let Some(other) = at.devices.values().next() {
                 at.attached.set_leader(other.another());
             }
         }
-        leave_ioas(at.hwpt(), device, pasid);
         None
     };
-    drop(state);
-    drop(user);
+    // Comes after the user is put, as others see it.
+    if pasid == NO_PASID {
+        ioas.iopt.remove_reserved(device.dev());
+    }
     left
 }
 
-/// Removes the reserved regions of a device that is not attached to `hwpt` any more.
-fn leave_ioas(hwpt: AnyHwpt<'_>, device: &Device, pasid: u32) {
-    if pasid == NO_PASID {
-        hwpt.paging().ioas().iopt.remove_reserved(device.dev());
+/// Detaches a device. Its DMA is blocked then, if no other device of its group is attached. An
+/// automatic HWPT ends with its last user.
+///
+/// Context: may sleep; takes the mutex of the IOAS, and the group lock.
+pub(crate) fn detach(ctx: &Context, device: &User<Device>, pasid: u32) {
+    let mut state = device.group().lock();
+    let last = leave(&mut state, device, pasid, |hwpt| hwpt.put_or_claim(ctx));
+
+    drop(state);
+    if let Some(last) = last {
+        last.finish();
     }
 }
 
 /// Detaches a device from a new HWPT, which is not published.
-fn undo_attach(device: &User<Device>, pasid: u32, new: &mut dyn Candidate) {
-    if let Some(hwpt) = detach(device, pasid) {
-        new.give_up(hwpt);
-    }
+fn undo_attach(device: &User<Device>, pasid: u32) {
+    let mut state = device.group().lock();
+
+    leave(&mut state, device, pasid, |hwpt| {
+        hwpt.put_unpublished();
+        None::<()>
+    });
 }
 
 /// What to do with a device.
@@ -367,14 +451,14 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// Returns what the group was attached to before.
-    fn apply(
+    /// Returns what has ended with that.
+    fn apply<'c, C: Candidate>(
         self,
-        ctx: &Context,
+        ctx: &'c Context,
         device: &User<Device>,
         pasid: u32,
-        hwpt: &mut dyn Candidate,
-    ) -> Result<Option<HwptRef>> {
+        hwpt: C,
+    ) -> Result<Option<Destroying<'c, Context>>, (C, Error)> {
         match self {
             Self::Attach => attach(ctx, device, pasid, hwpt).map(|()| None),
             Self::Replace => replace(ctx, device, pasid, hwpt),
@@ -395,24 +479,23 @@ pub(crate) fn change(
     pt_id: &mut u32,
     op: Op,
 ) -> Result {
-    let olds = match Target::find(ctx, *pt_id)? {
-        Target::Paging(hwpt) => {
-            let mut hwpt = KnownPaging::new(ctx, hwpt);
-            let old = op.apply(ctx, device, pasid, &mut hwpt);
-
-            hwpt.end();
-            [old?, None]
-        }
-        Target::Nested(mut hwpt) => [op.apply(ctx, device, pasid, &mut hwpt)?, None],
+    let old = match Target::find(ctx, *pt_id)? {
+        Target::Paging(hwpt) => op
+            .apply(ctx, device, pasid, KnownPaging::new(ctx, hwpt))
+            .map_err(|(hwpt, err)| {
+                hwpt.end();
+                err
+            })?,
+        Target::Nested(hwpt) => op.apply(ctx, device, pasid, hwpt).map_err(|(_, err)| err)?,
         Target::Ioas(ioas) => {
-            let (id, olds) = attach_to_ioas(ctx, device, pasid, &ioas, op)?;
+            let (id, old) = attach_to_ioas(ctx, device, pasid, &ioas, op)?;
             *pt_id = id;
-            olds
+            old
         }
     };
     // All locks are released, and what was found is put.
-    for old in olds.into_iter().flatten() {
-        old.put(ctx);
+    if let Some(old) = old {
+        old.finish();
     }
     Ok(())
 }
@@ -439,35 +522,34 @@ impl<'a> Target<'a> {
 
 /// Does `op` with a HWPT of the IOAS that the kernel manages, making one if none suits the device.
 ///
-/// Returns the id of the HWPT, and what is to be [put](HwptRef::put) without locks: what the group
-/// was attached to before, and what kept a new HWPT until it was published.
-fn attach_to_ioas(
-    ctx: &Context,
+/// Returns the id of the HWPT, and what has ended: see [`replace`].
+fn attach_to_ioas<'c>(
+    ctx: &'c Context,
     device: &User<Device>,
     pasid: u32,
     ioas: &Ref<'_, Ioas>,
     op: Op,
-) -> Result<(u32, [Option<HwptRef>; 2])> {
+) -> Result<(u32, Option<Destroying<'c, Context>>)> {
     let mut hwpts = loop {
         let hwpts = ioas.hwpts.lock();
         let mut last = None;
 
         // Such HWPTs differ in nothing but the devices that they suit.
         for hwpt in hwpts.auto(ctx, ioas) {
-            let mut hwpt = KnownPaging::new(ctx, hwpt);
-            let old = op.apply(ctx, device, pasid, &mut hwpt);
+            let id = hwpt.id();
 
-            match old {
+            match op.apply(ctx, device, pasid, KnownPaging::new(ctx, hwpt)) {
+                Ok(old) => return Ok((id, old)),
                 // What was attached to it has left meanwhile.
-                Err(err) if hwpt.was_last() => {
+                Err((hwpt, err)) if hwpt.was_last() => {
                     last = Some((hwpt, err));
                     break;
                 }
                 // It does not suit the device.
-                Err(err) if err == EINVAL => continue,
+                Err((_, err)) if err == EINVAL => continue,
                 // Its last user has just given it up.
-                Err(_) if hwpt.hwpt().is_claimed() => continue,
-                old => return Ok((hwpt.hwpt().id(), [old?, None])),
+                Err((hwpt, _)) if hwpt.hwpt().is_claimed() => continue,
+                Err((_, err)) => return Err(err),
             }
         }
         let Some((hwpt, err)) = last else {
@@ -484,13 +566,16 @@ fn attach_to_ioas(
     let mut new = NewPaging::auto(ctx, ioas, device)?;
     // Some IOMMU drivers complete a domain when it is attached: that comes before it is filled.
     if op == Op::Attach {
-        attach(ctx, device, pasid, &mut new).inspect_err(|_| new.forget_msi_window())?;
+        attach(ctx, device, pasid, &mut new).map_err(|(new, err)| {
+            new.forget_msi_window();
+            err
+        })?;
     }
-    let mut new = match new.list(&mut hwpts) {
+    let new = match new.list(&mut hwpts) {
         Ok(new) => new,
-        Err((mut new, err)) => {
+        Err((new, err)) => {
             if op == Op::Attach {
-                undo_attach(device, pasid, &mut new);
+                undo_attach(device, pasid);
             }
             // Nobody uses it any more.
             new.forget_msi_window();
@@ -501,26 +586,14 @@ fn attach_to_ioas(
     let id = new.id();
     match op {
         Op::Attach => match new.publish_or_return() {
-            Ok(()) => Ok((id, [None, None])),
-            Err((mut new, err)) => {
-                undo_attach(device, pasid, &mut new);
+            Ok(()) => Ok((id, None)),
+            Err((_new, err)) => {
+                undo_attach(device, pasid);
                 Err(err)
             }
         },
-        Op::Replace => {
-            // Once the group is attached, another device of it can move it on before the HWPT is
-            // published. Only a published one is destroyed with its last user: this is the last.
-            let keep = new.hold();
-            let old = match replace(ctx, device, pasid, &mut new) {
-                Ok(old) => old,
-                Err(err) => {
-                    new.give_up(keep);
-                    return Err(err);
-                }
-            };
-
-            new.publish(|| Ok(()))?;
-            Ok((id, [old, Some(keep)]))
-        }
+        Op::Replace => replace(ctx, device, pasid, new)
+            .map(|old| (id, old))
+            .map_err(|(_, err)| err),
     }
 }

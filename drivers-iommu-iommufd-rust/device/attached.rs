@@ -6,8 +6,8 @@
 //! undone by [`Attached::detach`].
 //!
 //! The IOMMU driver decides whether a HWPT suits a group. The HWPT has a user before that, so that
-//! it cannot be destroyed when it is attached; a [`Tentative`](crate::object::Tentative) is held
-//! until it is known whether the user stays.
+//! it cannot be destroyed when it is attached. A [`Tentative`] is held until it is known whether
+//! that user stays, and until the user of the HWPT of before is put.
 //!
 //! Locks: the caller holds the group lock.
 #![forbid(unsafe_code)]
@@ -21,7 +21,9 @@ use crate::{
         HwptRef, //
     },
     object::{
+        Destroying,
         Owner as _,
+        Tentative,
         User, //
     },
     sys::handle::{
@@ -57,13 +59,14 @@ impl Attached {
     /// # Errors
     ///
     /// [`ENOMEM`]; [`EINVAL`] if the domain does not suit the devices; what the IOMMU driver says.
-    pub(super) fn new(
+    /// With the candidate.
+    pub(super) fn new<C: Candidate>(
         ctx: &Context,
-        candidate: &mut dyn Candidate,
+        candidate: C,
         leader: User<Device>,
         pasid: u32,
-    ) -> Result<ManuallyDrop<Self>> {
-        let (handle, hwpt) = enter(ctx, candidate, &leader, pasid, Handle::attach)?;
+    ) -> Result<ManuallyDrop<Self>, (C, Error)> {
+        let (handle, hwpt) = enter(candidate, &ctx.tentative(), &leader, pasid, Handle::attach)?;
 
         // INVARIANT: The domain was attached.
         Ok(ManuallyDrop::new(Self {
@@ -74,25 +77,30 @@ impl Attached {
         }))
     }
 
-    /// Attaches to `candidate` instead, without a moment in between. Returns the HWPT of before.
+    /// Attaches to `candidate` instead, without a moment in between, and puts the user of the HWPT
+    /// of before. Returns that if it is automatic and this was the last.
     ///
     /// # Errors
     ///
     /// As [`Self::new`]; nothing has changed then.
-    pub(super) fn replace(
+    pub(super) fn replace<'c, C: Candidate>(
         &mut self,
-        ctx: &Context,
-        candidate: &mut dyn Candidate,
+        ctx: &'c Context,
+        candidate: C,
         leader: User<Device>,
-    ) -> Result<HwptRef> {
-        let (handle, hwpt) = enter(ctx, candidate, &leader, self.pasid, Handle::replace)?;
+    ) -> Result<Option<Destroying<'c, Context>>, (C, Error)> {
+        let tentative = ctx.tentative();
+        let (handle, hwpt) = enter(candidate, &tentative, &leader, self.pasid, Handle::replace)?;
 
         if let Some(handle) = handle {
             answer_faults(self.hwpt.get(), self.handle.replace(handle));
         }
         self.leader = leader;
         // INVARIANT: The new domain is attached with the new handle.
-        Ok(core::mem::replace(&mut self.hwpt, hwpt))
+        let old = core::mem::replace(&mut self.hwpt, hwpt);
+
+        // Before anybody can see that the group is attached to another.
+        Ok(old.put_or_claim(ctx))
     }
 
     /// Makes another device of the same group the one that stands for it.
@@ -137,24 +145,22 @@ impl Attached {
 
 /// Attaches the group of `leader`, or its `pasid`, to a HWPT, by `attach`. Without an IOMMU there
 /// is nothing to attach, and no handle.
-fn enter(
-    ctx: &Context,
-    candidate: &mut dyn Candidate,
+fn enter<C: Candidate>(
+    candidate: C,
+    tentative: &Tentative<'_>,
     leader: &User<Device>,
     pasid: u32,
     attach: fn(&Handle, &Domain, Place<'_>) -> Result,
-) -> Result<(Option<Handle>, HwptRef)> {
+) -> Result<(Option<Handle>, HwptRef), (C, Error)> {
     let Some(place) = place(leader, pasid) else {
-        return Ok((None, candidate.user(&ctx.tentative())?));
+        return Ok((None, candidate.attach(tentative, |_| Ok(()))?));
     };
-    let handle = Handle::new(leader.as_c(), leader.id())?;
-    let tentative = ctx.tentative();
-    let hwpt = candidate.user(&tentative)?;
+    let handle = match Handle::new(leader.as_c(), leader.id()) {
+        Ok(handle) => handle,
+        Err(err) => return Err((candidate, err)),
+    };
+    let hwpt = candidate.attach(tentative, |domain| attach(&handle, domain, place))?;
 
-    if let Err(err) = attach(&handle, hwpt.get().domain(), place) {
-        candidate.give_up(hwpt);
-        return Err(err);
-    }
     Ok((Some(handle), hwpt))
 }
 

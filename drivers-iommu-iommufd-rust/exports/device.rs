@@ -146,9 +146,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_detach(
     // SAFETY: By the requirements of this function.
     let (ctx, device) = unsafe { borrow(idev) };
 
-    if let Some(hwpt) = attach::detach(&device, pasid) {
-        hwpt.put(ctx);
-    }
+    attach::detach(ctx, &device, pasid);
 }
 
 /// The context that a device is bound to. The caller's reference is that of the device.

@@ -270,27 +270,46 @@ mod cases {
     #[test]
     fn held_before_publication() -> Result {
         let (space, life) = (space()?, Life::new()?);
-        let one = create(&space, &life, None)?;
+        let mut probe = reserve(&space, &life, None)?;
 
         // Given up.
-        let mut probe = reserve(&space, &life, Some(&space.get(one)?))?;
-        let user = probe.hold();
-        let tentative = space.tentative();
-        probe.depend(&tentative)?;
-        assert_eq!(users(&space, one)?, 2);
-        probe.undepend();
-        drop(user);
-        drop(tentative);
+        drop(probe.hold());
         drop(probe);
+        assert_eq!(life.ended(), (0, 1));
+
+        // Published.
+        let mut probe = reserve(&space, &life, None)?;
+        let (user, id) = (probe.hold(), probe.id());
+        probe.publish(|| Ok(()))?;
+        assert_eq!(users(&space, id)?, 2);
+        assert_eq!(space.destroy(id), Err(EBUSY));
+        user.put_and_try_destroy(&space);
+        assert_eq!(life.ended(), (1, 2));
+        Ok(())
+    }
+
+    #[test]
+    fn depends_before_publication() -> Result {
+        let (space, life) = (space()?, Life::new()?);
+        let one = create(&space, &life, None)?;
+
+        // Given up, and dropped.
+        let probe = reserve(&space, &life, Some(&space.get(one)?))?;
+        let tentative = space.tentative();
+        let probe = probe.depend(&tentative).map_err(|(_, err)| err)?;
+        assert_eq!(users(&space, one)?, 2);
+        let probe = probe.give_up();
+        assert_eq!(users(&space, one)?, 1);
+        drop(probe.depend(&tentative).map_err(|(_, err)| err)?);
+        drop(tentative);
         assert_eq!(users(&space, one)?, 1);
         assert_eq!(life.ended(), (0, 1));
 
         // Published.
-        let mut probe = reserve(&space, &life, Some(&space.get(one)?))?;
-        let (user, two) = (probe.hold(), probe.id());
+        let probe = reserve(&space, &life, Some(&space.get(one)?))?;
+        let two = probe.id();
         let tentative = space.tentative();
-        probe.depend(&tentative)?;
-        probe.publish(|| Ok(()))?;
+        let user = probe.depend(&tentative).map_err(|(_, err)| err)?.publish();
         drop(tentative);
         assert_eq!(users(&space, one)?, 2);
         assert_eq!(users(&space, two)?, 2);
@@ -299,6 +318,19 @@ mod cases {
         assert_eq!(users(&space, one)?, 1);
         assert_eq!(space.destroy(one), Ok(()));
         assert_eq!(life.ended(), (2, 3));
+
+        // Too late: it is being destroyed.
+        let one = create(&space, &life, None)?;
+        let probe = reserve(&space, &life, Some(&space.get(one)?))?;
+        let destroying = claim(&*space, one, Id::Free, |object| object.claim())?;
+        let tentative = space.tentative();
+        let result = probe.depend(&tentative).map(drop).map_err(|(probe, err)| {
+            drop(probe);
+            err
+        });
+        assert_eq!(result, Err(ENOENT));
+        destroying.finish();
+        assert_eq!(life.ended(), (3, 5));
         Ok(())
     }
 
@@ -341,25 +373,6 @@ mod cases {
 
         space.destroy_all();
         assert_eq!(life.ended(), (4, 4));
-        Ok(())
-    }
-
-    /// The last user may go before the object is published: its maker holds another one, and puts
-    /// that when it is.
-    #[test]
-    fn user_that_goes_before_the_object_is_published() -> Result {
-        let (space, life) = (space()?, Life::new()?);
-        let mut probe = reserve(&space, &life, None)?;
-        let id = probe.id();
-        let (keep, other) = (probe.hold(), probe.hold());
-
-        other.put_and_try_destroy(&space);
-        probe.publish(|| Ok(()))?;
-        assert_eq!(life.ended(), (0, 0));
-        assert!(space.find::<Probe>(id).is_some());
-        keep.put_and_try_destroy(&space);
-        assert_eq!(life.ended(), (1, 1));
-        assert!(space.find::<Probe>(id).is_none());
         Ok(())
     }
 }

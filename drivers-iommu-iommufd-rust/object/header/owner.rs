@@ -39,8 +39,8 @@ use kernel::{
 
 /// The owner of an object of whatever kind.
 ///
-/// An object that has users or read sides when it is dropped is leaked: they would be left with
-/// freed memory.
+/// An object that has users or read sides when it is dropped, which is a bug of this driver, is
+/// leaked with a WARN: they would be left with freed memory.
 ///
 /// # Invariants
 ///
@@ -210,8 +210,6 @@ impl<C: Owner> Draining<C> {
 
 impl<C: Owner> Drained<C> {
     /// [`Kind::destroy`] of the object's kind, and Drop.
-    ///
-    /// An object that has users, which is a bug of this driver, is leaked.
     pub(crate) fn destroy(self) {
         struct Destroy<'a, C: Owner>(&'a ObjectBox<C>);
 
@@ -227,10 +225,10 @@ impl<C: Owner> Drained<C> {
         }
         let Self(object) = self;
 
-        if kernel::warn_on!(object.users.as_atomic().load(Relaxed) != 0) {
-            return;
+        // One that has users is leaked when it is dropped.
+        if object.users.as_atomic().load(Relaxed) == 0 {
+            C::visit(object.kind, Destroy(&object));
         }
-        C::visit(object.kind, Destroy(&object));
     }
 }
 
@@ -253,7 +251,8 @@ impl<C: Owner> Drop for ObjectBox<C> {
         }
         let is_zero = |count: &Refcount| count.as_atomic().load(Acquire) == 0;
 
-        if is_zero(&self.users) && is_zero(&self.wait_cnt) {
+        // An object that was claimed is to be finished, by `Destroying::finish()`.
+        if !kernel::warn_on!(!is_zero(&self.users) || !is_zero(&self.wait_cnt)) {
             C::visit(self.kind, Free(self));
         }
     }

@@ -173,13 +173,23 @@ impl<'a, T: Registered> Reserved<'a, T> {
     }
 
     /// Makes the object a user of its dependencies in advance, so that publishing it cannot fail.
-    /// `_tentative` is held until it is published, or that is undone.
+    /// It is published, or that is undone, while `tentative` is held.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if one of them is being destroyed.
-    pub(crate) fn depend(&mut self, _tentative: &Tentative<'_>) -> Result {
-        self.take_dependencies()
+    /// [`ENOENT`] if one of them is being destroyed; with the object, as it was.
+    pub(crate) fn depend<'t>(
+        mut self,
+        tentative: &'t Tentative<'_>,
+    ) -> Result<Dependent<'a, 't, T>, (Self, Error)> {
+        match self.take_dependencies() {
+            // INVARIANT: It has just become one.
+            Ok(()) => Ok(Dependent {
+                object: self,
+                _tentative: tentative,
+            }),
+            Err(err) => Err((self, err)),
+        }
     }
 
     /// Enters what the object depends on in a slot of it, as long as it is a user of nothing and
@@ -200,8 +210,8 @@ impl<'a, T: Registered> Reserved<'a, T> {
         Ok(())
     }
 
-    /// Undoes [`Self::depend`].
-    pub(crate) fn undepend(&mut self) {
+    /// Ends what [`Self::take_dependencies`] did.
+    fn undepend(&mut self) {
         // INVARIANT: The counts are put.
         if T::DEPENDS && core::mem::take(&mut self.depends) {
             self.object.put_dependencies();
@@ -347,6 +357,44 @@ impl<'a, T: Registered> Reserved<'a, T> {
             owner,
             depends: false,
         }
+    }
+}
+
+/// An object that is not published, but a user of its dependencies: nothing can fail any more.
+///
+/// # Invariants
+///
+/// `object` is a user of all its dependencies.
+#[must_use = "dropping the object destroys it"]
+pub(crate) struct Dependent<'a, 't, T: Registered> {
+    object: Reserved<'a, T>,
+    /// IOMMU_DESTROY does not return EBUSY because of it before this ends.
+    _tentative: &'t Tentative<'t>,
+}
+
+impl<'a, T: Registered> Dependent<'a, '_, T> {
+    /// Publishes the object. It cannot be destroyed until the user is put.
+    pub(crate) fn publish(self) -> User<T> {
+        let mut table = self.object.owner.objects().lock();
+
+        // INVARIANT: The count is taken when it is published.
+        User(Held(self.object.enter(&mut table, 1, 0)))
+    }
+
+    /// The object, which is a user of nothing then.
+    pub(crate) fn give_up(self) -> Reserved<'a, T> {
+        let mut object = self.object;
+
+        object.undepend();
+        object
+    }
+}
+
+impl<T: Registered> Deref for Dependent<'_, '_, T> {
+    type Target = Object<T>;
+
+    fn deref(&self) -> &Object<T> {
+        &self.object
     }
 }
 
