@@ -11,7 +11,8 @@
 //! [`Notifier`]: the list keeps it, and needs neither the object nor its
 //! lock.
 //!
-//! The driver is a user of the object, and holds the context by it, but for an internal access.
+//! The driver is a user of the object, and holds the context by it; and the access is a user of its
+//! IOAS. An internal access is neither: the object that has it depends on both.
 //!
 //! Locks: [`Access::state`], which the driver's callback takes to unpin; so nobody notifies while
 //! holding it. After it come the locks of the IO page table.
@@ -30,7 +31,6 @@ use crate::{
     object::{
         Dependency,
         Kind,
-        Object,
         Owner as _,
         Reserved,
         TableGuard,
@@ -88,7 +88,7 @@ const _: () = {
     assert!(size_of::<Mutex<State>>() == size_of::<bindings::mutex>() + size_of::<State>());
     assert!(offset_of!(State, ioas) == 0);
     assert!(offset_of!(C, ioas) == offset_of!(C, ioas_lock) + size_of::<bindings::mutex>());
-    assert!(size_of::<Option<User<Ioas>>>() == size_of::<*mut c_void>());
+    assert!(size_of::<Option<Dependency<Ioas>>>() == size_of::<*mut c_void>());
 };
 
 impl Notify for Notifier {
@@ -100,10 +100,20 @@ impl Notify for Notifier {
 /// What an access is attached to. C knows how it begins.
 #[repr(C)]
 pub(crate) struct State {
-    ioas: Option<User<Ioas>>,
-    /// The IOAS that the access is leaving: the driver is being told to unpin there, and can.
-    leaving: Option<User<Ioas>>,
-    /// The number of the access in the list of `ioas`.
+    /// The read side keeps the IOAS for what is pinned.
+    ioas: Option<Dependency<Ioas>>,
+    place: Place,
+    /// What the access is leaving: the driver is being told to unpin there, and can.
+    leaving: Option<(Dependency<Ioas>, Place)>,
+}
+
+/// How an IOAS knows the access that is attached to it.
+#[derive(Default)]
+struct Place {
+    /// Keeps the IOAS from being destroyed by its id. [`None`] for an internal access, which comes
+    /// and goes with an object that depends on the IOAS.
+    _user: Option<User<Ioas>>,
+    /// The number of the access in the list of the IOAS.
     list_id: u64,
 }
 
@@ -130,8 +140,8 @@ impl Access {
             state <- new_mutex!(
                 State {
                     ioas: None,
+                    place: Place::default(),
                     leaving: None,
-                    list_id: 0,
                 },
                 "iommufd_access::ioas_lock"
             ),
@@ -157,18 +167,13 @@ impl Access {
         self.ctx.as_deref()
     }
 
-    /// Moves the access to another IOAS, of which `user` makes a user.
+    /// Moves the access to another IOAS, of which it becomes a user unless it is internal.
     ///
     /// # Errors
     ///
     /// [`EBUSY`] if it is being moved; [`EADDRINUSE`] if the mappings of the new IOAS are not
-    /// aligned to what the driver needs; [`ENOMEM`]; what `user` returns.
-    fn move_to(
-        &self,
-        state: StateGuard<'_>,
-        ioas: &Object<Ioas>,
-        user: impl FnOnce() -> Result<User<Ioas>>,
-    ) -> Result {
+    /// aligned to what the driver needs; [`ENOMEM`]; [`ENOENT`] if the IOAS is being destroyed.
+    fn move_to(&self, state: StateGuard<'_>, ioas: Dependency<Ioas>) -> Result {
         if state.leaving.is_some() {
             return Err(EBUSY);
         }
@@ -180,31 +185,44 @@ impl Access {
             return Ok(());
         }
         let list_id = ioas.iopt.add_access(self.entry())?;
-        let user = user().inspect_err(|_| ioas.iopt.remove_access(list_id))?;
+        // It stays: nothing fails after this.
+        let user = (!self.is_internal())
+            .then(|| ioas.lasting_user())
+            .transpose()
+            .inspect_err(|_| ioas.iopt.remove_access(list_id))?;
 
-        self.switch(state, Some((user, list_id)));
+        self.switch(
+            state,
+            Some((
+                ioas,
+                Place {
+                    _user: user,
+                    list_id,
+                },
+            )),
+        );
         Ok(())
     }
 
     /// Leaves the IOAS that the access is attached to, if any, for another one that lists it, or
     /// none. It is not being moved. Releases the lock while it notifies.
-    fn switch<'a>(&'a self, mut state: StateGuard<'a>, new: Option<(User<Ioas>, u64)>) {
+    fn switch<'a>(&'a self, mut state: StateGuard<'a>, new: Option<(Dependency<Ioas>, Place)>) {
         if let Some(old) = state.ioas.take() {
             // From here on nothing can be pinned, but what is pinned can be unpinned.
-            let old_list_id = state.list_id;
-            state.leaving = Some(old);
+            let place = core::mem::take(&mut state.place);
+            state.leaving = Some((old, place));
             if self.notifier.can_notify() {
                 drop(state);
                 self.notifier.unmap_all();
                 state = self.state.lock();
             }
-            if let Some(old) = state.leaving.take() {
-                old.iopt.remove_access(old_list_id);
+            if let Some((old, place)) = state.leaving.take() {
+                old.iopt.remove_access(place.list_id);
             }
         }
-        if let Some((ioas, list_id)) = new {
+        if let Some((ioas, place)) = new {
             state.ioas = Some(ioas);
-            state.list_id = list_id;
+            state.place = place;
         }
     }
 
@@ -239,7 +257,7 @@ impl Access {
     fn move_to_id(&self, ctx: &Context, state: StateGuard<'_>, ioas_id: u32) -> Result {
         let ioas = ctx.get::<Ioas>(ioas_id)?;
 
-        self.move_to(state, &ioas, || ioas.lasting_user())
+        self.move_to(state, ioas.dependency())
     }
 
     /// Detaches the access.
@@ -278,7 +296,8 @@ impl Access {
     /// Unpins what was pinned by one [`Self::pin`] of the same range.
     pub(crate) fn unpin(&self, range: IovaRange) {
         let state = self.state.lock();
-        let ioas = state.leaving.as_ref().or(state.ioas.as_ref());
+        let leaving = state.leaving.as_ref().map(|(ioas, _)| ioas);
+        let ioas = leaving.or(state.ioas.as_ref());
 
         match ioas {
             Some(ioas) => ioas.iopt.unpin(range, self.is_internal()),
@@ -354,9 +373,7 @@ impl<'a> Internal<'a> {
     pub(crate) fn attach(&self, ioas: &Dependency<Ioas>) -> Result {
         let access = self.0.as_ref().ok_or(EINVAL)?;
 
-        // A queue that fails gives it up, before it puts its read side of the vIOMMU. Who destroys
-        // the IOAS has to destroy the vIOMMU first, which waits for that.
-        access.move_to(access.state.lock(), ioas, || ioas.lasting_user())
+        access.move_to(access.state.lock(), ioas.another())
     }
 
     /// Pins the pages of `len` bytes from `iova` on, for reading.
