@@ -533,6 +533,87 @@ static bool no_orphan(const void *arg)
 	return leave_scene(&s) && ok;
 }
 
+/* ---- a device that moves on ---------------------------------------------- */
+
+/* Who sees by EBUSY that a device is on the new one destroys the old one. */
+struct leaving {
+	const struct scene *s;
+	/* What the device moves to, and where it was. */
+	u32 new, old;
+	unsigned int us;
+	int new_rc, old_rc;
+};
+
+static void *destroy_both(void *arg)
+{
+	struct leaving *l = arg;
+
+	if (urgent())
+		return NULL;
+	sleep_us(l->us);
+	l->new_rc = do_destroy(l->s->fd, l->new);
+	l->old_rc = do_destroy(l->s->fd, l->old);
+	return NULL;
+}
+
+/*
+ * A device moves from one HWPT to another, or to that of another IOAS. DESTROY
+ * of the new one says EBUSY: the device is on it, and so the old one has no user
+ * and can be destroyed. @arg: it moves to an IOAS.
+ */
+static bool moved_at_once(const void *arg)
+{
+	unsigned long rounds = 0, met = 0, busy = 0;
+	struct scene s;
+	bool ok = true;
+
+	if (!on_cpu_0() || !must(make_scene(&s), "scene"))
+		return false;
+	race_start = now_ns();
+	while (racing(met) && !busy && ok) {
+		struct leaving l = { .s = &s, .new_rc = -EIO };
+		pthread_t thread;
+		int rc;
+
+		rc = do_hwpt_alloc(s.fd, s.dev.idev, s.ioas[1], 0, 0, &l.old) ?:
+		     (arg ? do_ioas_alloc(s.fd, &l.new) :
+			    do_hwpt_alloc(s.fd, s.dev.idev, s.ioas[1], 0, 0,
+					  &l.new)) ?:
+		     do_replace(s.fd, s.dev.stdev, l.old);
+		if (!must(rc, "HWPTs"))
+			return false;
+		l.us = 20 + rounds % 100;
+		pthread_create(&thread, NULL, destroy_both, &l);
+		/* It sleeps, and has read what it was given. */
+		sched_yield();
+		rc = do_replace(s.fd, s.dev.stdev, l.new);
+		pthread_join(thread, NULL);
+		rounds++;
+		if (l.new_rc == -EBUSY) {
+			ok &= must(rc, "attach");
+			met++;
+			busy += l.old_rc == -EBUSY;
+		} else {
+			/* It came first, so that the device stayed. */
+			ok &= must(l.new_rc, "DESTROY of the new one") &&
+			      must(rc == -ENOENT ? 0 : rc ?: -EIO, "no attach") &&
+			      must(l.old_rc == -EBUSY ? 0 : l.old_rc ?: -EIO,
+				   "no DESTROY of the old one");
+		}
+		rc = do_replace(s.fd, s.dev.stdev, s.ioas[1]);
+		ok &= must(rc, "attach elsewhere");
+		if (l.old_rc)
+			ok &= must(do_destroy(s.fd, l.old), "DESTROY of the old one");
+		if (l.new_rc)
+			ok &= must(do_destroy(s.fd, l.new), "DESTROY of the new one");
+	}
+	ksft_print_msg("%lu rounds, in %lu of them it was on the new one\n",
+		       rounds, met);
+	if (busy)
+		ksft_print_msg("the old one is busy with no device on it\n");
+	return leave_scene(&s) && ok && !busy && raced_enough(met);
+}
+
 /* ---- a HW queue that is undone ------------------------------------------- */
 
 /*
@@ -1205,6 +1286,10 @@ static const struct kind kinds[] = {
 	     .size = sizeof(struct iommufd_vevent_header) +
 		     sizeof(struct iommu_viommu_event_selftest),
 	     .sealed = true),
+	{ "moved_at_once.hwpt", moved_at_once, NULL,
+	  "puts the user of the old HWPT when others see the new one" },
+	{ "moved_at_once.ioas", moved_at_once, "",
+	  "puts the user of the old HWPT when others see the new one" },
 	{ "look_alike", look_alike },
 	{ "dirty_revoked", dirty_revoked },
 	{ "owner_changes", owner_changes },
