@@ -10,11 +10,11 @@
 //! Naming an IOAS means: any HWPT of it that the kernel made itself and that suits the device, or
 //! else a new one ([`attach_to_ioas`]). Such a HWPT goes when nobody is attached to it.
 //!
-//! An [`Attachment`] has at least one device and owns a user of its HWPT, so that replacing moves
-//! the user, and leaving puts it. Both happen under the group lock: when a group is seen attached to
-//! something else, that user is gone. Everything that is half done is undone by Drop. A HWPT that is
+//! An [`Attachment`] has at least one device and owns a user of its HWPT: replacing moves the user,
+//! and leaving puts it. Both happen under the group lock, so that when a group is seen attached to
+//! something else that user is gone. Everything that is half done is undone by Drop. A HWPT that is
 //! only tried ([`Candidate`]) has no user because of that before the hardware is asked, so that
-//! nobody takes it for attached.
+//! IOMMU_DESTROY does not say EBUSY because of an attach that fails.
 //!
 //! Locks: the mutex of the IOAS, where one is named; then the group lock, which all functions here
 //! take; then, in callees, those of the IO page table, or `Context::tentative`, the mutex of the
