@@ -11,8 +11,9 @@
 //! [`Notifier`]: the list keeps it, and needs neither the object nor its
 //! lock.
 //!
-//! The driver is a user of the object, and holds the context by it; and the access is a user of its
-//! IOAS. An internal access is neither: the object that has it depends on both.
+//! The driver is a user of the object, and holds the context by it, and the access is a user of its
+//! IOAS. An internal access holds no context, and is a user of nothing: it belongs to a HW queue,
+//! which depends on the IOAS by its vIOMMU.
 //!
 //! Locks: [`Access::state`], which the driver's callback takes to unpin; so nobody notifies while
 //! holding it. After it come the locks of the IO page table.
@@ -31,6 +32,7 @@ use crate::{
     object::{
         Dependency,
         Kind,
+        Object,
         Owner as _,
         Reserved,
         TableGuard,
@@ -102,19 +104,14 @@ impl Notify for Notifier {
 pub(crate) struct State {
     /// The read side keeps the IOAS for what is pinned.
     ioas: Option<Dependency<Ioas>>,
-    place: Place,
-    /// What the access is leaving: the driver is being told to unpin there, and can.
-    leaving: Option<(Dependency<Ioas>, Place)>,
-}
-
-/// How an IOAS knows the access that is attached to it.
-#[derive(Default)]
-struct Place {
-    /// Keeps the IOAS from being destroyed by its id. [`None`] for an internal access, which comes
-    /// and goes with an object that depends on the IOAS.
-    _user: Option<User<Ioas>>,
-    /// The number of the access in the list of the IOAS.
+    /// Keeps the IOAS that the access is attached to, or about to be, from being destroyed by its
+    /// id. [`None`] for an internal access, which belongs to an object that depends on the IOAS.
+    user: Option<User<Ioas>>,
+    /// The number of the access in the list of `ioas`.
     list_id: u64,
+    /// The IOAS that the access is leaving, and its number there: the driver is being told to
+    /// unpin, and can. Who destroys that IOAS waits.
+    leaving: Option<(Dependency<Ioas>, u64)>,
 }
 
 /// The state of an access, locked.
@@ -140,7 +137,8 @@ impl Access {
             state <- new_mutex!(
                 State {
                     ioas: None,
-                    place: Place::default(),
+                    user: None,
+                    list_id: 0,
                     leaving: None,
                 },
                 "iommufd_access::ioas_lock"
@@ -173,7 +171,7 @@ impl Access {
     ///
     /// [`EBUSY`] if it is being moved; [`EADDRINUSE`] if the mappings of the new IOAS are not
     /// aligned to what the driver needs; [`ENOMEM`]; [`ENOENT`] if the IOAS is being destroyed.
-    fn move_to(&self, state: StateGuard<'_>, ioas: Dependency<Ioas>) -> Result {
+    fn move_to(&self, mut state: StateGuard<'_>, ioas: Dependency<Ioas>) -> Result {
         if state.leaving.is_some() {
             return Err(EBUSY);
         }
@@ -185,44 +183,37 @@ impl Access {
             return Ok(());
         }
         let list_id = ioas.iopt.add_access(self.entry())?;
-        // It stays: nothing fails after this.
-        let user = (!self.is_internal())
-            .then(|| ioas.lasting_user())
-            .transpose()
-            .inspect_err(|_| ioas.iopt.remove_access(list_id))?;
+        if !self.is_internal() {
+            // Nothing fails after this, and nobody sees a user of both.
+            ioas.move_user(&mut state.user)
+                .inspect_err(|_| ioas.iopt.remove_access(list_id))?;
+        }
 
-        self.switch(
-            state,
-            Some((
-                ioas,
-                Place {
-                    _user: user,
-                    list_id,
-                },
-            )),
-        );
+        self.switch(state, Some((ioas, list_id)));
         Ok(())
     }
 
-    /// Leaves the IOAS that the access is attached to, if any, for another one that lists it, or
-    /// none. It is not being moved. Releases the lock while it notifies.
-    fn switch<'a>(&'a self, mut state: StateGuard<'a>, new: Option<(Dependency<Ioas>, Place)>) {
+    /// Leaves the IOAS that the access is attached to, if any, for another one that lists it and
+    /// has its user, or none. It is not being moved. Releases the lock while it notifies.
+    fn switch<'a>(&'a self, mut state: StateGuard<'a>, new: Option<(Dependency<Ioas>, u64)>) {
+        if new.is_none() {
+            state.user = None;
+        }
         if let Some(old) = state.ioas.take() {
             // From here on nothing can be pinned, but what is pinned can be unpinned.
-            let place = core::mem::take(&mut state.place);
-            state.leaving = Some((old, place));
+            state.leaving = Some((old, state.list_id));
             if self.notifier.can_notify() {
                 drop(state);
                 self.notifier.unmap_all();
                 state = self.state.lock();
             }
-            if let Some((old, place)) = state.leaving.take() {
-                old.iopt.remove_access(place.list_id);
+            if let Some((old, list_id)) = state.leaving.take() {
+                old.iopt.remove_access(list_id);
             }
         }
-        if let Some((ioas, place)) = new {
+        if let Some((ioas, list_id)) = new {
             state.ioas = Some(ioas);
-            state.place = place;
+            state.list_id = list_id;
         }
     }
 
@@ -330,6 +321,10 @@ impl Access {
 
 impl Kind for Access {
     type Owner = Context;
+
+    fn pre_destroy(this: &Object<Self>, _ctx: &Context) {
+        this.switch(this.state.lock(), None);
+    }
 
     fn destroy(this: WriteSide<'_, Self>) {
         // Waits for a notification that is under way; there are none after this.

@@ -419,7 +419,7 @@ impl Candidate for Ref<'_, HwptNested> {
     }
 }
 
-/// An automatic HWPT that is not published, nor filled: nobody else can reach it.
+/// An automatic HWPT that is not published, nor filled. Nobody else can attach to it.
 impl Candidate for &mut NewPaging<'_> {
     fn get(&self) -> AnyHwpt<'_> {
         AnyHwpt::Paging(&self.0)

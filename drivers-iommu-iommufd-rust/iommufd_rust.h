@@ -5,7 +5,7 @@
  * It takes the place of the private headers of drivers/iommu/iommufd for the C
  * code that both implementations share (driver.c, hwpt_noiommu.c, selftest.c),
  * and is read by bindgen. A structure here is the start of the Rust type of
- * that name: its fields are those that C uses, and assertions in ffi/ keep the
+ * that name: its fields are those that C uses, and assertions in sys/ keep the
  * two the same. C allocates none of them.
  */
 #ifndef __IOMMUFD_RUST_H

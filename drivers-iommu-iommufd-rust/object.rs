@@ -19,24 +19,26 @@
 //! The header of an object, whose layout C knows, has two counts for this. `wait_cnt` counts the
 //! read sides, plus one while the object may be found. `users` counts the [`User`]s and the
 //! published objects that depend on it, plus one for the table. Both are zero until the object is
-//! published, and nobody takes a count from zero. A lookup takes no lock: it reads the table under
-//! RCU and takes a read side unless there are none to give. Destruction goes through these steps,
-//! in this order:
+//! published, unless who makes it takes users in advance ([`Reserved::hold`]), and nobody takes a
+//! count from zero. A lookup takes no lock: it reads the table under RCU and takes a read side
+//! unless there are none to give. Destruction goes through these steps, in this order. What the
+//! driver of an object destroys ends for others first, by [`Kind::pre_destroy`].
 //!
 //! 1. Under the lock of the table: claim `users`, which succeeds only if there is no other user,
 //!    and take the object out of the table. This is the only place that returns EBUSY. The object
 //!    ceases to be a user of what [`Registered::dependencies`] names, of which it has read sides
 //!    still.
-//! 2. Give up the `wait_cnt` of the table. If read sides are left, [`Kind::pre_destroy`] asks their
-//!    holders to let go, and the destroyer sleeps until they have. The wait queue is that of the
-//!    owner: the object may be gone when the last reader wakes the destroyer.
+//! 2. Give up the `wait_cnt` of the table. If read sides are left, the destroyer sleeps until they
+//!    are put. The wait queue is that of the owner: the object may be gone when the last reader
+//!    wakes the destroyer.
 //! 3. [`Kind::destroy`]; then Drop, which puts its read sides of what it depended on. The memory
 //!    lives on for an RCU grace period, for those lookups that still hold a pointer to the header
 //!    and will find its counts at zero.
 //!
 //! EBUSY is returned while there is a user, and only then: a creation that fails has never been
 //! one. An object becomes a user of what it depends on in the step that publishes it, which is its
-//! last ([`Reserved::publish`]), and a [`User`] is the last that is made ([`Ref::lasting_user`]).
+//! last ([`Reserved::publish`]), and a [`User`] is the last that is made ([`Ref::lasting_user`],
+//! [`Dependency::move_user`]).
 //!
 //! Two operations need a user before it is known whether it stays, and make it under
 //! [`Tentative`]: attaching a group to a HWPT or moving it there, and allocating a HW queue, which
@@ -355,9 +357,11 @@ impl<T: Registered> User<T> {
     }
 
     /// Destroys the object on behalf of a driver that created it and holds this, the last user.
+    /// What others have because of it ends first ([`Kind::pre_destroy`]).
     ///
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn destroy(self, owner: &T::Owner) {
+        T::pre_destroy(&self, owner);
         match self.put_or_claim(owner) {
             Some(object) => object.finish(),
             // The driver left something that depends on the object. It is leaked, and so is the
@@ -392,14 +396,12 @@ impl<C: Owner> Destroying<'_, C> {
     /// object is dropped.
     pub(crate) fn finish(self) {
         let Self { object, owner } = self;
-        let object = match object.end_lookups() {
-            Ok(drained) => drained,
-            Err(draining) => {
-                draining.pre_destroy(owner);
-                draining.wait(owner.destroy_wait())
-            }
-        };
-        object.destroy();
+
+        let drained = object
+            .end_lookups()
+            .unwrap_or_else(|draining| draining.wait(owner.destroy_wait()));
+
+        drained.destroy();
     }
 }
 

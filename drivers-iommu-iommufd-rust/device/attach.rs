@@ -227,7 +227,7 @@ struct Joining<'a> {
 /// - [`EADDRINUSE`] if something is mapped in a reserved region of the device;
 /// - [`ENOMEM`], or what the IOMMU driver says.
 ///
-/// With the candidate.
+/// The error comes with the candidate.
 fn attach<C: Candidate>(
     ctx: &Context,
     device: &User<Device>,
@@ -410,7 +410,7 @@ fn leave<R>(
         }
         None
     };
-    // Comes after the user is put, as others see it.
+    // Not before the user is put: who maps something there may then destroy the HWPT.
     if pasid == NO_PASID {
         ioas.iopt.remove_reserved(device.dev());
     }
@@ -420,7 +420,7 @@ fn leave<R>(
 /// Detaches a device. Its DMA is blocked then, if no other device of its group is attached. An
 /// automatic HWPT ends with its last user.
 ///
-/// Context: may sleep; takes the mutex of the IOAS, and the group lock.
+/// Context: may sleep; takes the group lock, and then, without that, the mutex of the IOAS.
 pub(crate) fn detach(ctx: &Context, device: &User<Device>, pasid: u32) {
     let mut state = device.group().lock();
     let last = leave(&mut state, device, pasid, |hwpt| hwpt.put_or_claim(ctx));
@@ -432,6 +432,9 @@ pub(crate) fn detach(ctx: &Context, device: &User<Device>, pasid: u32) {
 }
 
 /// Detaches a device from a new HWPT, which is not published.
+///
+/// Its driver attaches, replaces and detaches it one after the other, so it is still attached to
+/// that.
 fn undo_attach(device: &User<Device>, pasid: u32) {
     let mut state = device.group().lock();
 

@@ -59,7 +59,7 @@ impl Attached {
     /// # Errors
     ///
     /// [`ENOMEM`]; [`EINVAL`] if the domain does not suit the devices; what the IOMMU driver says.
-    /// With the candidate.
+    /// They come with the candidate.
     pub(super) fn new<C: Candidate>(
         ctx: &Context,
         candidate: C,

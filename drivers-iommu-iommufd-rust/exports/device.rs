@@ -9,6 +9,7 @@
 //! - `struct iommufd_device *` comes from a successful `iommufd_device_bind()`; it is a [`User`] of
 //!   the device that the caller holds until it calls `iommufd_device_unbind()`, when it calls no
 //!   other function with it at the same time.
+//! - Attach, replace and detach of one device do not overlap.
 
 use crate::{
     context::Context,

@@ -133,7 +133,11 @@ pub(crate) trait Kind: Send + Sync + Sized {
     /// What objects of this kind belong to.
     type Owner: Owner;
 
-    /// Makes those let go who keep a [`RevocableRef`] to the object. Not called if there are none.
+    /// Ends what others have because of the object: it makes those let go who keep a
+    /// [`RevocableRef`] to it, and gives up what the object is a user of.
+    ///
+    /// Called by the driver's user, before the object is claimed: when it cannot be found any more,
+    /// nothing is busy because of it.
     fn pre_destroy(_this: &Object<Self>, _owner: &Self::Owner) {}
 
     /// Returns whether whoever puts the last user destroys the object. A user that is just dropped
@@ -470,9 +474,20 @@ impl<T: Owned> Dependency<T> {
         Self(self.0.another_read_side())
     }
 
-    /// As [`Ref::lasting_user`].
-    pub(crate) fn lasting_user(&self) -> Result<User<T>> {
-        self.0.user()
+    /// Makes `user`, whatever object it was of, one of this object. It stays, whatever comes: to
+    /// make it is the last that may fail.
+    ///
+    /// It is one step for those who destroy either object: they do not see a user of both.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if the object is being destroyed. `user` is as it was then.
+    pub(crate) fn move_user(&self, user: &mut Option<User<T>>) -> Result {
+        // Destroyers claim under this lock.
+        let _table = self.owner().objects().lock();
+
+        *user = Some(self.0.user()?);
+        Ok(())
     }
 }
 
@@ -499,7 +514,7 @@ impl<T: Owned> Drop for Dependency<T> {
 
 /// A read side that another object of the same owner keeps. C sees a pointer.
 ///
-/// Whoever keeps it puts it when [`Kind::pre_destroy`] of the object asks for that.
+/// It is put when [`Kind::pre_destroy`] of the object asks for that.
 #[repr(transparent)]
 pub(crate) struct RevocableRef<T: Owned>(Dependency<T>);
 

@@ -12,11 +12,11 @@
 //! the unmap. MSI pages lie in reserved IOVA, where there is no area, and are mapped under
 //! `sw_msi_lock`.
 //!
-//! The domains are complete in the sense of [`kernel::iommu::domain`]: an automatic HWPT is
-//! attached to a device before its domain is listed in the IO page table. A HWPT that user space
-//! allocates is listed before that, as in C, but only devices whose IOMMU has
-//! `IOMMU_CAP_CACHE_COHERENCY` can be bound, and of the drivers of these IOMMUs, the ones that wait
-//! for the first attach (`arm-smmu`, `qcom_iommu`) check for it.
+//! The domains are complete in the sense of [`kernel::iommu::domain`]: an automatic HWPT for a
+//! device that is not attached yet is attached before its domain is listed in the IO page table.
+//! One that a device moves to, and one that user space allocates, are listed before that, as in C;
+//! but only devices whose IOMMU has `IOMMU_CAP_CACHE_COHERENCY` can be bound, and of the drivers of
+//! these IOMMUs, the ones that wait for the first attach (`arm-smmu`, `qcom_iommu`) check for it.
 //!
 //! `super::hwpt` makes the domains, `super::handle` attaches devices to them.
 

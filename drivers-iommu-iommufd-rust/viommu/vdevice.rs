@@ -7,10 +7,11 @@
 //!
 //! - creation ([`alloc`]) takes the seat as its last step;
 //! - destruction, by whomever, leaves the seat after the driver has undone its part;
-//! - the destroyer of the device ([`revoke`], its `pre_destroy`) closes the seat, and destroys the
-//!   vDEVICE if nobody else does so already. Either way it then waits for the reference that the
-//!   vDEVICE has on the device, which ends with it. The id of the vDEVICE stays unused: user space
-//!   has not destroyed it, and must not find another object under it.
+//! - who unbinds the device ([`revoke`], its `pre_destroy`) closes the seat, and destroys the
+//!   vDEVICE if nobody else does so already: when the device cannot be found any more, the vIOMMU
+//!   is not busy because of it. The end of the device waits for the read side that the vDEVICE has
+//!   of it. The id of the vDEVICE stays unused: user space has not destroyed it, and must not find
+//!   another object under it.
 //!
 //! Locks: the lock of the device's group, which guards the seat and is held while the driver's init
 //! and destroy functions run.
@@ -212,7 +213,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_vdevice_alloc>) -> Res
     })
 }
 
-/// Ends the vDEVICE of a device that is being unbound: the `pre_destroy` of devices.
+/// Ends the vDEVICE of a device that is about to be unbound: the `pre_destroy` of devices.
 ///
 /// Context: may sleep, until operations on the vDEVICE have ended.
 pub(crate) fn revoke(device: &Object<Device>, ctx: &Context) {

@@ -188,26 +188,6 @@ impl<C: Owner> ObjectBox<C> {
     }
 }
 
-impl<C: Owner> Draining<C> {
-    /// [`Kind::pre_destroy`] of the object's kind.
-    pub(crate) fn pre_destroy(&self, owner: &C) {
-        struct PreDestroy<'a, C: Owner>(&'a ObjectBox<C>, &'a C);
-
-        impl<C: Owner> Visitor<C> for PreDestroy<'_, C> {
-            type Output = ();
-
-            fn visit<T: Registered<Owner = C>>(self) {
-                let Self(object, owner) = self;
-
-                if let Some(object) = object.downcast::<T>() {
-                    Kind::pre_destroy(object, owner);
-                }
-            }
-        }
-        C::visit(self.0.kind, PreDestroy(&self.0, owner));
-    }
-}
-
 impl<C: Owner> Drained<C> {
     /// [`Kind::destroy`] of the object's kind, and Drop.
     pub(crate) fn destroy(self) {

@@ -4,7 +4,8 @@
 //!
 //! Until an object is published both of its counts are zero. So nobody can look it up, and
 //! `driver.c` refuses to make another object depend on it, although IOMMU drivers may list it
-//! already: that it can still be undone concerns nobody else.
+//! already: that it can still be undone concerns nobody else. [`Reserved::hold`] is the exception,
+//! for objects that no IOMMU driver sees.
 //!
 //! Publication is one step under the lock of the table, where destroyers claim objects, too: the
 //! object becomes a user of all that it depends on, the last thing that may fail is done, which is
@@ -218,21 +219,28 @@ impl<'a, T: Registered> Reserved<'a, T> {
         }
     }
 
-    /// Makes the object a user of its dependencies, and does what else may fail before it enters
-    /// `table`. If it fails nothing has changed.
-    fn prepare(
-        &mut self,
-        table: &mut TableGuard<'_, T::Owner>,
+    /// Publishes the object with so many users and read sides beside those of the table, once
+    /// `last` has done what else may fail. If that fails nothing has changed, and the object is
+    /// returned.
+    fn try_publish(
+        mut self,
+        users: i32,
+        read_sides: i32,
         last: impl FnOnce(&Object<T>, &mut TableGuard<'_, T::Owner>) -> Result,
-    ) -> Result {
-        let depended = self.depends;
+    ) -> Result<NonNull<Object<T>>, (Self, Error)> {
+        let owner = self.owner;
+        let mut table = owner.objects().lock();
+        let result = self
+            .take_dependencies()
+            .and_then(|()| last(&self.object, &mut table));
 
-        self.take_dependencies()?;
-        last(&self.object, table).inspect_err(|_| {
-            if !depended {
-                self.undepend();
-            }
-        })
+        if let Err(err) = result {
+            self.undepend();
+            // The lock is a spinlock, and the caller may drop the object.
+            drop(table);
+            return Err((self, err));
+        }
+        Ok(self.enter(&mut table, users, read_sides))
     }
 
     /// Enters the object, which has become a user of its dependencies, in the table.
@@ -268,54 +276,36 @@ impl<'a, T: Registered> Reserved<'a, T> {
     /// # Errors
     ///
     /// [`ENOENT`] if something that the object depends on is being destroyed; what `last` returns.
-    pub(crate) fn publish(mut self, last: impl FnOnce() -> Result) -> Result {
-        // The lock is released before `self` is dropped, as parameters are dropped last.
-        let mut table = self.owner.objects().lock();
-
-        self.prepare(&mut table, |_, _| last())?;
-        self.enter(&mut table, 0, 0);
-        Ok(())
+    pub(crate) fn publish(self, last: impl FnOnce() -> Result) -> Result {
+        self.try_publish(0, 0, |_, _| last())
+            .map(drop)
+            .map_err(|(_, err)| err)
     }
 
     /// As [`Self::publish`], but what cannot be published is returned.
-    pub(crate) fn publish_or_return(mut self) -> Result<(), (Self, Error)> {
-        let owner = self.owner;
-        let mut table = owner.objects().lock();
-
-        if let Err(err) = self.prepare(&mut table, |_, _| Ok(())) {
-            drop(table);
-            return Err((self, err));
-        }
-        self.enter(&mut table, 0, 0);
-        Ok(())
+    pub(crate) fn publish_or_return(self) -> Result<(), (Self, Error)> {
+        self.try_publish(0, 0, |_, _| Ok(())).map(drop)
     }
 
     /// As [`Self::publish`]. Keeps the object from being destroyed until the user is put.
-    pub(crate) fn publish_with_user(mut self, last: impl FnOnce() -> Result) -> Result<User<T>> {
-        // As in `publish()`.
-        let mut table = self.owner.objects().lock();
-
-        self.prepare(&mut table, |_, _| last())?;
-        // INVARIANT: The count is taken when it is published.
-        Ok(User(Held(self.enter(&mut table, 1, 0))))
+    pub(crate) fn publish_with_user(self, last: impl FnOnce() -> Result) -> Result<User<T>> {
+        self.try_publish(1, 0, |_, _| last())
+            // INVARIANT: The count was taken when it was published.
+            .map(|object| User(Held(object)))
+            .map_err(|(_, err)| err)
     }
 
     /// As [`Self::publish`], but what cannot be published is returned. Whoever destroys the object
     /// waits until the read side is put. `last` gets the object and the table.
     pub(crate) fn publish_with_ref(
-        mut self,
+        self,
         last: impl FnOnce(&Object<T>, &mut TableGuard<'_, T::Owner>) -> Result,
     ) -> Result<Ref<'a, T>, (Self, Error)> {
         let owner = self.owner;
-        let mut table = owner.objects().lock();
 
-        if let Err(err) = self.prepare(&mut table, last) {
-            drop(table);
-            return Err((self, err));
-        }
-        Ok(Ref {
-            // INVARIANT: The count is taken when it is published.
-            object: Held(self.enter(&mut table, 0, 1)),
+        self.try_publish(0, 1, last).map(|object| Ref {
+            // INVARIANT: The count was taken when it was published.
+            object: Held(object),
             owner,
         })
     }
@@ -360,7 +350,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
     }
 }
 
-/// An object that is not published, but a user of its dependencies: nothing can fail any more.
+/// An object that is not published, but a user of its dependencies: publishing it cannot fail.
 ///
 /// # Invariants
 ///

@@ -533,12 +533,12 @@ static bool no_orphan(const void *arg)
 	return leave_scene(&s) && ok;
 }
 
-/* ---- a device that moves on ---------------------------------------------- */
+/* ---- what moves on, or leaves -------------------------------------------- */
 
-/* Who sees by EBUSY that a device is on the new one destroys the old one. */
-struct leaving {
+/* Who sees by EBUSY that something is on the new one destroys the old one. */
+struct moving {
 	const struct scene *s;
-	/* What the device moves to, and where it was. */
+	/* What it moves to, and where it was. */
 	u32 new, old;
 	unsigned int us;
 	int new_rc, old_rc;
@@ -546,22 +546,130 @@ struct leaving {
 
 static void *destroy_both(void *arg)
 {
-	struct leaving *l = arg;
+	struct moving *m = arg;
 
 	if (urgent())
 		return NULL;
-	sleep_us(l->us);
-	l->new_rc = do_destroy(l->s->fd, l->new);
-	l->old_rc = do_destroy(l->s->fd, l->old);
+	sleep_us(m->us);
+	m->new_rc = do_destroy(m->s->fd, m->new);
+	m->old_rc = do_destroy(m->s->fd, m->old);
+	return NULL;
+}
+
+/* A device and two HWPTs; or, as it is told, an IOAS as the new one. */
+static int make_hwpts(struct scene *s, struct moving *m)
+{
+	return do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[1], 0, 0, &m->old) ?:
+	       do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[1], 0, 0, &m->new);
+}
+
+static int make_hwpt_and_ioas(struct scene *s, struct moving *m)
+{
+	return do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[1], 0, 0, &m->old) ?:
+	       do_ioas_alloc(s->fd, &m->new);
+}
+
+static int move_device(struct scene *s, u32 pt)
+{
+	return do_replace(s->fd, s->dev.stdev, pt);
+}
+
+/* An access and two IOASes. */
+static int make_ioases(struct scene *s, struct moving *m)
+{
+	return do_ioas_alloc(s->fd, &m->old) ?: do_ioas_alloc(s->fd, &m->new);
+}
+
+static int move_access(struct scene *s, u32 ioas)
+{
+	return do_access_replace(s->fd, s->access, ioas);
+}
+
+struct mover {
+	int (*make)(struct scene *s, struct moving *m);
+	int (*move)(struct scene *s, u32 to);
+};
+
+/*
+ * A device moves from one HWPT to another, or to that of another IOAS, or an
+ * access from one IOAS to another. DESTROY of the new one says EBUSY: it is
+ * there, and so the old one has no user and can be destroyed.
+ */
+static bool moved_at_once(const void *arg)
+{
+	unsigned long rounds = 0, met = 0, busy = 0;
+	const struct mover *what = arg;
+	struct scene s;
+	bool ok = true;
+
+	if (!on_cpu_0() || !must(make_scene(&s), "scene"))
+		return false;
+	race_start = now_ns();
+	while (racing(met) && !busy && ok) {
+		struct moving m = { .s = &s, .new_rc = -EIO };
+		pthread_t thread;
+		int rc;
+
+		rc = what->make(&s, &m) ?: what->move(&s, m.old);
+		if (!must(rc, "make"))
+			return false;
+		m.us = 20 + rounds % 100;
+		pthread_create(&thread, NULL, destroy_both, &m);
+		/* It sleeps, and has read what it was given. */
+		sched_yield();
+		rc = what->move(&s, m.new);
+		pthread_join(thread, NULL);
+		rounds++;
+		if (m.new_rc == -EBUSY) {
+			ok &= must(rc, "move");
+			met++;
+			busy += m.old_rc == -EBUSY;
+		} else {
+			/* It came first, so that nothing has moved. */
+			ok &= must(m.new_rc, "DESTROY of the new one") &&
+			      must(rc == -ENOENT ? 0 : rc ?: -EIO, "no move") &&
+			      must(m.old_rc == -EBUSY ? 0 : m.old_rc ?: -EIO,
+				   "no DESTROY of the old one");
+		}
+		rc = what->move(&s, s.ioas[1]);
+		ok &= must(rc, "move elsewhere");
+		if (m.old_rc)
+			ok &= must(do_destroy(s.fd, m.old), "DESTROY of the old one");
+		if (m.new_rc)
+			ok &= must(do_destroy(s.fd, m.new), "DESTROY of the new one");
+	}
+	ksft_print_msg("%lu rounds, in %lu of them it was on the new one\n",
+		       rounds, met);
+	if (busy)
+		ksft_print_msg("the old one is busy with nothing on it\n");
+	return leave_scene(&s) && ok && !busy && raced_enough(met);
+}
+
+struct unbinding {
+	const struct scene *s;
+	u32 idev, viommu;
+	unsigned int us;
+	int dev_rc, viommu_rc;
+};
+
+static void *destroy_viommu(void *arg)
+{
+	struct unbinding *u = arg;
+	struct iommu_hw_info cmd = { .size = sizeof(cmd), .dev_id = u->idev };
+
+	if (urgent())
+		return NULL;
+	sleep_us(u->us);
+	u->dev_rc = call(u->s->fd, IOMMU_GET_HW_INFO, &cmd);
+	u->viommu_rc = do_destroy(u->s->fd, u->viommu);
 	return NULL;
 }
 
 /*
- * A device moves from one HWPT to another, or to that of another IOAS. DESTROY
- * of the new one says EBUSY: the device is on it, and so the old one has no user
- * and can be destroyed. @arg: it moves to an IOAS.
+ * A device is unbound, and its vDEVICE ends with that. When the device cannot be
+ * found any more, the vIOMMU is not busy because of the vDEVICE.
  */
-static bool moved_at_once(const void *arg)
+static bool unbound_at_once(const void *arg)
 {
 	unsigned long rounds = 0, met = 0, busy = 0;
 	struct scene s;
@@ -571,46 +679,39 @@ static bool moved_at_once(const void *arg)
 		return false;
 	race_start = now_ns();
 	while (racing(met) && !busy && ok) {
-		struct leaving l = { .s = &s, .new_rc = -EIO };
+		struct unbinding u = { .s = &s, .dev_rc = -EIO };
 		pthread_t thread;
+		struct mock dev;
+		u32 vdevice;
 		int rc;
 
-		rc = do_hwpt_alloc(s.fd, s.dev.idev, s.ioas[1], 0, 0, &l.old) ?:
-		     (arg ? do_ioas_alloc(s.fd, &l.new) :
-			    do_hwpt_alloc(s.fd, s.dev.idev, s.ioas[1], 0, 0,
-					  &l.new)) ?:
-		     do_replace(s.fd, s.dev.stdev, l.old);
-		if (!must(rc, "HWPTs"))
+		rc = do_mock_device(s.fd, s.ioas[1], &dev) ?:
+		     make_viommu(&s, &u.viommu) ?:
+		     do_vdevice_alloc(s.fd, u.viommu, dev.idev, 1, &vdevice);
+		if (!must(rc, "make"))
 			return false;
-		l.us = 20 + rounds % 100;
-		pthread_create(&thread, NULL, destroy_both, &l);
-		/* It sleeps, and has read what it was given. */
+		u.idev = dev.idev;
+		u.us = 20 + rounds * 7 % 300;
+		pthread_create(&thread, NULL, destroy_viommu, &u);
 		sched_yield();
-		rc = do_replace(s.fd, s.dev.stdev, l.new);
+		rc = do_destroy(s.fd, dev.stdev);
 		pthread_join(thread, NULL);
 		rounds++;
-		if (l.new_rc == -EBUSY) {
-			ok &= must(rc, "attach");
+		ok &= must(rc, "unbind");
+		if (u.dev_rc == -ENOENT) {
 			met++;
-			busy += l.old_rc == -EBUSY;
+			busy += u.viommu_rc == -EBUSY;
 		} else {
-			/* It came first, so that the device stayed. */
-			ok &= must(l.new_rc, "DESTROY of the new one") &&
-			      must(rc == -ENOENT ? 0 : rc ?: -EIO, "no attach") &&
-			      must(l.old_rc == -EBUSY ? 0 : l.old_rc ?: -EIO,
-				   "no DESTROY of the old one");
+			ok &= must(u.dev_rc, "GET_HW_INFO");
 		}
-		rc = do_replace(s.fd, s.dev.stdev, s.ioas[1]);
-		ok &= must(rc, "attach elsewhere");
-		if (l.old_rc)
-			ok &= must(do_destroy(s.fd, l.old), "DESTROY of the old one");
-		if (l.new_rc)
-			ok &= must(do_destroy(s.fd, l.new), "DESTROY of the new one");
+		if (u.viommu_rc)
+			ok &= must(do_destroy(s.fd, u.viommu), "DESTROY");
 	}
-	ksft_print_msg("%lu rounds, in %lu of them it was on the new one\n",
+	ksft_print_msg("%lu rounds, in %lu of them the device was gone\n",
 		       rounds, met);
 	if (busy)
-		ksft_print_msg("the old one is busy with no device on it\n");
+		ksft_print_msg("the vIOMMU is busy with no device on it\n");
+	ok &= must(do_destroy(s.fd, viommu_parent), "DESTROY of the HWPT");
 	return leave_scene(&s) && ok && !busy && raced_enough(met);
 }
 
@@ -1242,6 +1343,7 @@ static bool owner_changes(const void *arg)
 /* ---- the list ------------------------------------------------------------ */
 
 #define C_BUSY "takes a user before it fails"
+#define C_MOVED "puts the user of the old one when others see the new one"
 #define C_ORPHAN "lets an automatic HWPT outlive its last device"
 
 #define BUSY(what, make, how, errno_) \
@@ -1250,6 +1352,9 @@ static bool owner_changes(const void *arg)
 #define ORPHAN(what, make, how, errno_) \
 	{ "no_orphan." what, no_orphan, \
 	  &(const struct failing){ make, how, -(errno_) }, C_ORPHAN }
+#define MOVED(what, make, move) \
+	{ "moved_at_once." what, moved_at_once, \
+	  &(const struct mover){ make, move }, C_MOVED }
 #define POLL(what, c_, ...) \
 	{ "poll_wakes." what, poll_wakes, \
 	  &(const struct polling){ __VA_ARGS__ }, c_ }
@@ -1286,10 +1391,10 @@ static const struct kind kinds[] = {
 	     .size = sizeof(struct iommufd_vevent_header) +
 		     sizeof(struct iommu_viommu_event_selftest),
 	     .sealed = true),
-	{ "moved_at_once.hwpt", moved_at_once, NULL,
-	  "puts the user of the old HWPT when others see the new one" },
-	{ "moved_at_once.ioas", moved_at_once, "",
-	  "puts the user of the old HWPT when others see the new one" },
+	MOVED("hwpt", make_hwpts, move_device),
+	MOVED("ioas", make_hwpt_and_ioas, move_device),
+	MOVED("access", make_ioases, move_access),
+	{ "unbound_at_once", unbound_at_once },
 	{ "look_alike", look_alike },
 	{ "dirty_revoked", dirty_revoked },
 	{ "owner_changes", owner_changes },
