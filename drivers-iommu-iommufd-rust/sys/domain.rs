@@ -5,9 +5,10 @@
 //! Contract of their page tables, which IOMMU drivers do not lock: calls of one domain on
 //! overlapping IOVA are ordered. That holds because the areas of an IO page table are disjoint and
 //! one thread works on an area at a time: the one that holds its IOVA range in the IO page table
-//! (`iova_rwsem` for writing, or the area is marked as in flight) or the mutex of its pages. A
-//! reader of an area's IOVA excludes every unmapper of it: it holds `iova_rwsem` and the area is
-//! not of a dma-buf, or it holds the mutex of the pages. (A revocation holds only that mutex.) What
+//! (`iova_rwsem` for writing, or the area is marked as in flight) or the mutex of its pages, or of
+//! the memory behind a dma-buf. A reader of an area's IOVA excludes every unmapper of it: it holds
+//! `iova_rwsem` and the area is not of a dma-buf, or it holds the mutex of that memory. (A
+//! revocation holds only that mutex.) What
 //! is mapped stays pinned until it is unmapped: the pages own the pins and give them up only after
 //! the unmap. MSI pages lie in reserved IOVA, where there is no area, and are mapped under
 //! `sw_msi_lock`.
