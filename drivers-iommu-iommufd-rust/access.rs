@@ -117,7 +117,7 @@ impl Access {
     ///
     /// [`ENOMEM`].
     pub(crate) fn create(ctx: &Context, notifier: Arc<Notifier>) -> Result<User<Self>> {
-        Self::reserve(ctx, notifier, Some(ContextRef::from(ctx)))?.publish_with_user(|| Ok(()))
+        Self::reserve(ctx, notifier, Some(ContextRef::get(ctx)?))?.publish_with_user(|| Ok(()))
     }
 
     fn reserve(

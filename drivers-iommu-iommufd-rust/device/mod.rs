@@ -205,7 +205,11 @@ pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
         seat: LockedBy::new(member.group().state(), Seat::default()),
         member,
         enforce_cache_coherency,
-        _ctx: (!dev.is_mock()).then(|| ContextRef::from(ctx)),
+        _ctx: if dev.is_mock() {
+            None
+        } else {
+            Some(ContextRef::get(ctx)?)
+        },
         dev,
     }? Error))?;
 

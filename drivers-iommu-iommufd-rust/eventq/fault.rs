@@ -319,7 +319,7 @@ impl AnonFile for FaultFile {
 
 /// A fault queue that is not published, and its file.
 struct NewFault<'a> {
-    ctx: &'a Context,
+    ctx: ContextRef,
     fault: Reserved<'a, Fault>,
     file: NewFile<FaultFile>,
 }
@@ -330,7 +330,7 @@ impl Publish for NewFault<'_> {
 
         self.file.install(FaultFile {
             fault,
-            _ctx: ContextRef::from(self.ctx),
+            _ctx: self.ctx,
         });
         Ok(())
     }
@@ -348,5 +348,9 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_fault_alloc>) -> Resul
 
     cmd.out_fault_id = fault.id();
     cmd.out_fault_fd = file.fd();
-    cmd.publish(NewFault { ctx, fault, file })
+    cmd.publish(NewFault {
+        ctx: ContextRef::get(ctx)?,
+        fault,
+        file,
+    })
 }

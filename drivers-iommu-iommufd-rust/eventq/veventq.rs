@@ -169,7 +169,7 @@ impl AnonFile for VeventFile {
 
 /// A queue that is not published, and its file.
 struct NewVeventq<'a, 'v, 'l> {
-    ctx: &'a Context,
+    ctx: ContextRef,
     veventqs: &'l mut VeventqsGuard<'v>,
     veventq: Reserved<'a, Veventq>,
     file: NewFile<VeventFile>,
@@ -182,7 +182,7 @@ impl Publish for NewVeventq<'_, '_, '_> {
         self.veventqs.add(&veventq);
         self.file.install(VeventFile {
             veventq,
-            _ctx: ContextRef::from(self.ctx),
+            _ctx: self.ctx,
         });
         Ok(())
     }
@@ -217,7 +217,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_veventq_alloc>) -> Res
     cmd.out_veventq_id = veventq.id();
     cmd.out_veventq_fd = file.fd();
     cmd.publish(NewVeventq {
-        ctx,
+        ctx: ContextRef::get(ctx)?,
         veventqs: &mut veventqs,
         veventq,
         file,

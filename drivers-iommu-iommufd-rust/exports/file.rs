@@ -12,7 +12,7 @@ use crate::{
     object::Owner as _,
     sys::{
         file::{
-            FileRef,
+            OpeningFile,
             PrivateData, //
         },
         miscdev,
@@ -34,10 +34,10 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
-// SAFETY: A context is made by `open` of the file that it was given, is the private data of that
-// file, and ends in its `release`, with the last reference to it.
+// SAFETY: A context is made with an `OpeningFile`: it becomes the private data of that file, and ends
+// in its `release`, with the last reference to it.
 unsafe impl PrivateData for Context {
-    fn file(&self) -> FileRef {
+    fn file(&self) -> *mut bindings::file {
         self.c.file()
     }
 }
@@ -100,7 +100,10 @@ pub(crate) unsafe extern "C" fn iommufd_fops_open(
         AccountMode::User
     };
     from_result(|| {
-        let ctx = KBox::pin_init(Context::new(FileRef::new(file), mode), GFP_KERNEL_ACCOUNT)?;
+        // SAFETY: By the requirements of this function. If it fails, there is no context; else it
+        // becomes the private data below, which `iommufd_fops_release()` ends.
+        let file_to_be = unsafe { OpeningFile::new(file) };
+        let ctx = KBox::pin_init(Context::new(file_to_be, mode), GFP_KERNEL_ACCOUNT)?;
         // SAFETY: By the requirements of this function nobody else uses the file yet.
         unsafe { (*file).private_data = ctx.into_foreign().cast() };
         Ok(0)

@@ -5,7 +5,7 @@
 //! Contract: the context of the layer above begins with a [`CFields`], so that a pointer to one is
 //! a pointer to the other.
 
-use super::file::FileRef;
+use super::file::OpeningFile;
 use kernel::{
     bindings,
     container_of,
@@ -30,7 +30,7 @@ unsafe impl Sync for CFields {}
 
 impl CFields {
     /// The fields of a new context, which belongs to `file`.
-    pub(crate) fn new(file: FileRef) -> impl PinInit<Self> {
+    pub(crate) fn new(file: OpeningFile) -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: `slot` is valid for writes and stays where it is.
             c <- Opaque::ffi_init(|slot| unsafe {
@@ -45,9 +45,9 @@ impl CFields {
     }
 
     /// The file that the context belongs to.
-    pub(crate) fn file(&self) -> FileRef {
+    pub(crate) fn file(&self) -> *mut bindings::file {
         // SAFETY: The field is set once, before the context is shared.
-        FileRef::new(unsafe { (*self.as_ptr()).file })
+        unsafe { (*self.as_ptr()).file }
     }
 }
 

@@ -7,14 +7,28 @@ use core::{
     ops::Deref,
     ptr::NonNull, //
 };
-use kernel::bindings;
+use kernel::{
+    bindings,
+    prelude::*, //
+};
 
-/// The file that a context belongs to. This is no reference to it.
-pub(crate) struct FileRef(*mut bindings::file);
+/// A file that is being opened, for what becomes its private data. This is no reference to it.
+///
+/// # Invariants
+///
+/// There is one for a file. What is made with it becomes the private data of the file, or the file
+/// is not opened.
+pub(crate) struct OpeningFile(*mut bindings::file);
 
-impl FileRef {
+impl OpeningFile {
     /// Names a file.
-    pub(crate) fn new(file: *mut bindings::file) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// `file` must be in the course of being opened, and this be called once for it. What is made
+    /// with the result must become its private data, and end in its `release`; or end now.
+    pub(crate) unsafe fn new(file: *mut bindings::file) -> Self {
+        // INVARIANT: By the requirements of this function.
         Self(file)
     }
 
@@ -33,7 +47,7 @@ impl FileRef {
 /// reference to the file, or ends the value.
 pub(crate) unsafe trait PrivateData: Send + Sync {
     /// The file.
-    fn file(&self) -> FileRef;
+    fn file(&self) -> *mut bindings::file;
 }
 
 /// A reference to the private data of a file: to the file.
@@ -50,17 +64,24 @@ unsafe impl<T: PrivateData> Send for PrivateRef<T> {}
 // SAFETY: What a shared reference gives is a reference to the data, and these are `Sync`.
 unsafe impl<T: PrivateData> Sync for PrivateRef<T> {}
 
-impl<T: PrivateData> From<&T> for PrivateRef<T> {
-    fn from(data: &T) -> Self {
-        // SAFETY: The data live, and this is an operation on them, so there is a reference to their
-        // file: what runs while it is being closed takes none.
-        unsafe { bindings::get_file(data.file().as_ptr()) };
-        // INVARIANT: The reference was just taken.
-        Self(NonNull::from(data))
-    }
-}
-
 impl<T: PrivateData> PrivateRef<T> {
+    /// Takes another reference to the file of `data`.
+    ///
+    /// # Errors
+    ///
+    /// [`EBADF`] if the last one is gone: the file is being closed.
+    pub(crate) fn get(data: &T) -> Result<Self> {
+        let mut file = data.file();
+
+        // SAFETY: There is a reference to the file, or `release` has not returned yet, as the data
+        // live. So it is a file still, even if its count is zero.
+        if unsafe { bindings::get_file_active(&mut file) }.is_null() {
+            return Err(EBADF);
+        }
+        // INVARIANT: The reference was just taken.
+        Ok(Self(NonNull::from(data)))
+    }
+
     /// Takes over a reference that the caller has on the file of `data`.
     ///
     /// # Safety
@@ -90,6 +111,6 @@ impl<T: PrivateData> Deref for PrivateRef<T> {
 impl<T: PrivateData> Drop for PrivateRef<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants the reference is ours, and `self` is not used after this.
-        unsafe { bindings::fput(self.file().as_ptr()) };
+        unsafe { bindings::fput(self.file()) };
     }
 }
