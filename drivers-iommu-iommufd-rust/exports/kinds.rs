@@ -11,10 +11,11 @@ use crate::{
 kinds! {
     Context;
     crate::eventq::Fault = iommufd_object_type_IOMMUFD_OBJ_FAULT;
-    crate::eventq::Veventq = iommufd_object_type_IOMMUFD_OBJ_VEVENTQ: viommu;
+    crate::eventq::Veventq = iommufd_object_type_IOMMUFD_OBJ_VEVENTQ: queue.viommu;
     crate::viommu::HwQueue =
         iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as iommufd_hw_queue: viommu;
-    crate::viommu::Vdevice = iommufd_object_type_IOMMUFD_OBJ_VDEVICE as iommufd_vdevice: viommu;
+    crate::viommu::Vdevice = iommufd_object_type_IOMMUFD_OBJ_VDEVICE as iommufd_vdevice:
+        link.viommu;
     crate::viommu::Viommu = iommufd_object_type_IOMMUFD_OBJ_VIOMMU as iommufd_viommu: hwpt;
     crate::access::Access = iommufd_object_type_IOMMUFD_OBJ_ACCESS;
     crate::device::Device = iommufd_object_type_IOMMUFD_OBJ_DEVICE as iommufd_device;

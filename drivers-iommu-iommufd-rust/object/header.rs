@@ -20,7 +20,11 @@ use super::{
     Tentative, //
 };
 use crate::sys::{
-    layout::Raw,
+    layout::{
+        Holds,
+        HoldsPublished,
+        Raw, //
+    },
     mmap::Keep, //
 };
 use core::{
@@ -172,6 +176,7 @@ pub(crate) unsafe trait Registered: Kind {
 /// # Safety
 ///
 /// An `Object<Self>` begins as a [`Self::Raw`] does, and is initialised as far as C accesses that.
+/// Where `sys` has a type for fields of that structure, the object has a field of that type there.
 pub(crate) unsafe trait CLayout: Registered {
     /// The structure.
     type Raw;
@@ -446,6 +451,17 @@ fn put_read_side<C: Owner>(header: &Header, owner: &C) {
     }
 }
 
+// SAFETY: By the type invariants it has a count of the object, which is pinned.
+unsafe impl<T: CLayout> Holds<T::Raw> for Ref<'_, T> {
+    fn raw(&self) -> &Raw<T::Raw> {
+        self.as_c()
+    }
+}
+
+// SAFETY: The count is taken from one that is not zero, or by publishing the object; and a destroyer
+// waits for it before the object ends.
+unsafe impl<T: CLayout> HoldsPublished<T::Raw> for Ref<'_, T> {}
+
 /// A kind of object of which other objects keep a read side.
 pub(crate) trait Owned: Registered {
     /// What the object belongs to.
@@ -491,6 +507,13 @@ impl<T: Owned> Deref for Dependency<T> {
     }
 }
 
+// SAFETY: By the type invariants it has a count of the object, which is pinned.
+unsafe impl<T: Owned + CLayout> Holds<T::Raw> for Dependency<T> {
+    fn raw(&self) -> &Raw<T::Raw> {
+        self.as_c()
+    }
+}
+
 impl<T: Owned> Drop for Dependency<T> {
     fn drop(&mut self) {
         put_read_side(&self.header, self.owner());
@@ -508,6 +531,13 @@ impl<T: Owned> Deref for RevocableRef<T> {
 
     fn deref(&self) -> &Object<T> {
         &self.0
+    }
+}
+
+// SAFETY: It has the count of its `Dependency`.
+unsafe impl<T: Owned + CLayout> Holds<T::Raw> for RevocableRef<T> {
+    fn raw(&self) -> &Raw<T::Raw> {
+        self.as_c()
     }
 }
 
@@ -579,6 +609,13 @@ impl<T: Registered> Drop for User<T> {
         // If it were the last, nobody would ever destroy the object.
         kernel::warn_on_once!(self.goes_with_last_user());
         self.header.users.dec();
+    }
+}
+
+// SAFETY: By the type invariants it has a count of the object, which is pinned.
+unsafe impl<T: CLayout> Holds<T::Raw> for User<T> {
+    fn raw(&self) -> &Raw<T::Raw> {
+        self.as_c()
     }
 }
 

@@ -43,3 +43,21 @@ impl<C> Raw<C> {
         self.0.get()
     }
 }
+
+/// A handle on an object that C knows as a `C`.
+///
+/// # Safety
+///
+/// [`Self::raw`] returns the same object each time. It is neither dropped nor moved while the handle
+/// exists.
+pub(crate) unsafe trait Holds<C> {
+    /// The object.
+    fn raw(&self) -> &Raw<C>;
+}
+
+/// A handle on an object that was published, and whose end has not begun.
+///
+/// # Safety
+///
+/// That is so while the handle exists.
+pub(crate) unsafe trait HoldsPublished<C>: Holds<C> {}
