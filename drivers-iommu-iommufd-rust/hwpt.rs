@@ -38,7 +38,6 @@ use crate::{
         Kind,
         LateDependency,
         Object,
-        Owned,
         Owner as _,
         Publish,
         Ref,
@@ -139,12 +138,6 @@ same_offset!(
     iommufd_hwpt_paging,
     present_sw_msi
 );
-
-impl Owned for HwptPaging {
-    fn owner(&self) -> &Context {
-        self.ioas.owner()
-    }
-}
 
 impl HwptPaging {
     /// The IOAS whose mappings it shows.

@@ -29,7 +29,6 @@ use crate::{
         same_offset,
         Kind,
         Object,
-        Owned,
         Owner as _,
         User, //
     },
@@ -70,7 +69,7 @@ use kernel::{
 /// the context is put.
 #[repr(C)]
 pub(crate) struct Device {
-    ictx: ContextPtr,
+    pub(crate) ictx: ContextPtr,
     igroup: ForC<Group>,
     dev: BoundDevice,
     member: Member,
@@ -85,18 +84,7 @@ same_offset!(Device, ictx, iommufd_device, ictx);
 same_offset!(Device, igroup, iommufd_device, igroup);
 same_offset!(Device, dev, iommufd_device, dev);
 
-impl Owned for Device {
-    fn owner(&self) -> &Context {
-        self.ictx()
-    }
-}
-
 impl Device {
-    /// The context that the device is bound to.
-    pub(crate) fn ictx(&self) -> &Context {
-        &self.ictx
-    }
-
     /// The physical device.
     pub(crate) fn dev(&self) -> &BoundDevice {
         &self.dev

@@ -36,7 +36,6 @@ use crate::{
     },
     object::{
         Kind,
-        Owned,
         Owner as _,
         Publish,
         Reserved,
@@ -87,7 +86,7 @@ pub(crate) struct Fault {
     /// Groups that user space has read, or is about to read, and not answered.
     #[pin]
     awaiting: Mutex<Awaiting>,
-    ctx: ContextPtr,
+    pub(crate) ctx: ContextPtr,
 }
 
 /// Groups by cookie.
@@ -128,12 +127,6 @@ fn size_of_messages(group: &Pending) -> usize {
 
 impl Kind for Fault {
     type Owner = Context;
-}
-
-impl Owned for Fault {
-    fn owner(&self) -> &Context {
-        &self.ctx
-    }
 }
 
 impl FaultQueue for Fault {

@@ -12,6 +12,7 @@ use crate::{
     object::Owner as _,
     sys::{
         file::{
+            FilePtr,
             OpeningFile,
             PrivateData, //
         },
@@ -35,9 +36,9 @@ use kernel::{
 };
 
 // SAFETY: A context is made with an `OpeningFile`: it becomes the private data of that file, and ends
-// in its `release`, with the last reference to it.
+// in its `release`, with the last reference to it, or has no file then.
 unsafe impl PrivateData for Context {
-    fn file(&self) -> *mut bindings::file {
+    fn file(&self) -> &FilePtr {
         self.c.file()
     }
 }
@@ -123,7 +124,12 @@ pub(crate) unsafe extern "C" fn iommufd_fops_release(
     // SAFETY: By the requirements of this function: `open` put the context there, and this is its
     // last use.
     let ctx = unsafe { <Pin<KBox<Context>>>::from_foreign((*file).private_data.cast()) };
-    ctx.destroy_all();
+    if !ctx.destroy_all() {
+        // Objects that are left name the context, which stays, and nobody gets its file any more.
+        ctx.c.file().clear();
+        core::mem::forget(ctx);
+        return 0;
+    }
     drop(ctx);
     0
 }

@@ -3,9 +3,13 @@
 //! Files, and what their private data is kept by.
 
 use core::{
+    cell::UnsafeCell,
     mem::ManuallyDrop,
     ops::Deref,
-    ptr::NonNull, //
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -38,16 +42,38 @@ impl OpeningFile {
     }
 }
 
+/// A pointer to a file, of which this is no reference. C sees a pointer.
+#[repr(transparent)]
+pub(crate) struct FilePtr(UnsafeCell<*mut bindings::file>);
+
+// SAFETY: A file belongs to no thread.
+unsafe impl Send for FilePtr {}
+// SAFETY: The pointer is read and written as a whole.
+unsafe impl Sync for FilePtr {}
+
+impl FilePtr {
+    fn get(&self) -> *mut bindings::file {
+        // SAFETY: The pointer is valid for reads, and is written as a whole.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    /// The file is going, and what has this is not.
+    pub(crate) fn clear(&self) {
+        // SAFETY: The pointer is valid for writes, and is read as a whole.
+        unsafe { self.0.get().write_volatile(null_mut()) };
+    }
+}
+
 /// What a file has as its private data, for as long as there are references to the file.
 ///
 /// # Safety
 ///
 /// A value of this type is the private data of [`Self::file`], stays where it is, and lives while
-/// there is a reference to the file. References to a value that lives are only had by who has a
-/// reference to the file, or ends the value.
+/// there is a reference to the file. If it lives longer than that, the file is NULL before the
+/// `release` of the file has returned.
 pub(crate) unsafe trait PrivateData: Send + Sync {
-    /// The file.
-    fn file(&self) -> *mut bindings::file;
+    /// The pointer to the file; NULL if it is gone and the value is not.
+    fn file(&self) -> &FilePtr;
 }
 
 /// A reference to the private data of a file: to the file.
@@ -71,11 +97,10 @@ impl<T: PrivateData> PrivateRef<T> {
     ///
     /// [`EBADF`] if the last one is gone: the file is being closed.
     pub(crate) fn get(data: &T) -> Result<Self> {
-        let mut file = data.file();
-
-        // SAFETY: There is a reference to the file, or `release` has not returned yet, as the data
-        // live. So it is a file still, even if its count is zero.
-        if unsafe { bindings::get_file_active(&mut file) }.is_null() {
+        // SAFETY: The pointer is NULL, or `release` of the file has not returned yet, by the
+        // requirements of `PrivateData`. Then it is a file still, even if its count is zero. As the
+        // pointer becomes NULL before that returns, it is not taken for another one.
+        if unsafe { bindings::get_file_active(data.file().0.get()) }.is_null() {
             return Err(EBADF);
         }
         // INVARIANT: The reference was just taken.
@@ -111,6 +136,6 @@ impl<T: PrivateData> Deref for PrivateRef<T> {
 impl<T: PrivateData> Drop for PrivateRef<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants the reference is ours, and `self` is not used after this.
-        unsafe { bindings::fput(self.file()) };
+        unsafe { bindings::fput(self.file().get()) };
     }
 }

@@ -35,7 +35,6 @@ use crate::{
         Dependency,
         Kind,
         Object,
-        Owned as _,
         Owner as _,
         Publish,
         Ref,

@@ -98,11 +98,16 @@ impl<'a, T: Registered> Reserved<'a, T> {
         id.into_id();
         // INVARIANT: The reservation was just given up for the id in the header. The object is a
         // user of nothing.
-        Ok(Self {
+        let this = Self {
             object,
             owner,
             depends: false,
-        })
+        };
+        // What names another owner is not made: `Object::owner()` relies on that.
+        if kernel::warn_on_once!(!this.object.belongs_to(owner)) {
+            return Err(EINVAL);
+        }
+        Ok(this)
     }
 
     /// Takes the reservation of the id back.
