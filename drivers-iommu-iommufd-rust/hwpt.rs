@@ -33,6 +33,7 @@ use crate::{
     ioas::Ioas,
     object::{
         same_offset,
+        CLayout,
         Dependency,
         Destroying,
         Kind,
@@ -41,22 +42,26 @@ use crate::{
         Owner as _,
         Publish,
         Ref,
-        Registered,
         Reserved,
         Tentative,
         User,
         WriteSide, //
     },
     sys::{
-        domain::PagingDomain,
-        for_c::ForC,
+        domain::{
+            HwptDomain,
+            PagingDomain, //
+        },
         hwpt::{
             link,
             new_paging,
-            user_data, //
+            user_data,
+            HwptLayout,
+            PagingOrNested, //
         },
         iopf::{
             route,
+            AnswerFaults,
             FaultQueue,
             FaultRoute, //
         },
@@ -100,7 +105,7 @@ const FAULT_ID_VALID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_
 const ALLOC_PASID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID;
 
 /// A kind of HWPT: its object starts with a `struct iommufd_hw_pagetable`.
-pub(crate) trait Hwpt: Registered {
+pub(crate) trait Hwpt: CLayout<Raw: HwptLayout> {
     /// The domain of the HWPT.
     fn domain(&self) -> &Domain;
 
@@ -117,10 +122,8 @@ impl<T: Hwpt> FaultRoute for Object<T> {
 /// A HWPT that the kernel fills. C knows how it begins.
 #[repr(C)]
 pub(crate) struct HwptPaging {
-    /// That of `paging`.
-    domain: ForC<Domain>,
+    paging: HwptDomain,
     present_sw_msi: SwMsiMaps,
-    paging: Arc<PagingDomain>,
     auto: bool,
     nest_parent: bool,
     pasid_compatible: bool,
@@ -131,7 +134,7 @@ pub(crate) struct HwptPaging {
     list_key: Atomic<u64>,
 }
 
-same_offset!(HwptPaging, domain, iommufd_hwpt_paging, common.domain);
+same_offset!(HwptPaging, paging, iommufd_hwpt_paging, common.domain);
 same_offset!(
     HwptPaging,
     present_sw_msi,
@@ -238,7 +241,7 @@ impl<'a> AnyHwpt<'a> {
     pub(crate) fn paging(self) -> &'a Object<HwptPaging> {
         match self {
             Self::Paging(hwpt) => hwpt,
-            Self::Nested(hwpt) => hwpt.domain.parent(),
+            Self::Nested(hwpt) => &hwpt.domain.parent,
         }
     }
 
@@ -265,12 +268,14 @@ impl<'a> AnyHwpt<'a> {
 }
 
 /// A user of a HWPT of either kind: what an attachment has.
-#[must_use = "an automatic HWPT goes with its last user, by `put()`"]
-pub(crate) enum HwptRef {
-    /// Filled by the kernel.
-    Paging(User<HwptPaging>),
-    /// Filled by user space.
-    Nested(User<HwptNested>),
+pub(crate) type HwptRef = PagingOrNested<User<HwptPaging>, User<HwptNested>>;
+
+impl AnswerFaults for HwptRef {
+    fn answer_faults(&self, handle: *const bindings::iommu_attach_handle) {
+        if let Some(fault) = self.get().fault() {
+            fault.auto_respond(handle);
+        }
+    }
 }
 
 impl HwptRef {
@@ -488,9 +493,8 @@ impl<'a> NewPaging<'a> {
 
         let shared = Arc::new(domain, GFP_KERNEL_ACCOUNT)?;
         let hwpt = ctx.reserve(try_init!(HwptPaging {
-            domain: ForC::from(&**shared),
+            paging: HwptDomain::from(shared),
             present_sw_msi: SwMsiMaps::new(),
-            paging: shared,
             auto,
             nest_parent: flags & NEST_PARENT != 0,
             pasid_compatible: flags & ALLOC_PASID != 0,
@@ -499,7 +503,7 @@ impl<'a> NewPaging<'a> {
             ioas: ioas.dependency(),
             list_key: Atomic::new(0),
         }? Error))?;
-        link(hwpt.domain(), &*hwpt);
+        link(&*hwpt);
         Ok(Self(hwpt))
     }
 
@@ -639,7 +643,7 @@ fn new_nested<'a>(
     if parent.auto || !parent.nest_parent || !parent.paging.is_owned_by(ops) {
         return Err(EINVAL);
     }
-    let domain = NestedDomain::new(ops, device.dev(), parent, driver_flags, data)?;
+    let domain = NestedDomain::new(device.dev(), parent, driver_flags, data)?;
 
     reserve_nested(ctx, domain, flags)
 }
@@ -656,7 +660,8 @@ fn new_nested_of_viommu<'a>(
         return Err(EINVAL);
     }
     let (driver_flags, data) = for_driver(flags, data)?;
-    let domain = NestedDomain::of_viommu(viommu, driver_flags, data)?;
+    let parent = viommu.hwpt().another();
+    let domain = NestedDomain::of_viommu(viommu, parent, driver_flags, data)?;
 
     reserve_nested(ctx, domain, flags)
 }
@@ -671,7 +676,7 @@ fn reserve_nested<'a>(
         pasid_compatible: flags & ALLOC_PASID != 0,
         fault: LateDependency::new(),
     }? Error))?;
-    link(hwpt.domain(), &*hwpt);
+    link(&*hwpt);
     Ok(hwpt)
 }
 
@@ -742,7 +747,7 @@ fn connect_fault_queue<T: Hwpt>(
     let fault = cmd.ctx().get::<Fault>(cmd.fault_id)?.dependency();
 
     hwpt.add_dependency(|hwpt| hwpt.fault(), fault)?;
-    route(hwpt.domain(), &**hwpt);
+    route(&**hwpt);
     Ok(())
 }
 

@@ -92,7 +92,7 @@ impl Device {
 
     /// The group of the device.
     pub(crate) fn group(&self) -> &Group {
-        self.member.group()
+        &self.igroup
     }
 
     /// Whether there is no IOMMU: nothing translates for the device and nothing holds it back.
@@ -189,7 +189,7 @@ pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
     let enforce_cache_coherency = !noiommu && dev.can(Capability::EnforceCacheCoherency);
     let device = ctx.reserve(try_init!(Device {
         ictx: ContextPtr::from(ctx),
-        igroup: ForC::from(member.group()),
+        igroup: ForC::from(member.group().clone()),
         seat: LockedBy::new(member.group().state(), Seat::default()),
         member,
         enforce_cache_coherency,

@@ -3,7 +3,7 @@
 //! I/O page faults for user space.
 //!
 //! A HWPT that is created with a fault queue sends the page requests of its devices there, in
-//! [`Group`]s. The actors:
+//! [`FaultGroup`]s. The actors:
 //!
 //! - the fault handler ([`Fault::deliver`]) queues a group that the IOMMU core hands over;
 //! - `read()` gives a group to user space, all of its requests or none, under a new cookie;
@@ -42,9 +42,11 @@ use crate::{
         User, //
     },
     sys::{
-        iopf::FaultQueue,
+        iopf::{
+            FaultGroup,
+            FaultQueue, //
+        },
         pgfault::{
-            leader_id,
             PageFault,
             PageResponse, //
         }, //
@@ -63,7 +65,6 @@ use kernel::{
         file::Offset, //
     },
     iommu::iopf::{
-        Group,
         Pending,
         Response, //
     },
@@ -98,7 +99,7 @@ struct Awaiting {
 
 /// A group under a cookie.
 struct Delivery {
-    group: Group,
+    group: FaultGroup,
     /// Names this delivery; the cookie can name another one later.
     serial: u64,
 }
@@ -112,7 +113,7 @@ impl Awaiting {
     }
 
     /// Takes back a delivery, unless it has ended meanwhile.
-    fn recall(&mut self, cookie: u32, serial: u64) -> Option<Group> {
+    fn recall(&mut self, cookie: u32, serial: u64) -> Option<FaultGroup> {
         if self.cookies.get(cookie)?.serial != serial {
             return None;
         }
@@ -131,7 +132,7 @@ impl Kind for Fault {
 
 impl FaultQueue for Fault {
     /// Queues a group for user space.
-    fn deliver(&self, group: Group) {
+    fn deliver(&self, group: FaultGroup) {
         self.unread.push_back(group);
     }
 }
@@ -190,7 +191,7 @@ impl Fault {
             }
         };
 
-        let (dev_id, cookie) = (leader_id(&group), vacancy.cookie());
+        let (dev_id, cookie) = (group.leader_id(), vacancy.cookie());
         for request in group.requests() {
             // There is room for as many as the group has.
             let _ = messages.push_within_capacity(PageFault::new(&request, dev_id, cookie));

@@ -22,7 +22,7 @@ kinds! {
         hwpt;
     crate::access::Access = iommufd_object_type_IOMMUFD_OBJ_ACCESS;
     crate::device::Device = iommufd_object_type_IOMMUFD_OBJ_DEVICE as iommufd_device in ictx;
-    crate::hwpt::HwptNested = iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED:
+    crate::hwpt::HwptNested = iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED as iommufd_hwpt_nested:
         domain.viommu,
         domain.parent,
         fault;

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::sys::{
     layout::{
+        AsC,
         Holds,
         HoldsPublished,
         Raw, //
@@ -255,6 +256,13 @@ impl<T: CLayout> Object<T> {
     pub(crate) fn as_c(&self) -> &Raw<T::Raw> {
         // SAFETY: By the requirements of `CLayout`.
         unsafe { Raw::from_ptr(self.as_ptr().cast()) }
+    }
+}
+
+// SAFETY: It is the object itself, and no other type has this `T::TYPE`.
+unsafe impl<T: CLayout> AsC<T::Raw> for Object<T> {
+    fn as_c(&self) -> &Raw<T::Raw> {
+        Object::as_c(self)
     }
 }
 

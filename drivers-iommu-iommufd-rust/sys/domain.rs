@@ -42,9 +42,12 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
-    sync::atomic::{
-        ordering::Relaxed,
-        Atomic, //
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        Arc, //
     },
     uaccess::UserPtr, //
 };
@@ -54,6 +57,41 @@ use kernel::{
 /// It is shared by the HWPT that it was made for and the IO page table whose areas it shows, and
 /// freed with the last of them.
 pub(crate) struct PagingDomain(OwnedDomain, ListPlace);
+
+/// The domain of a HWPT, where C looks for it, and the share of it that the HWPT has.
+///
+/// # Invariants
+///
+/// `domain` is that of `shared`.
+#[repr(C)]
+pub(crate) struct HwptDomain {
+    domain: *mut bindings::iommu_domain,
+    shared: Arc<PagingDomain>,
+}
+
+// SAFETY: The pointer is that of what is shared, which is `Send` and `Sync`.
+unsafe impl Send for HwptDomain {}
+// SAFETY: The pointer is that of what is shared, which is `Send` and `Sync`.
+unsafe impl Sync for HwptDomain {}
+
+impl From<Arc<PagingDomain>> for HwptDomain {
+    fn from(shared: Arc<PagingDomain>) -> Self {
+        // INVARIANT: It is that of `shared`.
+        Self {
+            domain: shared.as_raw(),
+            shared,
+        }
+    }
+}
+
+impl Deref for HwptDomain {
+    type Target = Arc<PagingDomain>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<PagingDomain> {
+        &self.shared
+    }
+}
 
 /// What the IO page table notes of a domain in its list, under its locks. Nobody else changes it.
 pub(crate) struct ListPlace {

@@ -44,6 +44,16 @@ impl<C> Raw<C> {
     }
 }
 
+/// An object that C knows as a `C`.
+///
+/// # Safety
+///
+/// [`Self::as_c`] returns the object itself, which has no other type where C knows it as a `C`.
+pub(crate) unsafe trait AsC<C> {
+    /// How C knows it.
+    fn as_c(&self) -> &Raw<C>;
+}
+
 /// A handle on an object that C knows as a `C`.
 ///
 /// # Safety
