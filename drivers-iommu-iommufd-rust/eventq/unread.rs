@@ -60,7 +60,10 @@ impl Unread {
     /// # Errors
     ///
     /// [`EINVAL`] if `fits` refuses it; it stays in the queue.
-    pub(super) fn pop_front(&self, fits: impl FnOnce(&Pending) -> bool) -> Result<Option<FaultGroup>> {
+    pub(super) fn pop_front(
+        &self,
+        fits: impl FnOnce(&Pending) -> bool,
+    ) -> Result<Option<FaultGroup>> {
         let mut queue = self.queue.lock();
 
         match queue.front() {

@@ -35,8 +35,8 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
-// SAFETY: A context is made with an `OpeningFile`: it becomes the private data of that file, and ends
-// in its `release`, with the last reference to it, or has no file then.
+// SAFETY: A context is made with an `OpeningFile`: it becomes the private data of that file, and
+// ends in its `release`, with the last reference to it, or has no file then.
 unsafe impl PrivateData for Context {
     fn file(&self) -> &FilePtr {
         self.c.file()

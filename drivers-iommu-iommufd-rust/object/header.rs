@@ -159,7 +159,8 @@ pub(crate) trait Kind: Send + Sync + Sized {
 /// - No other type has the same `TYPE`, and headers of this type are made only by this module, for
 ///   an `Object<Self>`.
 /// - [`Self::dependencies`] visits what [`Depends::visit`] of the same fields visits.
-/// - [`Self::belongs_to`] compares the one that [`Owned::owner_ptr`] returns, if that is implemented.
+/// - [`Self::belongs_to`] compares the one that [`Owned::owner_ptr`] returns, if that is
+///   implemented.
 ///
 /// Implemented by the table of kinds, see [`kinds`].
 pub(crate) unsafe trait Registered: Kind {
@@ -475,8 +476,8 @@ unsafe impl<T: CLayout> Holds<T::Raw> for Ref<'_, T> {
     }
 }
 
-// SAFETY: The count is taken from one that is not zero, or by publishing the object; and a destroyer
-// waits for it before the object ends.
+// SAFETY: The count is taken from one that is not zero, or by publishing the object; and a
+// destroyer waits for it before the object ends.
 unsafe impl<T: CLayout> HoldsPublished<T::Raw> for Ref<'_, T> {}
 
 /// A kind of object of which other objects keep a read side.

@@ -7,8 +7,8 @@
 //! memory. But the exporter can *revoke* it at any time, from whatever context: then all of it has
 //! to be unmapped at once, and is never mapped again. Areas that show it stay, and show nothing.
 //!
-//! So these pages have a list of where they are mapped ([`Shown`]), and PFNs are always computed from
-//! the physical address, never read from a domain. The record in the domain tier is kept as
+//! So these pages have a list of where they are mapped ([`Shown`]), and PFNs are always computed
+//! from the physical address, never read from a domain. The record in the domain tier is kept as
 //! for other sources. No in-kernel access exists: no CPU may touch the memory.
 //!
 //! A place where they are mapped has a name of its own: the domain and the first IOVA. At most one

@@ -352,9 +352,9 @@ impl Inner {
             source @ (Source::User { .. } | Source::File { .. }) => {
                 self.map_pages(source, pages.writable, mapping, domains, small)
             }
-            Source::DmaBuf { memory, start } => memory
-                .map(*start, mapping, domains, small)
-                .map(|()| None),
+            Source::DmaBuf { memory, start } => {
+                memory.map(*start, mapping, domains, small).map(|()| None)
+            }
         }
     }
 }

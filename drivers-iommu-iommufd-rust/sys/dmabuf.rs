@@ -5,15 +5,15 @@
 //! Contract with the exporter: it is called by us, and calls us, with a `struct dma_buf_attachment`
 //! whose `importer_priv` is the [`Importer`] that the attachment was made for. It calls
 //! `invalidate_mappings` under the reservation lock of the buffer, from `dma_buf_dynamic_attach()`
-//! on until `dma_buf_detach()` returns. An [`Import`] owns both, and detaches before the importer is
-//! dropped, so that it is complete for as long as the exporter can call.
+//! on until `dma_buf_detach()` returns. An [`Import`] owns both, and detaches before the importer
+//! is dropped, so that it is complete for as long as the exporter can call.
 //!
 //! The physical address is obtained outside of the dma-buf interface: VFIO has a function for it,
 //! and so has the mock driver.
 
+use core::ops::Deref;
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
 use kernel::io::PhysAddr;
-use core::ops::Deref;
 use kernel::prelude::*;
 
 /// A piece of the physical address space.
@@ -113,8 +113,8 @@ mod imp {
         ///
         /// # Errors
         ///
-        /// What `importer` and [`Importer::mapped`] return; [`ENOMEM`]; `EOPNOTSUPP` if the exporter
-        /// is none that we know, and what the exporter says.
+        /// What `importer` and [`Importer::mapped`] return; [`ENOMEM`]; `EOPNOTSUPP` if the
+        /// exporter is none that we know, and what the exporter says.
         pub(crate) fn import<T: Importer>(
             self,
             importer: impl PinInit<T, Error>,

@@ -8,10 +8,9 @@
 //! (`iova_rwsem` for writing, or the area is marked as in flight) or the mutex of its pages, or of
 //! the memory behind a dma-buf. A reader of an area's IOVA excludes every unmapper of it: it holds
 //! `iova_rwsem` and the area is not of a dma-buf, or it holds the mutex of that memory. (A
-//! revocation holds only that mutex.) What
-//! is mapped stays pinned until it is unmapped: the pages own the pins and give them up only after
-//! the unmap. MSI pages lie in reserved IOVA, where there is no area, and are mapped under
-//! `sw_msi_lock`.
+//! revocation holds only that mutex.) What is mapped stays pinned until it is unmapped: the pages
+//! own the pins and give them up only after the unmap. MSI pages lie in reserved IOVA, where there
+//! is no area, and are mapped under `sw_msi_lock`.
 //!
 //! The domains are complete in the sense of [`kernel::iommu::domain`]: an automatic HWPT is
 //! attached to a device before its domain is listed in the IO page table. A HWPT that user space

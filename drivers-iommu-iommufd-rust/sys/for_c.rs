@@ -8,8 +8,8 @@ use core::{
 };
 use kernel::sync::Arc;
 
-/// A reference to what is shared with C: a field of a structure whose layout C knows, where that has
-/// a pointer to a `T`.
+/// A reference to what is shared with C: a field of a structure whose layout C knows, where that
+/// has a pointer to a `T`.
 ///
 /// # Invariants
 ///

@@ -95,8 +95,8 @@ impl NewHandle {
     fn set_leader(&self, leader: &Raw<bindings::iommufd_device>) {
         let (handle, leader) = (self.0.c.get(), leader.get());
 
-        // SAFETY: The handle is ours, and the device initialised; its id does not change. Readers in
-        // C may run at the same time: they see the old or the new leader, and `Attachment` keeps
+        // SAFETY: The handle is ours, and the device initialised; its id does not change. Readers
+        // in C may run at the same time: they see the old or the new leader, and `Attachment` keeps
         // both for as long.
         unsafe {
             addr_of_mut!((*handle).idev).write_volatile(leader);
@@ -135,12 +135,9 @@ impl NewHandle {
                     bindings::IOMMU_NO_PASID => {
                         bindings::iommu_attach_group_handle(at.domain, at.group, self.as_raw())
                     }
-                    pasid => bindings::iommu_attach_device_pasid(
-                        at.domain,
-                        at.dev,
-                        pasid,
-                        self.as_raw(),
-                    ),
+                    pasid => {
+                        bindings::iommu_attach_device_pasid(at.domain, at.dev, pasid, self.as_raw())
+                    }
                 }
             })
         });
@@ -216,10 +213,7 @@ impl Place {
     ///
     /// [`EINVAL`] if the HWPT was not [linked](super::hwpt::link) to its domain; [`ENODEV`] if the
     /// device has no IOMMU.
-    fn new(
-        hwpt: &impl HoldsHwpt,
-        dev: &impl Holds<bindings::iommufd_device>,
-    ) -> Result<Self> {
+    fn new(hwpt: &impl HoldsHwpt, dev: &impl Holds<bindings::iommufd_device>) -> Result<Self> {
         let hwpt = hwpt.hwpt().get();
         // SAFETY: The HWPT is initialised as far as C accesses it, so that it has a domain.
         let (domain, linked) = unsafe {
@@ -284,8 +278,8 @@ where
         self.pasid
     }
 
-    /// Attaches another HWPT instead, without a moment in between. Returns the HWPT of before, whose
-    /// page faults are answered.
+    /// Attaches another HWPT instead, without a moment in between. Returns the HWPT of before,
+    /// whose page faults are answered.
     ///
     /// # Errors
     ///
@@ -322,8 +316,8 @@ where
         if let Err(err) = res {
             return Err((hwpt, err));
         }
-        // INVARIANT: The new domain is attached with the new handle. The core has taken the mutex of
-        // the group: nobody follows the leader of the old one.
+        // INVARIANT: The new domain is attached with the new handle. The core has taken the mutex
+        // of the group: nobody follows the leader of the old one.
         let hwpt = core::mem::replace(&mut *self.hwpt, hwpt);
         core::mem::replace(&mut *self.handle, handle).end(&hwpt);
         self.leader = leader;
@@ -352,12 +346,8 @@ where
         let mut this = ManuallyDrop::new(self);
 
         // SAFETY: `this` is not used again, and not dropped.
-        let (hwpt, leader) = unsafe {
-            (
-                this.detach_and_take(),
-                ptr::from_ref(&this.leader).read(),
-            )
-        };
+        let (hwpt, leader) =
+            unsafe { (this.detach_and_take(), ptr::from_ref(&this.leader).read()) };
         drop(leader);
         hwpt
     }

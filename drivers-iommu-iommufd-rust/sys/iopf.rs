@@ -75,8 +75,8 @@ impl FaultGroup {
     }
 
     /// The id of the device that stands for the group of devices (or the PASID) whose page faults
-    /// these are. It can change while they wait: when that device is detached, another one takes its
-    /// place.
+    /// these are. It can change while they wait: when that device is detached, another one takes
+    /// its place.
     pub(crate) fn leader_id(&self) -> u32 {
         // SAFETY: By the type invariants the group was counted.
         unsafe { handle::leader_id(self.attach_handle()) }
@@ -173,8 +173,8 @@ where
     let hwpt = C::common(hwpt.as_c()).get();
 
     // SAFETY: The HWPT is initialised as far as C accesses it, so that it has a domain. The handler
-    // is written as a whole. It is called while the domain is attached: `Attachment` makes sure that
-    // the domain names a HWPT that has it, and that one is an `H`.
+    // is written as a whole. It is called while the domain is attached: `Attachment` makes sure
+    // that the domain names a HWPT that has it, and that one is an `H`.
     unsafe { (&raw mut (*(*hwpt).domain).iopf_handler).write_volatile(Some(handler::<H>)) };
 }
 
@@ -197,8 +197,8 @@ unsafe extern "C" fn handler<H: FaultRoute>(group: *mut bindings::iopf_group) ->
         // Not a HWPT with a fault queue: the core keeps the group.
         return ENODEV.to_errno();
     };
-    // SAFETY: By the requirements of this function the handle is attached, with an `Attachment`: its
-    // domain is linked to a HWPT.
+    // SAFETY: By the requirements of this function the handle is attached, with an `Attachment`:
+    // its domain is linked to a HWPT.
     unsafe { handle::count_fault(handle) };
     // SAFETY: This is the handler, and it returns 0. As the group is counted, the device is not
     // detached for good before it is answered.

@@ -58,8 +58,8 @@ pub(crate) unsafe trait AsC<C> {
 ///
 /// # Safety
 ///
-/// [`Self::raw`] returns the same object each time. It is neither dropped nor moved while the handle
-/// exists.
+/// [`Self::raw`] returns the same object each time. It is neither dropped nor moved while the
+/// handle exists.
 pub(crate) unsafe trait Holds<C> {
     /// The object.
     fn raw(&self) -> &Raw<C>;

@@ -2,9 +2,9 @@
 
 //! The vDEVICEs of a vIOMMU, as the drivers of IOMMUs find them.
 //!
-//! See [`viommu`](super::viommu) for the contract with the drivers. What they find under the lock of
-//! `vdevs` is complete, and stays: a vDEVICE is entered there when it has been published, and its
-//! [`Link`] takes it out before anything of it is dropped.
+//! See [`viommu`](super::viommu) for the contract with the drivers. What they find under the lock
+//! of `vdevs` is complete, and stays: a vDEVICE is entered there when it has been published, and
+//! its [`Link`] takes it out before anything of it is dropped.
 
 use super::layout::{
     Holds,
@@ -194,12 +194,13 @@ where
     ///
     /// Context: waits for drivers that have the lock.
     pub(crate) fn take_out(&self) {
-        let vdevice = from_ref(self).wrapping_byte_sub(offset_of!(bindings::iommufd_vdevice, viommu));
+        let vdevice =
+            from_ref(self).wrapping_byte_sub(offset_of!(bindings::iommufd_vdevice, viommu));
         let xa = self.viommu.raw().vdevs().xa.get();
 
         // CAST: It was a `usize`.
-        // SAFETY: The xarray is initialised, and locked. The address of the vDEVICE is compared only:
-        // if there is another entry, or none, nothing is stored, and NULL needs no memory.
+        // SAFETY: The xarray is initialised, and locked. The address of the vDEVICE is compared
+        // only: if there is another entry, or none, nothing is stored, and NULL needs no memory.
         unsafe {
             bindings::xa_lock(xa);
             bindings::__xa_cmpxchg(

@@ -330,16 +330,16 @@ impl VeventqsGuard<'_> {
     pub(crate) fn contains(&self, type_: bindings::iommu_veventq_type) -> bool {
         const NODE: usize = offset_of!(EventQueue, node);
 
-        // SAFETY: The list is initialised, and does not change while it is locked. By the invariants
-        // of `Veventqs` its entries are the nodes of queues, which leave the list before they are
-        // dropped.
+        // SAFETY: The list is initialised, and does not change while it is locked. By the
+        // invariants of `Veventqs` its entries are the nodes of queues, which leave the list before
+        // they are dropped.
         let queues = unsafe { CList::<EventQueue, NODE>::from_raw(self.list.as_raw()) };
 
         queues.iter().any(|queue| queue.type_ == type_)
     }
 
-    /// Lets IOMMU drivers queue events in `queue`, which is one of this vIOMMU, until it is dropped.
-    /// To be done once for a queue.
+    /// Lets IOMMU drivers queue events in `queue`, which is one of this vIOMMU, until it is
+    /// dropped. To be done once for a queue.
     pub(crate) fn add<V: Holds<bindings::iommufd_viommu>>(&mut self, queue: &ViommuQueue<V>) {
         let own = ptr::eq(&queue.viommu.raw().veventqs().list, self.list);
 
@@ -348,9 +348,9 @@ impl VeventqsGuard<'_> {
         }
         // INVARIANT: It is the list of the vIOMMU.
         queue.listed.store(true, Relaxed);
-        // SAFETY: The list is locked. By the invariants of `ViommuQueue`, which is pinned, as all that
-        // `new()` initialises, the node is in no list, and leaves this one before it is dropped; that
-        // is before the vIOMMU is, which `V` holds.
+        // SAFETY: The list is locked. By the invariants of `ViommuQueue`, which is pinned, as all
+        // that `new()` initialises, the node is in no list, and leaves this one before it is
+        // dropped; that is before the vIOMMU is, which `V` holds.
         unsafe { self.list.add_tail(&queue.queue.node) };
     }
 }

@@ -161,8 +161,8 @@ impl<T> Deref for WriteSide<'_, T> {
 ///
 /// # Safety
 ///
-/// A value is not dropped, and its memory stays, unless nobody has taken anything from its table, or
-/// [`Owner::destroy_all`] has returned `true` and nobody else has had a reference to it since.
+/// A value is not dropped, and its memory stays, unless nobody has taken anything from its table,
+/// or [`Owner::destroy_all`] has returned `true` and nobody else has had a reference to it since.
 pub(crate) unsafe trait Kinds: Sized {
     /// Calls `visitor` with the kind that has this type. Returns [`None`] if there is none.
     fn visit<V: Visitor<Self>>(kind: KindOfC, visitor: V) -> Option<V::Output>;
