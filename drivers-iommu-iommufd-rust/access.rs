@@ -45,8 +45,11 @@ use crate::{
     },
     range::IovaRange,
     sys::{
-        for_c::ForC,
-        notifier::Notifier,
+        notifier::{
+            AccessDriver,
+            AccessOps,
+            Notifier, //
+        },
         pin::PagePtr, //
     }, //
 };
@@ -72,10 +75,10 @@ use kernel::{
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Access {
-    ops: ForC<bindings::iommufd_access_ops>,
+    ops: AccessOps,
     #[pin]
     state: Mutex<State>,
-    notifier: Arc<Notifier>,
+    driver: AccessDriver,
     /// [`None`] for an internal access. Dropped last.
     ctx: Option<ContextRef>,
 }
@@ -123,17 +126,17 @@ impl Access {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn create(ctx: &Context, notifier: Arc<Notifier>) -> Result<User<Self>> {
-        Self::reserve(ctx, notifier, Some(ContextRef::from(ctx)))?.publish_with_user(|| Ok(()))
+    pub(crate) fn create(ctx: &Context, driver: AccessDriver) -> Result<User<Self>> {
+        Self::reserve(ctx, driver, Some(ContextRef::get(ctx)?))?.publish_with_user(|| Ok(()))
     }
 
     fn reserve(
         ctx: &Context,
-        notifier: Arc<Notifier>,
+        driver: AccessDriver,
         held: Option<ContextRef>,
     ) -> Result<Reserved<'_, Self>> {
         ctx.reserve(try_pin_init!(Self {
-            ops: notifier.ops(),
+            ops: driver.ops(),
             state <- new_mutex!(
                 State {
                     ioas: None,
@@ -143,7 +146,7 @@ impl Access {
                 },
                 "iommufd_access::ioas_lock"
             ),
-            notifier,
+            driver,
             ctx: held,
         }? Error))
     }
@@ -151,8 +154,8 @@ impl Access {
     /// How an IO page table lists the access.
     fn entry(&self) -> AccessEntry {
         AccessEntry {
-            alignment: self.notifier.alignment(),
-            notify: (!self.is_internal()).then(|| self.notifier.clone() as Arc<dyn Notify>),
+            alignment: self.driver.alignment(),
+            notify: (!self.is_internal()).then(|| self.driver.notifier() as Arc<dyn Notify>),
         }
     }
 
@@ -202,9 +205,9 @@ impl Access {
         if let Some(old) = state.ioas.take() {
             // From here on nothing can be pinned, but what is pinned can be unpinned.
             state.leaving = Some((old, state.list_id));
-            if self.notifier.can_notify() {
+            if self.driver.can_notify() {
                 drop(state);
-                self.notifier.unmap_all();
+                self.driver.unmap_all();
                 state = self.state.lock();
             }
             if let Some((old, list_id)) = state.leaving.take() {
@@ -314,8 +317,8 @@ impl Access {
     /// Whether pages can be pinned through this access. A driver that forgets about that is buggy.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn can_pin(&self) -> bool {
-        self.notifier.alignment() == kernel::page::PAGE_SIZE
-            && (self.is_internal() || self.notifier.can_notify())
+        self.driver.alignment() == kernel::page::PAGE_SIZE
+            && (self.is_internal() || self.driver.can_notify())
     }
 }
 
@@ -328,7 +331,7 @@ impl Kind for Access {
 
     fn destroy(this: WriteSide<'_, Self>) {
         // Waits for a notification that is under way; there are none after this.
-        this.notifier.close();
+        this.driver.close();
         this.switch(this.state.lock(), None);
     }
 }
@@ -347,7 +350,7 @@ impl<'a> Internal<'a> {
     pub(crate) fn new(ctx: &'a Context) -> Result<Self> {
         Ok(Self(Some(Access::reserve(
             ctx,
-            Notifier::internal()?,
+            AccessDriver::internal()?,
             None,
         )?)))
     }

@@ -27,7 +27,7 @@ use crate::{
     sys::{
         ctx::CFields,
         file::{
-            FileRef,
+            OpeningFile,
             PrivateRef, //
         },
         task::{
@@ -124,7 +124,7 @@ impl Context {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new(file: FileRef, mode: AccountMode) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(file: OpeningFile, mode: AccountMode) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             c <- CFields::new(file),
             objects <- new_id_table!("iommufd_ctx::objects"),

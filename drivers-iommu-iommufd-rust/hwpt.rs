@@ -33,31 +33,35 @@ use crate::{
     ioas::Ioas,
     object::{
         same_offset,
+        CLayout,
         Dependency,
         Destroying,
         Kind,
         LateDependency,
         Object,
-        Owned,
         Owner as _,
         Publish,
         Ref,
-        Registered,
         Reserved,
         Tentative,
         User,
         WriteSide, //
     },
     sys::{
-        domain::PagingDomain,
-        for_c::ForC,
+        domain::{
+            HwptDomain,
+            PagingDomain, //
+        },
         hwpt::{
             link,
             new_paging,
-            user_data, //
+            user_data,
+            HwptLayout,
+            PagingOrNested, //
         },
         iopf::{
             route,
+            AnswerFaults,
             FaultQueue,
             FaultRoute, //
         },
@@ -101,7 +105,7 @@ const FAULT_ID_VALID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_
 const ALLOC_PASID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID;
 
 /// A kind of HWPT: its object starts with a `struct iommufd_hw_pagetable`.
-pub(crate) trait Hwpt: Registered {
+pub(crate) trait Hwpt: CLayout<Raw: HwptLayout> {
     /// The domain of the HWPT.
     fn domain(&self) -> &Domain;
 
@@ -118,10 +122,8 @@ impl<T: Hwpt> FaultRoute for Object<T> {
 /// A HWPT that the kernel fills. C knows how it begins.
 #[repr(C)]
 pub(crate) struct HwptPaging {
-    /// That of `paging`.
-    domain: ForC<Domain>,
+    paging: HwptDomain,
     present_sw_msi: SwMsiMaps,
-    paging: Arc<PagingDomain>,
     auto: bool,
     nest_parent: bool,
     pasid_compatible: bool,
@@ -132,19 +134,13 @@ pub(crate) struct HwptPaging {
     list_key: Atomic<u64>,
 }
 
-same_offset!(HwptPaging, domain, iommufd_hwpt_paging, common.domain);
+same_offset!(HwptPaging, paging, iommufd_hwpt_paging, common.domain);
 same_offset!(
     HwptPaging,
     present_sw_msi,
     iommufd_hwpt_paging,
     present_sw_msi
 );
-
-impl Owned for HwptPaging {
-    fn owner(&self) -> &Context {
-        self.ioas.owner()
-    }
-}
 
 impl HwptPaging {
     /// The IOAS whose mappings it shows.
@@ -245,7 +241,7 @@ impl<'a> AnyHwpt<'a> {
     pub(crate) fn paging(self) -> &'a Object<HwptPaging> {
         match self {
             Self::Paging(hwpt) => hwpt,
-            Self::Nested(hwpt) => hwpt.domain.parent(),
+            Self::Nested(hwpt) => &hwpt.domain.parent,
         }
     }
 
@@ -272,12 +268,14 @@ impl<'a> AnyHwpt<'a> {
 }
 
 /// A user of a HWPT of either kind: what an attachment has.
-#[must_use = "an automatic HWPT goes with its last user, by `put_or_claim()`"]
-pub(crate) enum HwptRef {
-    /// Filled by the kernel.
-    Paging(User<HwptPaging>),
-    /// Filled by user space.
-    Nested(User<HwptNested>),
+pub(crate) type HwptRef = PagingOrNested<User<HwptPaging>, User<HwptNested>>;
+
+impl AnswerFaults for HwptRef {
+    fn answer_faults(&self, handle: *const bindings::iommu_attach_handle) {
+        if let Some(fault) = self.get().fault() {
+            fault.auto_respond(handle);
+        }
+    }
 }
 
 impl HwptRef {
@@ -318,7 +316,8 @@ pub(crate) trait Candidate: Sized {
     /// The HWPT.
     fn get(&self) -> AnyHwpt<'_>;
 
-    /// Makes the user of the attachment, and has `attach` attach the domain of the HWPT.
+    /// Makes the user of the attachment, and has `attach` attach with it, which returns it if that
+    /// fails.
     ///
     /// # Errors
     ///
@@ -326,11 +325,11 @@ pub(crate) trait Candidate: Sized {
     /// returns. With the candidate, which has no user because of this then.
     ///
     /// Context: the group lock is held.
-    fn attach(
+    fn attach<A>(
         self,
         tentative: &Tentative<'_>,
-        attach: impl FnOnce(&Domain) -> Result,
-    ) -> Result<HwptRef, (Self, Error)>;
+        attach: impl FnOnce(HwptRef) -> Result<A, (HwptRef, Error)>,
+    ) -> Result<A, (Self, Error)>;
 }
 
 /// A paging HWPT that is published, as a candidate. One that failed is to be [ended](Self::end).
@@ -382,21 +381,20 @@ impl Candidate for KnownPaging<'_> {
         AnyHwpt::Paging(&self.hwpt)
     }
 
-    fn attach(
+    fn attach<A>(
         mut self,
         tentative: &Tentative<'_>,
-        attach: impl FnOnce(&Domain) -> Result,
-    ) -> Result<HwptRef, (Self, Error)> {
+        attach: impl FnOnce(HwptRef) -> Result<A, (HwptRef, Error)>,
+    ) -> Result<A, (Self, Error)> {
         let user = match self.hwpt.user(tentative) {
             Ok(user) => HwptRef::Paging(user),
             Err(err) => return Err((self, err)),
         };
 
-        if let Err(err) = attach(self.hwpt.domain()) {
+        attach(user).map_err(|(user, err)| {
             self.claimed = user.put_or_claim(self.ctx);
-            return Err((self, err));
-        }
-        Ok(user)
+            (self, err)
+        })
     }
 }
 
@@ -405,17 +403,15 @@ impl Candidate for Ref<'_, HwptNested> {
         AnyHwpt::Nested(self)
     }
 
-    fn attach(
+    fn attach<A>(
         self,
         tentative: &Tentative<'_>,
-        attach: impl FnOnce(&Domain) -> Result,
-    ) -> Result<HwptRef, (Self, Error)> {
-        let tried = Ref::user(&self, tentative).and_then(|user| {
-            attach((**self).domain())?;
-            Ok(HwptRef::Nested(user))
-        });
-
-        tried.map_err(|err| (self, err))
+        attach: impl FnOnce(HwptRef) -> Result<A, (HwptRef, Error)>,
+    ) -> Result<A, (Self, Error)> {
+        match Ref::user(&self, tentative) {
+            Ok(user) => attach(HwptRef::Nested(user)).map_err(|(_, err)| (self, err)),
+            Err(err) => Err((self, err)),
+        }
     }
 }
 
@@ -425,15 +421,15 @@ impl Candidate for &mut NewPaging<'_> {
         AnyHwpt::Paging(&self.0)
     }
 
-    fn attach(
+    fn attach<A>(
         self,
         _tentative: &Tentative<'_>,
-        attach: impl FnOnce(&Domain) -> Result,
-    ) -> Result<HwptRef, (Self, Error)> {
-        match attach((**self.0).domain()) {
-            Ok(()) => Ok(HwptRef::Paging(self.0.hold())),
-            Err(err) => Err((self, err)),
-        }
+        attach: impl FnOnce(HwptRef) -> Result<A, (HwptRef, Error)>,
+    ) -> Result<A, (Self, Error)> {
+        attach(HwptRef::Paging(self.0.hold())).map_err(|(user, err)| {
+            user.put_unpublished();
+            (self, err)
+        })
     }
 }
 
@@ -443,24 +439,30 @@ impl Candidate for ListedPaging<'_, '_> {
         AnyHwpt::Paging(&self.hwpt)
     }
 
-    fn attach(
+    fn attach<A>(
         self,
         tentative: &Tentative<'_>,
-        attach: impl FnOnce(&Domain) -> Result,
-    ) -> Result<HwptRef, (Self, Error)> {
+        attach: impl FnOnce(HwptRef) -> Result<A, (HwptRef, Error)>,
+    ) -> Result<A, (Self, Error)> {
         let Self { hwpt, mut listed } = self;
-        let hwpt = match hwpt.depend(tentative) {
+        let mut hwpt = match hwpt.depend(tentative) {
             Ok(hwpt) => hwpt,
             Err((hwpt, err)) => return Err((Self { listed, hwpt }, err)),
         };
 
-        if let Err(err) = attach((**hwpt).domain()) {
-            let hwpt = hwpt.give_up();
+        match attach(HwptRef::Paging(hwpt.hold())) {
+            Ok(attached) => {
+                listed.armed = false;
+                hwpt.publish();
+                Ok(attached)
+            }
+            Err((user, err)) => {
+                user.put_unpublished();
+                let hwpt = hwpt.give_up();
 
-            return Err((Self { listed, hwpt }, err));
+                Err((Self { listed, hwpt }, err))
+            }
         }
-        listed.armed = false;
-        Ok(HwptRef::Paging(hwpt.publish()))
     }
 }
 
@@ -521,9 +523,8 @@ impl<'a> NewPaging<'a> {
 
         let shared = Arc::new(domain, GFP_KERNEL_ACCOUNT)?;
         let hwpt = ctx.reserve(try_init!(HwptPaging {
-            domain: ForC::from(&**shared),
+            paging: HwptDomain::from(shared),
             present_sw_msi: SwMsiMaps::new(),
-            paging: shared,
             auto,
             nest_parent: flags & NEST_PARENT != 0,
             pasid_compatible: flags & ALLOC_PASID != 0,
@@ -532,7 +533,7 @@ impl<'a> NewPaging<'a> {
             ioas: ioas.dependency(),
             list_key: Atomic::new(0),
         }? Error))?;
-        link(hwpt.domain(), &*hwpt);
+        link(&*hwpt);
         Ok(Self(hwpt))
     }
 
@@ -667,7 +668,7 @@ fn new_nested<'a>(
     if parent.auto || !parent.nest_parent || !parent.paging.is_owned_by(ops) {
         return Err(EINVAL);
     }
-    let domain = NestedDomain::new(ops, device.dev(), parent, driver_flags, data)?;
+    let domain = NestedDomain::new(device.dev(), parent, driver_flags, data)?;
 
     reserve_nested(ctx, domain, flags)
 }
@@ -684,7 +685,8 @@ fn new_nested_of_viommu<'a>(
         return Err(EINVAL);
     }
     let (driver_flags, data) = for_driver(flags, data)?;
-    let domain = NestedDomain::of_viommu(viommu, driver_flags, data)?;
+    let parent = viommu.hwpt().another();
+    let domain = NestedDomain::of_viommu(viommu, parent, driver_flags, data)?;
 
     reserve_nested(ctx, domain, flags)
 }
@@ -699,7 +701,7 @@ fn reserve_nested<'a>(
         pasid_compatible: flags & ALLOC_PASID != 0,
         fault: LateDependency::new(),
     }? Error))?;
-    link(hwpt.domain(), &*hwpt);
+    link(&*hwpt);
     Ok(hwpt)
 }
 
@@ -770,7 +772,7 @@ fn connect_fault_queue<T: Hwpt>(
     let fault = cmd.ctx().get::<Fault>(cmd.fault_id)?.dependency();
 
     hwpt.add_dependency(|hwpt| hwpt.fault(), fault)?;
-    route(hwpt.domain(), &**hwpt);
+    route(&**hwpt);
     Ok(())
 }
 

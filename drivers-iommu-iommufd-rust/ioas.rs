@@ -28,7 +28,6 @@ use crate::{
     mapping::Prot,
     object::{
         Kind,
-        Owned,
         Owner as _,
         Publish,
         Ref,
@@ -80,7 +79,7 @@ pub(crate) struct Ioas {
     /// attached.
     #[pin]
     pub(crate) hwpts: Mutex<HwptIds>,
-    ctx: ContextPtr,
+    pub(crate) ctx: ContextPtr,
 }
 
 impl Kind for Ioas {
@@ -88,12 +87,6 @@ impl Kind for Ioas {
 
     fn destroy(this: WriteSide<'_, Self>) {
         this.iopt.destroy();
-    }
-}
-
-impl Owned for Ioas {
-    fn owner(&self) -> &Context {
-        &self.ctx
     }
 }
 

@@ -15,6 +15,8 @@ struct iommufd_hw_pagetable {
 
 struct iommufd_hwpt_paging {
 	struct iommufd_hw_pagetable common;
+	/* Keeps the domain; for Rust */
+	void *shared;
 	/* Pages of the MSI window that are mapped; iommufd_ctx::sw_msi_lock */
 	struct iommufd_sw_msi_maps present_sw_msi;
 };

@@ -260,11 +260,13 @@ pub(crate) trait Owner: Kinds + Send + Sync + 'static {
         }
     }
 
-    /// Destroys all objects. The owner is being closed: nobody else can use them.
+    /// Destroys all objects. The owner is being closed: nobody else can use them. Returns whether
+    /// none is left; if one is, the owner has to stay, too.
     ///
     /// The users counts make a graph without cycles. Each round destroys its leaves, which makes
     /// leaves of the objects that only they depended on.
-    fn destroy_all(&self) {
+    #[must_use]
+    fn destroy_all(&self) -> bool {
         loop {
             let mut from = 0;
             let mut progress = false;
@@ -277,7 +279,7 @@ pub(crate) trait Owner: Kinds + Send + Sync + 'static {
             }
         }
         // A user that was never put is a bug of this driver, or of the one that should put it.
-        kernel::warn_on!(self.objects().lock().find(0).is_some());
+        !kernel::warn_on!(self.objects().lock().find(0).is_some())
     }
 }
 
@@ -399,7 +401,7 @@ impl<C: Owner> Destroying<'_, C> {
 
         let drained = object
             .end_lookups()
-            .unwrap_or_else(|draining| draining.wait(owner.destroy_wait()));
+            .unwrap_or_else(|draining| draining.wait(owner));
 
         drained.destroy();
     }

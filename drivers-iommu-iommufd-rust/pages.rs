@@ -100,8 +100,6 @@ use kernel::{
 /// A linear array of pages that can be shown in IO page tables.
 #[pin_data]
 pub(crate) struct Pages {
-    /// First, so that it is dropped first: as long as an attachment to a dma-buf exists, the
-    /// exporter can call.
     source: Source,
     npages: usize,
     /// Whether devices may write to the pages.
@@ -114,13 +112,11 @@ pub(crate) struct Pages {
 struct Inner {
     tiers: Tiers,
     account: Account,
-    /// For a dma-buf only.
-    dmabuf: Option<KBox<dmabuf::State>>,
 }
 
 // Most areas have pages of their own: these are to fit into 256 bytes.
 #[cfg(CONFIG_64BIT)]
-static_assert!(size_of::<Inner>() <= 176 && size_of::<Source>() <= 24);
+static_assert!(size_of::<Inner>() <= 168 && size_of::<Source>() <= 24);
 
 /// Pages that no area shows yet.
 ///
@@ -158,7 +154,6 @@ impl Pages {
         let inner = Inner {
             tiers: Tiers::new(),
             account: Account::new(mode, owner),
-            dmabuf: None,
         };
         let pages = pin_init!(Self {
             source,

@@ -2,8 +2,7 @@
 
 //! A group of devices, or a PASID of it, that is attached to a HWPT.
 //!
-//! An attachment owns its handle, keeps the HWPT and one of the devices (the *leader*), and is
-//! undone by [`Attached::detach`].
+//! It keeps the HWPT and one of the devices (the *leader*), and is undone by [`Attached::detach`].
 //!
 //! The IOMMU driver decides whether a HWPT suits a group. The HWPT has a user before that, so that
 //! it cannot be destroyed when it is attached. A [`Tentative`] is held until it is known whether
@@ -27,34 +26,33 @@ use crate::{
         User, //
     },
     sys::handle::{
-        Handle,
-        Place, //
+        Attachment,
+        NewHandle, //
     }, //
 };
-use core::mem::ManuallyDrop;
-use kernel::{
-    iommu::domain::Domain,
-    prelude::*, //
+use core::mem::{
+    replace,
+    ManuallyDrop, //
 };
+use kernel::prelude::*;
 
 /// A group of devices, or a PASID of it, is attached to a HWPT.
 ///
 /// There is one only in a [`ManuallyDrop`], as its user of the HWPT is not to be dropped: one that
 /// does not end by [`Self::detach`] leaks, and stays attached.
-///
-/// # Invariants
-///
-/// The domain of `hwpt` is attached to `pasid` of the IOMMU group of `leader`, with `handle`,
-/// unless there is no handle: then there is no IOMMU.
-pub(super) struct Attached {
-    handle: Option<Handle>,
-    hwpt: HwptRef,
-    leader: User<Device>,
-    pasid: u32,
+pub(super) enum Attached {
+    /// By the IOMMU.
+    ByIommu(Attachment<HwptRef, User<Device>>),
+    /// There is no IOMMU.
+    NoIommu {
+        hwpt: HwptRef,
+        leader: User<Device>,
+        pasid: u32,
+    },
 }
 
 impl Attached {
-    /// Attaches the group of `leader`, or its `pasid`, to `hwpt`.
+    /// Attaches the group of `leader`, or its `pasid`, to `candidate`.
     ///
     /// # Errors
     ///
@@ -66,15 +64,21 @@ impl Attached {
         leader: User<Device>,
         pasid: u32,
     ) -> Result<ManuallyDrop<Self>, (C, Error)> {
-        let (handle, hwpt) = enter(candidate, &ctx.tentative(), &leader, pasid, Handle::attach)?;
+        let attached = if leader.is_noiommu() {
+            candidate.attach(&ctx.tentative(), |hwpt| {
+                Ok(Self::NoIommu {
+                    hwpt,
+                    leader,
+                    pasid,
+                })
+            })?
+        } else {
+            Self::ByIommu(enter(candidate, &ctx.tentative(), |handle, hwpt| {
+                handle.attach(hwpt, leader, pasid)
+            })?)
+        };
 
-        // INVARIANT: The domain was attached.
-        Ok(ManuallyDrop::new(Self {
-            handle,
-            hwpt,
-            leader,
-            pasid,
-        }))
+        Ok(ManuallyDrop::new(attached))
     }
 
     /// Attaches to `candidate` instead, without a moment in between, and puts the user of the HWPT
@@ -87,95 +91,80 @@ impl Attached {
         &mut self,
         ctx: &'c Context,
         candidate: C,
-        leader: User<Device>,
+        new_leader: User<Device>,
     ) -> Result<Option<Destroying<'c, Context>>, (C, Error)> {
         let tentative = ctx.tentative();
-        let (handle, hwpt) = enter(candidate, &tentative, &leader, self.pasid, Handle::replace)?;
-
-        if let Some(handle) = handle {
-            answer_faults(self.hwpt.get(), self.handle.replace(handle));
-        }
-        self.leader = leader;
-        // INVARIANT: The new domain is attached with the new handle.
-        let old = core::mem::replace(&mut self.hwpt, hwpt);
+        let old = match self {
+            Self::ByIommu(at) => enter(candidate, &tentative, |handle, hwpt| {
+                at.replace(handle, hwpt, new_leader)
+            })?,
+            Self::NoIommu { hwpt, leader, .. } => candidate.attach(&tentative, |new| {
+                *leader = new_leader;
+                Ok(replace(hwpt, new))
+            })?,
+        };
 
         // Before anybody can see that the group is attached to another.
         Ok(old.put_or_claim(ctx))
     }
 
     /// Makes another device of the same group the one that stands for it.
-    pub(super) fn set_leader(&mut self, leader: User<Device>) {
-        if let Some(handle) = &self.handle {
-            handle.set_leader(leader.as_c(), leader.id());
+    pub(super) fn set_leader(&mut self, new_leader: User<Device>) {
+        match self {
+            // It is one of the same group.
+            Self::ByIommu(at) => _ = at.set_leader(new_leader),
+            Self::NoIommu { leader, .. } => *leader = new_leader,
         }
-        self.leader = leader;
     }
 
     /// Whether this device stands for the group.
     pub(super) fn is_led_by(&self, device: &User<Device>) -> bool {
-        self.leader.id() == device.id()
+        let leader = match self {
+            Self::ByIommu(at) => at.leader(),
+            Self::NoIommu { leader, .. } => leader,
+        };
+
+        leader.id() == device.id()
+    }
+
+    /// The user of the HWPT that the group is attached to.
+    fn hwpt_ref(&self) -> &HwptRef {
+        match self {
+            Self::ByIommu(at) => at.hwpt(),
+            Self::NoIommu { hwpt, .. } => hwpt,
+        }
     }
 
     /// What the group is attached to.
     pub(super) fn hwpt(&self) -> AnyHwpt<'_> {
-        self.hwpt.get()
+        self.hwpt_ref().get()
     }
 
     /// Which PASID it is; `IOMMU_NO_PASID` for DMA without one.
     pub(super) fn pasid(&self) -> u32 {
-        self.pasid
+        match self {
+            Self::ByIommu(at) => at.pasid(),
+            Self::NoIommu { pasid, .. } => *pasid,
+        }
     }
 
     /// Detaches. Returns the HWPT.
     pub(super) fn detach(this: ManuallyDrop<Self>) -> HwptRef {
-        let Self {
-            handle,
-            hwpt,
-            leader,
-            pasid,
-        } = ManuallyDrop::into_inner(this);
-
-        if let (Some(handle), Some(place)) = (&handle, place(&leader, pasid)) {
-            handle.detach(hwpt.get().domain(), place);
+        match ManuallyDrop::into_inner(this) {
+            Self::ByIommu(at) => at.detach(),
+            Self::NoIommu { hwpt, .. } => hwpt,
         }
-        answer_faults(hwpt.get(), handle);
-        hwpt
     }
 }
 
-/// Attaches the group of `leader`, or its `pasid`, to a HWPT, by `attach`. Without an IOMMU there
-/// is nothing to attach, and no handle.
-fn enter<C: Candidate>(
+/// Has `attach` attach a HWPT with a new handle. If that fails, it returns the user.
+fn enter<C: Candidate, A>(
     candidate: C,
     tentative: &Tentative<'_>,
-    leader: &User<Device>,
-    pasid: u32,
-    attach: fn(&Handle, &Domain, Place<'_>) -> Result,
-) -> Result<(Option<Handle>, HwptRef), (C, Error)> {
-    let Some(place) = place(leader, pasid) else {
-        return Ok((None, candidate.attach(tentative, |_| Ok(()))?));
-    };
-    let handle = match Handle::new(leader.as_c(), leader.id()) {
-        Ok(handle) => handle,
-        Err(err) => return Err((candidate, err)),
-    };
-    let hwpt = candidate.attach(tentative, |domain| attach(&handle, domain, place))?;
-
-    Ok((Some(handle), hwpt))
-}
-
-/// The place of a PASID of a device at the IOMMU, if there is one.
-fn place(leader: &Device, pasid: u32) -> Option<Place<'_>> {
-    Some(Place {
-        group: leader.group().iommu()?,
-        dev: leader.dev(),
-        pasid,
-    })
-}
-
-/// Answers the faults that wait for user space and name a handle, which is then freed.
-fn answer_faults(hwpt: AnyHwpt<'_>, handle: Option<Handle>) {
-    if let (Some(fault), Some(handle)) = (hwpt.fault(), &handle) {
-        fault.auto_respond(handle.as_raw());
+    attach: impl FnOnce(NewHandle, HwptRef) -> Result<A, (HwptRef, Error)>,
+) -> Result<A, (C, Error)> {
+    match NewHandle::new() {
+        Ok(handle) => candidate.attach(tentative, |hwpt| attach(handle, hwpt)),
+        Err(err) => Err((candidate, err)),
     }
 }

@@ -296,7 +296,7 @@ impl Member {
     }
 
     /// The group.
-    pub(crate) fn group(&self) -> &Group {
+    pub(crate) fn group(&self) -> &Arc<Group> {
         &self.group
     }
 }

@@ -29,7 +29,6 @@ use crate::{
         same_offset,
         Kind,
         Object,
-        Owned,
         Owner as _,
         User, //
     },
@@ -70,7 +69,7 @@ use kernel::{
 /// the context is put.
 #[repr(C)]
 pub(crate) struct Device {
-    ictx: ContextPtr,
+    pub(crate) ictx: ContextPtr,
     igroup: ForC<Group>,
     dev: BoundDevice,
     member: Member,
@@ -85,18 +84,7 @@ same_offset!(Device, ictx, iommufd_device, ictx);
 same_offset!(Device, igroup, iommufd_device, igroup);
 same_offset!(Device, dev, iommufd_device, dev);
 
-impl Owned for Device {
-    fn owner(&self) -> &Context {
-        self.ictx()
-    }
-}
-
 impl Device {
-    /// The context that the device is bound to.
-    pub(crate) fn ictx(&self) -> &Context {
-        &self.ictx
-    }
-
     /// The physical device.
     pub(crate) fn dev(&self) -> &BoundDevice {
         &self.dev
@@ -104,7 +92,7 @@ impl Device {
 
     /// The group of the device.
     pub(crate) fn group(&self) -> &Group {
-        self.member.group()
+        &self.igroup
     }
 
     /// Whether there is no IOMMU: nothing translates for the device and nothing holds it back.
@@ -201,11 +189,15 @@ pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
     let enforce_cache_coherency = !noiommu && dev.can(Capability::EnforceCacheCoherency);
     let device = ctx.reserve(try_init!(Device {
         ictx: ContextPtr::from(ctx),
-        igroup: ForC::from(member.group()),
+        igroup: ForC::from(member.group().clone()),
         seat: LockedBy::new(member.group().state(), Seat::default()),
         member,
         enforce_cache_coherency,
-        _ctx: (!dev.is_mock()).then(|| ContextRef::from(ctx)),
+        _ctx: if dev.is_mock() {
+            None
+        } else {
+            Some(ContextRef::get(ctx)?)
+        },
         dev,
     }? Error))?;
 

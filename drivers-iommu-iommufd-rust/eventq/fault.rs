@@ -3,7 +3,7 @@
 //! I/O page faults for user space.
 //!
 //! A HWPT that is created with a fault queue sends the page requests of its devices there, in
-//! [`Group`]s. The actors:
+//! [`FaultGroup`]s. The actors:
 //!
 //! - the fault handler ([`Fault::deliver`]) queues a group that the IOMMU core hands over;
 //! - `read()` gives a group to user space, all of its requests or none, under a new cookie;
@@ -36,16 +36,17 @@ use crate::{
     },
     object::{
         Kind,
-        Owned,
         Owner as _,
         Publish,
         Reserved,
         User, //
     },
     sys::{
-        iopf::FaultQueue,
+        iopf::{
+            FaultGroup,
+            FaultQueue, //
+        },
         pgfault::{
-            leader_id,
             PageFault,
             PageResponse, //
         }, //
@@ -64,7 +65,6 @@ use kernel::{
         file::Offset, //
     },
     iommu::iopf::{
-        Group,
         Pending,
         Response, //
     },
@@ -87,7 +87,7 @@ pub(crate) struct Fault {
     /// Groups that user space has read, or is about to read, and not answered.
     #[pin]
     awaiting: Mutex<Awaiting>,
-    ctx: ContextPtr,
+    pub(crate) ctx: ContextPtr,
 }
 
 /// Groups by cookie.
@@ -99,7 +99,7 @@ struct Awaiting {
 
 /// A group under a cookie.
 struct Delivery {
-    group: Group,
+    group: FaultGroup,
     /// Names this delivery; the cookie can name another one later.
     serial: u64,
 }
@@ -113,7 +113,7 @@ impl Awaiting {
     }
 
     /// Takes back a delivery, unless it has ended meanwhile.
-    fn recall(&mut self, cookie: u32, serial: u64) -> Option<Group> {
+    fn recall(&mut self, cookie: u32, serial: u64) -> Option<FaultGroup> {
         if self.cookies.get(cookie)?.serial != serial {
             return None;
         }
@@ -130,15 +130,9 @@ impl Kind for Fault {
     type Owner = Context;
 }
 
-impl Owned for Fault {
-    fn owner(&self) -> &Context {
-        &self.ctx
-    }
-}
-
 impl FaultQueue for Fault {
     /// Queues a group for user space.
-    fn deliver(&self, group: Group) {
+    fn deliver(&self, group: FaultGroup) {
         self.unread.push_back(group);
     }
 }
@@ -197,7 +191,7 @@ impl Fault {
             }
         };
 
-        let (dev_id, cookie) = (leader_id(&group), vacancy.cookie());
+        let (dev_id, cookie) = (group.leader_id(), vacancy.cookie());
         for request in group.requests() {
             // There is room for as many as the group has.
             let _ = messages.push_within_capacity(PageFault::new(&request, dev_id, cookie));
@@ -319,7 +313,7 @@ impl AnonFile for FaultFile {
 
 /// A fault queue that is not published, and its file.
 struct NewFault<'a> {
-    ctx: &'a Context,
+    ctx: ContextRef,
     fault: Reserved<'a, Fault>,
     file: NewFile<FaultFile>,
 }
@@ -330,7 +324,7 @@ impl Publish for NewFault<'_> {
 
         self.file.install(FaultFile {
             fault,
-            _ctx: ContextRef::from(self.ctx),
+            _ctx: self.ctx,
         });
         Ok(())
     }
@@ -348,5 +342,9 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_fault_alloc>) -> Resul
 
     cmd.out_fault_id = fault.id();
     cmd.out_fault_fd = file.fd();
-    cmd.publish(NewFault { ctx, fault, file })
+    cmd.publish(NewFault {
+        ctx: ContextRef::get(ctx)?,
+        fault,
+        file,
+    })
 }

@@ -7,17 +7,17 @@
 //! queue and sleeps.
 #![forbid(unsafe_code)]
 
+use crate::sys::iopf::{
+    FaultGroup,
+    FaultGroups, //
+};
 use kernel::{
     fs::anon_inode::{
         new_poll_head,
         PollHead,
         Poller, //
     },
-    iommu::iopf::{
-        Group,
-        Pending,
-        Queue, //
-    },
+    iommu::iopf::Pending,
     new_spinlock,
     prelude::*,
     sync::SpinLock, //
@@ -27,7 +27,7 @@ use kernel::{
 #[pin_data]
 pub(super) struct Unread {
     #[pin]
-    queue: SpinLock<Queue>,
+    queue: SpinLock<FaultGroups>,
     #[pin]
     pollers: PollHead,
 }
@@ -36,7 +36,7 @@ impl Unread {
     /// Creates an empty queue.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            queue <- new_spinlock!(Queue::new(), "iommufd_fault::queue"),
+            queue <- new_spinlock!(FaultGroups::new(), "iommufd_fault::queue"),
             pollers <- new_poll_head!("iommufd_fault::pollers"),
         })
     }
@@ -44,13 +44,13 @@ impl Unread {
     /// Appends a group and wakes the pollers.
     ///
     /// Context: any in which a spinlock can be taken, interrupts excepted.
-    pub(super) fn push_back(&self, group: Group) {
+    pub(super) fn push_back(&self, group: FaultGroup) {
         self.queue.lock().push_back(group);
         self.pollers.notify();
     }
 
     /// Requeues a group as the first one and wakes the pollers.
-    pub(super) fn push_front(&self, group: Group) {
+    pub(super) fn push_front(&self, group: FaultGroup) {
         self.queue.lock().push_front(group);
         self.pollers.notify();
     }
@@ -60,7 +60,10 @@ impl Unread {
     /// # Errors
     ///
     /// [`EINVAL`] if `fits` refuses it; it stays in the queue.
-    pub(super) fn pop_front(&self, fits: impl FnOnce(&Pending) -> bool) -> Result<Option<Group>> {
+    pub(super) fn pop_front(
+        &self,
+        fits: impl FnOnce(&Pending) -> bool,
+    ) -> Result<Option<FaultGroup>> {
         let mut queue = self.queue.lock();
 
         match queue.front() {
@@ -70,7 +73,7 @@ impl Unread {
     }
 
     /// Takes out the groups for which `which` holds.
-    pub(super) fn extract(&self, which: impl FnMut(&Pending) -> bool) -> Queue {
+    pub(super) fn extract(&self, which: impl FnMut(&Pending) -> bool) -> FaultGroups {
         self.queue.lock().extract(which)
     }
 

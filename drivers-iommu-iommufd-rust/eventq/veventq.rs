@@ -8,7 +8,8 @@
 //! without data stands at the end of the queue, until an event follows whose number tells the same.
 //!
 //! The queue can be found, by the IOMMU driver, from when it is in the list of the vIOMMU. That is
-//! the last step of its creation, and leaving the list is the first one of its end.
+//! the last step of its creation, and leaving the list is the first one of its end: see
+//! [`ViommuQueue`].
 //!
 //! Locks: `veventqs_rwsem` of the vIOMMU (write: to change the list; read: `driver.c`, to queue) ->
 //! the lock of the queue, a spinlock. Several readers of one file may each get some of the events.
@@ -32,13 +33,13 @@ use crate::{
         Owner as _,
         Publish,
         Reserved,
-        User,
-        WriteSide, //
+        User, //
     },
     sys::veventq::{
         EventQueue,
         VeventHeader,
-        VeventqsGuard, //
+        VeventqsGuard,
+        ViommuQueue, //
     },
     viommu::Viommu, //
 };
@@ -63,18 +64,13 @@ use kernel::{
 #[pin_data]
 pub(crate) struct Veventq {
     #[pin]
-    queue: EventQueue,
-    pub(crate) viommu: Dependency<Viommu>,
+    pub(crate) queue: ViommuQueue<Dependency<Viommu>>,
 }
 
 same_offset!(Veventq, queue, iommufd_veventq, node);
 
 impl Kind for Veventq {
     type Owner = Context;
-
-    fn destroy(this: WriteSide<'_, Self>) {
-        this.viommu.veventqs.lock().remove(&this.queue);
-    }
 }
 
 impl Veventq {
@@ -85,8 +81,7 @@ impl Veventq {
         viommu: Dependency<Viommu>,
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            queue <- EventQueue::new(type_, depth),
-            viommu,
+            queue <- ViommuQueue::new(type_, depth, viommu),
         }? Error)
     }
 }
@@ -169,7 +164,7 @@ impl AnonFile for VeventFile {
 
 /// A queue that is not published, and its file.
 struct NewVeventq<'a, 'v, 'l> {
-    ctx: &'a Context,
+    ctx: ContextRef,
     veventqs: &'l mut VeventqsGuard<'v>,
     veventq: Reserved<'a, Veventq>,
     file: NewFile<VeventFile>,
@@ -179,10 +174,10 @@ impl Publish for NewVeventq<'_, '_, '_> {
     fn publish(self, answer: impl FnOnce() -> Result) -> Result {
         let veventq = self.veventq.publish_with_user(answer)?;
 
-        self.veventqs.add(&veventq);
+        self.veventqs.add(&veventq.queue);
         self.file.install(VeventFile {
             veventq,
-            _ctx: ContextRef::from(self.ctx),
+            _ctx: self.ctx,
         });
         Ok(())
     }
@@ -217,7 +212,7 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_veventq_alloc>) -> Res
     cmd.out_veventq_id = veventq.id();
     cmd.out_veventq_fd = file.fd();
     cmd.publish(NewVeventq {
-        ctx,
+        ctx: ContextRef::get(ctx)?,
         veventqs: &mut veventqs,
         veventq,
         file,

@@ -20,7 +20,7 @@ use crate::{
     },
     range::IovaRange,
     sys::{
-        notifier::Notifier,
+        notifier::AccessDriver,
         pin::PagePtr, //
     }, //
 };
@@ -60,10 +60,11 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
     data: *mut c_void,
     id: *mut u32,
 ) -> *mut bindings::iommufd_access {
-    // SAFETY: By the requirements of this function.
-    let (ctx, notifier) = unsafe { (Context::from_ptr(ictx), Notifier::of_driver(ops, data)) };
+    // SAFETY: By the requirements of this function. The access drops its `AccessDriver` before
+    // `iommufd_access_destroy()` returns, or here if it is not created.
+    let (ctx, driver) = unsafe { (Context::from_ptr(ictx), AccessDriver::new_access(ops, data)) };
 
-    match notifier.and_then(|notifier| Access::create(ctx, notifier)) {
+    match driver.and_then(|driver| Access::create(ctx, driver)) {
         Ok(access) => {
             // SAFETY: By the requirements of this function.
             unsafe { *id = access.id() };

@@ -40,7 +40,11 @@ impl Context {
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx) {
     // SAFETY: By the requirements of this function.
-    ContextRef::from(unsafe { Context::from_ptr(ictx) }).into_raw();
+    match ContextRef::get(unsafe { Context::from_ptr(ictx) }) {
+        Ok(ctx) => _ = ctx.into_raw(),
+        // Not reached: the caller has a reference.
+        Err(_) => _ = kernel::warn_on!(true),
+    }
 }
 
 /// Puts a reference to a context.
@@ -64,8 +68,8 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_from_file(
     file: *mut bindings::file,
 ) -> *mut bindings::iommufd_ctx {
     // SAFETY: By the requirements of this function.
-    match unsafe { context_of(file) } {
-        Ok(ctx) => ContextRef::from(ctx).into_raw().cast().as_ptr(),
+    match unsafe { context_of(file) }.and_then(ContextRef::get) {
+        Ok(ctx) => ctx.into_raw().cast().as_ptr(),
         Err(err) => err.to_ptr(),
     }
 }

@@ -12,7 +12,8 @@ use crate::{
     object::Owner as _,
     sys::{
         file::{
-            FileRef,
+            FilePtr,
+            OpeningFile,
             PrivateData, //
         },
         miscdev,
@@ -34,10 +35,10 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
-// SAFETY: A context is made by `open` of the file that it was given, is the private data of that
-// file, and ends in its `release`, with the last reference to it.
+// SAFETY: A context is made with an `OpeningFile`: it becomes the private data of that file, and
+// ends in its `release`, with the last reference to it, or has no file then.
 unsafe impl PrivateData for Context {
-    fn file(&self) -> FileRef {
+    fn file(&self) -> &FilePtr {
         self.c.file()
     }
 }
@@ -100,7 +101,10 @@ pub(crate) unsafe extern "C" fn iommufd_fops_open(
         AccountMode::User
     };
     from_result(|| {
-        let ctx = KBox::pin_init(Context::new(FileRef::new(file), mode), GFP_KERNEL_ACCOUNT)?;
+        // SAFETY: By the requirements of this function. If it fails, there is no context; else it
+        // becomes the private data below, which `iommufd_fops_release()` ends.
+        let file_to_be = unsafe { OpeningFile::new(file) };
+        let ctx = KBox::pin_init(Context::new(file_to_be, mode), GFP_KERNEL_ACCOUNT)?;
         // SAFETY: By the requirements of this function nobody else uses the file yet.
         unsafe { (*file).private_data = ctx.into_foreign().cast() };
         Ok(0)
@@ -120,7 +124,12 @@ pub(crate) unsafe extern "C" fn iommufd_fops_release(
     // SAFETY: By the requirements of this function: `open` put the context there, and this is its
     // last use.
     let ctx = unsafe { <Pin<KBox<Context>>>::from_foreign((*file).private_data.cast()) };
-    ctx.destroy_all();
+    if !ctx.destroy_all() {
+        // Objects that are left name the context, which stays, and nobody gets its file any more.
+        ctx.c.file().clear();
+        core::mem::forget(ctx);
+        return 0;
+    }
     drop(ctx);
     0
 }

@@ -13,7 +13,10 @@ use crate::{
     command::Answer,
     context::Command,
     object::Owner as _,
-    sys::task::is_being_killed,
+    sys::{
+        hwpt::cache_invalidate,
+        task::is_being_killed, //
+    },
     viommu::Viommu, //
 };
 use kernel::{
@@ -63,7 +66,7 @@ fn do_invalidate(cmd: &Command<'_, bindings::iommu_hwpt_invalidate>, done: &mut 
     };
 
     match cmd.ctx().get_any(cmd.hwpt_id)?.downcast::<HwptNested>() {
-        Ok(hwpt) => for_each_batch(array, done, |batch| hwpt.domain.cache_invalidate(batch)),
+        Ok(hwpt) => for_each_batch(array, done, |batch| cache_invalidate(&hwpt.domain, batch)),
         Err(other) => {
             let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
             for_each_batch(array, done, |batch| viommu.as_c().cache_invalidate(batch))

@@ -20,7 +20,12 @@ use super::{
     Tentative, //
 };
 use crate::sys::{
-    layout::Raw,
+    layout::{
+        AsC,
+        Holds,
+        HoldsPublished,
+        Raw, //
+    },
     mmap::Keep, //
 };
 use core::{
@@ -46,7 +51,8 @@ use kernel::{
         atomic::{
             ordering::{
                 Full,
-                Relaxed, //
+                Relaxed,
+                Release, //
             },
             Atomic, //
         },
@@ -157,6 +163,8 @@ pub(crate) trait Kind: Send + Sync + Sized {
 /// - No other type has the same `TYPE`, and headers of this type are made only by this module, for
 ///   an `Object<Self>`.
 /// - [`Self::dependencies`] visits what [`Depends::visit`] of the same fields visits.
+/// - [`Self::belongs_to`] compares the one that [`Owned::owner_ptr`] returns, if that is
+///   implemented.
 ///
 /// Implemented by the table of kinds, see [`kinds`].
 pub(crate) unsafe trait Registered: Kind {
@@ -169,6 +177,9 @@ pub(crate) unsafe trait Registered: Kind {
     /// Calls `f` with each object that this one depends on, until `f` returns `false`. Returns
     /// whether it never did.
     fn dependencies(&self, f: &mut impl FnMut(&Header) -> bool) -> bool;
+
+    /// Returns whether the [`OwnerPtr`] of the object, if it has one, names this owner.
+    fn belongs_to(&self, owner: &Self::Owner) -> bool;
 }
 
 /// A kind of object that C knows by a structure of its own.
@@ -176,6 +187,7 @@ pub(crate) unsafe trait Registered: Kind {
 /// # Safety
 ///
 /// An `Object<Self>` begins as a [`Self::Raw`] does, and is initialised as far as C accesses that.
+/// Where `sys` has a type for fields of that structure, the object has a field of that type there.
 pub(crate) unsafe trait CLayout: Registered {
     /// The structure.
     type Raw;
@@ -252,6 +264,13 @@ impl<T: CLayout> Object<T> {
     }
 }
 
+// SAFETY: It is the object itself, and no other type has this `T::TYPE`.
+unsafe impl<T: CLayout> AsC<T::Raw> for Object<T> {
+    fn as_c(&self) -> &Raw<T::Raw> {
+        Object::as_c(self)
+    }
+}
+
 impl<T> Deref for Object<T> {
     type Target = T;
 
@@ -274,6 +293,10 @@ unsafe impl<C: Owner> Registered for Any<C> {
     const DEPENDS: bool = false;
 
     fn dependencies(&self, _f: &mut impl FnMut(&Header) -> bool) -> bool {
+        true
+    }
+
+    fn belongs_to(&self, _owner: &C) -> bool {
         true
     }
 }
@@ -439,7 +462,7 @@ impl<T: Registered> Drop for Ref<'_, T> {
 
 /// Puts a count of `wait_cnt` that the caller owns.
 ///
-/// From then on the object may be gone; the owner is not, as the caller is in an operation on it.
+/// From then on the object may be gone; the owner is not, as the caller has a reference to it.
 ///
 /// Memory order: the count is put with release, so that the destroyer, who reads zero with acquire,
 /// sees what was done to the object (`IOMMUFD+put+drain`). The queue's lock, taken by both sides,
@@ -450,13 +473,64 @@ fn put_read_side<C: Owner>(header: &Header, owner: &C) {
     }
 }
 
-/// A kind of object of which other objects keep a read side.
-pub(crate) trait Owned: Registered {
-    /// What the object belongs to.
-    fn owner(&self) -> &Self::Owner;
+// SAFETY: By the type invariants it has a count of the object, which is pinned.
+unsafe impl<T: CLayout> Holds<T::Raw> for Ref<'_, T> {
+    fn raw(&self) -> &Raw<T::Raw> {
+        self.as_c()
+    }
 }
 
-/// A dependency of an object on another one of the same owner. C sees a pointer.
+// SAFETY: The count is taken from one that is not zero, or by publishing the object; and a
+// destroyer waits for it before the object ends.
+unsafe impl<T: CLayout> HoldsPublished<T::Raw> for Ref<'_, T> {}
+
+/// A kind of object of which other objects keep a read side.
+///
+/// # Safety
+///
+/// [`Self::owner_ptr`] returns the same field each time, which is in the object, or in one that it
+/// depends on.
+///
+/// Implemented by the table of kinds, see [`kinds`].
+pub(crate) unsafe trait Owned: Registered {
+    /// What the object belongs to.
+    fn owner_ptr(&self) -> &OwnerPtr<Self::Owner>;
+}
+
+impl<T: Owned> Object<T> {
+    /// What the object belongs to.
+    pub(crate) fn owner(&self) -> &T::Owner {
+        // SAFETY: `Reserved::new()` has compared the pointer with the owner of the object, and it
+        // does not change. The object has not been dropped, so that the owner is there, by the
+        // requirements of `Kinds`.
+        unsafe { self.data.owner_ptr().0.as_ref() }
+    }
+}
+
+/// Puts a count of `wait_cnt` that the caller owns, which is not bounded by an operation on the
+/// owner.
+///
+/// From then on the object may be gone, and the owner, too: what may be the last count is put under
+/// the lock of the table, which a destroyer that has slept takes once more when it reads zero.
+///
+/// Memory order: as [`put_read_side`].
+fn put_kept_read_side<T: Owned>(object: &Object<T>) {
+    let count = object.header.wait_cnt.as_atomic();
+    let mut left = count.load(Relaxed);
+
+    while left > 1 {
+        match count.cmpxchg(left, left - 1, Release) {
+            Ok(_) => return,
+            Err(now) => left = now,
+        }
+    }
+    let owner = object.owner();
+    let _table = owner.objects().lock();
+
+    put_read_side(&object.header, owner);
+}
+
+/// A dependency of an object on another one. C sees a pointer.
 ///
 /// It is a read side: whoever destroys the other object waits for it. As long as the object that
 /// has it is published, it is a user of the other one, too ([`Registered::dependencies`]), so that
@@ -506,13 +580,20 @@ impl<T: Owned> Deref for Dependency<T> {
     }
 }
 
-impl<T: Owned> Drop for Dependency<T> {
-    fn drop(&mut self) {
-        put_read_side(&self.header, self.owner());
+// SAFETY: By the type invariants it has a count of the object, which is pinned.
+unsafe impl<T: Owned + CLayout> Holds<T::Raw> for Dependency<T> {
+    fn raw(&self) -> &Raw<T::Raw> {
+        self.as_c()
     }
 }
 
-/// A read side that another object of the same owner keeps. C sees a pointer.
+impl<T: Owned> Drop for Dependency<T> {
+    fn drop(&mut self) {
+        put_kept_read_side(self);
+    }
+}
+
+/// A read side that another object keeps. C sees a pointer.
 ///
 /// It is put when [`Kind::pre_destroy`] of the object asks for that.
 #[repr(transparent)]
@@ -523,6 +604,13 @@ impl<T: Owned> Deref for RevocableRef<T> {
 
     fn deref(&self) -> &Object<T> {
         &self.0
+    }
+}
+
+// SAFETY: It has the count of its `Dependency`.
+unsafe impl<T: Owned + CLayout> Holds<T::Raw> for RevocableRef<T> {
+    fn raw(&self) -> &Raw<T::Raw> {
+        self.as_c()
     }
 }
 
@@ -594,6 +682,13 @@ impl<T: Registered> Drop for User<T> {
         // If it were the last, nobody would ever destroy the object.
         kernel::warn_on_once!(self.goes_with_last_user());
         self.header.users.dec();
+    }
+}
+
+// SAFETY: By the type invariants it has a count of the object, which is pinned.
+unsafe impl<T: CLayout> Holds<T::Raw> for User<T> {
+    fn raw(&self) -> &Raw<T::Raw> {
+        self.as_c()
     }
 }
 
@@ -679,7 +774,7 @@ impl<T: Registered> Drop for UserSlot<T> {
 
 /// What objects belong to, where C looks for it: a pointer in the object.
 ///
-/// It is a field of objects of that very owner only, which outlives its objects.
+/// It is followed only if it is a field of an object of that very owner: see [`Object::owner`].
 #[repr(transparent)]
 pub(crate) struct OwnerPtr<C>(NonNull<C>);
 
@@ -688,17 +783,15 @@ unsafe impl<C: Sync> Send for OwnerPtr<C> {}
 // SAFETY: A reference to an owner, which is `Sync`.
 unsafe impl<C: Sync> Sync for OwnerPtr<C> {}
 
-impl<C> From<&C> for OwnerPtr<C> {
-    fn from(owner: &C) -> Self {
-        Self(NonNull::from(owner))
+impl<C> OwnerPtr<C> {
+    /// Returns whether it names this owner.
+    pub(crate) fn is(&self, owner: &C) -> bool {
+        core::ptr::eq(self.0.as_ptr(), owner)
     }
 }
 
-impl<C> Deref for OwnerPtr<C> {
-    type Target = C;
-
-    fn deref(&self) -> &C {
-        // SAFETY: It is a field of an object of the owner, which outlives its objects.
-        unsafe { self.0.as_ref() }
+impl<C> From<&C> for OwnerPtr<C> {
+    fn from(owner: &C) -> Self {
+        Self(NonNull::from(owner))
     }
 }

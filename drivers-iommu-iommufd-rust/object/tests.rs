@@ -9,7 +9,6 @@ use super::{
     Dependency,
     Id,
     Kind,
-    Owned,
     Owner,
     OwnerPtr,
     Ref,
@@ -62,9 +61,10 @@ impl Owner for Space {
     }
 }
 
+// Each test keeps its space until its objects are gone.
 kinds! {
     Space;
-    Probe = iommufd_object_type_IOMMUFD_OBJ_MAX: on;
+    Probe = iommufd_object_type_IOMMUFD_OBJ_MAX in space: on;
 }
 
 /// An object that may depend on another one.
@@ -108,12 +108,6 @@ impl Kind for Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         self.life.dropped.fetch_add(1, Relaxed);
-    }
-}
-
-impl Owned for Probe {
-    fn owner(&self) -> &Space {
-        &self.space
     }
 }
 
@@ -309,7 +303,9 @@ mod cases {
         let probe = reserve(&space, &life, Some(&space.get(one)?))?;
         let two = probe.id();
         let tentative = space.tentative();
-        let user = probe.depend(&tentative).map_err(|(_, err)| err)?.publish();
+        let mut probe = probe.depend(&tentative).map_err(|(_, err)| err)?;
+        let user = probe.hold();
+        probe.publish();
         drop(tentative);
         assert_eq!(users(&space, one)?, 2);
         assert_eq!(users(&space, two)?, 2);
@@ -371,7 +367,7 @@ mod cases {
         create(&space, &life, Some(two))?;
         create(&space, &life, Some(one))?;
 
-        space.destroy_all();
+        assert!(space.destroy_all());
         assert_eq!(life.ended(), (4, 4));
         Ok(())
     }

@@ -7,35 +7,29 @@
 //! memory. But the exporter can *revoke* it at any time, from whatever context: then all of it has
 //! to be unmapped at once, and is never mapped again. Areas that show it stay, and show nothing.
 //!
-//! So these pages know on their own where they are mapped ([`Shown`]), and PFNs are always computed
+//! So these pages have a list of where they are mapped ([`Shown`]), and PFNs are always computed
 //! from the physical address, never read from a domain. The record in the domain tier is kept as
 //! for other sources. No in-kernel access exists: no CPU may touch the memory.
 //!
 //! A place where they are mapped has a name of its own: the domain and the first IOVA. At most one
 //! mapping is there at any time, as it is noted before it is made, and unmapped under the mutex of
-//! the pages by the same call that removes the note, while the area still occupies its IOVA.
+//! [`Memory`] by the same call that removes the note, while the area still occupies its IOVA.
 //!
-//! Locks: revocation runs under the reservation lock of the dma-buf and takes the mutex of the
-//! pages; it must not take `domains_rwsem`. The mutex of such pages has a lock class of its own:
-//! the one of other pages is held when memory is pinned, and the `mmap` lock can be held when a
-//! reservation lock is taken.
+//! Locks: revocation runs under the reservation lock of the dma-buf and takes the mutex of
+//! [`Memory`]; it must take neither `domains_rwsem` nor the mutex of the pages: that is held when
+//! memory is pinned, and the `mmap` lock can be held when a reservation lock is taken. The mutex of
+//! [`Memory`] comes after that of the pages.
 #![forbid(unsafe_code)]
 
 use super::{
-    account::{
-        Account,
-        Payer, //
-    },
+    account::Payer,
     fill::map_in_all,
     page_count,
     source::Source,
-    tiers::Tiers,
-    Inner,
     Pages, //
 };
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
 use crate::sys::dmabuf::{
-    Attachment,
     Importer,
     PhysRange, //
 };
@@ -60,7 +54,7 @@ use kernel::{
     rbtree::RBTree,
     sync::{
         Arc,
-        SetOnce, //
+        Mutex, //
     },
     warn_on, //
 };
@@ -88,8 +82,8 @@ struct Shown {
     domain: Arc<PagingDomain>,
 }
 
-/// The state of pages behind a dma-buf. Few pages are, so it has its own memory.
-pub(super) struct State {
+/// What changes about the memory behind a dma-buf.
+struct State {
     /// The physical address of the memory, unless it was revoked (or is not known yet).
     phys: Option<PhysAddr>,
     /// All mappings that there are, or would be if the memory had not been revoked.
@@ -99,7 +93,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             phys: None,
             shown: RBTree::new(),
@@ -142,25 +136,54 @@ impl State {
     }
 }
 
-impl Inner {
-    /// Whether this is the memory of a device that does not want it to be used any more.
+/// The memory behind a dma-buf, as pages import it.
+#[pin_data]
+pub(super) struct Memory {
+    /// How many bytes of the buffer the pages need, from its start to the end of their last page.
+    #[cfg_attr(not(CONFIG_DMA_SHARED_BUFFER), expect(dead_code))]
+    needed: usize,
+    #[pin]
+    state: Mutex<State>,
+}
+
+impl Memory {
+    /// Memory that is not known yet, of which `npages` pages from byte `start` of the buffer on are
+    /// needed.
+    fn new(start: usize, npages: usize) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            needed: npages
+                .checked_mul(PAGE_SIZE)
+                .and_then(|len| len.checked_add(start))
+                .ok_or(EINVAL)?,
+            state <- new_mutex!(State::new(), "iommufd_pages::dmabuf"),
+        }? Error)
+    }
+
+    /// Keeps what is mapped from being unmapped by a revocation.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the memory was revoked.
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
-    pub(super) fn is_revoked(&self) -> bool {
-        self.dmabuf
-            .as_ref()
-            .is_some_and(|state| state.phys.is_none())
+    pub(super) fn lock_mapped(&self) -> Result<impl Sized + '_> {
+        let state = self.state.lock();
+
+        if state.phys.is_none() {
+            return Err(EINVAL);
+        }
+        Ok(state)
     }
 
     /// Maps the memory, which begins with byte `start` of the buffer, in all domains, or in none if
     /// one of them fails. If it was revoked, there is only the note that it would be mapped.
-    pub(super) fn map_dmabuf(
-        &mut self,
+    pub(super) fn map(
+        &self,
         start: usize,
         mapping: &Mapping,
         domains: &[Arc<PagingDomain>],
         small: bool,
     ) -> Result {
-        let state = self.dmabuf.as_mut().ok_or(EINVAL)?;
+        let mut state = self.state.lock();
         let iova = mapping.iova;
 
         state.note(domains, iova)?;
@@ -183,11 +206,8 @@ impl Inner {
     }
 
     /// Unmaps an area from one of its domains. Never fails.
-    pub(super) fn unmap_dmabuf(&mut self, mapping: &Mapping, domain: &PagingDomain) {
-        let Some(state) = &mut self.dmabuf else {
-            warn_on!(true);
-            return;
-        };
+    pub(super) fn unmap(&self, mapping: &Mapping, domain: &PagingDomain) {
+        let mut state = self.state.lock();
         let shown = state.shown.remove(&At::new(domain, mapping.iova));
 
         // If the memory was revoked, it is unmapped already.
@@ -214,68 +234,36 @@ impl Pages {
         if buf.size().saturating_sub(start) < len || len / PAGE_SIZE >= u32::MAX as usize {
             return Err(EINVAL);
         }
+        let (first_page, start_byte) = (start & PAGE_MASK, start % PAGE_SIZE);
+        let payer = Payer::current()?;
         let source = Source::DmaBuf {
-            attachment: KBox::new(SetOnce::new(), GFP_KERNEL_ACCOUNT)?,
-            start: start & PAGE_MASK,
+            memory: buf.import(Memory::new(first_page, page_count(start_byte, len)?))?,
+            start: first_page,
         };
-        let inner = Inner {
-            tiers: Tiers::new(),
-            account: Account::new(AccountMode::None, Payer::current()?),
-            dmabuf: Some(KBox::new(State::new(), GFP_KERNEL_ACCOUNT)?),
-        };
-        let pages = pin_init!(Self {
-            source,
-            npages: page_count(start % PAGE_SIZE, len)?,
-            writable,
-            inner <- new_mutex!(inner, "iommufd_pages_dmabuf"),
-        }? Error);
-        let pages = Arc::pin_init(pages, GFP_KERNEL_ACCOUNT)?;
 
-        buf.attach(&pages)?;
-        Ok(pages)
+        Self::new(source, start_byte, len, writable, AccountMode::None, payer)
     }
 }
 
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
-impl Importer for Pages {
-    /// Keeps the pages attached to a dma-buf for as long as they exist.
-    fn keep(&self, new: Attachment) {
-        if let Source::DmaBuf { attachment, .. } = &self.source {
-            warn_on!(!attachment.populate(new));
-        }
-    }
-
-    /// Notes where the memory is. Called once, by whoever has attached these pages to the buffer
-    /// and still holds its reservation lock.
+impl Importer for Memory {
+    /// Notes where the memory is. The reservation lock of the buffer is held.
     ///
     /// # Errors
     ///
     /// `EINVAL` if that is less memory than the buffer promised.
     fn mapped(&self, phys: PhysRange) -> Result {
-        let Source::DmaBuf { start, .. } = self.source else {
-            return Err(EINVAL);
-        };
-        let end = self
-            .npages
-            .checked_mul(PAGE_SIZE)
-            .and_then(|len| len.checked_add(start));
-
         // The last page may be there in part only.
-        if end.ok_or(EINVAL)? > phys.len.div_ceil(PAGE_SIZE).saturating_mul(PAGE_SIZE) {
+        if self.needed > phys.len.div_ceil(PAGE_SIZE).saturating_mul(PAGE_SIZE) {
             return Err(EINVAL);
         }
-        if let Some(state) = &mut self.lock().dmabuf {
-            state.phys = Some(phys.start);
-        }
+        self.state.lock().phys = Some(phys.start);
         Ok(())
     }
 
     /// Unmaps the memory everywhere, for good. Called by the exporter, under the reservation lock.
     fn revoked(&self) {
-        let mut inner = self.lock();
-        let Some(state) = &mut inner.dmabuf else {
-            return;
-        };
+        let mut state = self.state.lock();
 
         if state.phys.take().is_some() {
             for shown in state.shown.values() {

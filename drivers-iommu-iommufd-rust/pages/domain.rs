@@ -239,9 +239,9 @@ impl AreaPages {
                 inner.drain(writable, mapping, mapping.pages(), storage, record.known());
                 inner.account.settle_less(None);
             }
-            Source::DmaBuf { .. } => {
-                others.for_each(|domain| inner.unmap_dmabuf(mapping, domain));
-                inner.unmap_dmabuf(mapping, storage);
+            Source::DmaBuf { memory, .. } => {
+                others.for_each(|domain| memory.unmap(mapping, domain));
+                memory.unmap(mapping, storage);
             }
         }
         self.place = Storage::Unstored(slot);
@@ -290,7 +290,7 @@ impl AreaPages {
         records.move_storage(key, mapping, domain, successor);
         match &self.pages.source {
             Source::User { .. } | Source::File { .. } => domain.unmap(mapping.iova),
-            Source::DmaBuf { .. } => inner.unmap_dmabuf(mapping, domain),
+            Source::DmaBuf { memory, .. } => memory.unmap(mapping, domain),
         }
     }
 
@@ -352,9 +352,9 @@ impl Inner {
             source @ (Source::User { .. } | Source::File { .. }) => {
                 self.map_pages(source, pages.writable, mapping, domains, small)
             }
-            Source::DmaBuf { start, .. } => self
-                .map_dmabuf(*start, mapping, domains, small)
-                .map(|()| None),
+            Source::DmaBuf { memory, start } => {
+                memory.map(*start, mapping, domains, small).map(|()| None)
+            }
         }
     }
 }
@@ -376,10 +376,11 @@ impl AreaPages {
         usable: impl FnOnce(&PagingDomain) -> bool,
     ) -> Result<(u64, u64)> {
         let inner = self.pages.lock();
-
-        if inner.is_revoked() {
-            return Err(EINVAL);
-        }
+        // Nothing is unmapped by a revocation while this is held.
+        let _dmabuf = match &self.pages.source {
+            Source::DmaBuf { memory, .. } => Some(memory.lock_mapped()?),
+            Source::User { .. } | Source::File { .. } => None,
+        };
         let record = match &self.place {
             Storage::Stored { key, .. } => inner.tiers.records.of(key, mapping),
             Storage::Unstored(_) | Storage::Moving => None,

@@ -11,13 +11,14 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    dmabuf::Memory,
     run::Run,
     Inner, //
 };
 use crate::{
     range::PageRange,
     sys::{
-        dmabuf::Attachment,
+        dmabuf::Import,
         test::{
             memory_limit,
             should_fail, //
@@ -38,10 +39,7 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
-    sync::{
-        aref::ARef,
-        SetOnce, //
-    }, //
+    sync::aref::ARef, //
 };
 
 /// What was mapped. Everything in the pages room that depends on it matches all of these.
@@ -64,9 +62,8 @@ pub(super) enum Source {
     },
     /// Memory of a device, that its exporter can revoke. It is not pinned, and no CPU touches it.
     DmaBuf {
-        /// What ties the pages to the buffer, once they are attached.
-        #[cfg_attr(not(CONFIG_DMA_SHARED_BUFFER), expect(dead_code))]
-        attachment: KBox<SetOnce<Attachment>>,
+        /// Where it is, and where it is mapped, attached to the buffer.
+        memory: Pin<KBox<Import<Memory>>>,
         /// Which byte of it the first page begins with, a multiple of the page size.
         start: usize,
     },

@@ -13,6 +13,7 @@
 //! - What an IOMMU driver returns from `hw_info` is memory from kmalloc() of the length that it
 //!   says.
 
+use super::layout::Raw;
 use core::{
     ops::Deref,
     ptr::{
@@ -203,6 +204,14 @@ impl Deref for BoundDevice {
     fn deref(&self) -> &Self::Target {
         // SAFETY: By the type invariants.
         unsafe { self.0.as_bound() }
+    }
+}
+
+impl Raw<bindings::iommufd_device> {
+    /// The device that is bound.
+    pub(super) fn bound(&self) -> &BoundDevice {
+        // SAFETY: The object is initialised, and has a `BoundDevice` there: see `CLayout`.
+        unsafe { &*(&raw const (*self.get()).dev).cast() }
     }
 }
 

@@ -5,7 +5,10 @@
 //! Contract: the context of the layer above begins with a [`CFields`], so that a pointer to one is
 //! a pointer to the other.
 
-use super::file::FileRef;
+use super::file::{
+    FilePtr,
+    OpeningFile, //
+};
 use kernel::{
     bindings,
     container_of,
@@ -24,13 +27,13 @@ pub(crate) struct CFields {
 
 // SAFETY: What the pointers among the fields lead to belongs to the context, and to no thread.
 unsafe impl Send for CFields {}
-// SAFETY: C serialises access to the fields with the locks that are among them. `file` is set once,
-// before the context is shared.
+// SAFETY: C serialises access to the fields with the locks that are among them. `file` is a
+// `FilePtr`.
 unsafe impl Sync for CFields {}
 
 impl CFields {
     /// The fields of a new context, which belongs to `file`.
-    pub(crate) fn new(file: FileRef) -> impl PinInit<Self> {
+    pub(crate) fn new(file: OpeningFile) -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: `slot` is valid for writes and stays where it is.
             c <- Opaque::ffi_init(|slot| unsafe {
@@ -45,9 +48,9 @@ impl CFields {
     }
 
     /// The file that the context belongs to.
-    pub(crate) fn file(&self) -> FileRef {
-        // SAFETY: The field is set once, before the context is shared.
-        FileRef::new(unsafe { (*self.as_ptr()).file })
+    pub(crate) fn file(&self) -> &FilePtr {
+        // SAFETY: The field is initialised, and laid out as a `FilePtr`. C does not access it.
+        unsafe { &*(&raw const (*self.as_ptr()).file).cast() }
     }
 }
 

@@ -4,19 +4,17 @@
 //!
 //! Contract with the exporter: it is called by us, and calls us, with a `struct dma_buf_attachment`
 //! whose `importer_priv` is the [`Importer`] that the attachment was made for. It calls
-//! `invalidate_mappings` under the reservation lock of the buffer, from [`DmaBuf::attach`] on until
-//! `dma_buf_detach()` returns. The importer keeps the [`Attachment`] in itself and drops it before
-//! anything else of it, so that it is complete for as long as the exporter can call.
+//! `invalidate_mappings` under the reservation lock of the buffer, from `dma_buf_dynamic_attach()`
+//! on until `dma_buf_detach()` returns. An [`Import`] owns both, and detaches before the importer
+//! is dropped, so that it is complete for as long as the exporter can call.
 //!
-//! The physical address is told by the exporter behind our back: VFIO has a function for it that
-//! is no part of the dma-buf interface, and so has the mock driver.
+//! The physical address is obtained outside of the dma-buf interface: VFIO has a function for it,
+//! and so has the mock driver.
 
+use core::ops::Deref;
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
 use kernel::io::PhysAddr;
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::prelude::*;
 
 /// A piece of the physical address space.
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
@@ -29,16 +27,13 @@ pub(crate) struct PhysRange {
 
 /// What memory is imported for.
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
-pub(crate) trait Importer: Send + Sync + Sized {
+pub(crate) trait Importer: Send + Sync {
     /// Learns where the memory is. Called once, under the reservation lock of the buffer.
     ///
     /// # Errors
     ///
     /// If the importer cannot use memory like this. It is not called again then.
     fn mapped(&self, phys: PhysRange) -> Result;
-
-    /// Keeps the attachment for as long as the importer lives. Called once, after [`Self::mapped`].
-    fn keep(&self, attachment: Attachment);
 
     /// Stops using the memory at once. Called under the reservation lock of the buffer, after
     /// [`Self::mapped`] at any time.
@@ -63,7 +58,8 @@ mod imp {
         error::{
             from_err_ptr,
             to_result, //
-        }, //
+        },
+        sync::SetOnce, //
     };
 
     /// A reference to a dma-buf.
@@ -113,24 +109,35 @@ mod imp {
             res
         }
 
-        /// Attaches `importer`, which is new and made for this buffer, and tells it where the
-        /// memory is.
+        /// Makes an importer, attaches it to the buffer, and tells it where the memory is.
         ///
         /// # Errors
         ///
-        /// `EOPNOTSUPP` if the exporter is none that we know, and what the exporter says.
-        pub(crate) fn attach<T: Importer>(self, importer: &Arc<T>) -> Result {
-            let priv_ptr = Arc::as_ptr(importer).cast_mut().cast();
+        /// What `importer` and [`Importer::mapped`] return; [`ENOMEM`]; `EOPNOTSUPP` if the
+        /// exporter is none that we know, and what the exporter says.
+        pub(crate) fn import<T: Importer>(
+            self,
+            importer: impl PinInit<T, Error>,
+        ) -> Result<Pin<KBox<Import<T>>>> {
+            let import = KBox::pin_init(
+                try_pin_init!(Import {
+                    attachment: SetOnce::new(),
+                    importer <- importer,
+                }? Error),
+                GFP_KERNEL_ACCOUNT,
+            )?;
+            let importer = &raw const import.importer;
 
             // SAFETY: The buffer and the device are valid, the operations are constant. The
-            // importer is valid until the attachment is gone, see the contract at the top of this
-            // file: the attachment is dropped here, or with it.
+            // importer is pinned, and complete until the attachment is gone: either that is dropped
+            // before `import`, at the end of this function, or it becomes a field of it that is
+            // dropped before the importer.
             let attach = from_err_ptr(unsafe {
                 bindings::dma_buf_dynamic_attach(
                     self.0.as_ptr(),
                     global_device(),
                     AttachOps::<T>::OPS,
-                    priv_ptr,
+                    importer.cast_mut().cast(),
                 )
             })?;
             // INVARIANT: Just attached, and not pinned yet.
@@ -150,10 +157,11 @@ mod imp {
                 // SAFETY: The attachment is valid and pinned, and the reservation lock is held.
                 let phys = unsafe { phys_of(attach) }?;
                 // From here on it can be revoked, as soon as the lock is free.
-                importer.mapped(phys)
+                import.importer.mapped(phys)
             })?;
-            importer.keep(attachment);
-            Ok(())
+            // INVARIANT: The attachment is that of the importer.
+            import.attachment.populate(attachment);
+            Ok(import)
         }
     }
 
@@ -199,7 +207,7 @@ mod imp {
     /// # Invariants
     ///
     /// `attach` is a valid attachment to `buf` that we own, and it is pinned if `pinned` says so.
-    pub(crate) struct Attachment {
+    struct Attachment {
         attach: NonNull<bindings::dma_buf_attachment>,
         pinned: bool,
         buf: DmaBuf,
@@ -225,6 +233,27 @@ mod imp {
         }
     }
 
+    /// An importer that is attached to a dma-buf. Dropping it detaches it.
+    ///
+    /// # Invariants
+    ///
+    /// If there is an attachment, it was made for `importer`, and there is no other one that was.
+    #[pin_data]
+    pub(crate) struct Import<T> {
+        /// Dropped first: as long as it exists, the exporter can call the importer.
+        attachment: SetOnce<Attachment>,
+        #[pin]
+        importer: T,
+    }
+
+    impl<T> Deref for Import<T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.importer
+        }
+    }
+
     /// The operations of all attachments of a kind of importers.
     struct AttachOps<T>(PhantomData<T>);
 
@@ -240,8 +269,8 @@ mod imp {
         ///
         /// `attach` must be an attachment of a `T`, and the reservation lock of its buffer be held.
         unsafe extern "C" fn invalidate_mappings(attach: *mut bindings::dma_buf_attachment) {
-            // SAFETY: `importer_priv` is the importer, which lives at least as long as the
-            // attachment, see the contract at the top of this file.
+            // SAFETY: `importer_priv` is the importer of an `Import`, a `T` by the requirements of
+            // this function. It is pinned, and dropped only after `dma_buf_detach()` has returned.
             let importer: &T = unsafe { &*(*attach).importer_priv.cast() };
 
             importer.revoked();
@@ -256,8 +285,16 @@ mod imp {
     /// There are no dma-bufs.
     pub(crate) enum DmaBuf {}
 
-    /// There are no attachments.
-    pub(crate) enum Attachment {}
+    /// There are no importers that are attached.
+    pub(crate) struct Import<T>(DmaBuf, core::marker::PhantomData<T>);
+
+    impl<T> Deref for Import<T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            match self.0 {}
+        }
+    }
 
     impl DmaBuf {
         pub(crate) fn get(_fd: i32) -> Result<Self> {
@@ -268,13 +305,16 @@ mod imp {
             match *self {}
         }
 
-        pub(crate) fn attach<T>(self, _importer: &Arc<T>) -> Result {
+        pub(crate) fn import<T>(
+            self,
+            _importer: impl PinInit<T, Error>,
+        ) -> Result<Pin<KBox<Import<T>>>> {
             match self {}
         }
     }
 }
 
 pub(crate) use imp::{
-    Attachment,
-    DmaBuf, //
+    DmaBuf,
+    Import, //
 };

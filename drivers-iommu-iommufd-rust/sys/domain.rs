@@ -5,12 +5,12 @@
 //! Contract of their page tables, which IOMMU drivers do not lock: calls of one domain on
 //! overlapping IOVA are ordered. That holds because the areas of an IO page table are disjoint and
 //! one thread works on an area at a time: the one that holds its IOVA range in the IO page table
-//! (`iova_rwsem` for writing, or the area is marked as in flight) or the mutex of its pages. A
-//! reader of an area's IOVA excludes every unmapper of it: it holds `iova_rwsem` and the area is
-//! not of a dma-buf, or it holds the mutex of the pages. (A revocation holds only that mutex.) What
-//! is mapped stays pinned until it is unmapped: the pages own the pins and give them up only after
-//! the unmap. MSI pages lie in reserved IOVA, where there is no area, and are mapped under
-//! `sw_msi_lock`.
+//! (`iova_rwsem` for writing, or the area is marked as in flight) or the mutex of its pages, or of
+//! the memory behind a dma-buf. A reader of an area's IOVA excludes every unmapper of it: it holds
+//! `iova_rwsem` and the area is not of a dma-buf, or it holds the mutex of that memory. (A
+//! revocation holds only that mutex.) What is mapped stays pinned until it is unmapped: the pages
+//! own the pins and give them up only after the unmap. MSI pages lie in reserved IOVA, where there
+//! is no area, and are mapped under `sw_msi_lock`.
 //!
 //! The domains are complete in the sense of [`kernel::iommu::domain`]: an automatic HWPT for a
 //! device that is not attached yet is attached before its domain is listed in the IO page table.
@@ -41,9 +41,12 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
-    sync::atomic::{
-        ordering::Relaxed,
-        Atomic, //
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        Arc, //
     },
     uaccess::UserPtr, //
 };
@@ -53,6 +56,41 @@ use kernel::{
 /// It is shared by the HWPT that it was made for and the IO page table whose areas it shows, and
 /// freed with the last of them.
 pub(crate) struct PagingDomain(OwnedDomain, ListPlace);
+
+/// The domain of a HWPT, where C looks for it, and the share of it that the HWPT has.
+///
+/// # Invariants
+///
+/// `domain` is that of `shared`.
+#[repr(C)]
+pub(crate) struct HwptDomain {
+    domain: *mut bindings::iommu_domain,
+    shared: Arc<PagingDomain>,
+}
+
+// SAFETY: The pointer is that of what is shared, which is `Send` and `Sync`.
+unsafe impl Send for HwptDomain {}
+// SAFETY: The pointer is that of what is shared, which is `Send` and `Sync`.
+unsafe impl Sync for HwptDomain {}
+
+impl From<Arc<PagingDomain>> for HwptDomain {
+    fn from(shared: Arc<PagingDomain>) -> Self {
+        // INVARIANT: It is that of `shared`.
+        Self {
+            domain: shared.as_raw(),
+            shared,
+        }
+    }
+}
+
+impl Deref for HwptDomain {
+    type Target = Arc<PagingDomain>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<PagingDomain> {
+        &self.shared
+    }
+}
 
 /// What the IO page table notes of a domain in its list, under its locks. Nobody else changes it.
 pub(crate) struct ListPlace {

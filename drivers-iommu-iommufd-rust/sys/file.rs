@@ -3,18 +3,36 @@
 //! Files, and what their private data is kept by.
 
 use core::{
+    cell::UnsafeCell,
     mem::ManuallyDrop,
     ops::Deref,
-    ptr::NonNull, //
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
 };
-use kernel::bindings;
+use kernel::{
+    bindings,
+    prelude::*, //
+};
 
-/// The file that a context belongs to. This is no reference to it.
-pub(crate) struct FileRef(*mut bindings::file);
+/// A file that is being opened, for what becomes its private data. This is no reference to it.
+///
+/// # Invariants
+///
+/// There is one for a file. What is made with it becomes the private data of the file, or the file
+/// is not opened.
+pub(crate) struct OpeningFile(*mut bindings::file);
 
-impl FileRef {
+impl OpeningFile {
     /// Names a file.
-    pub(crate) fn new(file: *mut bindings::file) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// `file` must be in the course of being opened, and this be called once for it. What is made
+    /// with the result must become its private data, and end in its `release`; or end now.
+    pub(crate) unsafe fn new(file: *mut bindings::file) -> Self {
+        // INVARIANT: By the requirements of this function.
         Self(file)
     }
 
@@ -24,16 +42,38 @@ impl FileRef {
     }
 }
 
+/// A pointer to a file, of which this is no reference. C sees a pointer.
+#[repr(transparent)]
+pub(crate) struct FilePtr(UnsafeCell<*mut bindings::file>);
+
+// SAFETY: A file belongs to no thread.
+unsafe impl Send for FilePtr {}
+// SAFETY: The pointer is read and written as a whole.
+unsafe impl Sync for FilePtr {}
+
+impl FilePtr {
+    fn get(&self) -> *mut bindings::file {
+        // SAFETY: The pointer is valid for reads, and is written as a whole.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    /// The file is going, and what has this is not.
+    pub(crate) fn clear(&self) {
+        // SAFETY: The pointer is valid for writes, and is read as a whole.
+        unsafe { self.0.get().write_volatile(null_mut()) };
+    }
+}
+
 /// What a file has as its private data, for as long as there are references to the file.
 ///
 /// # Safety
 ///
 /// A value of this type is the private data of [`Self::file`], stays where it is, and lives while
-/// there is a reference to the file. References to a value that lives are only had by who has a
-/// reference to the file, or ends the value.
+/// there is a reference to the file. If it lives longer than that, the file is NULL before the
+/// `release` of the file has returned.
 pub(crate) unsafe trait PrivateData: Send + Sync {
-    /// The file.
-    fn file(&self) -> FileRef;
+    /// The pointer to the file; NULL if it is gone and the value is not.
+    fn file(&self) -> &FilePtr;
 }
 
 /// A reference to the private data of a file: to the file.
@@ -50,17 +90,23 @@ unsafe impl<T: PrivateData> Send for PrivateRef<T> {}
 // SAFETY: What a shared reference gives is a reference to the data, and these are `Sync`.
 unsafe impl<T: PrivateData> Sync for PrivateRef<T> {}
 
-impl<T: PrivateData> From<&T> for PrivateRef<T> {
-    fn from(data: &T) -> Self {
-        // SAFETY: The data live, and this is an operation on them, so there is a reference to their
-        // file: what runs while it is being closed takes none.
-        unsafe { bindings::get_file(data.file().as_ptr()) };
-        // INVARIANT: The reference was just taken.
-        Self(NonNull::from(data))
-    }
-}
-
 impl<T: PrivateData> PrivateRef<T> {
+    /// Takes another reference to the file of `data`.
+    ///
+    /// # Errors
+    ///
+    /// [`EBADF`] if the last one is gone: the file is being closed.
+    pub(crate) fn get(data: &T) -> Result<Self> {
+        // SAFETY: The pointer is NULL, or `release` of the file has not returned yet, by the
+        // requirements of `PrivateData`. Then it is a file still, even if its count is zero. As the
+        // pointer becomes NULL before that returns, it is not taken for another one.
+        if unsafe { bindings::get_file_active(data.file().0.get()) }.is_null() {
+            return Err(EBADF);
+        }
+        // INVARIANT: The reference was just taken.
+        Ok(Self(NonNull::from(data)))
+    }
+
     /// Takes over a reference that the caller has on the file of `data`.
     ///
     /// # Safety
@@ -90,6 +136,6 @@ impl<T: PrivateData> Deref for PrivateRef<T> {
 impl<T: PrivateData> Drop for PrivateRef<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants the reference is ours, and `self` is not used after this.
-        unsafe { bindings::fput(self.file().as_ptr()) };
+        unsafe { bindings::fput(self.file().get()) };
     }
 }

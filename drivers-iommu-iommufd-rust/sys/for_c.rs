@@ -2,25 +2,46 @@
 
 //! Pointers that are there for C.
 
-/// A pointer that only C follows: a field of a structure whose layout C knows.
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
+use kernel::sync::Arc;
+
+/// A reference to what is shared with C: a field of a structure whose layout C knows, where that
+/// has a pointer to a `T`.
 ///
-/// What it points to is as C expects, and lives as long: whoever makes the structure sees to that.
+/// # Invariants
+///
+/// Owns what [`Arc::into_raw`] has returned.
 #[repr(transparent)]
-pub(crate) struct ForC<T>(*const T);
+pub(crate) struct ForC<T>(NonNull<T>);
 
-// SAFETY: The pointer is not followed.
-unsafe impl<T> Send for ForC<T> {}
-// SAFETY: The pointer is not followed.
-unsafe impl<T> Sync for ForC<T> {}
+// SAFETY: As for an `Arc`.
+unsafe impl<T: Send + Sync> Send for ForC<T> {}
+// SAFETY: As for an `Arc`.
+unsafe impl<T: Send + Sync> Sync for ForC<T> {}
 
-impl<T> From<*const T> for ForC<T> {
-    fn from(target: *const T) -> Self {
-        Self(target)
+impl<T> From<Arc<T>> for ForC<T> {
+    fn from(shared: Arc<T>) -> Self {
+        // INVARIANT: As said. An `Arc` is not null.
+        // SAFETY: As above.
+        Self(unsafe { NonNull::new_unchecked(Arc::into_raw(shared).cast_mut()) })
     }
 }
 
-impl<T> From<&T> for ForC<T> {
-    fn from(target: &T) -> Self {
-        Self(target)
+impl<T> Deref for ForC<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariants.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> Drop for ForC<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, and it is not used after this.
+        drop(unsafe { Arc::from_raw(self.0.as_ptr().cast_const()) });
     }
 }

@@ -13,17 +13,33 @@
 //! stays for as long as the domain is there, as does what the domain belongs to: like an IOMMU, a
 //! domain may be kept longer than the device that it was made for.
 //!
-//! Contract with the layer above: a HWPT is linked to the domain that was made for it, and keeps
-//! what that was made of, the parent of a nested domain and the vIOMMU, until the domain is freed.
+//! A [`NestedDomain`] holds what it was made of, the parent and the vIOMMU, until it is freed.
 
 use super::{
-    bound_device::BoundDevice,
+    bound_device::{
+        noiommu_ops,
+        BoundDevice, //
+    },
     domain::PagingDomain,
-    iopf::FaultRoute, //
+    iopf::{
+        AnswerFaults,
+        FaultRoute, //
+    },
+    layout::{
+        AsC,
+        Holds,
+        Raw, //
+    },
+    viommu::alloc_domain_nested, //
 };
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    mem::offset_of,
+    ops::Deref,
+    ptr::{
+        self,
+        null_mut,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -35,7 +51,11 @@ use kernel::{
         Domain,
         OwnedDomain, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    }, //
 };
 
 /// What user space tells the driver in the driver's own terms, if anything.
@@ -54,13 +74,19 @@ pub(crate) fn user_data(type_: u32, address: u64, len: u32) -> Option<bindings::
 ///
 /// # Errors
 ///
-/// What the IOMMU driver says.
+/// What the IOMMU driver says; [`EINVAL`] if the operations are neither those of the IOMMU of `dev`
+/// nor those for devices without one.
 pub(crate) fn new_paging(
     ops: &bindings::iommu_ops,
     dev: &BoundDevice,
     flags: u32,
     data: Option<&bindings::iommu_user_data>,
 ) -> Result<PagingDomain> {
+    let is_own = |own: Option<&bindings::iommu_ops>| own.is_some_and(|own| ptr::eq(own, ops));
+
+    if kernel::warn_on!(!is_own(dev.ops()) && !is_own(noiommu_ops())) {
+        return Err(EINVAL);
+    }
     let domain = match ops.domain_alloc_paging_flags {
         Some(alloc) => {
             let data = data.map_or(ptr::null(), ptr::from_ref);
@@ -72,8 +98,8 @@ pub(crate) fn new_paging(
             unsafe { (*domain.as_raw()).owner = ops };
             domain
         }
-        // SAFETY: By the contract at the top of this file. Whoever attaches the domain detaches it
-        // before the HWPT can go (`super::handle`).
+        // SAFETY: By the contract at the top of this file its driver stays. An attachment holds the
+        // HWPT, which has the domain (`super::handle`).
         None => unsafe { OwnedDomain::new_paging(dev) }?,
     };
 
@@ -81,26 +107,107 @@ pub(crate) fn new_paging(
     Ok(unsafe { PagingDomain::from_owned(domain) })
 }
 
-/// Asks the IOMMU driver of `dev` for a domain that user space fills, on top of `parent`.
+/// An [`iommu_domain`](Domain) whose page table user space fills, on top of that of the HWPT that
+/// `P` holds; possibly for the vIOMMU that `V` holds.
 ///
-/// # Errors
+/// IOMMU drivers expect that the domain goes before what it was made of. C sees two pointers: the
+/// domain and the parent, as in `struct iommufd_hwpt_nested`.
 ///
-/// [`EOPNOTSUPP`] if the driver has no such domains, or what it says.
-pub(crate) fn new_nested(
-    ops: &bindings::iommu_ops,
-    dev: &BoundDevice,
-    parent: &Domain,
-    flags: u32,
-    data: &bindings::iommu_user_data,
-) -> Result<OwnedDomain> {
-    let alloc = ops.domain_alloc_nested.ok_or(EOPNOTSUPP)?;
-    // SAFETY: The operation belongs to the IOMMU driver of the bound device. The parent stays until
-    // the domain is freed.
-    let domain = unsafe { owned(alloc(dev.as_raw(), parent.as_raw(), flags, data)) }?;
+/// The fields are dropped in order.
+#[repr(C)]
+pub(crate) struct NestedDomain<P, V>
+where
+    P: Holds<bindings::iommufd_hwpt_paging>,
+    V: Holds<bindings::iommufd_viommu>,
+{
+    domain: OwnedDomain,
+    /// The HWPT whose page table it is on top of.
+    pub(crate) parent: P,
+    /// The vIOMMU that it was made for, which is a user of the parent, too.
+    pub(crate) viommu: Option<V>,
+}
 
-    // SAFETY: The domain is new, nobody else sees it.
-    unsafe { (*domain.as_raw()).owner = ops };
-    Ok(domain)
+impl<P, V> NestedDomain<P, V>
+where
+    P: Holds<bindings::iommufd_hwpt_paging>,
+    V: Holds<bindings::iommufd_viommu>,
+{
+    /// Asks the IOMMU driver of `dev` for a domain.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the driver has no such domains or made one of another kind, or what it
+    /// says.
+    pub(crate) fn new(
+        dev: &BoundDevice,
+        parent: P,
+        flags: u32,
+        data: &bindings::iommu_user_data,
+    ) -> Result<Self> {
+        let ops = dev.ops().ok_or(ENODEV)?;
+        let alloc = ops.domain_alloc_nested.ok_or(EOPNOTSUPP)?;
+        // SAFETY: The operation belongs to the IOMMU driver of the bound device. The parent has a
+        // domain, and `Self` holds it until the new one is freed.
+        let domain = unsafe {
+            let parent = (*parent.raw().get()).common.domain;
+
+            owned(alloc(dev.as_raw(), parent, flags, data))
+        }?;
+
+        // SAFETY: The domain is new, nobody else sees it.
+        unsafe { (*domain.as_raw()).owner = ops };
+        Self::check(domain, parent, None)
+    }
+
+    /// Asks the driver of a vIOMMU for a domain. `parent` is what the vIOMMU is on top of.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub(crate) fn of_viommu(
+        viommu: V,
+        parent: P,
+        flags: u32,
+        data: &bindings::iommu_user_data,
+    ) -> Result<Self> {
+        let domain = alloc_domain_nested(viommu.raw(), flags, data)?;
+
+        Self::check(domain, parent, Some(viommu))
+    }
+
+    fn check(domain: OwnedDomain, parent: P, viommu: Option<V>) -> Result<Self> {
+        use bindings::iommufd_hwpt_nested as C;
+        const {
+            assert!(offset_of!(C, common) == 0);
+            assert!(size_of::<P>() == size_of::<*mut bindings::iommufd_hwpt_paging>());
+            assert!(
+                offset_of!(C, common.domain) + offset_of!(Self, parent) == offset_of!(C, parent)
+            );
+        }
+        let this = Self {
+            domain,
+            parent,
+            viommu,
+        };
+
+        if kernel::warn_on_once!(!this.is_nested()) {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(this)
+    }
+}
+
+impl<P, V> Deref for NestedDomain<P, V>
+where
+    P: Holds<bindings::iommufd_hwpt_paging>,
+    V: Holds<bindings::iommufd_viommu>,
+{
+    type Target = Domain;
+
+    #[inline]
+    fn deref(&self) -> &Domain {
+        &self.domain
+    }
 }
 
 /// Invalidates what the IOMMU has cached of a nested domain. The driver counts in `array` what it
@@ -131,19 +238,96 @@ pub(crate) fn cache_invalidate(
 pub(super) unsafe fn owned(domain: *mut bindings::iommu_domain) -> Result<OwnedDomain> {
     let domain = NonNull::new(from_err_ptr(domain)?).ok_or(ENOMEM)?;
 
-    // SAFETY: By the requirements of this function, and the contract at the top of this file.
-    // Whoever attaches the domain detaches it before the HWPT can go (`super::handle`).
+    // SAFETY: By the requirements of this function, and the contract at the top of this file: its
+    // driver stays. An attachment holds the HWPT, which has the domain (`super::handle`).
     Ok(unsafe { OwnedDomain::from_raw(domain) })
 }
 
-/// Makes the domain of a new HWPT point back to it.
-pub(crate) fn link<H: FaultRoute>(domain: &Domain, hwpt: &H) {
-    let domain = domain.as_raw();
+/// A structure of C for a kind of HWPT.
+///
+/// # Safety
+///
+/// [`Self::common`] returns what it begins with.
+pub(crate) unsafe trait HwptLayout: Sized {
+    /// What is common to HWPTs.
+    fn common(hwpt: &Raw<Self>) -> &Raw<bindings::iommufd_hw_pagetable>;
+}
 
-    // SAFETY: The domain was made for this HWPT, which nobody else sees yet. Who follows the
-    // pointer does so while the domain is attached, and an attachment keeps the HWPT.
+// SAFETY: It begins with the common part.
+unsafe impl HwptLayout for bindings::iommufd_hwpt_paging {
+    fn common(hwpt: &Raw<Self>) -> &Raw<bindings::iommufd_hw_pagetable> {
+        // SAFETY: It is initialised, and begins like that.
+        unsafe { Raw::from_ptr(&raw mut (*hwpt.get()).common) }
+    }
+}
+
+// SAFETY: It begins with the common part.
+unsafe impl HwptLayout for bindings::iommufd_hwpt_nested {
+    fn common(hwpt: &Raw<Self>) -> &Raw<bindings::iommufd_hw_pagetable> {
+        // SAFETY: It is initialised, and begins like that.
+        unsafe { Raw::from_ptr(&raw mut (*hwpt.get()).common) }
+    }
+}
+
+/// What holds a HWPT of either kind.
+#[must_use = "an automatic HWPT goes with its last user, by `put()`"]
+pub(crate) enum PagingOrNested<P, N> {
+    /// Filled by the kernel.
+    Paging(P),
+    /// Filled by user space.
+    Nested(N),
+}
+
+/// A handle on a HWPT.
+///
+/// # Safety
+///
+/// As for [`Holds`].
+pub(crate) unsafe trait HoldsHwpt: AnswerFaults {
+    /// The HWPT.
+    fn hwpt(&self) -> &Raw<bindings::iommufd_hw_pagetable>;
+}
+
+// SAFETY: It is that of one `Holds`.
+unsafe impl<P, N> HoldsHwpt for PagingOrNested<P, N>
+where
+    Self: AnswerFaults,
+    P: Holds<bindings::iommufd_hwpt_paging>,
+    N: Holds<bindings::iommufd_hwpt_nested>,
+{
+    fn hwpt(&self) -> &Raw<bindings::iommufd_hw_pagetable> {
+        match self {
+            Self::Paging(hwpt) => HwptLayout::common(hwpt.raw()),
+            Self::Nested(hwpt) => HwptLayout::common(hwpt.raw()),
+        }
+    }
+}
+
+/// Makes the domain of a new HWPT point back to it.
+///
+/// `driver.c` and the handler of page faults follow the pointer while the domain is attached, and
+/// [`Attachment`](super::handle::Attachment) attaches only what points to the HWPT that it holds.
+pub(crate) fn link<H, C>(hwpt: &H)
+where
+    H: FaultRoute + AsC<C>,
+    C: HwptLayout,
+{
+    let hwpt = C::common(hwpt.as_c()).get();
+
+    // SAFETY: The HWPT is initialised as far as C accesses it, so that it has a domain. Nobody but
+    // this function writes the field, and others read it after this HWPT was attached.
+    let linked = unsafe {
+        let domain = (*hwpt).domain;
+
+        Atomic::from_ptr((&raw mut (*domain).__bindgen_anon_1.iommufd_hwpt).cast::<*mut c_void>())
+            .cmpxchg(null_mut(), hwpt.cast(), Relaxed)
+    };
+    // A HWPT whose domain is that of another one cannot be attached.
+    if kernel::warn_on!(linked.is_err()) {
+        return;
+    }
+    // SAFETY: As above. Who has linked the domain is the only one to write the field.
     unsafe {
-        (*domain).__bindgen_anon_1.iommufd_hwpt = ptr::from_ref(hwpt).cast_mut().cast();
-        (*domain).cookie_type = bindings::iommu_domain_cookie_type_IOMMU_COOKIE_IOMMUFD;
+        (*(*hwpt).domain).cookie_type = bindings::iommu_domain_cookie_type_IOMMU_COOKIE_IOMMUFD;
     }
 }

@@ -3,25 +3,35 @@
 //! Page faults that the IOMMU core hands over.
 //!
 //! Contract with the IOMMU core: it calls the handler of a domain's faults with a group whose
-//! attach handle is one of [`handle`](super::handle). Handle, domain, HWPT and fault queue live
-//! until the handler returns: the layer above detaches the device, which waits for that, and then
-//! answers what was delivered before it frees the handle. The device is bound all that time, and so
-//! has its fault queue.
+//! attach handle is one of [`handle`](super::handle), which is attached. Handle, domain, HWPT and
+//! fault queue live until the handler returns: detaching waits for that. The device is bound all
+//! that time, and so has its fault queue.
+//!
+//! A [`FaultGroup`] is counted in the handle that it names: who detaches waits until all of them
+//! are answered.
 
-use core::ptr::{
-    self,
-    NonNull, //
+use super::{
+    handle,
+    hwpt::HwptLayout,
+    layout::AsC, //
+};
+use core::{
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr::NonNull, //
 };
 use kernel::{
     bindings,
-    iommu::{
-        domain::Domain,
-        iopf::Group, //
+    iommu::iopf::{
+        Group,
+        Pending,
+        Queue,
+        Response, //
     },
     prelude::*, //
 };
 
-/// A HWPT, which begins with a `struct iommufd_hw_pagetable`, and where its page faults go.
+/// A HWPT, and where its page faults go.
 pub(crate) trait FaultRoute {
     /// The fault queue of the HWPT, if it has one. It does not change once a device is attached.
     fn fault_queue(&self) -> Option<&impl FaultQueue>;
@@ -32,41 +42,168 @@ pub(crate) trait FaultQueue {
     /// Takes a group, to have it answered before the device is detached for good.
     ///
     /// Context: any in which a spinlock can be taken, interrupts excepted.
-    fn deliver(&self, group: Group);
+    fn deliver(&self, group: FaultGroup);
 }
 
-/// Makes the IOMMU core hand page faults of the domain of a HWPT, which no device is attached to,
-/// to the fault queue of the HWPT.
-pub(crate) fn route<H: FaultRoute>(domain: &Domain, hwpt: &H) {
-    let domain = domain.as_raw();
+/// Answers page faults of what is being detached.
+pub(crate) trait AnswerFaults {
+    /// Answers the groups that name `handle`, which is not attached any more: there will be no
+    /// others. The handle is not dereferenced.
+    ///
+    /// Context: process context; may sleep.
+    fn answer_faults(&self, handle: *const bindings::iommu_attach_handle);
+}
 
-    // SAFETY: Nothing is attached to the domain yet: nobody reads the fields. The domain was made
-    // for this HWPT, which an attachment keeps.
-    unsafe {
-        (*domain).__bindgen_anon_1.iommufd_hwpt = ptr::from_ref(hwpt).cast_mut().cast();
-        (*domain).iopf_handler = Some(handler::<H>);
+/// A group of page requests. Dropping it answers [`Response::Invalid`], which may sleep.
+///
+/// # Invariants
+///
+/// It is counted in the handle that it names, by [`handle::count_fault`].
+#[must_use = "the device waits for an answer"]
+pub(crate) struct FaultGroup(ManuallyDrop<Group>);
+
+impl FaultGroup {
+    /// Answers the requests.
+    ///
+    /// Context: process context; may sleep.
+    pub(crate) fn respond(self, response: Response) {
+        let handle = self.attach_handle();
+
+        self.into_group().respond(response);
+        // SAFETY: By the type invariants the group was counted, and this is its end.
+        unsafe { handle::put_fault(handle) };
     }
+
+    /// The id of the device that stands for the group of devices (or the PASID) whose page faults
+    /// these are. It can change while they wait: when that device is detached, another one takes
+    /// its place.
+    pub(crate) fn leader_id(&self) -> u32 {
+        // SAFETY: By the type invariants the group was counted.
+        unsafe { handle::leader_id(self.attach_handle()) }
+    }
+
+    /// The group alone, whose count stays.
+    fn into_group(self) -> Group {
+        let mut this = ManuallyDrop::new(self);
+
+        // SAFETY: `this` is not used again, and not dropped.
+        unsafe { ManuallyDrop::take(&mut this.0) }
+    }
+}
+
+impl Deref for FaultGroup {
+    type Target = Pending;
+
+    fn deref(&self) -> &Pending {
+        &self.0
+    }
+}
+
+impl Drop for FaultGroup {
+    fn drop(&mut self) {
+        let handle = self.attach_handle();
+
+        // SAFETY: `self` is being dropped, and does not use it again.
+        unsafe { ManuallyDrop::drop(&mut self.0) };
+        // SAFETY: By the type invariants the group was counted, and this is its end.
+        unsafe { handle::put_fault(handle) };
+    }
+}
+
+/// A queue of groups. Dropping it answers what is in it, as [`FaultGroup`] does.
+///
+/// # Invariants
+///
+/// All groups in the queue are counted, as those of [`FaultGroup`]s are.
+pub(crate) struct FaultGroups(Queue);
+
+impl FaultGroups {
+    /// An empty queue.
+    pub(crate) const fn new() -> Self {
+        Self(Queue::new())
+    }
+
+    /// Whether there is no group in the queue.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first group.
+    pub(crate) fn front(&self) -> Option<&Pending> {
+        self.0.front()
+    }
+
+    /// Appends a group.
+    pub(crate) fn push_back(&mut self, group: FaultGroup) {
+        self.0.push_back(group.into_group());
+    }
+
+    /// Requeues a group as the first one.
+    pub(crate) fn push_front(&mut self, group: FaultGroup) {
+        self.0.push_front(group.into_group());
+    }
+
+    /// Takes out the first group.
+    pub(crate) fn pop_front(&mut self) -> Option<FaultGroup> {
+        // INVARIANT: It is counted, by the type invariants.
+        Some(FaultGroup(ManuallyDrop::new(self.0.pop_front()?)))
+    }
+
+    /// Takes out the groups for which `which` holds, and keeps the order of both.
+    pub(crate) fn extract(&mut self, which: impl FnMut(&Pending) -> bool) -> Self {
+        Self(self.0.extract(which))
+    }
+}
+
+impl Drop for FaultGroups {
+    fn drop(&mut self) {
+        while let Some(group) = self.pop_front() {
+            drop(group);
+        }
+    }
+}
+
+/// Makes the IOMMU core hand page faults of the domain of a HWPT, which was
+/// [linked](super::hwpt::link), to the fault queue of the HWPT.
+pub(crate) fn route<H, C>(hwpt: &H)
+where
+    H: FaultRoute + AsC<C>,
+    C: HwptLayout,
+{
+    let hwpt = C::common(hwpt.as_c()).get();
+
+    // SAFETY: The HWPT is initialised as far as C accesses it, so that it has a domain. The handler
+    // is written as a whole. It is called while the domain is attached: `Attachment` makes sure
+    // that the domain names a HWPT that has it, and that one is an `H`.
+    unsafe { (&raw mut (*(*hwpt).domain).iopf_handler).write_volatile(Some(handler::<H>)) };
 }
 
 /// The `iopf_handler` of HWPTs that have a fault queue.
 ///
 /// # Safety
 ///
-/// `group` must be as the contract at the top of this file says, of a domain that was passed to
-/// [`route`] with a `H`. If this returns 0, it is given away.
+/// `group` must be as the contract at the top of this file says, of the domain of a HWPT that is an
+/// `H`. If this returns 0, it is given away.
 unsafe extern "C" fn handler<H: FaultRoute>(group: *mut bindings::iopf_group) -> c_int {
-    // SAFETY: By the requirements of this function; the attachment keeps the HWPT.
-    let hwpt: &H = unsafe {
-        let domain = (*(*group).attach_handle).domain;
+    // SAFETY: By the requirements of this function the handle is attached; the attachment holds the
+    // HWPT that the domain names.
+    let (hwpt, handle): (&H, _) = unsafe {
+        let handle = (*group).attach_handle;
+        let domain = (*handle).domain;
 
-        &*(*domain).__bindgen_anon_1.iommufd_hwpt.cast()
+        (&*(*domain).__bindgen_anon_1.iommufd_hwpt.cast(), handle)
     };
     let (Some(queue), Some(group)) = (hwpt.fault_queue(), NonNull::new(group)) else {
         // Not a HWPT with a fault queue: the core keeps the group.
         return ENODEV.to_errno();
     };
-    // SAFETY: This is the handler, and it returns 0. The layer above has the group answered before
-    // the device is detached for good.
-    queue.deliver(unsafe { Group::claim(group) });
+    // SAFETY: By the requirements of this function the handle is attached, with an `Attachment`:
+    // its domain is linked to a HWPT.
+    unsafe { handle::count_fault(handle) };
+    // SAFETY: This is the handler, and it returns 0. As the group is counted, the device is not
+    // detached for good before it is answered.
+    let group = unsafe { Group::claim(group) };
+    // INVARIANT: It was just counted.
+    queue.deliver(FaultGroup(ManuallyDrop::new(group)));
     0
 }

@@ -43,3 +43,31 @@ impl<C> Raw<C> {
         self.0.get()
     }
 }
+
+/// An object that C knows as a `C`.
+///
+/// # Safety
+///
+/// [`Self::as_c`] returns the object itself, which has no other type where C knows it as a `C`.
+pub(crate) unsafe trait AsC<C> {
+    /// How C knows it.
+    fn as_c(&self) -> &Raw<C>;
+}
+
+/// A handle on an object that C knows as a `C`.
+///
+/// # Safety
+///
+/// [`Self::raw`] returns the same object each time. It is neither dropped nor moved while the
+/// handle exists.
+pub(crate) unsafe trait Holds<C> {
+    /// The object.
+    fn raw(&self) -> &Raw<C>;
+}
+
+/// A handle on an object that was published, and whose end has not begun.
+///
+/// # Safety
+///
+/// That is so while the handle exists.
+pub(crate) unsafe trait HoldsPublished<C>: Holds<C> {}

@@ -5,25 +5,11 @@
 use core::mem::offset_of;
 use kernel::{
     bindings,
-    iommu::iopf::{
-        PageRequest,
-        Pending, //
-    },
+    iommu::iopf::PageRequest,
     prelude::*,
     transmute::AsBytes,
     uaccess::UserSliceReader, //
 };
-
-/// The id of the device that stands for the group of devices (or the PASID) whose page faults these
-/// are. It can change while they wait: when that device is detached, another one takes its place.
-pub(crate) fn leader_id(group: &Pending) -> u32 {
-    let handle: *const bindings::iommufd_attach_handle = group.attach_handle().cast();
-
-    // SAFETY: By the contract of `super::iopf` with the handler of faults, which all groups of this
-    // driver come from, they are under a handle of `super::handle` that lives until they are
-    // answered, and a `Pending` has not been. The id is always written as a whole.
-    unsafe { (&raw const (*handle).dev_id).read_volatile() }
-}
 
 /// A page fault as `read()` tells it: `struct iommu_hwpt_pgfault`.
 #[repr(transparent)]

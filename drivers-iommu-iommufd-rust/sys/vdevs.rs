@@ -2,15 +2,25 @@
 
 //! The vDEVICEs of a vIOMMU, as the drivers of IOMMUs find them.
 //!
-//! See [`viommu`](super::viommu) for the contract with the drivers. Contract with the layer above:
-//! a vDEVICE is among those of its vIOMMU from when it has been published until it is destroyed,
-//! and its device is there all that time, so that what drivers find under the lock of `vdevs` is
-//! complete, and stays.
+//! See [`viommu`](super::viommu) for the contract with the drivers. What they find under the lock
+//! of `vdevs` is complete, and stays: a vDEVICE is entered there when it has been published, and
+//! its [`Link`] takes it out before anything of it is dropped.
 
-use super::layout::Raw;
+use super::layout::{
+    Holds,
+    HoldsPublished,
+    Raw, //
+};
 use core::{
-    mem::ManuallyDrop,
-    ptr::null_mut, //
+    mem::{
+        offset_of,
+        ManuallyDrop, //
+    },
+    ptr::{
+        self,
+        from_ref,
+        null_mut, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -23,8 +33,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// The xarray is initialised. Its entries are pointers to vDEVICEs that are published and not
-/// destroyed, or reserved.
+/// The xarray is initialised. Its entries are reserved, or pointers to vDEVICEs that are published,
+/// and whose [`Link`] names this xarray and the index.
 #[repr(transparent)]
 #[pin_data(PinnedDrop)]
 pub(crate) struct Vdevs {
@@ -76,12 +86,6 @@ impl Vdevs {
             virt_id,
         })
     }
-
-    /// Lets drivers not find the vDEVICE of this id any more.
-    pub(crate) fn remove(&self, virt_id: usize) {
-        // SAFETY: By the type invariants. This waits for drivers that have the lock.
-        unsafe { bindings::xa_erase(self.xa.get(), virt_id) };
-    }
 }
 
 #[pinned_drop]
@@ -104,18 +108,31 @@ pub(crate) struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// Lets drivers find a vDEVICE, which is complete and published, until it is
-    /// [removed](Vdevs::remove). Cannot fail.
-    pub(crate) fn fill(self, vdevice: &Raw<bindings::iommufd_vdevice>) {
+    /// Lets drivers find a vDEVICE, for which the place was reserved, until it is
+    /// [taken out](Link::take_out) or dropped. Cannot fail.
+    pub(crate) fn fill(self, vdevice: &impl HoldsPublished<bindings::iommufd_vdevice>) {
+        let vdevice = vdevice.raw().get();
+        // SAFETY: The vDEVICE is initialised as far as C accesses it. It begins with a `Link`, see
+        // `CLayout`, whose fields do not change, and which holds the vIOMMU.
+        let is_of_link = unsafe {
+            ptr::eq(&raw const (*(*vdevice).viommu).vdevs, self.vdevs.xa.get())
+                && (*vdevice).virt_id == self.virt_id as u64
+        };
+
+        if kernel::warn_on!(!is_of_link) {
+            return;
+        }
         let this = ManuallyDrop::new(self);
-        // INVARIANT: By the contract at the top of this file.
+        // INVARIANT: The vDEVICE is published, and its link was compared.
         // SAFETY: By the type invariants the xarray is initialised, and the index reserved: nothing
-        // is allocated, so that it does not fail. An object is aligned as an entry has to be.
+        // is allocated, so that it does not fail. An object is aligned as an entry has to be. The
+        // link takes the entry out before the vDEVICE is dropped, which is not before the caller
+        // gives up what it holds.
         unsafe {
             bindings::xa_store(
                 this.vdevs.xa.get(),
                 this.virt_id,
-                vdevice.get().cast(),
+                vdevice.cast(),
                 bindings::GFP_KERNEL,
             )
         };
@@ -124,6 +141,94 @@ impl Slot<'_> {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.vdevs.remove(self.virt_id);
+        // SAFETY: By the type invariants: the index is reserved by this.
+        unsafe { bindings::xa_erase(self.vdevs.xa.get(), self.virt_id) };
+    }
+}
+
+/// What ties a vDEVICE to the vIOMMU that `V` holds, and to the device that `D` holds: the first
+/// fields of `struct iommufd_vdevice` behind the object header.
+///
+/// Dropping it makes drivers find the vDEVICE no more.
+#[repr(C)]
+pub(crate) struct Link<V, D>
+where
+    V: Holds<bindings::iommufd_viommu>,
+    D: Holds<bindings::iommufd_device>,
+{
+    /// The vIOMMU.
+    pub(crate) viommu: V,
+    device: D,
+    virt_id: u64,
+}
+
+impl<V, D> Link<V, D>
+where
+    V: Holds<bindings::iommufd_viommu>,
+    D: Holds<bindings::iommufd_device>,
+{
+    /// The link of a vDEVICE that is to be known as `virt_id`.
+    pub(crate) fn new(viommu: V, device: D, virt_id: usize) -> Self {
+        use bindings::iommufd_vdevice as C;
+        const {
+            assert!(size_of::<V>() == size_of::<*mut bindings::iommufd_viommu>());
+            assert!(size_of::<D>() == size_of::<*mut bindings::iommufd_device>());
+            assert!(offset_of!(C, idev) == offset_of!(C, viommu) + offset_of!(Self, device));
+            assert!(offset_of!(C, virt_id) == offset_of!(C, viommu) + offset_of!(Self, virt_id));
+        }
+
+        Self {
+            viommu,
+            device,
+            // CAST: `usize` has at most 64 bits.
+            virt_id: virt_id as u64,
+        }
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Makes drivers find the vDEVICE no more, if they do.
+    ///
+    /// Context: waits for drivers that have the lock.
+    pub(crate) fn take_out(&self) {
+        let vdevice =
+            from_ref(self).wrapping_byte_sub(offset_of!(bindings::iommufd_vdevice, viommu));
+        let xa = self.viommu.raw().vdevs().xa.get();
+
+        // CAST: It was a `usize`.
+        // SAFETY: The xarray is initialised, and locked. The address of the vDEVICE is compared
+        // only: if there is another entry, or none, nothing is stored, and NULL needs no memory.
+        unsafe {
+            bindings::xa_lock(xa);
+            bindings::__xa_cmpxchg(
+                xa,
+                self.virt_id as usize,
+                vdevice.cast_mut().cast(),
+                null_mut(),
+                bindings::GFP_KERNEL,
+            );
+            bindings::xa_unlock(xa);
+        }
+    }
+}
+
+impl<V, D> Drop for Link<V, D>
+where
+    V: Holds<bindings::iommufd_viommu>,
+    D: Holds<bindings::iommufd_device>,
+{
+    fn drop(&mut self) {
+        self.take_out();
+    }
+}
+
+impl Raw<bindings::iommufd_viommu> {
+    /// The vDEVICEs.
+    fn vdevs(&self) -> &Vdevs {
+        // SAFETY: The object is initialised, and has a `Vdevs` there: see `CLayout`.
+        unsafe { &*(&raw const (*self.get()).vdevs).cast() }
     }
 }

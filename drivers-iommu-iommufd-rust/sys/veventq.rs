@@ -8,16 +8,23 @@
 //! `kmalloc()`, and belongs to the queue from when it is appended; then the pollers are woken.
 //! Reading takes events off the list; that is done here.
 //!
-//! Contract with the layer above: a queue that was added to a list is not moved, and removed before
-//! it is dropped.
+//! A [`ViommuQueue`] leaves the list of its vIOMMU before it is dropped.
 
+use super::layout::{
+    Holds,
+    Raw, //
+};
 use core::{
     marker::PhantomPinned,
     mem::{
         offset_of,
         ManuallyDrop, //
     },
-    ptr::NonNull, //
+    ops::Deref,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -32,6 +39,10 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
         rwsem::{
             new_rwsem,
             RwSemaphore,
@@ -96,11 +107,8 @@ const _: () = {
 };
 
 impl EventQueue {
-    /// A queue that is in no list yet.
-    pub(crate) fn new(
-        type_: bindings::iommu_veventq_type,
-        depth: u32,
-    ) -> impl PinInit<Self, Error> {
+    /// A queue that is in no list.
+    fn new(type_: bindings::iommu_veventq_type, depth: u32) -> impl PinInit<Self, Error> {
         let events = Opaque::ffi_init(|slot: *mut Events| {
             // INVARIANT: The list is empty.
             // SAFETY: `slot` is valid for writes and stays where it is.
@@ -217,11 +225,64 @@ impl PinnedDrop for EventQueue {
     }
 }
 
+/// A queue of events of the vIOMMU that `V` holds.
+///
+/// # Invariants
+///
+/// The node of `queue` is in a list only if `listed`. That is the list of the vIOMMU.
+#[repr(C)]
+#[pin_data(PinnedDrop)]
+pub(crate) struct ViommuQueue<V: Holds<bindings::iommufd_viommu>> {
+    #[pin]
+    queue: EventQueue,
+    /// The vIOMMU.
+    pub(crate) viommu: V,
+    listed: Atomic<bool>,
+}
+
+impl<V: Holds<bindings::iommufd_viommu>> ViommuQueue<V> {
+    /// A queue that IOMMU drivers do not find yet.
+    pub(crate) fn new(
+        type_: bindings::iommu_veventq_type,
+        depth: u32,
+        viommu: V,
+    ) -> impl PinInit<Self, Error> {
+        // INVARIANT: It is in no list.
+        try_pin_init!(Self {
+            queue <- EventQueue::new(type_, depth),
+            viommu,
+            listed: Atomic::new(false),
+        }? Error)
+    }
+}
+
+impl<V: Holds<bindings::iommufd_viommu>> Deref for ViommuQueue<V> {
+    type Target = EventQueue;
+
+    fn deref(&self) -> &EventQueue {
+        &self.queue
+    }
+}
+
+#[pinned_drop]
+impl<V: Holds<bindings::iommufd_viommu>> PinnedDrop for ViommuQueue<V> {
+    fn drop(self: Pin<&mut Self>) {
+        // Who creates a queue has the lock: one that is not listed does without.
+        if self.listed.load(Relaxed) {
+            let list = self.viommu.raw().veventqs().lock();
+
+            // SAFETY: By the type invariants the node is in the list that is locked.
+            unsafe { self.queue.node.del_init() };
+            drop(list);
+        }
+    }
+}
+
 /// The event queues of a vIOMMU, as `driver.c` finds them.
 ///
 /// # Invariants
 ///
-/// The entries of the list are nodes of [`EventQueue`]s.
+/// The entries of the list are nodes of the queues of [`ViommuQueue`]s of that vIOMMU.
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Veventqs {
@@ -269,25 +330,36 @@ impl VeventqsGuard<'_> {
     pub(crate) fn contains(&self, type_: bindings::iommu_veventq_type) -> bool {
         const NODE: usize = offset_of!(EventQueue, node);
 
-        // SAFETY: The list is initialised, and does not change while it is locked. Its entries are
-        // the nodes of queues, which leave the list before they go.
+        // SAFETY: The list is initialised, and does not change while it is locked. By the
+        // invariants of `Veventqs` its entries are the nodes of queues, which leave the list before
+        // they are dropped.
         let queues = unsafe { CList::<EventQueue, NODE>::from_raw(self.list.as_raw()) };
 
         queues.iter().any(|queue| queue.type_ == type_)
     }
 
-    /// Lets IOMMU drivers queue events in `queue`, which is in no list, until it is
-    /// [removed](Self::remove).
-    pub(crate) fn add(&mut self, queue: &EventQueue) {
-        // SAFETY: The list is locked. The node is in no list, and leaves this one before the queue
-        // goes, see the contract at the top of this file.
-        unsafe { self.list.add_tail(&queue.node) };
-    }
+    /// Lets IOMMU drivers queue events in `queue`, which is one of this vIOMMU, until it is
+    /// dropped. To be done once for a queue.
+    pub(crate) fn add<V: Holds<bindings::iommufd_viommu>>(&mut self, queue: &ViommuQueue<V>) {
+        let own = ptr::eq(&queue.viommu.raw().veventqs().list, self.list);
 
-    /// Lets IOMMU drivers not find a queue of this list any more.
-    pub(crate) fn remove(&mut self, queue: &EventQueue) {
-        // SAFETY: The list is locked, and the node is in there.
-        unsafe { queue.node.del_init() };
+        if kernel::warn_on!(!own || queue.listed.load(Relaxed)) {
+            return;
+        }
+        // INVARIANT: It is the list of the vIOMMU.
+        queue.listed.store(true, Relaxed);
+        // SAFETY: The list is locked. By the invariants of `ViommuQueue`, which is pinned, as all
+        // that `new()` initialises, the node is in no list, and leaves this one before it is
+        // dropped; that is before the vIOMMU is, which `V` holds.
+        unsafe { self.list.add_tail(&queue.queue.node) };
+    }
+}
+
+impl Raw<bindings::iommufd_viommu> {
+    /// The event queues.
+    fn veventqs(&self) -> &Veventqs {
+        // SAFETY: The object is initialised, and has a `Veventqs` there: see `CLayout`.
+        unsafe { &*(&raw const (*self.get()).veventqs).cast() }
     }
 }
 

@@ -55,29 +55,6 @@ impl Raw<bindings::iommufd_viommu> {
         self.ops().is_some()
     }
 
-    /// Has the driver make a nested domain. `data` says how, in the driver's own terms.
-    ///
-    /// # Errors
-    ///
-    /// [`EOPNOTSUPP`] if the driver cannot do that, or what it says.
-    pub(crate) fn alloc_domain_nested(
-        &self,
-        flags: u32,
-        data: &bindings::iommu_user_data,
-    ) -> Result<OwnedDomain> {
-        let alloc = self
-            .ops()
-            .and_then(|ops| ops.alloc_domain_nested)
-            .ok_or(EOPNOTSUPP)?;
-        // SAFETY: The object is initialised, and lives during the call. The vIOMMU is kept until
-        // the domain is freed.
-        let domain = unsafe { owned(alloc(self.get(), flags, data)) }?;
-
-        // SAFETY: The domain is new, so that nobody else uses it. The IOMMU is that of the vIOMMU.
-        unsafe { (*domain.as_raw()).owner = (*(*self.get()).iommu_dev).ops };
-        Ok(domain)
-    }
-
     /// Has the driver carry out invalidations from user space. Afterwards `array.entry_num` is how
     /// many it has done.
     ///
@@ -133,6 +110,29 @@ impl Raw<bindings::iommufd_viommu> {
         }
         Ok(HwQueueDriver { size, init })
     }
+}
+
+/// Has the driver of a vIOMMU make a nested domain. `data` says how, in the driver's own terms. The
+/// caller keeps the vIOMMU until the domain is freed.
+///
+/// # Errors
+///
+/// [`EOPNOTSUPP`] if the driver cannot do that, or what it says.
+pub(super) fn alloc_domain_nested(
+    viommu: &Raw<bindings::iommufd_viommu>,
+    flags: u32,
+    data: &bindings::iommu_user_data,
+) -> Result<OwnedDomain> {
+    let alloc = viommu
+        .ops()
+        .and_then(|ops| ops.alloc_domain_nested)
+        .ok_or(EOPNOTSUPP)?;
+    // SAFETY: The object is initialised, and lives during the call; then the caller keeps it.
+    let domain = unsafe { owned(alloc(viommu.get(), flags, data)) }?;
+
+    // SAFETY: The domain is new, so that nobody else uses it. The IOMMU is that of the vIOMMU.
+    unsafe { (*domain.as_raw()).owner = (*(*viommu.get()).iommu_dev).ops };
+    Ok(domain)
 }
 
 impl Extended for bindings::iommufd_viommu {

@@ -31,7 +31,7 @@ use crate::{
         same_layout,
         Dependency,
         Kind,
-        Owned as _,
+        Object,
         Owner as _,
         Publish,
         Ref,
@@ -155,7 +155,7 @@ impl Drop for Memory<'_> {
 /// - [`EINTR`] if the current task is being killed;
 /// - [`ENOENT`] if something of it is not mapped, and the other errors of an access. They come
 ///   before that of memory which is not contiguous.
-fn pin(viommu: &Viommu, base: u64, length: u64) -> Result<(Memory<'_>, PhysAddr)> {
+fn pin(viommu: &Object<Viommu>, base: u64, length: u64) -> Result<(Memory<'_>, PhysAddr)> {
     let (first, count) = pages_of(base, length)?;
     if count > MAX_PAGES {
         return Err(ENOMEM);

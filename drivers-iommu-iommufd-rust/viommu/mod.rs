@@ -42,7 +42,6 @@ use crate::{
         same_layout,
         Dependency,
         Kind,
-        Owned,
         Owner as _,
         Ref,
         WriteSide, //
@@ -82,7 +81,7 @@ pub(crate) use self::{
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Viommu {
-    ictx: ContextPtr,
+    pub(crate) ictx: ContextPtr,
     iommu_dev: Iommu,
     pub(crate) hwpt: Dependency<HwptPaging>,
     ops: InitSlot<*const bindings::iommufd_viommu_ops>,
@@ -102,12 +101,6 @@ impl Kind for Viommu {
 
     fn destroy(this: WriteSide<'_, Self>) {
         end(this);
-    }
-}
-
-impl Owned for Viommu {
-    fn owner(&self) -> &Context {
-        &self.ictx
     }
 }
 

@@ -32,10 +32,10 @@ use crate::{
             Ready, //
         },
         same_layout,
+        same_offset,
         Dependency,
         Kind,
         Object,
-        Owned as _,
         Owner as _,
         Publish,
         Ref,
@@ -44,7 +44,10 @@ use crate::{
     },
     sys::{
         driven::InitSlot,
-        vdevs::Slot,
+        vdevs::{
+            Link,
+            Slot, //
+        },
         viommu::Destroy, //
     }, //
 };
@@ -98,7 +101,7 @@ impl ReadyVdevice<'_> {
         let vdevice = vdevice.publish(|_, _| answer())?;
 
         // Its end, which removes it, is not before the read side is put.
-        slot.fill(vdevice.as_c());
+        slot.fill(&vdevice);
         Ok(())
     }
 }
@@ -114,13 +117,12 @@ impl Deref for ReadyVdevice<'_> {
 /// A vDEVICE: `struct iommufd_vdevice`, less the object header.
 #[repr(C)]
 pub(crate) struct Vdevice {
-    pub(crate) viommu: Dependency<Viommu>,
-    idev: RevocableRef<Device>,
-    virt_id: u64,
+    pub(crate) link: Link<Dependency<Viommu>, RevocableRef<Device>>,
     destroy: InitSlot<Option<Destroy<bindings::iommufd_vdevice>>>,
 }
 
-same_layout!(Vdevice, iommufd_vdevice: viommu idev virt_id destroy);
+same_offset!(Vdevice, link, iommufd_vdevice, viommu);
+same_layout!(Vdevice, iommufd_vdevice: destroy);
 
 impl Kind for Vdevice {
     type Owner = Context;
@@ -129,8 +131,7 @@ impl Kind for Vdevice {
         let vdevice = this.object();
         let mut seat = vdevice.device().seat();
         end(this);
-        // CAST: It was a `usize`.
-        vdevice.viommu.vdevs().remove(vdevice.virt_id as usize);
+        vdevice.link.take_out();
         seat.leave();
     }
 }
@@ -151,10 +152,7 @@ impl Vdevice {
     ) -> Result<ReadyVdevice<'a>> {
         let driver = viommu.as_c().vdevice_driver()?;
         let this = Self {
-            viommu: viommu.dependency(),
-            idev: device,
-            // CAST: `usize` has at most 64 bits.
-            virt_id: virt_id as u64,
+            link: Link::new(viommu.dependency(), device, virt_id),
             destroy: InitSlot::new(None),
         };
         let draft = Draft::reserve(viommu.owner(), driver, Ok::<_, Error>(this))?;
@@ -165,7 +163,7 @@ impl Vdevice {
 
     /// The device.
     pub(crate) fn device(&self) -> &Object<Device> {
-        &self.idev
+        self.link.device()
     }
 }
 

@@ -32,7 +32,6 @@ use kernel::{
             Relaxed, //
         },
         rcu_box::RcuBox,
-        wait_queue::WaitQueue,
         Refcount, //
     }, //
 };
@@ -114,10 +113,13 @@ impl<C: Owner> ObjectBox<C> {
 pub(crate) struct Draining<C: Owner>(ObjectBox<C>);
 
 impl<C: Owner> Draining<C> {
-    /// Sleeps on `queue`, which is that of the owner, until the last read side is put. All that
-    /// was done under it is visible then.
-    pub(crate) fn wait(self, queue: &WaitQueue) -> Drained<C> {
-        queue.wait_until(|| self.0.wait_cnt.as_atomic().load(Acquire) == 0);
+    /// Sleeps until the last read side is put. All that was done under it is visible then.
+    pub(crate) fn wait(self, owner: &C) -> Drained<C> {
+        owner
+            .destroy_wait()
+            .wait_until(|| self.0.wait_cnt.as_atomic().load(Acquire) == 0);
+        // Whoever has put the last one may still be about to wake: see `put_kept_read_side()`.
+        drop(owner.objects().lock());
         // INVARIANT: There is no read side left.
         Drained(self.0)
     }
@@ -156,7 +158,12 @@ impl<T> Deref for WriteSide<'_, T> {
 }
 
 /// All kinds of objects that belong to an owner.
-pub(crate) trait Kinds: Sized {
+///
+/// # Safety
+///
+/// A value is not dropped, and its memory stays, unless nobody has taken anything from its table,
+/// or [`Owner::destroy_all`] has returned `true` and nobody else has had a reference to it since.
+pub(crate) unsafe trait Kinds: Sized {
     /// Calls `visitor` with the kind that has this type. Returns [`None`] if there is none.
     fn visit<V: Visitor<Self>>(kind: KindOfC, visitor: V) -> Option<V::Output>;
 }
@@ -239,11 +246,15 @@ impl<C: Owner> Drop for ObjectBox<C> {
 }
 
 /// Implements [`Kinds`] for an owner, and registers each kind of objects: type, name in C,
-/// structure of C that it begins as, fields that name what the object depends on.
+/// structure of C that it begins as, field that names the owner, fields that name what the object
+/// depends on.
+///
+/// The requirements of [`Kinds`] are those of who uses this.
 macro_rules! kinds {
     ($owner:ty; $(
         $(#[$attr:meta])*
-        $kind:ty = $name:ident $(as $c:ident)? $(: $($($field:ident).+),+)?;
+        $kind:ty = $name:ident $(as $c:ident)? $(in $($of:ident).+)?
+            $(: $($($field:ident).+),+)?;
     )*) => {
         $(
             $(#[$attr])*
@@ -268,7 +279,22 @@ macro_rules! kinds {
 
                     true $($(&& self.$($field).+.visit(f))+)?
                 }
+
+                #[allow(unused_variables, reason = "where there is no field")]
+                fn belongs_to(&self, owner: &$owner) -> bool {
+                    true $(&& self.$($of).+.is(owner))?
+                }
             }
+
+            $(
+                // SAFETY: It is the same field each time. A path to another object leads through
+                // a `Dependency`.
+                unsafe impl $crate::object::Owned for $kind {
+                    fn owner_ptr(&self) -> &$crate::object::OwnerPtr<$owner> {
+                        &self.$($of).+
+                    }
+                }
+            )?
 
             $(
                 // SAFETY: It is asserted beside the type that the fields of the structure that C
@@ -279,7 +305,8 @@ macro_rules! kinds {
             )?
         )*
 
-        impl $crate::object::Kinds for $owner {
+        // SAFETY: By the requirements of this macro.
+        unsafe impl $crate::object::Kinds for $owner {
             fn visit<V: $crate::object::Visitor<Self>>(
                 kind: $crate::object::KindOfC,
                 visitor: V,

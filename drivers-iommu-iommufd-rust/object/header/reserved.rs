@@ -99,11 +99,16 @@ impl<'a, T: Registered> Reserved<'a, T> {
         id.into_id();
         // INVARIANT: The reservation was just given up for the id in the header. The object is a
         // user of nothing.
-        Ok(Self {
+        let this = Self {
             object,
             owner,
             depends: false,
-        })
+        };
+        // What names another owner is not made: `Object::owner()` relies on that.
+        if kernel::warn_on_once!(!this.object.belongs_to(owner)) {
+            return Err(EINVAL);
+        }
+        Ok(this)
     }
 
     /// Takes the reservation of the id back.
@@ -363,12 +368,16 @@ pub(crate) struct Dependent<'a, 't, T: Registered> {
 }
 
 impl<'a, T: Registered> Dependent<'a, '_, T> {
-    /// Publishes the object. It cannot be destroyed until the user is put.
-    pub(crate) fn publish(self) -> User<T> {
+    /// See [`Reserved::hold`].
+    pub(crate) fn hold(&mut self) -> User<T> {
+        self.object.hold()
+    }
+
+    /// Publishes the object.
+    pub(crate) fn publish(self) {
         let mut table = self.object.owner.objects().lock();
 
-        // INVARIANT: The count is taken when it is published.
-        User(Held(self.object.enter(&mut table, 1, 0)))
+        self.object.enter(&mut table, 0, 0);
     }
 
     /// The object, which is a user of nothing then.
