@@ -79,7 +79,7 @@ pub(crate) struct Reserved<'a, T: Registered> {
 
 impl<'a, T: Registered> Reserved<'a, T> {
     /// Allocates and initialises an object of `owner`, with the lowest free one of `ids`.
-    pub(crate) fn new(
+    pub(in crate::object) fn new(
         owner: &'a T::Owner,
         ids: RangeInclusive<u32>,
         size: usize,
