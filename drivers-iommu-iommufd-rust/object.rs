@@ -202,6 +202,9 @@ pub(crate) trait Owner: Kinds + Send + Sync + 'static {
         size: usize,
         init: impl PinInit<T, Error>,
     ) -> Result<Reserved<'_, T>> {
+        // What drivers extend is a `Draft` first.
+        const { assert!(!T::DRIVEN) };
+
         Reserved::new(self, IDS, size, init)
     }
 

@@ -82,7 +82,6 @@ use crate::{
 };
 use core::mem::size_of;
 use kernel::{
-    mm::folio::is_memory_file,
     new_mutex,
     page::{
         PAGE_MASK,
@@ -220,13 +219,8 @@ impl Pages {
             return Ok((NewPages(pages), start_byte));
         }
 
-        let file = pin::file(fd)?;
-        // Another kind could not be pinned, but keep the context alive: by being its file.
-        if !is_memory_file(&file) {
-            return Err(EINVAL);
-        }
         let source = Source::File {
-            file,
+            file: pin::memory_file(fd)?,
             start: start & PAGE_MASK,
         };
         let mode = mode_for_current(mode);

@@ -17,19 +17,18 @@ use super::attach::{
     NO_PASID, //
 };
 use crate::{
-    context::Context,
     sys::{
-        bound_device::BoundDevice,
+        bound_device::{
+            BoundDevice,
+            DmaClaim, //
+        },
         layout::same_plain_offset,
         sw_msi::SwMsiMaps, //
     }, //
 };
 use kernel::{
     io::PhysAddr,
-    iommu::group::{
-        self as iommu,
-        DmaOwner, //
-    },
+    iommu::group as iommu,
     prelude::*,
     rbtree::{
         RBTree,
@@ -245,7 +244,7 @@ pub(crate) struct Member {
     /// [`None`] if it is the only one and without an IOMMU.
     groups: Option<Arc<Groups>>,
     /// It is counted in `claims`.
-    owner: Option<DmaOwner>,
+    owner: Option<DmaClaim<Groups>>,
 }
 
 impl Member {
@@ -262,13 +261,13 @@ impl Member {
         })
     }
 
-    /// Takes control over DMA of the group.
+    /// Takes control over DMA of the group, in the name of `groups`, those of the context.
     ///
     /// # Errors
     ///
     /// Those of [`BoundDevice::claim_dma`].
-    pub(super) fn claim_dma(&mut self, dev: &BoundDevice, ctx: &Context) -> Result {
-        let owner = dev.claim_dma(ctx)?;
+    pub(super) fn claim_dma(&mut self, dev: &BoundDevice, groups: &Arc<Groups>) -> Result {
+        let owner = dev.claim_dma(groups)?;
 
         if self.owner.replace(owner).is_none() {
             self.update(|members| members.claims += 1);

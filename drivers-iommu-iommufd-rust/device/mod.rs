@@ -183,7 +183,7 @@ pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
         }
         let mut member = Groups::join(&ctx.groups, &dev)?;
         check_interrupts(&dev, member.group())?;
-        member.claim_dma(&dev, ctx)?;
+        member.claim_dma(&dev, &ctx.groups)?;
         member
     };
     let enforce_cache_coherency = !noiommu && dev.can(Capability::EnforceCacheCoherency);

@@ -63,7 +63,9 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
     dev: *mut bindings::device,
     id: *mut u32,
 ) -> *mut bindings::iommufd_device {
-    // SAFETY: By the requirements of this function.
+    // SAFETY: By the requirements of this function. The claim of DMA is a part of the device
+    // object, and an attachment that has the device for its leader holds that:
+    // `iommufd_device_unbind()` does not end the object before the attachment.
     let (ctx, dev) = unsafe { (Context::from_ptr(ictx), BoundDevice::new(dev)) };
 
     match device::bind(ctx, dev) {

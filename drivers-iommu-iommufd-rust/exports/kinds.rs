@@ -15,11 +15,12 @@ kinds! {
     crate::eventq::Fault = iommufd_object_type_IOMMUFD_OBJ_FAULT in ctx;
     crate::eventq::Veventq = iommufd_object_type_IOMMUFD_OBJ_VEVENTQ: queue.viommu;
     crate::viommu::HwQueue =
-        iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as iommufd_hw_queue: viommu;
-    crate::viommu::Vdevice = iommufd_object_type_IOMMUFD_OBJ_VDEVICE as iommufd_vdevice:
-        link.viommu;
-    crate::viommu::Viommu = iommufd_object_type_IOMMUFD_OBJ_VIOMMU as iommufd_viommu in ictx:
-        hwpt;
+        iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as iommufd_hw_queue extended_by driver:
+        viommu;
+    crate::viommu::Vdevice = iommufd_object_type_IOMMUFD_OBJ_VDEVICE
+        as iommufd_vdevice extended_by driver: link.viommu;
+    crate::viommu::Viommu = iommufd_object_type_IOMMUFD_OBJ_VIOMMU
+        as iommufd_viommu extended_by driver in ictx: hwpt;
     crate::access::Access = iommufd_object_type_IOMMUFD_OBJ_ACCESS;
     crate::device::Device = iommufd_object_type_IOMMUFD_OBJ_DEVICE as iommufd_device in ictx;
     crate::hwpt::HwptNested = iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED as iommufd_hwpt_nested:

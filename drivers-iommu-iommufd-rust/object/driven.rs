@@ -18,12 +18,12 @@
 use super::{
     CLayout,
     Object,
-    Owner as _,
     Publish,
     Ref,
     Reserved,
     TableGuard,
-    WriteSide, //
+    WriteSide,
+    IDS, //
 };
 use crate::sys::driven::{
     Driver,
@@ -42,6 +42,7 @@ impl<T: CLayout<Raw: Extended>> Driven for T {}
 
 /// Has the driver undo what its init function did, for an object that was published.
 pub(crate) fn end<T: Driven>(this: WriteSide<'_, T>) {
+    this.set_ended();
     // SAFETY: It was published by `Ready::publish()`, or its init function was not called; and the
     // write side of an object is had once.
     unsafe { undo_init(this.object()) };
@@ -75,8 +76,10 @@ impl<'a, T: Driven, D: Driver<Raw = T::Raw>> Draft<'a, T, D> {
         driver: D,
         data: impl PinInit<T, Error>,
     ) -> Result<Self> {
+        const { assert!(T::DRIVEN) };
+
         Ok(Self {
-            object: owner.reserve_sized(driver.size(), data)?,
+            object: Reserved::new(owner, IDS, driver.size(), data)?,
             driver,
         })
     }

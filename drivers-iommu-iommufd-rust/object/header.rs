@@ -174,6 +174,10 @@ pub(crate) unsafe trait Registered: Kind {
     /// Whether objects of this kind can depend on others.
     const DEPENDS: bool;
 
+    /// Whether objects of this kind have a part that belongs to an IOMMU driver, see
+    /// [`driven`](super::driven).
+    const DRIVEN: bool;
+
     /// Calls `f` with each object that this one depends on, until `f` returns `false`. Returns
     /// whether it never did.
     fn dependencies(&self, f: &mut impl FnMut(&Header) -> bool) -> bool;
@@ -291,6 +295,7 @@ impl<C: Owner> Kind for Any<C> {
 unsafe impl<C: Owner> Registered for Any<C> {
     const TYPE: KindOfC = bindings::iommufd_object_type_IOMMUFD_OBJ_ANY;
     const DEPENDS: bool = false;
+    const DRIVEN: bool = false;
 
     fn dependencies(&self, _f: &mut impl FnMut(&Header) -> bool) -> bool {
         true
@@ -692,8 +697,12 @@ unsafe impl<T: CLayout> Holds<T::Raw> for User<T> {
     }
 }
 
-// SAFETY: It is the same count of the same object.
+// SAFETY: It is the same count of the same object, which is not freed while there is one.
 unsafe impl<T: Registered> Keep for User<T> {
+    fn object(&self) -> *const bindings::iommufd_object {
+        self.as_ptr()
+    }
+
     fn into_raw(self) -> *mut c_void {
         User::into_raw(self).cast()
     }

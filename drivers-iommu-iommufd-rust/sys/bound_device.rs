@@ -31,7 +31,10 @@ use kernel::{
         DmaOwner, //
     },
     prelude::*,
-    sync::aref::ARef, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
 
 /// What is constant in the `struct dev_iommu` of a device that is bound.
@@ -53,7 +56,9 @@ impl BoundDevice {
     ///
     /// # Safety
     ///
-    /// `dev` must be valid, and bound to a driver until the result is dropped.
+    /// `dev` must be valid, and bound to a driver until the result is dropped, and what
+    /// [`Self::claim_dma`] returns, and each [`Attachment`](super::handle::Attachment) that has the
+    /// device for its leader; the claims last.
     pub(crate) unsafe fn new(dev: *mut bindings::device) -> Self {
         // INVARIANT: By the requirements of this function.
         // SAFETY: By the requirements of this function: a device that is bound is referenced.
@@ -76,7 +81,6 @@ impl BoundDevice {
         };
 
         Some(DevIommu {
-            // INVARIANT: It is that of a bound device.
             iommu: NonNull::new(iommu).map(Iommu),
             max_pasids,
         })
@@ -89,11 +93,12 @@ impl BoundDevice {
 
     /// The operations of the IOMMU driver.
     pub(crate) fn ops(&self) -> Option<&bindings::iommu_ops> {
-        let iommu = self.iommu()?;
+        let Iommu(iommu) = self.iommu()?;
 
-        // SAFETY: By the contract at the top of this file they live as long as the device is bound,
-        // and so for longer than `self`.
-        Some(unsafe { &*from_ref(iommu.ops()) })
+        // SAFETY: By the contract at the top of this file the IOMMU and its operations, which its
+        // driver registered it with, live as long as the device is bound, and so for longer than
+        // `self`.
+        Some(unsafe { &*(*iommu.as_ptr()).ops })
     }
 
     /// Whether an IOMMU driver manages the device. It is not enough that it has a group: VFIO makes
@@ -118,18 +123,22 @@ impl BoundDevice {
         iommu::capable(self, cap)
     }
 
-    /// Takes control over DMA of the device's group, in the name of `owner`. The layer above gives
-    /// it up before it unbinds the device, and `owner` stays where it is until then.
+    /// Takes control over DMA of the device's group, in the name of `owner`, which the claim keeps.
     ///
     /// # Errors
     ///
     /// [`EPERM`] if another has it, [`EBUSY`] if a driver uses it, or what the IOMMU driver says.
-    pub(crate) fn claim_dma<T>(&self, owner: &T) -> Result<DmaOwner> {
-        // SAFETY: The driver of the device stays bound until `iommufd_device_unbind()` has
-        // returned, which ends the device object, and the claim with it. That object belongs to the
-        // owner, a context, which outlives its objects and does not move. An attachment keeps a
-        // device of the group, see `super::handle`.
-        unsafe { DmaOwner::claim(self, NonNull::from(owner).cast()) }
+    pub(crate) fn claim_dma<T>(&self, owner: &Arc<T>) -> Result<DmaClaim<T>> {
+        // INVARIANT: What the device is bound for includes the claim, by the requirements of
+        // `Self::new()`.
+        // SAFETY: By the requirements of `Self::new()` the device stays bound until the claim is
+        // dropped, and domains of its group are detached before that. The claim keeps the owner.
+        let claim = unsafe { DmaOwner::claim(self, NonNull::from(&**owner).cast()) }?;
+
+        Ok(DmaClaim {
+            _claim: claim,
+            _owner: owner.clone(),
+        })
     }
 
     fn pci(&self) -> Option<NonNull<bindings::pci_dev>> {
@@ -215,26 +224,20 @@ impl Raw<bindings::iommufd_device> {
     }
 }
 
-/// An IOMMU. C sees a pointer.
-///
-/// # Invariants
-///
-/// The pointer is valid, as the contract at the top of this file says.
+/// The name of an IOMMU, which need not be there any more. C sees a pointer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Iommu(NonNull<bindings::iommu_device>);
 
 // SAFETY: An IOMMU belongs to no thread.
 unsafe impl Send for Iommu {}
-// SAFETY: What is read of it does not change.
+// SAFETY: The pointer is compared only.
 unsafe impl Sync for Iommu {}
 
 impl Iommu {
-    /// The operations of the IOMMU driver.
-    pub(crate) fn ops(&self) -> &bindings::iommu_ops {
-        // SAFETY: By the type invariants the IOMMU is valid. Its driver registered it with its
-        // operations, which are constant and live as long.
-        unsafe { &*(*self.0.as_ptr()).ops }
+    /// Whether it is this one.
+    pub(super) fn is(self, iommu: *mut bindings::iommu_device) -> bool {
+        self.0.as_ptr() == iommu
     }
 }
 
@@ -257,6 +260,14 @@ pub(crate) fn noiommu_ops() -> Option<&'static bindings::iommu_ops> {
 pub(crate) fn allow_unsafe_interrupts() -> bool {
     // SAFETY: A `bool` that C writes as a whole, at any time; either value is fine.
     unsafe { (&raw const bindings::iommufd_allow_unsafe_interrupts).read_volatile() }
+}
+
+/// DMA of a device's group is under the control of an owner.
+///
+/// The fields are dropped in order: the owner is compared until the claim ends.
+pub(crate) struct DmaClaim<T> {
+    _claim: DmaOwner,
+    _owner: Arc<T>,
 }
 
 const _: () = assert!(size_of::<BoundDevice>() == size_of::<*mut bindings::device>());

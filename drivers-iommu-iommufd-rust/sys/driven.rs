@@ -40,12 +40,12 @@ pub(crate) trait Driver {
     ///
     /// # Errors
     ///
-    /// What the driver says. It may have got half way.
+    /// What the driver says, which may have got half way; [`EINVAL`] if the object is not of the
+    /// type and for the IOMMU that this was made for.
     ///
     /// # Safety
     ///
-    /// The object must be of [`Self::size`] bytes, and of the kind and for the IOMMU that this was
-    /// made for. To be called once for an object.
+    /// The object must be of [`Self::size`] bytes. To be called once for an object.
     unsafe fn init(&self, object: &Raw<Self::Raw>, args: Self::Args<'_>) -> Result;
 }
 

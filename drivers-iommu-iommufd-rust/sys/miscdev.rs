@@ -25,15 +25,23 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        ordering::{
+            Acquire,
+            Release, //
+        },
+        Atomic, //
+    }, //
 };
 
 /// A registered misc device.
 ///
 /// # Invariants
 ///
-/// `self.0` points to a static misc device that is registered.
-pub(crate) struct Registration(*mut bindings::miscdevice);
+/// `self.0` points to a static misc device that is registered, and `self.1`, which is true only
+/// then, is that of this device.
+pub(crate) struct Registration(*mut bindings::miscdevice, &'static Atomic<bool>);
 
 // SAFETY: A misc device can be deregistered on any thread.
 unsafe impl Send for Registration {}
@@ -41,34 +49,42 @@ unsafe impl Send for Registration {}
 unsafe impl Sync for Registration {}
 
 impl Registration {
-    /// Registers `/dev/iommu`. To be done once.
+    /// Registers `/dev/iommu`.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`], or [`EBUSY`] if there is no minor number left.
+    /// [`ENOMEM`], or [`EBUSY`] if there is no minor number left, or it is registered.
     pub(crate) fn iommu() -> Result<Self> {
-        Self::new(&raw mut bindings::iommufd_misc_dev)
+        static TAKEN: Atomic<bool> = Atomic::new(false);
+
+        Self::new(&raw mut bindings::iommufd_misc_dev, &TAKEN)
     }
 
-    /// Registers `/dev/vfio/vfio`, if this driver is to provide it. To be done once.
+    /// Registers `/dev/vfio/vfio`, if this driver is to provide it.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`], or [`EBUSY`] if VFIO has it.
+    /// [`ENOMEM`], or [`EBUSY`] if VFIO has it, or it is registered.
     pub(crate) fn vfio() -> Result<Option<Self>> {
         if cfg!(CONFIG_IOMMUFD_VFIO_CONTAINER) {
-            Self::new(&raw mut bindings::iommufd_vfio_misc_dev).map(Some)
+            static TAKEN: Atomic<bool> = Atomic::new(false);
+
+            Self::new(&raw mut bindings::iommufd_vfio_misc_dev, &TAKEN).map(Some)
         } else {
             Ok(None)
         }
     }
 
-    fn new(device: *mut bindings::miscdevice) -> Result<Self> {
-        // SAFETY: The devices of `shim.c` are static and complete. The module init function runs
-        // once, so they are not registered yet.
-        to_result(unsafe { bindings::misc_register(device) })?;
+    fn new(device: *mut bindings::miscdevice, taken: &'static Atomic<bool>) -> Result<Self> {
+        if taken.xchg(true, Acquire) {
+            return Err(EBUSY);
+        }
+        // SAFETY: The devices of `shim.c` are static and complete. There is no other registration
+        // of this one, by the type invariants.
+        to_result(unsafe { bindings::misc_register(device) })
+            .inspect_err(|_| taken.store(false, Release))?;
         // INVARIANT: It was just registered.
-        Ok(Self(device))
+        Ok(Self(device, taken))
     }
 }
 
@@ -76,6 +92,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         // SAFETY: By the type invariants.
         unsafe { bindings::misc_deregister(self.0) };
+        self.1.store(false, Release);
     }
 }
 

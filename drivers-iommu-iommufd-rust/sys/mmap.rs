@@ -12,6 +12,7 @@
 //! for each that goes; the VMA holds the file, so the context is there.
 
 use super::ctx::CFields;
+use core::ptr;
 use kernel::{
     bindings,
     error::to_result,
@@ -86,8 +87,12 @@ pub(crate) fn with_region<R>(
 ///
 /// # Safety
 ///
-/// [`Self::from_raw`] of what [`Self::into_raw`] returned is the same value.
+/// [`Self::from_raw`] of what [`Self::into_raw`] returned is the same value. What [`Self::object`]
+/// returns is not freed while the value exists, or [another](Self::another) one.
 pub(crate) unsafe trait Keep: Send + Sync + Sized {
+    /// The object that it keeps.
+    fn object(&self) -> *const bindings::iommufd_object;
+
     /// Makes a pointer of it.
     fn into_raw(self) -> *mut c_void;
 
@@ -108,22 +113,27 @@ pub(crate) fn first_page(vma: &VmaNew) -> usize {
     unsafe { (*vma.as_ptr()).vm_pgoff }
 }
 
-/// Maps a region into a new VMA, which is as long. `keep` is called when nothing else can fail, and
-/// what it returns keeps the owner of the region; until then the caller does.
+/// Maps a region into a new VMA. `keep` is called when nothing else can fail, and what it returns
+/// keeps the owner of the region; until then the caller does.
 ///
 /// # Errors
 ///
-/// [`ENOMEM`], or what `keep` returns. Nothing is mapped then.
+/// [`ENXIO`] if the VMA is not as long, or `keep` keeps something else; [`ENOMEM`], or what `keep`
+/// returns. Nothing is mapped then.
 pub(crate) fn map<K: Keep>(
     vma: &VmaNew,
     region: Region,
     keep: impl FnOnce() -> Result<K>,
 ) -> Result {
+    if vma.end() - vma.start() != region.length {
+        return Err(ENXIO);
+    }
     let vma = vma.as_ptr();
 
-    // SAFETY: The VMA is being set up, by us alone. The region is MMIO of the owner that its driver
-    // offers to user space. It stays while the caller has the owner, and then while the VMA keeps
-    // it. If this fails the core of mm takes back what it did and does not call the operations.
+    // SAFETY: The VMA is being set up, by us alone, and as long as the region. The region is MMIO
+    // of the owner that its driver offers to user space. It stays while the caller has the owner,
+    // and then while the VMA keeps it. If this fails the core of mm takes back what it did and does
+    // not call the operations.
     to_result(unsafe {
         (*vma).vm_pgoff = 0;
         (*vma).vm_ops = &VmOps::<K>::OPS;
@@ -136,7 +146,13 @@ pub(crate) fn map<K: Keep>(
             (*vma).vm_page_prot,
         )
     })?;
-    let keep = keep().inspect_err(|_| {
+    let keep = keep().and_then(|keep| {
+        if kernel::warn_on!(!ptr::eq(keep.object(), region.owner)) {
+            return Err(ENXIO);
+        }
+        Ok(keep)
+    });
+    let keep = keep.inspect_err(|_| {
         // User space can reach the registers already, and the core of mm unmaps them when the
         // caller does not have the owner any more.
         // SAFETY: The VMA is being set up, by us alone, and the region is what was mapped.

@@ -20,6 +20,10 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
         rwsem::{
             new_rwsem,
             RwSemaphore, //
@@ -104,6 +108,8 @@ unsafe impl Sync for AccessOps {}
 /// There is one for a notifier.
 pub(crate) struct AccessDriver {
     notifier: Arc<Notifier>,
+    /// The notifier is closed.
+    closed: Atomic<bool>,
     ops: *const bindings::iommufd_access_ops,
 }
 
@@ -130,7 +136,11 @@ impl AccessDriver {
         )?;
 
         // INVARIANT: The notifier is new.
-        Ok(Self { notifier, ops })
+        Ok(Self {
+            notifier,
+            closed: Atomic::new(false),
+            ops,
+        })
     }
 
     /// The driver that creates an access.
@@ -171,6 +181,7 @@ impl AccessDriver {
     /// Waits until nobody is in [`Notifier::unmap`], and turns it off.
     pub(crate) fn close(&self) {
         *self.notifier.open.write() = false;
+        self.closed.store(true, Relaxed);
     }
 
     /// Makes the driver unpin everything.
@@ -194,6 +205,8 @@ impl Deref for AccessDriver {
 
 impl Drop for AccessDriver {
     fn drop(&mut self) {
-        self.close();
+        if self.can_notify() && !self.closed.load(Relaxed) {
+            self.close();
+        }
     }
 }

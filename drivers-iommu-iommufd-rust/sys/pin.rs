@@ -22,7 +22,10 @@ use kernel::{
         File,
         LocalFile, //
     },
-    mm::gup::PinnedRun,
+    mm::{
+        folio::is_memory_file,
+        gup::PinnedRun, //
+    },
     page::PAGE_SIZE,
     prelude::*,
     sync::aref::ARef, //
@@ -115,17 +118,21 @@ pub(crate) fn name_pages(run: Run, out: &mut [MaybeUninit<PagePtr>]) {
     }
 }
 
-/// Gets the file behind a file descriptor.
+/// Gets the memory file behind a file descriptor.
 ///
 /// # Errors
 ///
-/// `EBADF`.
-pub(crate) fn file(fd: i32) -> Result<ARef<File>> {
+/// `EBADF`; `EINVAL` if it is a file of another kind.
+pub(crate) fn memory_file(fd: i32) -> Result<ARef<File>> {
     // CAST: There is no file with a number that is negative, and none with what it becomes.
     let file = LocalFile::fget(fd as u32)?;
 
-    // SAFETY: This is called in the ioctls of our own files only: system calls that use
-    // `fdget_pos()` do not get here.
+    // Another kind could not be pinned, but keep the context alive: by being its file.
+    if !is_memory_file(&file) {
+        return Err(EINVAL);
+    }
+    // SAFETY: This thread is in no system call that uses `fdget_pos()` on this file: that would be
+    // one of shmem or hugetlbfs, which do not call this driver.
     Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
 }
 

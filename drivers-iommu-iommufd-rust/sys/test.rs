@@ -11,22 +11,41 @@ use super::ctx::CFields;
 use kernel::uaccess::UserPtr;
 use kernel::{
     bindings,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        ordering::{
+            Acquire,
+            Release, //
+        },
+        Atomic, //
+    }, //
 };
 
 /// The mock driver: it is there while this lives.
+///
+/// # Invariants
+///
+/// There is one at most: it exists only while [`STARTED`] is true.
 pub(crate) struct Mock(());
+
+/// The mock driver has been started.
+static STARTED: Atomic<bool> = Atomic::new(false);
 
 impl Mock {
     /// Starts the mock driver, if it is configured.
     ///
     /// # Errors
     ///
-    /// What the mock driver says.
+    /// What the mock driver says; [`EBUSY`] if it was started.
     pub(crate) fn new() -> Result<Self> {
+        if STARTED.xchg(true, Acquire) {
+            return Err(EBUSY);
+        }
         #[cfg(CONFIG_IOMMUFD_TEST)]
-        // SAFETY: Called once, from the module init function.
-        kernel::error::to_result(unsafe { bindings::iommufd_shim_test_init() })?;
+        // SAFETY: The mock driver was not started yet, or stopped, by the type invariants.
+        kernel::error::to_result(unsafe { bindings::iommufd_shim_test_init() })
+            .inspect_err(|_| STARTED.store(false, Release))?;
+        // INVARIANT: It was just set.
         Ok(Self(()))
     }
 }
@@ -38,6 +57,7 @@ impl Drop for Mock {
         unsafe {
             bindings::iommufd_test_exit()
         };
+        STARTED.store(false, Release);
     }
 }
 

@@ -25,16 +25,14 @@ use super::{
     layout::Raw, //
 };
 use core::ptr::{
+    self,
     from_ref,
     null, //
 };
 use kernel::{
     bindings,
     error::to_result,
-    iommu::domain::{
-        Domain,
-        OwnedDomain, //
-    },
+    iommu::domain::OwnedDomain,
     prelude::*, //
 };
 
@@ -86,7 +84,11 @@ impl Raw<bindings::iommufd_viommu> {
         {
             return Err(EOPNOTSUPP);
         }
-        Ok(VdeviceDriver { size, init })
+        Ok(VdeviceDriver {
+            viommu: self.get(),
+            size,
+            init,
+        })
     }
 
     /// What the driver wants of a HW queue of a type.
@@ -108,7 +110,12 @@ impl Raw<bindings::iommufd_viommu> {
         if size == 0 || kernel::warn_on_once!(size < size_of::<bindings::iommufd_hw_queue>()) {
             return Err(EOPNOTSUPP);
         }
-        Ok(HwQueueDriver { size, init })
+        Ok(HwQueueDriver {
+            viommu: self.get(),
+            type_,
+            size,
+            init,
+        })
     }
 }
 
@@ -165,24 +172,23 @@ impl Extended for bindings::iommufd_hw_queue {
 }
 
 /// An IOMMU that can have vIOMMUs of a certain type.
-pub(crate) struct ViommuDriver {
+pub(crate) struct ViommuDriver<'d> {
     iommu: Iommu,
+    ops: &'d bindings::iommu_ops,
     type_: bindings::iommu_viommu_type,
     size: usize,
 }
 
-impl ViommuDriver {
+impl<'d> ViommuDriver<'d> {
     /// The IOMMU of a device.
     ///
     /// # Errors
     ///
-    /// [`EOPNOTSUPP`] if it cannot have vIOMMUs of this type.
-    pub(crate) fn new(
-        iommu: Iommu,
-        dev: &BoundDevice,
-        type_: bindings::iommu_viommu_type,
-    ) -> Result<Self> {
-        let ops = iommu.ops();
+    /// [`EOPNOTSUPP`] if it has none, or one that cannot have vIOMMUs of this type.
+    pub(crate) fn new(dev: &'d BoundDevice, type_: bindings::iommu_viommu_type) -> Result<Self> {
+        let (Some(iommu), Some(ops)) = (dev.iommu(), dev.ops()) else {
+            return Err(EOPNOTSUPP);
+        };
         if ops.get_viommu_size.is_none() || ops.viommu_init.is_none() {
             return Err(EOPNOTSUPP);
         }
@@ -191,7 +197,12 @@ impl ViommuDriver {
         if size == 0 || kernel::warn_on_once!(size < size_of::<bindings::iommufd_viommu>()) {
             return Err(EOPNOTSUPP);
         }
-        Ok(Self { iommu, type_, size })
+        Ok(Self {
+            iommu,
+            ops,
+            type_,
+            size,
+        })
     }
 
     /// The IOMMU.
@@ -205,31 +216,42 @@ impl ViommuDriver {
     }
 }
 
-impl Driver for ViommuDriver {
+impl Driver for ViommuDriver<'_> {
     type Raw = bindings::iommufd_viommu;
 
-    /// The domain of the HWPT, which outlives the object, and data in the driver's own terms.
-    type Args<'a> = (&'a Domain, Option<&'a bindings::iommu_user_data>);
+    /// Data in the driver's own terms.
+    type Args<'a> = Option<&'a bindings::iommu_user_data>;
 
     fn size(&self) -> usize {
         self.size
     }
 
-    unsafe fn init(
-        &self,
-        object: &Raw<bindings::iommufd_viommu>,
-        (domain, data): Self::Args<'_>,
-    ) -> Result {
-        let init = self.iommu.ops().viommu_init.ok_or(EOPNOTSUPP)?;
+    unsafe fn init(&self, object: &Raw<bindings::iommufd_viommu>, data: Self::Args<'_>) -> Result {
+        let init = self.ops.viommu_init.ok_or(EOPNOTSUPP)?;
         let data = data.map_or(null(), from_ref);
+        let viommu = object.get();
+        // SAFETY: The object is initialised as far as C accesses it: it names the HWPT that it
+        // holds.
+        let (iommu, type_, domain) = unsafe {
+            (
+                (*viommu).iommu_dev,
+                (*viommu).type_,
+                (*(*viommu).hwpt).common.domain,
+            )
+        };
 
-        // SAFETY: By the requirements of this function. The domain outlives the object.
-        to_result(unsafe { init(object.get(), domain.as_raw(), data) })
+        if kernel::warn_on!(!self.iommu.is(iommu) || type_ != self.type_) {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the requirements of this function, and as the IOMMU and the type are those
+        // that this was made for. The object holds the HWPT, and so the domain.
+        to_result(unsafe { init(viommu, domain, data) })
     }
 }
 
 /// The driver of a vIOMMU, for vDEVICEs. It may have no part in them.
 pub(crate) struct VdeviceDriver {
+    viommu: *const bindings::iommufd_viommu,
     size: usize,
     init: Option<unsafe extern "C" fn(*mut bindings::iommufd_vdevice) -> c_int>,
 }
@@ -243,8 +265,13 @@ impl Driver for VdeviceDriver {
     }
 
     unsafe fn init(&self, object: &Raw<bindings::iommufd_vdevice>, (): ()) -> Result {
+        // SAFETY: The object is initialised as far as C accesses it.
+        if kernel::warn_on!(!ptr::eq(unsafe { (*object.get()).viommu }, self.viommu)) {
+            return Err(EINVAL);
+        }
         match self.init {
-            // SAFETY: By the requirements of this function.
+            // SAFETY: By the requirements of this function. The vIOMMU, which the object holds, is
+            // the one that this was made for.
             Some(init) => to_result(unsafe { init(object.get()) }),
             None => Ok(()),
         }
@@ -253,6 +280,8 @@ impl Driver for VdeviceDriver {
 
 /// The driver of a vIOMMU, for HW queues of a type.
 pub(crate) struct HwQueueDriver {
+    viommu: *const bindings::iommufd_viommu,
+    type_: bindings::iommu_hw_queue_type,
     size: usize,
     init:
         unsafe extern "C" fn(*mut bindings::iommufd_hw_queue, u32, bindings::phys_addr_t) -> c_int,
@@ -274,7 +303,15 @@ impl Driver for HwQueueDriver {
         object: &Raw<bindings::iommufd_hw_queue>,
         (index, base_pa): (u32, bindings::phys_addr_t),
     ) -> Result {
-        // SAFETY: By the requirements of this function.
-        to_result(unsafe { (self.init)(object.get(), index, base_pa) })
+        let queue = object.get();
+        // SAFETY: The object is initialised as far as C accesses it.
+        let (viommu, type_) = unsafe { ((*queue).viommu, (*queue).type_) };
+
+        if kernel::warn_on!(!ptr::eq(viommu, self.viommu) || type_ != self.type_) {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the requirements of this function. The vIOMMU, which the object holds, and the
+        // type are those that this was made for.
+        to_result(unsafe { (self.init)(queue, index, base_pa) })
     }
 }

@@ -29,10 +29,7 @@ use crate::{
         ContextPtr, //
     },
     device::Device,
-    hwpt::{
-        Hwpt as _,
-        HwptPaging, //
-    },
+    hwpt::HwptPaging,
     object::{
         driven::{
             end,
@@ -61,7 +58,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    iommu::domain::Domain,
     prelude::*, //
 };
 
@@ -107,7 +103,7 @@ impl Kind for Viommu {
 impl Viommu {
     fn new<'a>(
         ctx: &'a Context,
-        driver: &ViommuDriver,
+        driver: &ViommuDriver<'_>,
         hwpt: Dependency<HwptPaging>,
     ) -> impl PinInit<Self, Error> + 'a {
         let (iommu_dev, type_) = (driver.iommu(), driver.type_());
@@ -147,27 +143,22 @@ impl Viommu {
 /// Those of [`Context::reserve`].
 fn reserve<'a>(
     ctx: &'a Context,
-    driver: ViommuDriver,
+    driver: ViommuDriver<'a>,
     hwpt: &Ref<'_, HwptPaging>,
-) -> Result<Draft<'a, Viommu, ViommuDriver>> {
+) -> Result<Draft<'a, Viommu, ViommuDriver<'a>>> {
     let viommu = Viommu::new(ctx, &driver, hwpt.dependency());
 
     Draft::reserve(ctx, driver, viommu)
 }
 
-impl<'a> Draft<'a, Viommu, ViommuDriver> {
-    /// Has the driver initialise its part. `domain` is that of the HWPT, and `data` says how, in
-    /// the driver's own terms.
+impl<'a> Draft<'a, Viommu, ViommuDriver<'_>> {
+    /// Has the driver initialise its part. `data` says how, in the driver's own terms.
     ///
     /// # Errors
     ///
     /// What the driver says; [`EOPNOTSUPP`] if it sets no operations, which is a bug.
-    fn start(
-        self,
-        domain: &Domain,
-        data: Option<&bindings::iommu_user_data>,
-    ) -> Result<Ready<'a, Viommu>> {
-        let viommu = self.init((domain, data))?;
+    fn start(self, data: Option<&bindings::iommu_user_data>) -> Result<Ready<'a, Viommu>> {
+        let viommu = self.init(data)?;
 
         if kernel::warn_on_once!(!viommu.as_c().has_ops()) {
             return Err(EOPNOTSUPP);
@@ -184,15 +175,15 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_viommu_alloc>) -> Resu
 
     let ctx = cmd.ctx();
     let device = ctx.get::<Device>(cmd.dev_id)?;
-    let iommu = device.iommu().ok_or(EOPNOTSUPP)?;
-    let driver = ViommuDriver::new(iommu, device.dev(), cmd.type_)?;
+    device.iommu().ok_or(EOPNOTSUPP)?;
+    let driver = ViommuDriver::new(device.dev(), cmd.type_)?;
     let hwpt = ctx.get::<HwptPaging>(cmd.hwpt_id)?;
     if !hwpt.nest_parent() {
         return Err(EINVAL);
     }
 
     let data = user_data(cmd.type_, cmd.data_uptr, cmd.data_len);
-    let viommu = reserve(ctx, driver, &hwpt)?.start(hwpt.domain(), data.as_ref())?;
+    let viommu = reserve(ctx, driver, &hwpt)?.start(data.as_ref())?;
 
     cmd.out_viommu_id = viommu.id();
     cmd.publish(viommu)

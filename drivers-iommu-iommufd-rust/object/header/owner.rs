@@ -18,6 +18,7 @@ use super::{
 };
 use crate::object::Owner;
 use core::{
+    cell::Cell,
     marker::PhantomData,
     mem::ManuallyDrop,
     ops::Deref,
@@ -140,12 +141,17 @@ pub(crate) struct Drained<C: Owner>(ObjectBox<C>);
 /// # Invariants
 ///
 /// There are no read sides and no users of the object, and there will be none.
-pub(crate) struct WriteSide<'a, T>(&'a Object<T>);
+pub(crate) struct WriteSide<'a, T>(&'a Object<T>, &'a Cell<bool>);
 
 impl<'a, T> WriteSide<'a, T> {
     /// The object, which is dropped later.
     pub(crate) fn object(&self) -> &'a Object<T> {
         self.0
+    }
+
+    /// Notes that the driver's part of the object has ended, or begins to.
+    pub(in crate::object) fn set_ended(&self) {
+        self.1.set(true);
     }
 }
 
@@ -197,24 +203,34 @@ impl<C: Owner> ObjectBox<C> {
 
 impl<C: Owner> Drained<C> {
     /// [`Kind::destroy`] of the object's kind, and Drop.
+    ///
+    /// An object that has users is leaked, and so is one whose driver still knows it. Both are bugs
+    /// of this driver.
     pub(crate) fn destroy(self) {
         struct Destroy<'a, C: Owner>(&'a ObjectBox<C>);
 
         impl<C: Owner> Visitor<C> for Destroy<'_, C> {
-            type Output = ();
+            /// Whether no driver knows the object.
+            type Output = bool;
 
-            fn visit<T: Registered<Owner = C>>(self) {
+            fn visit<T: Registered<Owner = C>>(self) -> bool {
+                let ended = Cell::new(!T::DRIVEN);
+
                 if let Some(object) = self.0.downcast::<T>() {
                     // INVARIANT: Both counts are zero, and taken only from what is not.
-                    Kind::destroy(WriteSide(object));
+                    Kind::destroy(WriteSide(object, &ended));
                 }
+                ended.get()
             }
         }
         let Self(object) = self;
 
-        // One that has users is leaked when it is dropped.
-        if object.users.as_atomic().load(Relaxed) == 0 {
-            C::visit(object.kind, Destroy(&object));
+        // It is leaked when it is dropped.
+        if object.users.as_atomic().load(Relaxed) != 0 {
+            return;
+        }
+        if kernel::warn_on!(C::visit(object.kind, Destroy(&object)) == Some(false)) {
+            core::mem::forget(object);
         }
     }
 }
@@ -246,15 +262,15 @@ impl<C: Owner> Drop for ObjectBox<C> {
 }
 
 /// Implements [`Kinds`] for an owner, and registers each kind of objects: type, name in C,
-/// structure of C that it begins as, field that names the owner, fields that name what the object
-/// depends on.
+/// structure of C that it begins as, whether a driver extends that, field that names the owner,
+/// fields that name what the object depends on.
 ///
 /// The requirements of [`Kinds`] are those of who uses this.
 macro_rules! kinds {
     ($owner:ty; $(
         $(#[$attr:meta])*
-        $kind:ty = $name:ident $(as $c:ident)? $(in $($of:ident).+)?
-            $(: $($($field:ident).+),+)?;
+        $kind:ty = $name:ident $(as $c:ident)? $(extended_by $by:ident)?
+            $(in $($of:ident).+)? $(: $($($field:ident).+),+)?;
     )*) => {
         $(
             $(#[$attr])*
@@ -263,6 +279,11 @@ macro_rules! kinds {
             // visited each time.
             unsafe impl $crate::object::Registered for $kind {
                 const TYPE: $crate::object::KindOfC = kernel::bindings::$name;
+                const DRIVEN: bool = {
+                    let by: &[&str] = &[$(stringify!($by))?];
+
+                    !by.is_empty()
+                };
                 const DEPENDS: bool = {
                     let fields: &[&str] = &[$($(stringify!($($field).+)),+)?];
 

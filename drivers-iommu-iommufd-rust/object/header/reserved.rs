@@ -65,6 +65,9 @@ impl<T: Registered> Object<T> {
     }
 }
 
+/// As `REFCOUNT_SATURATED`: a count that stays, whoever takes or puts one.
+const SATURATED: i32 = i32::MIN / 2;
+
 /// An object that is not published. Dropping it undoes everything.
 ///
 /// # Invariants
@@ -80,7 +83,7 @@ pub(crate) struct Reserved<'a, T: Registered> {
 
 impl<'a, T: Registered> Reserved<'a, T> {
     /// Allocates and initialises an object of `owner`, with the lowest free one of `ids`.
-    pub(crate) fn new(
+    pub(in crate::object) fn new(
         owner: &'a T::Owner,
         ids: RangeInclusive<u32>,
         size: usize,
@@ -411,13 +414,20 @@ impl<T: Registered> Drop for Reserved<'_, T> {
         // SAFETY: `self` is being dropped.
         let id = unsafe { self.reservation() };
 
-        // A user that outlives the object (`Self::hold()`) would point to freed memory: rather leak
-        // it.
+        let users = &self.object.header.users;
         // Acquire: after what was done by those who have put theirs, on whatever thread.
-        if !kernel::warn_on!(self.object.header.users.as_atomic().load(Acquire) > 1) {
+        if kernel::warn_on!(users.as_atomic().load(Acquire) > 1) {
+            // A user that outlives the object (`Self::hold()`) would point to freed memory. The
+            // object stays where nobody can look it up or claim it, and keeps the owner.
+            users.set(SATURATED);
             // SAFETY: `self` is being dropped, so this is the last use.
-            unsafe { ManuallyDrop::drop(&mut self.object) };
+            let object = unsafe { ManuallyDrop::take(&mut self.object) };
+
+            id.publish(object.into());
+            return;
         }
+        // SAFETY: `self` is being dropped, so this is the last use.
+        unsafe { ManuallyDrop::drop(&mut self.object) };
         drop(id);
     }
 }

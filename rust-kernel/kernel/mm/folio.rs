@@ -16,7 +16,10 @@ use crate::{
     alloc::Flags,
     bindings,
     error::to_result,
-    fs::File,
+    fs::{
+        File,
+        LocalFile, //
+    },
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
@@ -27,7 +30,7 @@ use core::slice;
 
 /// Whether a file is one of memory, of shmem or hugetlbfs: others cannot be pinned.
 #[inline]
-pub fn is_memory_file(file: &File) -> bool {
+pub fn is_memory_file(file: &LocalFile) -> bool {
     // SAFETY: The file exists.
     unsafe { bindings::shmem_file(file.as_ptr()) || bindings::is_file_hugepages(file.as_ptr()) }
 }
