@@ -39,6 +39,8 @@ use core::{
     },
     ops::Deref,
     ptr::{
+        drop_in_place,
+        from_mut,
         from_ref,
         null_mut,
         NonNull, //
@@ -56,6 +58,7 @@ use kernel::{
             },
             Atomic, //
         },
+        rcu::RcuFreeSafe,
         Refcount,
         SetOnce, //
     }, //
@@ -224,6 +227,16 @@ pub(crate) struct Object<T> {
     data: T,
     #[pin]
     _pin: PhantomPinned,
+}
+
+// SAFETY: RCU readers access the header only. It has no destructor and its counts are atomic, so
+// that it is valid when the object has been dropped. Objects are `!Unpin`.
+unsafe impl<T> RcuFreeSafe for Object<T> {
+    unsafe fn drop_before_gp(self: Pin<&mut Self>) {
+        // SAFETY: The object is not moved. By the requirements of this function it is dropped
+        // once, and its data is not used after that.
+        unsafe { drop_in_place(from_mut(self.get_unchecked_mut())) };
+    }
 }
 
 impl<T> Object<T> {

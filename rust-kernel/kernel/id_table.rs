@@ -113,21 +113,21 @@ pub unsafe trait RcuPointer: Sized {
 /// use core::{ptr::NonNull, pin::Pin};
 /// use kernel::{
 ///     id_table::{new_id_table, IdTable, RcuPointer},
-///     sync::{rcu, rcu_box::RcuBox},
+///     sync::rcu::{self, RcuFreeBox},
 /// };
 ///
-/// struct Number(RcuBox<u32>);
+/// struct Number(RcuFreeBox<u32>);
 ///
 /// // SAFETY: The box is aligned for a pointer, its memory lives on for a grace period, and
-/// // dropping a `u32` does not change it.
+/// // cleaning up a `u32` does not change it.
 /// unsafe impl RcuPointer for Number {
 ///     type Target = u32;
 ///     fn into_raw(self) -> NonNull<u32> {
-///         RcuBox::into_raw(Pin::new(self.0))
+///         RcuFreeBox::into_raw(Pin::new(self.0))
 ///     }
 ///     unsafe fn from_raw(ptr: NonNull<u32>) -> Self {
 ///         // SAFETY: `ptr` comes from `into_raw()`.
-///         Self(Pin::into_inner(unsafe { RcuBox::from_raw(ptr) }))
+///         Self(Pin::into_inner(unsafe { RcuFreeBox::from_raw(ptr) }))
 ///     }
 /// }
 ///
@@ -137,7 +137,7 @@ pub unsafe trait RcuPointer: Sized {
 /// let id = slot.id();
 /// assert_eq!(id, 1);
 /// assert_eq!(table.load(id, &rcu::read_lock()), None);
-/// slot.publish(Number(RcuBox::new(42, GFP_KERNEL)?));
+/// slot.publish(Number(RcuFreeBox::new(42, GFP_KERNEL)?));
 /// assert_eq!(table.load(id, &rcu::read_lock()), Some(&42));
 ///
 /// // Who has the lock sees the owner.
@@ -156,7 +156,7 @@ pub unsafe trait RcuPointer: Sized {
 ///
 /// // The table drops what is left in it.
 /// let slot = table.reserve(1..=31, GFP_KERNEL)?;
-/// let number = Number(RcuBox::new(43, GFP_KERNEL)?);
+/// let number = Number(RcuFreeBox::new(43, GFP_KERNEL)?);
 /// // A last look, and the publication, in one step.
 /// let mut guard = table.lock();
 /// assert!(guard.find(0).is_none());

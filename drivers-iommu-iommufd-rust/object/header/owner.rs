@@ -32,7 +32,7 @@ use kernel::{
             Acquire,
             Relaxed, //
         },
-        rcu_box::RcuBox,
+        rcu::RcuFreeBox,
         Refcount, //
     }, //
 };
@@ -44,15 +44,15 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// Points to the header of an `Object<T>` in an [`RcuBox`] that this owns, where `T::TYPE` is the
+/// Points to the header of an `Object<T>` in an [`RcuFreeBox`] that this owns, where `T::TYPE` is the
 /// type in the header.
 pub(crate) struct ObjectBox<C: Owner>(NonNull<Header>, PhantomData<fn() -> C>);
 
 // SAFETY: All kinds of objects are `Send`.
 unsafe impl<C: Owner> Send for ObjectBox<C> {}
 
-// SAFETY: The box keeps the memory for a grace period, and dropping an object leaves its header,
-// which has no destructor and whose counts are atomic, as it is. Headers are aligned to 4 bytes.
+// SAFETY: The box keeps the memory for a grace period, in which the header stays valid
+// (`RcuFreeSafe for Object`). Headers are aligned to 4 bytes.
 unsafe impl<C: Owner> RcuPointer for ObjectBox<C> {
     type Target = Header;
 
@@ -66,10 +66,10 @@ unsafe impl<C: Owner> RcuPointer for ObjectBox<C> {
     }
 }
 
-impl<T: Registered> From<Pin<RcuBox<Object<T>>>> for ObjectBox<T::Owner> {
-    fn from(object: Pin<RcuBox<Object<T>>>) -> Self {
+impl<T: Registered> From<Pin<RcuFreeBox<Object<T>>>> for ObjectBox<T::Owner> {
+    fn from(object: Pin<RcuFreeBox<Object<T>>>) -> Self {
         // INVARIANT: `Reserved::new()` made the header for this `T`.
-        Self(RcuBox::into_raw(object).cast(), PhantomData)
+        Self(RcuFreeBox::into_raw(object).cast(), PhantomData)
     }
 }
 
@@ -248,7 +248,7 @@ impl<C: Owner> Drop for ObjectBox<C> {
                 if self.0.kind == T::TYPE {
                     // SAFETY: By the type invariants. The box is being dropped, and not used after
                     // this.
-                    drop(unsafe { RcuBox::from_raw(self.0 .0.cast::<Object<T>>()) })
+                    drop(unsafe { RcuFreeBox::from_raw(self.0 .0.cast::<Object<T>>()) })
                 }
             }
         }

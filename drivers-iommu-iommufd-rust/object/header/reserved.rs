@@ -48,7 +48,7 @@ use kernel::{
             Acquire,
             Relaxed, //
         },
-        rcu_box::RcuBox, //
+        rcu::RcuFreeBox, //
     }, //
 };
 
@@ -76,7 +76,7 @@ const SATURATED: i32 = i32::MIN / 2;
 /// - If `depends`, the object has a count of `users` of each of its dependencies.
 #[must_use = "dropping a reserved object destroys it"]
 pub(crate) struct Reserved<'a, T: Registered> {
-    object: ManuallyDrop<Pin<RcuBox<Object<T>>>>,
+    object: ManuallyDrop<Pin<RcuFreeBox<Object<T>>>>,
     owner: &'a T::Owner,
     depends: bool,
 }
@@ -97,7 +97,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
             _pin: PhantomPinned,
         }? Error);
         let flags = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
-        let object = ManuallyDrop::new(RcuBox::pin_init_sized(init, size, flags)?);
+        let object = ManuallyDrop::new(RcuFreeBox::pin_init_sized(init, size, flags)?);
 
         id.into_id();
         // INVARIANT: The reservation was just given up for the id in the header. The object is a
@@ -332,7 +332,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
         const { assert!(!T::DEPENDS) };
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is not used again, and not dropped.
-        RcuBox::into_raw(unsafe { ManuallyDrop::take(&mut this.object) })
+        RcuFreeBox::into_raw(unsafe { ManuallyDrop::take(&mut this.object) })
             .as_ptr()
             .cast()
     }
@@ -348,7 +348,8 @@ impl<'a, T: Registered> Reserved<'a, T> {
         ptr: *mut kernel::bindings::iommufd_object,
     ) -> Self {
         // SAFETY: By the requirements of this function, `ptr` is not NULL and comes from a box.
-        let object = unsafe { RcuBox::from_raw(NonNull::new_unchecked(ptr).cast::<Object<T>>()) };
+        let object =
+            unsafe { RcuFreeBox::from_raw(NonNull::new_unchecked(ptr).cast::<Object<T>>()) };
         // INVARIANT: The id is reserved as it was in `into_raw()`. It depends on nothing.
         Self {
             object: ManuallyDrop::new(object),

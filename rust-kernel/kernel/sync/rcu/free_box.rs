@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Boxes whose memory outlives them by an RCU grace period.
+//! Boxes whose memory is freed after an RCU grace period.
 //!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
@@ -26,22 +26,65 @@ use core::{
     }, //
 };
 
-/// A box that frees its memory only after an RCU grace period.
+/// Types whose values are cleaned up before an RCU grace period, and whose memory is freed after
+/// it.
 ///
-/// Dropping it runs the destructor of `T` at once. The *memory* is given back when all RCU
+/// # Safety
+///
+/// What RCU readers access of a value must stay valid for shared access when
+/// [`drop_before_gp()`](Self::drop_before_gp) has run, until its memory is freed.
+///
+/// `drop_before_gp()` has a mutable reference while readers have shared ones. So a type whose
+/// `drop_before_gp()` does anything must be `!Unpin`, by which its mutable references are not
+/// exclusive for the compiler.
+pub unsafe trait RcuFreeSafe {
+    /// Cleans up the value, in place of its destructor.
+    ///
+    /// # Safety
+    ///
+    /// This must be called once. After that the value must not be used, nor dropped, except by RCU
+    /// readers that found it before.
+    unsafe fn drop_before_gp(self: Pin<&mut Self>);
+}
+
+macro_rules! impl_without_cleanup {
+    ($($t:ty),*) => {
+        $(
+            // SAFETY: Nothing is done to the value.
+            unsafe impl RcuFreeSafe for $t {
+                #[inline]
+                unsafe fn drop_before_gp(self: Pin<&mut Self>) {
+                    const { assert!(!core::mem::needs_drop::<$t>()) };
+                }
+            }
+        )*
+    };
+}
+
+impl_without_cleanup! {i8, u8, i16, u16, i32, u32, i64, u64, isize, usize}
+
+// SAFETY: Nothing is done to the values.
+unsafe impl<T: RcuFreeSafe + Copy, const N: usize> RcuFreeSafe for [T; N] {
+    #[inline]
+    unsafe fn drop_before_gp(self: Pin<&mut Self>) {}
+}
+
+/// A box that cleans up its value at once and frees the memory after an RCU grace period.
+///
+/// Dropping the box calls [`RcuFreeSafe::drop_before_gp`]. The *memory* is freed when all RCU
 /// read-side critical sections of that moment have ended. A reader that found the value through a
-/// pointer protected by RCU can therefore still look at those parts of it that the destructor
-/// leaves intact, typically a reference count that says zero.
+/// pointer protected by RCU can therefore still access those parts of it that `drop_before_gp()`
+/// leaves intact, typically a reference count of zero.
 ///
 /// The `rcu_head` lies behind the value, so `T` needs no room for it; this matters where the layout
 /// of `T` is fixed by C. A `T` that is so large that this would be 4096 bytes behind its start does
-/// not compile. An allocation that goes through `rcu_head` never has to fall back to
-/// `synchronize_rcu()` for lack of memory, nor to sleep for another reason than `T` has.
+/// not compile. Freeing by an `rcu_head` neither allocates nor sleeps; `synchronize_rcu()` is never
+/// called.
 ///
-/// The value lies at the start of its allocation. That has the alignment of `T`, and if a size is
-/// given, the alignment that C's `kzalloc()` of this size has, too: C code may put a structure
-/// there that begins with a `T`. The memory of the `rcu_head` is that of what follows the `T` in
-/// such a structure, and used for the `rcu_head` only once the `T` has been dropped.
+/// The value lies at the start of its allocation, which has the alignment of `T`. If a size is
+/// given, it has the alignment that C's `kzalloc()` of this size has, too: C code may put a
+/// structure there that begins with a `T`. The `rcu_head` overlaps what follows the `T` in such a
+/// structure, and is written only when the `T` has been cleaned up.
 ///
 /// # Invariants
 ///
@@ -53,44 +96,45 @@ use core::{
 /// # Examples
 ///
 /// ```
-/// use kernel::sync::rcu_box::RcuBox;
+/// use kernel::sync::rcu::RcuFreeBox;
 ///
-/// let b = RcuBox::new(1u64, GFP_KERNEL)?;
+/// let b = RcuFreeBox::new(1u64, GFP_KERNEL)?;
 /// assert_eq!(*b, 1);
 /// // A C structure with room for the private data of a driver behind it:
-/// let b = RcuBox::pin_init_sized::<Error>(Ok([0u64; 2]), 64, GFP_KERNEL)?;
+/// let b = RcuFreeBox::pin_init_sized::<Error>(Ok([0u64; 2]), 64, GFP_KERNEL)?;
 /// assert_eq!(b[1], 0);
 /// // It may be of a type that has a greater alignment than the part that Rust knows.
 /// for size in [16, 24, 64, 96, 192, 256, 4096, 12288] {
-///     let b = RcuBox::pin_init_sized::<Error>(Ok([0u64; 2]), size, GFP_KERNEL)?;
+///     let b = RcuFreeBox::pin_init_sized::<Error>(Ok([0u64; 2]), size, GFP_KERNEL)?;
 ///     let align = 1 << size.trailing_zeros();
-///     assert_eq!(RcuBox::as_ptr(&b).as_ptr() as usize % align, 0);
+///     assert_eq!(RcuFreeBox::as_ptr(&b).as_ptr() as usize % align, 0);
 /// }
 /// // Where the initialiser fails, nothing is left behind.
-/// let b = RcuBox::pin_init_sized(Err::<(), _>(EINVAL), 64, GFP_KERNEL);
+/// let b = RcuFreeBox::pin_init_sized(Err::<u32, _>(EINVAL), 64, GFP_KERNEL);
 /// assert_eq!(b.err(), Some(EINVAL));
 /// # Ok::<(), Error>(())
 /// ```
-pub struct RcuBox<T>(NonNull<T>);
+pub struct RcuFreeBox<T: RcuFreeSafe>(NonNull<T>);
 
-// SAFETY: The box owns its `T`, and its memory can be freed on any thread.
-unsafe impl<T: Send> Send for RcuBox<T> {}
+// SAFETY: The box owns its `T`, hence `T: Send`. When it is sent, RCU readers may still have shared
+// references on another thread, hence `T: Sync`. The memory can be freed on any thread.
+unsafe impl<T: Send + Sync + RcuFreeSafe> Send for RcuFreeBox<T> {}
 // SAFETY: A shared box gives out shared references only.
-unsafe impl<T: Sync> Sync for RcuBox<T> {}
+unsafe impl<T: Sync + RcuFreeSafe> Sync for RcuFreeBox<T> {}
 
 /// Memory with room for a `T` that has not been initialised.
 ///
 /// # Invariants
 ///
 /// `base` is an allocation of [`Kmalloc`] with this layout, which `self` owns. It is aligned for a
-/// `T`, with which it begins, and has room for a `struct kvfree_rcu_head` at `RcuBox::<T>::HEAD`.
-struct Uninit<T> {
+/// `T`, with which it begins, and has room for a `struct kvfree_rcu_head` at `RcuFreeBox::<T>::HEAD`.
+struct Uninit<T: RcuFreeSafe> {
     base: NonNull<u8>,
     layout: Layout,
     _p: PhantomData<T>,
 }
 
-impl<T> Uninit<T> {
+impl<T: RcuFreeSafe> Uninit<T> {
     fn alloc(size: usize, flags: Flags) -> Result<Self, AllocError> {
         // What kzalloc() guarantees: the greatest power of two that divides the size. Of zero, that
         // would be none.
@@ -98,8 +142,8 @@ impl<T> Uninit<T> {
             0 => 1,
             size => 1 << size.trailing_zeros(),
         };
-        let align = align.max(RcuBox::<T>::ALIGN);
-        let size = size.max(RcuBox::<T>::HEAD + size_of::<bindings::kvfree_rcu_head>());
+        let align = align.max(RcuFreeBox::<T>::ALIGN);
+        let size = size.max(RcuFreeBox::<T>::HEAD + size_of::<bindings::kvfree_rcu_head>());
         let layout = Layout::from_size_align(size, align).map_err(|_| AllocError)?;
 
         // INVARIANT: The size has room for a `T` with the head behind it, and the alignment is that
@@ -121,20 +165,20 @@ impl<T> Uninit<T> {
     /// # Safety
     ///
     /// The `T` must have been initialised.
-    unsafe fn into_box(self) -> RcuBox<T> {
+    unsafe fn into_box(self) -> RcuFreeBox<T> {
         // INVARIANT: By the type invariants and the requirements of this function.
-        RcuBox(ManuallyDrop::new(self).value())
+        RcuFreeBox(ManuallyDrop::new(self).value())
     }
 }
 
-impl<T> Drop for Uninit<T> {
+impl<T: RcuFreeSafe> Drop for Uninit<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants, and it is not used after this.
         unsafe { Kmalloc::free(self.base, self.layout) };
     }
 }
 
-impl<T> RcuBox<T> {
+impl<T: RcuFreeSafe> RcuFreeBox<T> {
     const ALIGN: usize = if align_of::<T>() > align_of::<bindings::kvfree_rcu_head>() {
         align_of::<T>()
     } else {
@@ -213,8 +257,8 @@ impl<T> RcuBox<T> {
     /// # Safety
     ///
     /// `ptr` must come from [`Self::into_raw`] of the same type, and must not be used to make a
-    /// second box. References that were made from it must have ended, except for those under RCU
-    /// that look only at what the destructor of `T` leaves intact.
+    /// second box. References that were made from it must have ended, except for those of RCU
+    /// readers to what [`RcuFreeSafe::drop_before_gp`] leaves intact.
     pub unsafe fn from_raw(ptr: NonNull<T>) -> Pin<Self> {
         // INVARIANT: By the requirements of this function.
         // SAFETY: The box never moves its value.
@@ -222,7 +266,7 @@ impl<T> RcuBox<T> {
     }
 }
 
-impl<T> Deref for RcuBox<T> {
+impl<T: RcuFreeSafe> Deref for RcuFreeBox<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -231,15 +275,15 @@ impl<T> Deref for RcuBox<T> {
     }
 }
 
-impl<T> Drop for RcuBox<T> {
+impl<T: RcuFreeSafe> Drop for RcuFreeBox<T> {
     fn drop(&mut self) {
         let base = self.0.as_ptr();
 
-        // SAFETY: By the type invariants the value is valid, and nobody uses it after this.
-        unsafe { self.0.drop_in_place() };
+        // SAFETY: By the type invariants the value is valid and pinned. The box is being dropped, so
+        // that this is called once, and only RCU readers use the value after it.
+        unsafe { Pin::new_unchecked(&mut *base).drop_before_gp() };
         // SAFETY: By the type invariants, `base` is the start of a kmalloc() allocation that nobody
-        // else frees. It has room for the head behind the value, where nobody looks any more: what
-        // readers under RCU may still look at is the value.
+        // else frees. It has room for the head behind the value, which RCU readers do not access.
         unsafe {
             let head = base.byte_add(Self::HEAD);
             bindings::kvfree_call_rcu(head.cast(), base.cast());
