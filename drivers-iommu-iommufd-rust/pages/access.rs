@@ -365,15 +365,15 @@ impl Pages {
         let pages = PageRange::of_bytes(start_byte, buf.len())?;
         if !flags.kthread && pages.len() == 1 {
             // The process may be gone, but pages of it may still be pinned.
-            if let Some(mut mm) = RemoteMm::new(mm) {
-                return self.rw_page(&mut mm, addr, buf);
+            if let Some(mm) = mm.mmget_not_zero() {
+                return self.rw_page(&mut RemoteMm::new(&mm), addr, buf);
             }
         }
         self.rw_slow(start_byte, buf)
     }
 
     /// Copies bytes of one page that is pinned as long as this takes.
-    fn rw_page(&self, mm: &mut RemoteMm, addr: usize, buf: RwBuf<'_>) -> Result {
+    fn rw_page(&self, mm: &mut RemoteMm<'_>, addr: usize, buf: RwBuf<'_>) -> Result {
         if should_fail() {
             return Err(EINVAL);
         }

@@ -96,7 +96,7 @@ impl Payer {
     /// # Errors
     ///
     /// `ENOMEM` if that is more than the limit.
-    fn charge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm>) -> Result {
+    fn charge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm<'_>>) -> Result {
         match mode {
             AccountMode::None => {}
             AccountMode::User => self
@@ -115,7 +115,7 @@ impl Payer {
     }
 
     /// Undoes as much of [`Self::charge`]. Never fails.
-    fn uncharge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm>) {
+    fn uncharge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm<'_>>) {
         match mode {
             AccountMode::None => {}
             AccountMode::User => self.user.uncharge_locked_vm(pages),
@@ -189,7 +189,7 @@ impl Account {
     /// [`Handover`] is in progress: then the IOAS is being destroyed. The caller must unpin what it
     /// has pinned.
     #[inline]
-    pub(super) fn settle(&mut self, remote: Option<&mut RemoteMm>) -> Result {
+    pub(super) fn settle(&mut self, remote: Option<&mut RemoteMm<'_>>) -> Result {
         if self.pinned > self.charged {
             if self.tallied {
                 return Err(ENOENT);
@@ -208,7 +208,7 @@ impl Account {
 
     /// Makes the charge match what is pinned, where pages were only unpinned. Never fails.
     #[inline]
-    pub(super) fn settle_less(&mut self, remote: Option<&mut RemoteMm>) {
+    pub(super) fn settle_less(&mut self, remote: Option<&mut RemoteMm<'_>>) {
         if self.pinned < self.charged {
             if self.tallied {
                 return;

@@ -47,10 +47,12 @@ use kernel::{
             PinQueue,
             RemoteMm, //
         },
-        Mm, //
+        Mm,
+        MmWithUser, //
     },
     page::PAGE_SIZE,
     prelude::*,
+    sync::aref::ARef,
     warn_on, //
 };
 
@@ -99,19 +101,19 @@ struct UserFeed<'a> {
     start: usize,
     flags: PinFlags,
     queue: PinQueue<'a>,
-    from: From,
+    from: From<'a>,
     /// Whether all pages so far were of hugetlbfs.
     hugetlb: bool,
 }
 
 /// Whose memory user memory is.
-enum From {
-    /// Not known yet.
-    Unknown,
+enum From<'a> {
+    /// Not known yet. The place is for a reference to the users of the address space.
+    Unknown(Option<&'a mut Option<ARef<MmWithUser>>>),
     /// That of the current task.
     Current,
-    /// That of somebody else.
-    Remote(RemoteMm),
+    /// That of another process.
+    Remote(RemoteMm<'a>),
 }
 
 struct FileFeed<'a> {
@@ -124,7 +126,7 @@ struct FileFeed<'a> {
 impl UserFeed<'_> {
     /// Pins pages from `index` on, at most `pages` of them. Returns how many.
     fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
-        if let From::Unknown = self.from {
+        if let From::Unknown(place) = &mut self.from {
             let queue = &mut self.queue;
             reserve_temporary(pages, |n, gfp| queue.reserve(n, gfp))?;
 
@@ -132,7 +134,10 @@ impl UserFeed<'_> {
             self.from = if is_current(self.mm) {
                 From::Current
             } else {
-                From::Remote(RemoteMm::new(self.mm).ok_or(EFAULT)?)
+                let mm = self.mm.mmget_not_zero().ok_or(EFAULT)?;
+                let place = place.take().ok_or(EFAULT)?;
+
+                From::Remote(RemoteMm::new(place.insert(mm)))
             };
         }
         if should_fail() {
@@ -237,14 +242,14 @@ impl<'a> Reader<'a> {
                 mm,
                 start: *start,
                 flags: pin_flags(*writable),
-                queue: PinQueue::new(&mut room.0),
-                from: From::Unknown,
+                queue: PinQueue::new(&mut room.pages),
+                from: From::Unknown(Some(&mut room.mm)),
                 hugetlb: range.len() >= HUGETLB_PAGES,
             }),
             Source::File { file, start } => Feed::File(FileFeed {
                 file,
                 first_page: start / PAGE_SIZE,
-                queue: FolioQueue::new(&mut room.0),
+                queue: FolioQueue::new(&mut room.pages),
                 ready: false,
             }),
             Source::DmaBuf { .. } => {

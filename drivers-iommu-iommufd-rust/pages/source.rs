@@ -35,7 +35,8 @@ use kernel::{
             PinQueue,
             PinRoom, //
         },
-        Mm, //
+        Mm,
+        MmWithUser, //
     },
     page::PAGE_SIZE,
     prelude::*,
@@ -79,12 +80,19 @@ pub(crate) const FEW: usize = 512;
 pub(super) const HUGETLB_PAGES: usize = (2 << 20) / PAGE_SIZE;
 
 /// Memory on the stack for a [`Reader`](super::reader::Reader), or [`Few`] pages.
-pub(crate) struct Room(pub(super) PinRoom<ROOM>);
+pub(crate) struct Room {
+    pub(super) pages: PinRoom<ROOM>,
+    /// The process that pages are pinned from, if it is not the current one.
+    pub(super) mm: Option<ARef<MmWithUser>>,
+}
 
 impl Room {
     #[inline]
     pub(crate) const fn new() -> Self {
-        Self(PinRoom::new())
+        Self {
+            pages: PinRoom::new(),
+            mm: None,
+        }
     }
 }
 
@@ -97,7 +105,7 @@ impl<'a> Few<'a> {
     /// No pages.
     #[inline]
     pub(crate) fn new(room: &'a mut Room) -> Self {
-        Self(PinQueue::new(&mut room.0))
+        Self(PinQueue::new(&mut room.pages))
     }
 
     /// Pins all pages of `range`, and tells whether that is done. It is not if this is not memory

@@ -426,7 +426,7 @@ impl<'a> PinQueue<'a> {
     /// Takes `mm`'s lock if it is not taken; on return it may be taken or not.
     pub fn pin_remote(
         &mut self,
-        mm: &mut RemoteMm,
+        mm: &mut RemoteMm<'_>,
         addr: usize,
         pages: usize,
         flags: PinFlags,

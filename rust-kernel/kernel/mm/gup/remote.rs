@@ -8,45 +8,56 @@ use super::PinFlags;
 use crate::{
     bindings,
     mm::{
-        Mm,
-        MmWithUser, //
+        MmWithUser,
+        MmapReadGuard, //
     },
-    prelude::*,
-    sync::aref::ARef,
-    types::NotThreadSafe, //
+    prelude::*, //
 };
+use core::mem::forget;
 
 /// The memory of another process, to pin pages from.
 ///
-/// The `mmap` lock is taken at the first use and then kept, as long as GUP does not need to give it
-/// up: taking it for each call is slow. As long as it may be held, nothing may be done that needs
+/// The `mmap` lock is taken at the first use and then kept, as long as GUP does not need to release
+/// it: taking it for each call is slow. As long as it may be held, nothing may be done that needs
 /// this lock, or one that is taken outside of it: call [`Self::unlock`] first.
 ///
-/// # Invariants
+/// # Examples
 ///
-/// `locked` means that this task holds the `mmap` lock of `mm` for reading, on behalf of `self`.
-pub struct RemoteMm {
-    mm: ARef<MmWithUser>,
-    locked: bool,
-    // The lock belongs to the task.
-    _nts: NotThreadSafe,
+/// ```
+/// use kernel::mm::gup::{PinFlags, PinQueue, PinRoom, RemoteMm};
+///
+/// # // SAFETY: This runs as a test, which has no address space.
+/// # kernel::error::to_result(unsafe { kernel::bindings::kunit_attach_mm() })?;
+/// let current = kernel::current!();
+/// let mm = current.mm().ok_or(EINVAL)?;
+/// let mut room = PinRoom::<1>::new();
+/// let mut queue = PinQueue::new(&mut room);
+/// let mut remote = RemoteMm::new(mm);
+///
+/// // Nothing is mapped there. The lock is kept.
+/// assert_eq!(queue.pin_remote(&mut remote, 0, 1, PinFlags::READ), Err(EFAULT));
+/// assert_eq!(queue.pin_remote(&mut remote, 0, 1, PinFlags::READ), Err(EFAULT));
+/// remote.unlock();
+/// // It is free now.
+/// drop(mm.mmap_read_lock());
+/// # Ok::<(), Error>(())
+/// ```
+pub struct RemoteMm<'a> {
+    mm: &'a MmWithUser,
+    guard: Option<MmapReadGuard<'a>>,
 }
 
-impl RemoteMm {
-    /// Keeps the memory of a process from going away. [`None`] if it is gone already.
-    pub fn new(mm: &Mm) -> Option<Self> {
-        // INVARIANT: Not locked.
-        Some(Self {
-            mm: mm.mmget_not_zero()?,
-            locked: false,
-            _nts: NotThreadSafe,
-        })
+impl<'a> RemoteMm<'a> {
+    /// Creates one that does not hold the lock.
+    #[inline]
+    pub fn new(mm: &'a MmWithUser) -> Self {
+        Self { mm, guard: None }
     }
 
     /// Pins up to `count` pages from `addr` on, which may be any address. Returns how many, or a
     /// negative errno.
     ///
-    /// Takes the lock if it is not taken; on return it may be taken or not.
+    /// Takes the lock if it is not held; on return it may be held or not.
     ///
     /// # Safety
     ///
@@ -59,48 +70,27 @@ impl RemoteMm {
         flags: PinFlags,
         pages: *mut *mut bindings::page,
     ) -> isize {
-        self.lock();
-
+        let mm = self.mm;
+        let guard = self.guard.take().unwrap_or_else(|| mm.mmap_read_lock());
         let mut locked: c_int = 1;
-        // SAFETY: `mm` has users, this task holds its lock for reading, and `pages` has room by the
+        // SAFETY: `mm` has users, `guard` is its lock for reading, and `pages` has room by the
         // requirements of this function.
         let ret = unsafe {
-            bindings::pin_user_pages_remote(
-                self.mm.as_raw(),
-                addr,
-                count,
-                flags.0,
-                pages,
-                &mut locked,
-            )
+            bindings::pin_user_pages_remote(mm.as_raw(), addr, count, flags.0, pages, &mut locked)
         };
-        // INVARIANT: GUP says whether it has given up the lock.
-        self.locked = locked != 0;
+
+        if locked != 0 {
+            self.guard = Some(guard);
+        } else {
+            // GUP has released the lock.
+            forget(guard);
+        }
         ret
     }
 
-    fn lock(&mut self) {
-        if !self.locked {
-            // SAFETY: `mm` is valid.
-            unsafe { bindings::mmap_read_lock(self.mm.as_raw()) };
-            // INVARIANT: Just taken.
-            self.locked = true;
-        }
-    }
-
-    /// Gives up the lock, if it is held.
+    /// Releases the lock, if it is held.
+    #[inline]
     pub fn unlock(&mut self) {
-        if self.locked {
-            // SAFETY: By the type invariant we hold it.
-            unsafe { bindings::mmap_read_unlock(self.mm.as_raw()) };
-            // INVARIANT: Just given up.
-            self.locked = false;
-        }
-    }
-}
-
-impl Drop for RemoteMm {
-    fn drop(&mut self) {
-        self.unlock();
+        self.guard = None;
     }
 }
