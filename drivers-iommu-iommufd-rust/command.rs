@@ -4,7 +4,8 @@
 //!
 //! User space passes a structure whose first field is its size. The size may be any from the end of
 //! the last field that the first version of the command had, and is negotiated by
-//! [`copy_struct_from_user()`]. [`Command`] is the kernel's copy of it, together with the way back.
+//! `UserSliceReader::read_struct()`. [`Command`] is the kernel's copy of it, together with the way
+//! back.
 //!
 //! The arguments are read before the function of the command is called, and the answer is written
 //! after it has returned ([`Answer`]): user memory can make that wait for as long as user space
@@ -31,7 +32,6 @@ use kernel::{
     prelude::*,
     transmute::AsBytes,
     uaccess::{
-        copy_struct::copy_struct_from_user,
         nofault::{
             copy_to_user_nofault,
             fault_in_writeable, //
@@ -221,7 +221,9 @@ pub(crate) fn execute<C, T: Uapi, R: Outcome>(
     if user_size < min_size {
         return Err(EINVAL);
     }
-    let args = copy_struct_from_user(user, user_size as usize)?;
+    let args = UserSlice::new(user, user_size as usize)
+        .reader()
+        .read_struct()?;
     let mut cmd = Command {
         ctx,
         args,
