@@ -13,10 +13,7 @@ use crate::{
     command::Answer,
     context::Command,
     object::Owner as _,
-    sys::{
-        hwpt::cache_invalidate,
-        task::is_being_killed, //
-    },
+    sys::task::is_being_killed,
     viommu::Viommu, //
 };
 use kernel::{
@@ -66,7 +63,9 @@ fn do_invalidate(cmd: &Command<'_, bindings::iommu_hwpt_invalidate>, done: &mut 
     };
 
     match cmd.ctx().get_any(cmd.hwpt_id)?.downcast::<HwptNested>() {
-        Ok(hwpt) => for_each_batch(array, done, |batch| cache_invalidate(&hwpt.domain, batch)),
+        Ok(hwpt) => for_each_batch(array, done, |batch| {
+            hwpt.domain.cache_invalidate_user(batch)
+        }),
         Err(other) => {
             let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
             for_each_batch(array, done, |batch| viommu.as_c().cache_invalidate(batch))

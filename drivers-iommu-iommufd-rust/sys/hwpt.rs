@@ -43,10 +43,7 @@ use core::{
 };
 use kernel::{
     bindings,
-    error::{
-        from_err_ptr,
-        to_result, //
-    },
+    error::from_err_ptr,
     iommu::domain::{
         Domain,
         OwnedDomain, //
@@ -208,26 +205,6 @@ where
     fn deref(&self) -> &Domain {
         &self.domain
     }
-}
-
-/// Invalidates what the IOMMU has cached of a nested domain. The driver counts in `array` what it
-/// has done.
-///
-/// # Errors
-///
-/// [`EOPNOTSUPP`] if the domain cannot do that, which leaves nothing done, or what the IOMMU driver
-/// says.
-pub(crate) fn cache_invalidate(
-    domain: &Domain,
-    array: &mut bindings::iommu_user_data_array,
-) -> Result {
-    let Some(invalidate) = domain.ops().and_then(|ops| ops.cache_invalidate_user) else {
-        array.entry_num = 0;
-        return Err(EOPNOTSUPP);
-    };
-
-    // SAFETY: The operation is that of the domain.
-    to_result(unsafe { invalidate(domain.as_raw(), array) })
 }
 
 /// Takes over a domain that an IOMMU driver has just made.

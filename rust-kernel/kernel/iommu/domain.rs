@@ -94,7 +94,7 @@ impl Domain {
 
     /// The operations of the domain.
     #[inline]
-    pub fn ops(&self) -> Option<&bindings::iommu_domain_ops> {
+    fn ops(&self) -> Option<&bindings::iommu_domain_ops> {
         // SAFETY: By the type invariant. The operations are set before the domain can be used, are
         // constant, and live as long as it.
         unsafe { (*self.as_raw()).ops.as_ref() }
@@ -106,6 +106,26 @@ impl Domain {
         // SAFETY: By the type invariant. The operations are set before the domain can be used, are
         // constant, and live as long as it.
         unsafe { (*self.as_raw()).dirty_ops.as_ref() }
+    }
+
+    /// Invalidates what the IOMMU has cached of a nested domain, as requests in user memory say. The
+    /// IOMMU driver sets `array.entry_num` to the number of requests that it has handled.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the domain has no such operation, with no request handled; what the IOMMU
+    /// driver returns.
+    ///
+    /// Context: process context; may sleep.
+    pub fn cache_invalidate_user(&self, array: &mut bindings::iommu_user_data_array) -> Result {
+        let Some(invalidate) = self.ops().and_then(|ops| ops.cache_invalidate_user) else {
+            array.entry_num = 0;
+            return Err(EOPNOTSUPP);
+        };
+
+        // SAFETY: The domain is valid by the type invariant, and the operation is its own. The
+        // driver checks `array`, whose pointer is one to user memory.
+        to_result(unsafe { invalidate(self.as_raw(), array) })
     }
 
     /// Whether the kernel owns the page table, so that [`Self::map`] works (as opposed to nested,
