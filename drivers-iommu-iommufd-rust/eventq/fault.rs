@@ -58,7 +58,6 @@ use kernel::{
     fs::{
         anon_inode::{
             AnonFile,
-            Poller,
             POLL_IN,
             POLL_OUT, //
         },
@@ -70,7 +69,10 @@ use kernel::{
     },
     new_mutex,
     prelude::*,
-    sync::Mutex,
+    sync::{
+        poll::Poller,
+        Mutex, //
+    },
     transmute::AsBytes,
     uaccess::{
         UserSliceReader,

@@ -12,15 +12,17 @@ use crate::sys::iopf::{
     FaultGroups, //
 };
 use kernel::{
-    fs::anon_inode::{
-        new_poll_head,
-        PollHead,
-        Poller, //
-    },
     iommu::iopf::Pending,
     new_spinlock,
     prelude::*,
-    sync::SpinLock, //
+    sync::{
+        poll::{
+            new_poll_head,
+            PollHead,
+            Poller, //
+        },
+        SpinLock, //
+    }, //
 };
 
 /// Unread groups, in the order in which they are to be read.
@@ -46,13 +48,13 @@ impl Unread {
     /// Context: any in which a spinlock can be taken, interrupts excepted.
     pub(super) fn push_back(&self, group: FaultGroup) {
         self.queue.lock().push_back(group);
-        self.pollers.notify();
+        self.pollers.notify_all();
     }
 
     /// Requeues a group as the first one and wakes the pollers.
     pub(super) fn push_front(&self, group: FaultGroup) {
         self.queue.lock().push_front(group);
-        self.pollers.notify();
+        self.pollers.notify_all();
     }
 
     /// Takes out the first group, if there is one.
@@ -79,7 +81,7 @@ impl Unread {
 
     /// Has `poller` woken when a group is queued. Returns whether there is one now.
     pub(super) fn poll<'a>(&'a self, poller: &Poller<'a>) -> bool {
-        poller.wait_on(&self.pollers);
+        poller.register_wait(&self.pollers);
         !self.queue.lock().is_empty()
     }
 }

@@ -49,12 +49,12 @@ use kernel::{
     fs::{
         anon_inode::{
             AnonFile,
-            Poller,
             POLL_IN, //
         },
         file::Offset, //
     },
     prelude::*,
+    sync::poll::Poller,
     uaccess::UserSliceWriter, //
 };
 
@@ -153,7 +153,7 @@ impl AnonFile for VeventFile {
     }
 
     fn poll<'a>(this: &'a Self, poller: &Poller<'a>) -> u32 {
-        poller.wait_on(this.veventq.pollers());
+        poller.register_wait(this.veventq.pollers());
         if this.veventq.is_empty() {
             0
         } else {

@@ -28,10 +28,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    fs::anon_inode::{
-        new_poll_head,
-        PollHead, //
-    },
     interop::list::{
         CList,
         CListHead, //
@@ -42,6 +38,10 @@ use kernel::{
         atomic::{
             ordering::Relaxed,
             Atomic, //
+        },
+        poll::{
+            new_poll_head,
+            PollHead, //
         },
         rwsem::{
             new_rwsem,
@@ -201,7 +201,7 @@ impl EventQueue {
                 list.add(CListHead::from_raw(node));
             }
         });
-        self.pollers.notify();
+        self.pollers.notify_all();
     }
 
     /// An event that was fetched has been read: makes room for another one.

@@ -36,8 +36,7 @@ use crate::{
     str::CStrExt as _,
     sync::{
         aref::ARef,
-        wait_queue::WaitQueue,
-        LockClassKey, //
+        poll::Poller, //
     },
     types::ForeignOwnable,
     uaccess::{
@@ -105,73 +104,6 @@ pub trait AnonFile: Sized + 'static {
     }
 }
 
-/// The pollers of a file: a [`WaitQueue`] that nobody else waits on.
-///
-/// Unlike [`PollCondVar`](crate::sync::poll::PollCondVar), which may go away while it is being
-/// polled and so has to wait for a grace period when it is dropped, a `PollHead` is borrowed from
-/// the data of the file: [`Poller`] sees to it that it outlives its pollers.
-///
-/// It has the layout of `struct wait_queue_head`.
-#[repr(transparent)]
-#[pin_data]
-pub struct PollHead {
-    #[pin]
-    queue: WaitQueue,
-}
-
-impl PollHead {
-    /// Constructs a queue without waiters. [`new_poll_head!`](crate::new_poll_head) supplies the
-    /// arguments.
-    pub fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
-        pin_init!(Self {
-            queue <- WaitQueue::new(name, key),
-        })
-    }
-
-    /// Tells the pollers to look again: all of them, but only one of those that poll exclusively.
-    ///
-    /// Context: any.
-    pub fn notify(&self) {
-        self.queue.wake(bindings::TASK_INTERRUPTIBLE, 1);
-    }
-}
-
-/// Creates a [`PollHead`] initialiser with the given name and a newly-created lock class.
-#[macro_export]
-macro_rules! new_poll_head {
-    ($($name:literal)?) => {
-        $crate::fs::anon_inode::PollHead::new(
-            $crate::optional_name!($($name)?), $crate::static_lock_class!())
-    };
-}
-pub use new_poll_head;
-
-/// One call of `poll()` or its kin on a file whose data is borrowed for `'a`.
-///
-/// # Invariants
-///
-/// - `file` is valid, and `table` is null or a valid `poll_table` for `file`, while the poller
-///   lives.
-/// - `'a` ends no sooner than the release of `file`. By then its pollers are off the queues:
-///   whoever polls holds a reference to the file, and `epoll` lets go of it before it is released.
-pub struct Poller<'a> {
-    file: *mut bindings::file,
-    table: *mut bindings::poll_table,
-    /// Invariant in `'a`: were it covariant, a queue that lives shorter would do.
-    _data: PhantomData<fn(&'a PollHead) -> &'a PollHead>,
-}
-
-impl<'a> Poller<'a> {
-    /// Has the poller told when `head` is notified.
-    ///
-    /// To be called before looking at what decides over being ready.
-    pub fn wait_on(&self, head: &'a PollHead) {
-        // SAFETY: By the type invariants, file and table are valid, and the entries that this may
-        // add to the queue are gone before `'a` ends.
-        unsafe { bindings::poll_wait(self.file, head.queue.as_ptr(), self.table) };
-    }
-}
-
 /// A file that is not open to anyone yet.
 ///
 /// Dropping it releases the file, as if it had never been.
@@ -186,7 +118,8 @@ impl<'a> Poller<'a> {
 ///
 /// ```
 /// use kernel::{
-///     fs::{anon_inode::{AnonFile, PendingFile, Poller, POLL_IN}, file},
+///     fs::{anon_inode::{AnonFile, PendingFile, POLL_IN}, file},
+///     sync::poll::Poller,
 ///     uaccess::UserSliceWriter,
 /// };
 ///
@@ -345,12 +278,10 @@ impl<T: AnonFile> Vtable<T> {
         // SAFETY: Only an open file is polled. The data is borrowed until its release: nobody else
         // has access that is not shared before that.
         let this = unsafe { Self::data(file) };
-        // INVARIANT: The caller vouches for file and table, and the lifetime is that of the data.
-        let poller = Poller {
-            file,
-            table,
-            _data: PhantomData,
-        };
+        // SAFETY: File and table are valid for this call. The lifetime is that of the data, which is
+        // released with the file.
+        let poller = unsafe { Poller::from_raw(file, table) };
+
         T::poll(this, &poller)
     }
 
