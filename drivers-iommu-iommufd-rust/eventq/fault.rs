@@ -44,6 +44,7 @@ use crate::{
     sys::{
         iopf::{
             FaultGroup,
+            FaultGroups,
             FaultQueue, //
         },
         pgfault::{
@@ -156,10 +157,13 @@ impl Fault {
     /// Context: process context; may sleep.
     pub(crate) fn auto_respond(&self, handle: *const bindings::iommu_attach_handle) {
         let mut awaiting = self.awaiting.lock();
-        drop(
-            self.unread
-                .extract(|group| ptr::eq(group.attach_handle(), handle)),
-        );
+        {
+            // Dropping the queue answers its groups.
+            pin_init::stack_pin_init!(let unread = FaultGroups::new());
+            self.unread.extract(unread.as_mut(), |group| {
+                ptr::eq(group.attach_handle(), handle)
+            });
+        }
         awaiting.cookies.remove_if(
             |delivery| ptr::eq(delivery.group.attach_handle(), handle),
             drop,

@@ -47,13 +47,13 @@ impl Unread {
     ///
     /// Context: any in which a spinlock can be taken, interrupts excepted.
     pub(super) fn push_back(&self, group: FaultGroup) {
-        self.queue.lock().push_back(group);
+        self.queue.lock().as_mut().push_back(group);
         self.pollers.notify_all();
     }
 
     /// Requeues a group as the first one and wakes the pollers.
     pub(super) fn push_front(&self, group: FaultGroup) {
-        self.queue.lock().push_front(group);
+        self.queue.lock().as_mut().push_front(group);
         self.pollers.notify_all();
     }
 
@@ -70,13 +70,13 @@ impl Unread {
 
         match queue.front() {
             Some(first) if !fits(first) => Err(EINVAL),
-            _ => Ok(queue.pop_front()),
+            _ => Ok(queue.as_mut().pop_front()),
         }
     }
 
-    /// Takes out the groups for which `which` holds.
-    pub(super) fn extract(&self, which: impl FnMut(&Pending) -> bool) -> FaultGroups {
-        self.queue.lock().extract(which)
+    /// Moves the groups for which `which` returns true to `to`.
+    pub(super) fn extract(&self, to: Pin<&mut FaultGroups>, which: impl FnMut(&Pending) -> bool) {
+        self.queue.lock().as_mut().extract(to, which);
     }
 
     /// Has `poller` woken when a group is queued. Returns whether there is one now.

@@ -115,49 +115,62 @@ impl Drop for FaultGroup {
 /// # Invariants
 ///
 /// All groups in the queue are counted, as those of [`FaultGroup`]s are.
-pub(crate) struct FaultGroups(Queue);
+#[pin_data(PinnedDrop)]
+pub(crate) struct FaultGroups {
+    #[pin]
+    queue: Queue,
+}
 
 impl FaultGroups {
     /// An empty queue.
-    pub(crate) const fn new() -> Self {
-        Self(Queue::new())
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            queue <- Queue::new(),
+        })
     }
 
     /// Whether there is no group in the queue.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.queue.is_empty()
     }
 
     /// The first group.
     pub(crate) fn front(&self) -> Option<&Pending> {
-        self.0.front()
+        self.queue.front()
     }
 
     /// Appends a group.
-    pub(crate) fn push_back(&mut self, group: FaultGroup) {
-        self.0.push_back(group.into_group());
+    pub(crate) fn push_back(self: Pin<&mut Self>, group: FaultGroup) {
+        self.project().queue.push_back(group.into_group());
     }
 
     /// Requeues a group as the first one.
-    pub(crate) fn push_front(&mut self, group: FaultGroup) {
-        self.0.push_front(group.into_group());
+    pub(crate) fn push_front(self: Pin<&mut Self>, group: FaultGroup) {
+        self.project().queue.push_front(group.into_group());
     }
 
     /// Takes out the first group.
-    pub(crate) fn pop_front(&mut self) -> Option<FaultGroup> {
+    pub(crate) fn pop_front(self: Pin<&mut Self>) -> Option<FaultGroup> {
+        let group = self.project().queue.pop_front()?;
+
         // INVARIANT: It is counted, by the type invariants.
-        Some(FaultGroup(ManuallyDrop::new(self.0.pop_front()?)))
+        Some(FaultGroup(ManuallyDrop::new(group)))
     }
 
-    /// Takes out the groups for which `which` holds, and keeps the order of both.
-    pub(crate) fn extract(&mut self, which: impl FnMut(&Pending) -> bool) -> Self {
-        Self(self.0.extract(which))
+    /// Moves the groups for which `which` returns true to the end of `to`. Both keep their order.
+    pub(crate) fn extract(
+        self: Pin<&mut Self>,
+        to: Pin<&mut Self>,
+        which: impl FnMut(&Pending) -> bool,
+    ) {
+        self.project().queue.extract(to.project().queue, which);
     }
 }
 
-impl Drop for FaultGroups {
-    fn drop(&mut self) {
-        while let Some(group) = self.pop_front() {
+#[pinned_drop]
+impl PinnedDrop for FaultGroups {
+    fn drop(mut self: Pin<&mut Self>) {
+        while let Some(group) = self.as_mut().pop_front() {
             drop(group);
         }
     }

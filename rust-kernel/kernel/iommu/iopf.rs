@@ -14,16 +14,18 @@
 
 use crate::{
     bindings,
-    interop::list::clist_create,
+    container_of,
+    interop::list::{
+        clist_create,
+        CListHead, //
+    },
+    prelude::*,
     types::Opaque, //
 };
 use core::{
     mem::ManuallyDrop,
     ops::Deref,
-    ptr::{
-        null_mut,
-        NonNull, //
-    }, //
+    ptr::NonNull, //
 };
 
 /// The answer to a group of page requests.
@@ -134,6 +136,7 @@ impl Fault {
 /// # Invariants
 ///
 /// `self.0` points to a [`Pending`] that nobody else owns, of a device that has its fault queue.
+/// Its `node` is initialised, and in no list.
 #[must_use = "the device waits for an answer"]
 pub struct Group(NonNull<Pending>);
 
@@ -155,9 +158,14 @@ impl Group {
     ///
     /// Context: process context; may sleep.
     pub unsafe fn claim(group: NonNull<bindings::iopf_group>) -> Self {
-        // SAFETY: The group is valid by the requirements of this function.
-        unsafe { bindings::iopf_group_dequeue(group.as_ptr()) };
-        // INVARIANT: A handler that returns 0 owns the group; the rest is required.
+        // SAFETY: The group is valid by the requirements of this function. `node` is for the owner
+        // of the group.
+        unsafe {
+            bindings::iopf_group_dequeue(group.as_ptr());
+            bindings::INIT_LIST_HEAD(&raw mut (*group.as_ptr()).node);
+        }
+        // INVARIANT: A handler that returns 0 owns the group; the rest is required. The node was
+        // just initialised.
         Self(group.cast())
     }
 
@@ -166,6 +174,15 @@ impl Group {
     /// Context: process context; may sleep.
     pub fn respond(self, response: Response) {
         ManuallyDrop::new(self).answer(response);
+    }
+
+    /// Gives up the group for its node, which is in no list. It stays valid until the group is taken
+    /// back by [`group_of`] and dropped.
+    fn into_node<'a>(self) -> &'a CListHead {
+        let group: *mut bindings::iopf_group = ManuallyDrop::new(self).0.as_ptr().cast();
+
+        // SAFETY: By the type invariants the group is valid and its node is initialised.
+        unsafe { CListHead::from_raw(&raw mut (*group).node) }
     }
 
     /// To be called once, as the end of the group.
@@ -195,26 +212,30 @@ impl Deref for Group {
     }
 }
 
-/// A queue of groups. It allocates nothing: each group brings its own link.
+/// A list of groups, linked by `iopf_group::node`. It allocates nothing.
 ///
 /// # Examples
 ///
 /// ```
 /// use kernel::iommu::iopf::{Queue, Response};
+/// use pin_init::stack_pin_init;
 ///
 /// /// Answers the groups that ask for a page of this address space, and keeps the others.
-/// fn answer_pasid(queue: &mut Queue, pasid: u32, response: Response) {
-///     let mut ours =
-///         queue.extract(|group| group.requests().any(|request| request.pasid == pasid));
+/// fn answer_pasid(queue: Pin<&mut Queue>, pasid: u32, response: Response) {
+///     stack_pin_init!(let ours = Queue::new());
+///     queue.extract(ours.as_mut(), |group| {
+///         group.requests().any(|request| request.pasid == pasid)
+///     });
 ///
-///     while let Some(group) = ours.pop_front() {
+///     while let Some(group) = ours.as_mut().pop_front() {
 ///         group.respond(response);
 ///     }
 /// }
 ///
-/// let mut queue = Queue::new();
-/// answer_pasid(&mut queue, 1, Response::Success);
+/// stack_pin_init!(let queue = Queue::new());
+/// answer_pasid(queue.as_mut(), 1, Response::Success);
 /// assert!(queue.is_empty());
+/// assert!(queue.as_mut().pop_front().is_none());
 /// ```
 ///
 /// Dropping the queue answers what is in it with [`Response::Invalid`], which may sleep. All else
@@ -222,108 +243,113 @@ impl Deref for Group {
 ///
 /// # Invariants
 ///
-/// `first` starts a chain of groups, linked by `node.next` and ended by null, that the queue owns.
-/// `last` is the end of the chain, or null if it is empty.
+/// The entries of the list are the `node`s of groups that the queue owns.
+#[pin_data(PinnedDrop)]
 pub struct Queue {
-    first: *mut bindings::iopf_group,
-    last: *mut bindings::iopf_group,
+    #[pin]
+    groups: CListHead,
 }
 
-// SAFETY: The queue owns its groups, which may be sent.
-unsafe impl Send for Queue {}
-// SAFETY: A shared reference gives no more than one to a `Pending`, which is `Sync`.
-unsafe impl Sync for Queue {}
-
 impl Queue {
-    /// An empty queue.
-    pub const fn new() -> Self {
-        Self {
-            first: null_mut(),
-            last: null_mut(),
-        }
+    /// Creates an empty queue.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            // INVARIANT: There is no entry.
+            groups <- CListHead::new(),
+        })
     }
 
-    /// Whether there is no group in the queue.
+    /// Returns whether there is no group in the queue.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.first.is_null()
+        !self.groups.is_linked()
     }
 
-    /// The first group.
+    /// Returns the first group.
     pub fn front(&self) -> Option<&Pending> {
-        // SAFETY: By the type invariants the queue owns the group, which is not taken out while the
-        // queue is borrowed. `Pending` is a transparent wrapper.
-        unsafe { self.first.cast::<Pending>().as_ref() }
+        let first = self.groups.next();
+        if *first == self.groups {
+            return None;
+        }
+        // SAFETY: By the type invariants it is the node of a group that the queue owns, which is
+        // not taken out while the queue is borrowed.
+        Some(unsafe { group_of(first).as_ref() })
     }
 
     /// Appends a group.
-    pub fn push_back(&mut self, group: Group) {
-        let new = Self::into_link(group);
-        // SAFETY: The queue owns the new group, and the last one if there is one. The link is for
-        // the owner of the group to use.
-        unsafe {
-            (*new).node.next = null_mut();
-            if self.last.is_null() {
-                self.first = new;
-            } else {
-                (*self.last).node.next = new.cast();
-            }
-        }
-        self.last = new;
+    pub fn push_back(self: Pin<&mut Self>, group: Group) {
+        // INVARIANT: The queue takes over the group.
+        // SAFETY: The queue is borrowed exclusively. The node is in no list by the invariants of
+        // `Group`, and stays valid as long as the queue owns the group.
+        unsafe { self.groups.add_tail(group.into_node()) };
     }
 
-    /// Puts a group back where [`Self::pop_front`] took it.
-    pub fn push_front(&mut self, group: Group) {
-        let new = Self::into_link(group);
-        // SAFETY: The queue owns the new group.
-        unsafe { (*new).node.next = self.first.cast() };
-        self.first = new;
-        if self.last.is_null() {
-            self.last = new;
-        }
+    /// Inserts a group as the first one: requeues what [`Self::pop_front`] has taken.
+    pub fn push_front(self: Pin<&mut Self>, group: Group) {
+        // INVARIANT: The queue takes over the group.
+        // SAFETY: As in `push_back()`.
+        unsafe { self.groups.add(group.into_node()) };
     }
 
     /// Takes out the first group.
-    pub fn pop_front(&mut self) -> Option<Group> {
-        let first = NonNull::new(self.first)?;
-        // SAFETY: The queue owns the group.
-        self.first = unsafe { (*first.as_ptr()).node.next.cast() };
-        if self.first.is_null() {
-            self.last = null_mut();
+    pub fn pop_front(self: Pin<&mut Self>) -> Option<Group> {
+        let first = self.groups.next();
+        if *first == self.groups {
+            return None;
         }
-        // INVARIANT: The queue gives up the group.
-        Some(Group(first.cast()))
+        // SAFETY: By the type invariants it is the node of a group.
+        let group = unsafe { group_of(first) };
+        // SAFETY: The queue is borrowed exclusively, and nobody else has a reference to the node.
+        unsafe { first.del_init() };
+        // INVARIANT: The queue gives up the group, whose node is in no list now.
+        Some(Group(group))
     }
 
-    /// Takes out the groups for which `which` holds, and keeps the order of both.
-    pub fn extract(&mut self, mut which: impl FnMut(&Pending) -> bool) -> Queue {
-        let mut out = Queue::new();
-        let mut rest = Queue::new();
-        while let Some(group) = self.pop_front() {
-            if which(&group) {
-                out.push_back(group);
-            } else {
-                rest.push_back(group);
+    /// Moves the groups for which `which` returns true to the end of `to`. The order of both is
+    /// kept.
+    pub fn extract(
+        self: Pin<&mut Self>,
+        to: Pin<&mut Queue>,
+        mut which: impl FnMut(&Pending) -> bool,
+    ) {
+        let mut node = self.groups.next();
+
+        while *node != self.groups {
+            let next = node.next();
+            // SAFETY: By the type invariants it is the node of a group that the queue owns.
+            if which(unsafe { group_of(node).as_ref() }) {
+                // INVARIANT: The group goes from one queue to the other.
+                // SAFETY: Both queues are borrowed exclusively. The group stays valid, and so does
+                // its node, which is in no list in between.
+                unsafe {
+                    node.del_init();
+                    to.groups.add_tail(node);
+                }
             }
+            node = next;
         }
-        core::mem::swap(self, &mut rest);
-        out
-    }
-
-    fn into_link(group: Group) -> *mut bindings::iopf_group {
-        ManuallyDrop::new(group).0.as_ptr().cast()
     }
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        while let Some(group) = self.pop_front() {
+#[pinned_drop]
+impl PinnedDrop for Queue {
+    fn drop(mut self: Pin<&mut Self>) {
+        while let Some(group) = self.as_mut().pop_front() {
             drop(group);
         }
     }
+}
+
+/// Returns the group that `node` is in.
+///
+/// # Safety
+///
+/// `node` must be the `node` of an `iopf_group`.
+#[inline]
+unsafe fn group_of(node: &CListHead) -> NonNull<Pending> {
+    // SAFETY: By the requirements of this function.
+    let group = unsafe { container_of!(node.as_raw(), bindings::iopf_group, node) };
+
+    // SAFETY: It has a field with an address.
+    unsafe { NonNull::new_unchecked(group) }.cast()
 }
