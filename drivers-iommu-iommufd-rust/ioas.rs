@@ -525,7 +525,7 @@ fn hand_over(spaces: &Spaces<'_>) -> Result {
         Err(error) => Err((error, handover)),
     };
     match charged {
-        Ok(charged) => {
+        Ok(mut charged) => {
             all_pages(spaces)
                 .flatten()
                 .for_each(|pages| charged.apply(pages));

@@ -62,8 +62,7 @@ pub(crate) use self::{
 use self::{
     account::{
         mode_for_current,
-        Account,
-        Payer, //
+        Account, //
     },
     run::{
         Run,
@@ -82,6 +81,7 @@ use crate::{
 };
 use core::mem::size_of;
 use kernel::{
+    mm::account::Process,
     new_mutex,
     page::{
         PAGE_MASK,
@@ -148,7 +148,7 @@ impl Pages {
         len: usize,
         writable: bool,
         mode: AccountMode,
-        owner: Payer,
+        owner: Process,
     ) -> Result<Arc<Self>> {
         let inner = Inner {
             tiers: Tiers::new(),
@@ -181,7 +181,7 @@ impl Pages {
     ) -> Result<(NewPages, usize)> {
         uptr.checked_add(len).ok_or(EOVERFLOW)?;
 
-        let owner = Payer::current()?;
+        let owner = Process::current()?;
         let source = Source::User {
             mm: owner.mm().clone(),
             start: uptr & PAGE_MASK,
@@ -224,7 +224,7 @@ impl Pages {
             start: start & PAGE_MASK,
         };
         let mode = mode_for_current(mode);
-        let pages = Self::new(source, start_byte, len, writable, mode, Payer::current()?)?;
+        let pages = Self::new(source, start_byte, len, writable, mode, Process::current()?)?;
         Ok((NewPages(pages), start_byte))
     }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who pays for pinned pages.
+//! Accounting of pinned pages.
 //!
-//! Actors: the [`Payer`] is the process that the memory was mapped by, or that took over with
+//! Actors: the owner is the [`Process`] that the memory was mapped by, or that took over with
 //! `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages): it counts
-//! the pages that are pinned and the pages that the owner was charged for. Pinning counts at once,
-//! the charge follows when the work is done ([`Account::settle`]), since how many pages of a range
-//! are pinned already is not known in advance. If the charge fails, the work is undone.
+//! the pages that are pinned, and has the [`Charge`] to the owner. Pinning counts at once, the
+//! charge follows when the work is done ([`Account::settle`]), since how many pages of a range are
+//! pinned already is not known in advance. If the charge fails, the work is undone.
 //!
 //! A [`Handover`] moves the charges of many pages from their owners to the current process.
 //!
@@ -28,15 +28,12 @@ use kernel::{
     bindings,
     mm::{
         account::{
-            memlock_limit,
-            UserStruct, //
+            Charge,
+            Process, //
         },
-        gup::RemoteMm,
-        Mm, //
+        gup::RemoteMm, //
     },
     prelude::*,
-    sync::aref::ARef,
-    task::Task,
     warn_on, //
 };
 
@@ -52,106 +49,22 @@ pub(super) fn mode_for_current(mode: AccountMode) -> AccountMode {
     }
 }
 
-/// A process that pays for pages.
-#[derive(Clone)]
-pub(super) struct Payer {
-    mm: ARef<Mm>,
-    task: ARef<Task>,
-    user: ARef<UserStruct>,
-}
-
-impl Payer {
-    /// The current process.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` in a kernel thread, which is no process.
-    pub(super) fn current() -> Result<Self> {
-        let current = current!();
-
-        Ok(Self {
-            mm: ARef::from(&**current.mm().ok_or(EINVAL)?),
-            task: ARef::from(current.group_leader()),
-            user: UserStruct::current(),
-        })
-    }
-
-    /// The address space.
-    pub(super) fn mm(&self) -> &ARef<Mm> {
-        &self.mm
-    }
-
-    /// Whether a charge in this mode would go to another account than it would for `other`.
-    fn pays_elsewhere(&self, other: &Payer, mode: AccountMode) -> bool {
-        // The address space shows the number of pinned pages in each mode.
-        !core::ptr::eq(&*self.mm, &*other.mm)
-            || mode == AccountMode::User && !self.user.is(&other.user)
-    }
-
-    /// Charges `pages` pages.
-    ///
-    /// `remote` is a reference to the address space that the caller happens to have. Its lock is
-    /// given up.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM` if that is more than the limit.
-    fn charge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm<'_>>) -> Result {
-        match mode {
-            AccountMode::None => {}
-            AccountMode::User => self
-                .user
-                .charge_locked_vm(pages, memlock_limit(&self.task))?,
-            AccountMode::Mm => {
-                if let Some(remote) = remote {
-                    remote.unlock();
-                }
-                // Pages of a file can be pinned for a process that has exited, too.
-                self.mm.charge_locked_vm(pages, &self.task)?;
-            }
-        }
-        self.mm.add_pinned_vm(pages);
-        Ok(())
-    }
-
-    /// Undoes as much of [`Self::charge`]. Never fails.
-    fn uncharge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm<'_>>) {
-        match mode {
-            AccountMode::None => {}
-            AccountMode::User => self.user.uncharge_locked_vm(pages),
-            AccountMode::Mm => {
-                if let Some(remote) = remote {
-                    remote.unlock();
-                }
-                self.mm.uncharge_locked_vm(pages, &self.task);
-            }
-        }
-        self.mm.sub_pinned_vm(pages);
-    }
-}
-
 /// What is pinned of some pages, and charged for it.
 pub(super) struct Account {
-    mode: AccountMode,
-    owner: Payer,
     /// How many pages are pinned.
     pinned: usize,
-    /// How many pages are charged. The same as `pinned` but while PFNs are on the move, and more
-    /// while pages that are tallied are unpinned.
-    charged: usize,
-    /// Whether a [`Handover`] in progress has counted `charged`, which does not change meanwhile.
-    tallied: bool,
+    /// As many pages as `pinned`, but while PFNs are on the move, and more while pages that are
+    /// tallied are unpinned. It is frozen while it is tallied: counted by a [`Handover`] in
+    /// progress.
+    charge: Charge,
 }
 
 impl Account {
     /// Nothing is pinned.
-    pub(super) fn new(mode: AccountMode, owner: Payer) -> Self {
+    pub(super) fn new(mode: AccountMode, owner: Process) -> Self {
         Self {
-            mode,
-            owner,
             pinned: 0,
-            charged: 0,
-            tallied: false,
+            charge: Charge::new(owner, mode),
         }
     }
 
@@ -179,9 +92,17 @@ impl Account {
         self.pinned == 0
     }
 
+    /// Releases the lock that changing the charge takes, if the caller holds it.
+    fn unlock(&self, remote: Option<&mut RemoteMm<'_>>) {
+        if let (AccountMode::Mm, Some(remote)) = (self.charge.mode(), remote) {
+            remote.unlock();
+        }
+    }
+
     /// Makes the charge match what is pinned.
     ///
-    /// `remote` is as for [`Payer::charge`].
+    /// `remote` is a reference to the address space that the caller happens to have. Its lock is
+    /// released if need be.
     ///
     /// # Errors
     ///
@@ -190,16 +111,16 @@ impl Account {
     /// has pinned.
     #[inline]
     pub(super) fn settle(&mut self, remote: Option<&mut RemoteMm<'_>>) -> Result {
-        if self.pinned > self.charged {
-            if self.tallied {
+        if self.pinned > self.charge.pages() {
+            if self.charge.is_frozen() {
                 return Err(ENOENT);
             }
             if should_fail() {
                 return Err(ENOMEM);
             }
-            self.owner
-                .charge(self.mode, self.pinned - self.charged, remote)?;
-            self.charged = self.pinned;
+            self.unlock(remote);
+            // Pages of a file can be pinned for a process that has exited, too.
+            self.charge.grow_to(self.pinned)?;
         } else {
             self.settle_less(remote);
         }
@@ -209,15 +130,14 @@ impl Account {
     /// Makes the charge match what is pinned, where pages were only unpinned. Never fails.
     #[inline]
     pub(super) fn settle_less(&mut self, remote: Option<&mut RemoteMm<'_>>) {
-        if self.pinned < self.charged {
-            if self.tallied {
+        if self.pinned < self.charge.pages() {
+            if self.charge.is_frozen() {
                 return;
             }
-            self.owner
-                .uncharge(self.mode, self.charged - self.pinned, remote);
-            self.charged = self.pinned;
+            self.unlock(remote);
+            self.charge.shrink_to(self.pinned);
         }
-        warn_on!(self.pinned != self.charged);
+        warn_on!(self.pinned != self.charge.pages());
     }
 }
 
@@ -234,13 +154,14 @@ impl Account {
 /// handover ends. But no more of them can be charged: the new owner could lack the limit for it
 /// when it is too late to fail, while the operation is in vain anyway.
 pub(crate) struct Handover {
-    to: Payer,
+    to: Process,
     sums: [usize; MODES.len()],
 }
 
-/// A [`Handover`] whose sum has been charged.
+/// A [`Handover`] whose sum has been charged. Dropping it uncharges what was not applied.
 pub(crate) struct Charged {
-    to: Payer,
+    to: Process,
+    charges: [Charge; MODES.len()],
 }
 
 impl Handover {
@@ -251,7 +172,7 @@ impl Handover {
     /// `EINVAL` in a kernel thread.
     pub(crate) fn to_current() -> Result<Self> {
         Ok(Self {
-            to: Payer::current()?,
+            to: Process::current()?,
             sums: [0; MODES.len()],
         })
     }
@@ -261,11 +182,11 @@ impl Handover {
         let mut inner = pages.lock();
         let account = &mut inner.account;
 
-        if !account.tallied && account.owner.pays_elsewhere(&self.to, account.mode) {
-            if let Some(sum) = self.sums.get_mut(account.mode as usize) {
-                *sum = sum.saturating_add(account.charged);
+        if !account.charge.is_frozen() && account.charge.is_foreign_to(&self.to) {
+            if let Some(sum) = self.sums.get_mut(account.charge.mode() as usize) {
+                *sum = sum.saturating_add(account.charge.pages());
             }
-            account.tallied = true;
+            account.charge.freeze();
         }
     }
 
@@ -273,52 +194,47 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// As [`Payer::charge`]: nothing has been charged, and the handover has to be
+    /// `ENOMEM` if that exceeds the limit: nothing has been charged, and the handover has to be
     /// [cancelled](Self::cancel) for each of the pages.
     pub(crate) fn charge(self) -> Result<Charged, (Error, Self)> {
-        for (n, mode) in MODES.into_iter().enumerate() {
-            let sum = self.sum(mode);
-            if sum == 0 {
-                continue;
-            }
-            if let Err(err) = self.to.charge(mode, sum, None) {
-                for done in MODES.into_iter().take(n) {
-                    match self.sum(done) {
-                        0 => {}
-                        sum => self.to.uncharge(done, sum, None),
-                    }
-                }
+        let mut charges = MODES.map(|mode| Charge::new(self.to.clone(), mode));
+
+        for (charge, sum) in charges.iter_mut().zip(self.sums) {
+            if let Err(err) = charge.grow_to(sum) {
                 return Err((err, self));
             }
         }
-        Ok(Charged { to: self.to })
-    }
-
-    fn sum(&self, mode: AccountMode) -> usize {
-        self.sums.get(mode as usize).copied().unwrap_or(0)
+        Ok(Charged {
+            to: self.to,
+            charges,
+        })
     }
 
     /// Leaves `pages`, which may have been tallied, to their owner.
     pub(crate) fn cancel(&self, pages: &Pages) {
         let mut inner = pages.lock();
 
-        inner.account.tallied = false;
+        inner.account.charge.thaw();
         inner.account.settle_less(None);
     }
 }
 
 impl Charged {
     /// Makes the current process the owner of `pages`, which were tallied. Doing it twice is fine.
-    pub(crate) fn apply(&self, pages: &Pages) {
+    pub(crate) fn apply(&mut self, pages: &Pages) {
         let mut inner = pages.lock();
         let account = &mut inner.account;
 
-        if account.tallied {
-            account.owner.uncharge(account.mode, account.charged, None);
+        if account.charge.is_frozen() {
+            if let Some(sum) = self.charges.get_mut(account.charge.mode() as usize) {
+                // The old charge is dropped.
+                account.charge = sum.split_off(account.charge.pages());
+            }
+        } else {
+            account.charge.set_process(&self.to);
         }
-        account.owner = self.to.clone();
         // What was unpinned since it was tallied.
-        account.tallied = false;
+        account.charge.thaw();
         account.settle_less(None);
     }
 }

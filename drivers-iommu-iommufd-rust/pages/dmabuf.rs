@@ -22,7 +22,6 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    account::Payer,
     fill::map_in_all,
     page_count,
     source::Source,
@@ -45,6 +44,7 @@ use crate::{
 };
 use kernel::{
     io::PhysAddr,
+    mm::account::Process,
     new_mutex,
     page::{
         PAGE_MASK,
@@ -235,13 +235,13 @@ impl Pages {
             return Err(EINVAL);
         }
         let (first_page, start_byte) = (start & PAGE_MASK, start % PAGE_SIZE);
-        let payer = Payer::current()?;
+        let owner = Process::current()?;
         let source = Source::DmaBuf {
             memory: buf.import(Memory::new(first_page, page_count(start_byte, len)?))?,
             start: first_page,
         };
 
-        Self::new(source, start_byte, len, writable, AccountMode::None, payer)
+        Self::new(source, start_byte, len, writable, AccountMode::None, owner)
     }
 }
 

@@ -9,6 +9,8 @@ use kernel::{
     task::might_sleep, //
 };
 
+pub(crate) use kernel::mm::account::AccountMode;
+
 /// Whether the current task has the capability `cap` (`CAP_*`).
 pub(crate) fn capable(cap: u32) -> bool {
     #[cfg(CONFIG_MULTIUSER)]
@@ -47,15 +49,4 @@ pub(crate) fn go_on() -> Result {
         return Err(EINTR);
     }
     Ok(())
-}
-
-/// Whose limit pinned memory counts against.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum AccountMode {
-    /// Nobody's: the process has CAP_IPC_LOCK.
-    None,
-    /// The user's: `user_struct::locked_vm`, as io_uring does.
-    User,
-    /// The process's: `mm_struct::locked_vm`, as VFIO type1 does.
-    Mm,
 }
