@@ -38,6 +38,7 @@ use crate::{
 };
 use kernel::{
     bindings,
+    capability::Capability,
     id_table::{
         new_id_table,
         Entry, //
@@ -214,7 +215,7 @@ pub(crate) fn option_rlimit_mode(ctx: &Context, option: &mut bindings::iommu_opt
             Ok(())
         }
         bindings::iommufd_option_ops_IOMMU_OPTION_OP_SET => {
-            if !capable(bindings::CAP_SYS_RESOURCE) {
+            if !capable(Capability::SYS_RESOURCE) {
                 return Err(EPERM);
             }
             ctx.set_account_mode(option.val64)

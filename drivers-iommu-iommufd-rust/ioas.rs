@@ -423,7 +423,7 @@ pub(crate) fn option_huge_pages(ctx: &Context, option: &mut bindings::iommu_opti
 pub(crate) fn noiommu_get_pa(
     cmd: &mut Command<'_, bindings::iommu_ioas_noiommu_get_pa>,
 ) -> Result<Answer> {
-    if !crate::sys::task::capable(bindings::CAP_SYS_RAWIO) {
+    if !crate::sys::task::capable(kernel::capability::Capability::SYS_RAWIO) {
         return Err(EPERM);
     }
     if cmd.flags != 0 || cmd.__reserved != 0 {

@@ -55,6 +55,7 @@ use crate::{
 };
 use kernel::{
     bindings,
+    capability::Capability,
     ioctl::_IO,
     prelude::*,
     sync::atomic::ordering::Relaxed,
@@ -270,7 +271,7 @@ fn set_iommu(ctx: &Context, type_: usize) -> Result<isize> {
     match u32::try_from(type_) {
         // VFIO blocks most of the other commands then; here they fail for want of an IOAS.
         Ok(bindings::VFIO_NOIOMMU_IOMMU) if cfg!(CONFIG_VFIO_NOIOMMU) && no_iommu => {
-            if !capable(bindings::CAP_SYS_RAWIO) {
+            if !capable(Capability::SYS_RAWIO) {
                 return Err(EPERM);
             }
         }

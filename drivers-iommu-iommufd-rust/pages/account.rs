@@ -25,7 +25,7 @@ use crate::{
     }, //
 };
 use kernel::{
-    bindings,
+    capability::Capability,
     mm::{
         account::{
             Charge,
@@ -42,7 +42,7 @@ const MODES: [AccountMode; 3] = [AccountMode::None, AccountMode::User, AccountMo
 
 /// What pages of the current process are charged to, in a context of this mode.
 pub(super) fn mode_for_current(mode: AccountMode) -> AccountMode {
-    if capable(bindings::CAP_IPC_LOCK) {
+    if capable(Capability::IPC_LOCK) {
         AccountMode::None
     } else {
         mode

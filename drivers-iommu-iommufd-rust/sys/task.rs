@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the current task may do, whom its pinned memory is charged to, and whether it should go on.
+//! The current task: its privileges, the accounting of its pinned memory, and whether it is killed.
 
 use kernel::{
     bindings,
@@ -9,21 +9,10 @@ use kernel::{
     task::might_sleep, //
 };
 
-pub(crate) use kernel::mm::account::AccountMode;
-
-/// Whether the current task has the capability `cap` (`CAP_*`).
-pub(crate) fn capable(cap: u32) -> bool {
-    #[cfg(CONFIG_MULTIUSER)]
-    // CAST: Capabilities are small numbers.
-    // SAFETY: No requirements beyond a current task, which there always is.
-    return unsafe { bindings::capable(cap as kernel::ffi::c_int) };
-    // Without users, every task is the administrator's.
-    #[cfg(not(CONFIG_MULTIUSER))]
-    {
-        let _ = cap;
-        true
-    }
-}
+pub(crate) use kernel::{
+    capability::capable,
+    mm::account::AccountMode, //
+};
 
 /// Whether the current task is being killed: what takes long should give up. It never returns to
 /// user space, so nobody sees the error.
