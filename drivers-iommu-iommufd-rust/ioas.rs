@@ -22,8 +22,8 @@ use crate::{
     hwpt::HwptIds,
     io_pagetable::{
         IoPagetable,
-        Iova,
         IovaSpace, //
+        Placement,
     },
     mapping::Prot,
     object::{
@@ -153,11 +153,11 @@ fn prot_of(flags: u32) -> Result<Prot> {
 }
 
 /// Where the flags of a mapping command tell to map.
-fn place_of(flags: u32, iova: usize) -> Iova {
+fn placement_of(flags: u32, iova: usize) -> Placement {
     if flags & FIXED != 0 {
-        Iova::Fixed(iova)
+        Placement::Fixed(iova)
     } else {
-        Iova::Any
+        Placement::Any
     }
 }
 
@@ -336,8 +336,8 @@ pub(crate) fn map(cmd: &mut Command<'_, bindings::iommu_ioas_map>) -> Result<Ans
     // CAST: An address of user space, whatever it is.
     let uptr = cmd.user_va as usize;
     let (pages, start_byte) = Pages::from_user(uptr, len, prot.writable(), ctx.account_mode())?;
-    let place = place_of(cmd.flags, iova);
-    cmd.iova = ioas.iopt.map(pages, start_byte, len, place, prot)? as u64;
+    let placement = placement_of(cmd.flags, iova);
+    cmd.iova = ioas.iopt.map(pages, start_byte, len, placement, prot)? as u64;
     Ok(Answer::Success)
 }
 
@@ -356,8 +356,8 @@ pub(crate) fn map_file(cmd: &mut Command<'_, bindings::iommu_ioas_map_file>) -> 
     let start = cmd.start as usize;
     let mode = ctx.account_mode();
     let (pages, start_byte) = Pages::from_fd(cmd.fd, start, len, prot.writable(), mode)?;
-    let place = place_of(cmd.flags, iova);
-    cmd.iova = ioas.iopt.map(pages, start_byte, len, place, prot)? as u64;
+    let placement = placement_of(cmd.flags, iova);
+    cmd.iova = ioas.iopt.map(pages, start_byte, len, placement, prot)? as u64;
     Ok(Answer::Success)
 }
 
@@ -377,13 +377,15 @@ pub(crate) fn copy(cmd: &mut Command<'_, bindings::iommu_ioas_copy>) -> Result<A
     let prot = prot_of(flags)?;
 
     let src = ctx.get::<Ioas>(src_id)?;
-    let parts = src.iopt.parts(IovaRange::from_len(src_iova, len)?)?;
+    let areas = src
+        .iopt
+        .areas_to_copy(IovaRange::from_len(src_iova, len)?)?;
     // The parts have their own references, and the source may be the destination.
     drop(src);
 
     let dst = ctx.get::<Ioas>(cmd.dst_ioas_id)?;
-    let place = place_of(flags, dst_iova);
-    cmd.dst_iova = dst.iopt.map_parts(parts, len, place, prot)? as u64;
+    let placement = placement_of(flags, dst_iova);
+    cmd.dst_iova = dst.iopt.map_areas(areas, len, placement, prot)? as u64;
     Ok(Answer::Success)
 }
 

@@ -24,7 +24,7 @@ use crate::{
         Command,
         Context, //
     },
-    io_pagetable::Iova,
+    io_pagetable::Placement,
     ioas::{
         self,
         Ioas, //
@@ -197,8 +197,13 @@ fn map_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
         prot.writable(),
         ctx.account_mode(),
     )?;
-    ioas.iopt
-        .map(pages, start, len, Iova::Fixed(to_usize(map.iova)?), prot)?;
+    ioas.iopt.map(
+        pages,
+        start,
+        len,
+        Placement::Fixed(to_usize(map.iova)?),
+        prot,
+    )?;
     Ok(0)
 }
 
