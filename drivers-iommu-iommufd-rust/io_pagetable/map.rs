@@ -33,12 +33,12 @@ use crate::{
     },
     pages::{
         AreaPages,
-        Few,
         NewPages,
         Pages,
-        Room,
+        PinBuffer,
+        PinnedBatch,
         SpareSlot,
-        FEW, //
+        BATCH_PAGES, //
     },
     range::{
         IovaRange,
@@ -224,14 +224,14 @@ impl IoPagetable {
     ) -> Result<usize> {
         let memory = AreaMemory::new()?;
         let domains = self.domains.read();
-        let mut room = Room::new();
-        let mut few = Few::new(&mut room);
+        let mut buffer = PinBuffer::new();
+        let mut batch = PinnedBatch::new(&mut buffer);
 
         let mut pinned = Ok(true);
         if !domains.list.is_empty() {
-            pinned = if len <= FEW * PAGE_SIZE {
+            pinned = if len <= BATCH_PAGES * PAGE_SIZE {
                 PageRange::of_bytes(start_byte, len)
-                    .and_then(|range| pages.pin_few(range, &mut few))
+                    .and_then(|range| pages.pin_batch(range, &mut batch))
             } else {
                 Ok(false)
             };
@@ -248,7 +248,7 @@ impl IoPagetable {
 
         let mut pages = AreaPages::first(pages);
         if !domains.list.is_empty() {
-            pages.fill_few(&mut few, &mapping, &domains.list, domains.small)?;
+            pages.fill_batch(&mut batch, &mapping, &domains.list, domains.small)?;
         }
         space.areas.insert(memory, mapping, Live::new(pages));
         Ok(iova)

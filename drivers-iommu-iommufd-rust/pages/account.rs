@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who pays for pinned pages.
+//! Accounting of pinned pages.
 //!
-//! Actors: the [`Payer`] is the process that the memory was mapped by, or that took over with
-//! `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages): it counts
-//! the pages that are pinned and the pages that the owner was charged for. Pinning counts at once,
-//! the charge follows when the work is done ([`Account::settle`]), since how many pages of a range
-//! are pinned already is not known in advance. If the charge fails, the work is undone.
+//! A [`Payer`] is the process that is charged: the one that mapped the memory, or a later one that
+//! called `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages) and
+//! has two counts: pinned pages and charged pages. Pinning changes the first; at the end of an
+//! operation [`Account::settle`] charges the difference, since how many pages of a range are pinned
+//! already is not known in advance. If the charge fails, the operation is undone.
 //!
-//! A [`Handover`] moves the charges of many pages from their owners to the current process.
+//! A [`Handover`] moves the charges of many [`Pages`] from their owners to the current process.
 //!
 //! Locks: an account is protected by the mutex of its pages. Charging an address space takes its
 //! `mmap` lock for writing, inside of that mutex.
@@ -40,10 +40,10 @@ use kernel::{
     warn_on, //
 };
 
-/// What can be charged, in this order.
+/// The modes, in the order in which a handover charges them.
 const MODES: [AccountMode; 3] = [AccountMode::None, AccountMode::User, AccountMode::Mm];
 
-/// What pages of the current process are charged to, in a context of this mode.
+/// Returns the mode for pages of the current process, in a context of mode `mode`.
 pub(super) fn mode_for_current(mode: AccountMode) -> AccountMode {
     if capable(bindings::CAP_IPC_LOCK) {
         AccountMode::None
@@ -52,7 +52,7 @@ pub(super) fn mode_for_current(mode: AccountMode) -> AccountMode {
     }
 }
 
-/// A process that pays for pages.
+/// A process to be charged.
 #[derive(Clone)]
 pub(super) struct Payer {
     mm: ARef<Mm>,
@@ -61,11 +61,11 @@ pub(super) struct Payer {
 }
 
 impl Payer {
-    /// The current process.
+    /// Returns the current process.
     ///
     /// # Errors
     ///
-    /// `EINVAL` in a kernel thread, which is no process.
+    /// `EINVAL` in a kernel thread.
     pub(super) fn current() -> Result<Self> {
         let current = current!();
 
@@ -76,26 +76,25 @@ impl Payer {
         })
     }
 
-    /// The address space.
+    /// Returns the mm.
     pub(super) fn mm(&self) -> &ARef<Mm> {
         &self.mm
     }
 
-    /// Whether a charge in this mode would go to another account than it would for `other`.
+    /// Returns whether a charge in this mode changes other counters than one of `other` does.
     fn pays_elsewhere(&self, other: &Payer, mode: AccountMode) -> bool {
-        // The address space shows the number of pinned pages in each mode.
+        // pinned_vm of the mm changes in each mode.
         !core::ptr::eq(&*self.mm, &*other.mm)
             || mode == AccountMode::User && !self.user.is(&other.user)
     }
 
     /// Charges `pages` pages.
     ///
-    /// `remote` is a reference to the address space that the caller happens to have. Its lock is
-    /// given up.
+    /// `remote` is a reference to the mm, if the caller has one, whose `mmap` lock is released.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if that is more than the limit.
+    /// `ENOMEM` if this exceeds the limit.
     fn charge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm>) -> Result {
         match mode {
             AccountMode::None => {}
@@ -106,7 +105,7 @@ impl Payer {
                 if let Some(remote) = remote {
                     remote.unlock();
                 }
-                // Pages of a file can be pinned for a process that has exited, too.
+                // Also for a process that has exited, for which pages of a file can be pinned.
                 self.mm.charge_locked_vm(pages, &self.task)?;
             }
         }
@@ -114,7 +113,7 @@ impl Payer {
         Ok(())
     }
 
-    /// Undoes as much of [`Self::charge`]. Never fails.
+    /// Undoes [`Self::charge`] for `pages` pages. Never fails.
     fn uncharge(&self, mode: AccountMode, pages: usize, remote: Option<&mut RemoteMm>) {
         match mode {
             AccountMode::None => {}
@@ -130,21 +129,21 @@ impl Payer {
     }
 }
 
-/// What is pinned of some pages, and charged for it.
+/// The pinned and charged pages of one [`Pages`].
 pub(super) struct Account {
     mode: AccountMode,
     owner: Payer,
-    /// How many pages are pinned.
+    /// The number of pinned pages.
     pinned: usize,
-    /// How many pages are charged. The same as `pinned` but while PFNs are on the move, and more
-    /// while pages that are tallied are unpinned.
+    /// The number of charged pages. Equal to `pinned` between operations, unless pages were
+    /// unpinned while `tallied` is set.
     charged: usize,
-    /// Whether a [`Handover`] in progress has counted `charged`, which does not change meanwhile.
+    /// Set while a [`Handover`] has counted `charged`, which must not change meanwhile.
     tallied: bool,
 }
 
 impl Account {
-    /// Nothing is pinned.
+    /// Creates an account of no pages.
     pub(super) fn new(mode: AccountMode, owner: Payer) -> Self {
         Self {
             mode,
@@ -155,39 +154,39 @@ impl Account {
         }
     }
 
-    /// Notes that `pages` more pages are pinned.
+    /// Records that `pages` more pages are pinned.
     #[inline]
     pub(super) fn pinned(&mut self, pages: usize) {
         self.pinned = self.pinned.saturating_add(pages);
     }
 
-    /// Notes that `pages` pages are pinned no more.
+    /// Records that `pages` pages were unpinned.
     #[inline]
     pub(super) fn unpinned(&mut self, pages: usize) {
         warn_on!(pages > self.pinned);
         self.pinned = self.pinned.saturating_sub(pages);
     }
 
-    /// How many pages are pinned.
+    /// Returns the number of pinned pages.
     #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
     pub(super) fn pages(&self) -> usize {
         self.pinned
     }
 
-    /// Whether nothing is pinned.
+    /// Returns whether nothing is pinned.
     pub(super) fn is_empty(&self) -> bool {
         self.pinned == 0
     }
 
-    /// Makes the charge match what is pinned.
+    /// Charges or uncharges the difference of pinned and charged pages.
     ///
     /// `remote` is as for [`Payer::charge`].
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if that is more than the limit, `ENOENT` if it is more than before and a
-    /// [`Handover`] is in progress: then the IOAS is being destroyed. The caller must unpin what it
-    /// has pinned.
+    /// `ENOMEM` if this exceeds the limit. `ENOENT` if more pages are pinned than before and a
+    /// [`Handover`] is in progress: then the IOAS is being destroyed. The caller has to unpin what
+    /// it has pinned.
     #[inline]
     pub(super) fn settle(&mut self, remote: Option<&mut RemoteMm>) -> Result {
         if self.pinned > self.charged {
@@ -206,7 +205,7 @@ impl Account {
         Ok(())
     }
 
-    /// Makes the charge match what is pinned, where pages were only unpinned. Never fails.
+    /// As [`Self::settle`], if pages were only unpinned. Never fails.
     #[inline]
     pub(super) fn settle_less(&mut self, remote: Option<&mut RemoteMm>) {
         if self.pinned < self.charged {
@@ -223,16 +222,16 @@ impl Account {
 
 /// Moves the charges for many pages to the current process. (`IOMMU_IOAS_CHANGE_PROCESS`)
 ///
-/// First all pages that are concerned are [tallied](Self::tally), then the sum is
-/// [charged](Self::charge) to the new owner, at last it replaces the old one of each of them. From
-/// before to after, the caller holds the `iova_rwsem` of every IOAS that is in the table, for
-/// writing, and has seen that no area is in flight.
+/// First all pages are [tallied](Self::tally), then the sum is [charged](Self::charge) to the new
+/// owner, then the owner of each [`Pages`] is [replaced](Charged::apply). During all of this the
+/// caller holds the `iova_rwsem` of every IOAS in the table for writing, and has checked that no
+/// area is in transition.
 ///
-/// An IOAS that is being destroyed is not in the table, and can have some of the same pages. A HWPT
-/// that is being made for it is in its list until that fails, and an operation that has found it
-/// before can map and unmap. So pages that are tallied can be unpinned, and stay charged until the
-/// handover ends. But no more of them can be charged: the new owner could lack the limit for it
-/// when it is too late to fail, while the operation is in vain anyway.
+/// An IOAS that is being destroyed is not in the table, and can share pages. An operation that
+/// found it earlier can still map and unmap, and so can the creation of a HWPT for it, which will
+/// fail. So tallied pages can be unpinned; they stay charged until the handover ends. More of them
+/// cannot be charged, because the limit of the new owner could be exceeded after the handover can
+/// no longer fail. The operation gets an error, which its IOAS would cause anyway.
 pub(crate) struct Handover {
     to: Payer,
     sums: [usize; MODES.len()],
@@ -244,7 +243,7 @@ pub(crate) struct Charged {
 }
 
 impl Handover {
-    /// Prepares to make the current process the owner.
+    /// Begins a handover to the current process.
     ///
     /// # Errors
     ///
@@ -256,7 +255,7 @@ impl Handover {
         })
     }
 
-    /// Adds what is charged for `pages`. Pages that were tallied before count once.
+    /// Adds the charge of `pages` to the sum, once if they are tallied several times.
     pub(crate) fn tally(&mut self, pages: &Pages) {
         let mut inner = pages.lock();
         let account = &mut inner.account;
@@ -273,8 +272,8 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// As [`Payer::charge`]: nothing has been charged, and the handover has to be
-    /// [cancelled](Self::cancel) for each of the pages.
+    /// As [`Payer::charge`]. Nothing is charged then, and the handover has to be
+    /// [cancelled](Self::cancel) for all pages.
     pub(crate) fn charge(self) -> Result<Charged, (Error, Self)> {
         for (n, mode) in MODES.into_iter().enumerate() {
             let sum = self.sum(mode);
@@ -298,7 +297,7 @@ impl Handover {
         self.sums.get(mode as usize).copied().unwrap_or(0)
     }
 
-    /// Leaves `pages`, which may have been tallied, to their owner.
+    /// Leaves `pages`, which may be tallied, to their owner.
     pub(crate) fn cancel(&self, pages: &Pages) {
         let mut inner = pages.lock();
 
@@ -308,7 +307,7 @@ impl Handover {
 }
 
 impl Charged {
-    /// Makes the current process the owner of `pages`, which were tallied. Doing it twice is fine.
+    /// Makes the current process the owner of `pages`, which were tallied. Can be repeated.
     pub(crate) fn apply(&self, pages: &Pages) {
         let mut inner = pages.lock();
         let account = &mut inner.account;
@@ -317,7 +316,7 @@ impl Charged {
             account.owner.uncharge(account.mode, account.charged, None);
         }
         account.owner = self.to.clone();
-        // What was unpinned since it was tallied.
+        // For pages that were unpinned since the tally.
         account.tallied = false;
         account.settle_less(None);
     }
