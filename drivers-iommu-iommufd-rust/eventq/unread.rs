@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The groups of page faults that user space has not read, and those who poll for them.
+//! The queue of groups of page faults that user space has not read, and its pollers.
 //!
-//! Queue and pollers are one type, so that nothing gets into the queue without waking the pollers.
-//! That includes a group that a reader puts back: a poller that has looked in between saw an empty
-//! queue and sleeps.
+//! Queue and pollers are one type, so that queuing always wakes the pollers. This includes a group
+//! that is requeued after a failed read: a poller may have found the queue empty in between.
 #![forbid(unsafe_code)]
 
 use kernel::{
@@ -55,11 +54,11 @@ impl Unread {
         self.pollers.notify();
     }
 
-    /// Takes out the first group, if there is one.
+    /// Removes the first group, if there is one.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if `fits` refuses it; it stays in the queue.
+    /// [`EINVAL`] if `fits` returns false; the group stays in the queue.
     pub(super) fn pop_front(&self, fits: impl FnOnce(&Pending) -> bool) -> Result<Option<Group>> {
         let mut queue = self.queue.lock();
 
@@ -69,12 +68,12 @@ impl Unread {
         }
     }
 
-    /// Takes out the groups for which `which` holds.
+    /// Removes the groups for which `which` holds.
     pub(super) fn extract(&self, which: impl FnMut(&Pending) -> bool) -> Queue {
         self.queue.lock().extract(which)
     }
 
-    /// Has `poller` woken when a group is queued. Returns whether there is one now.
+    /// Registers `poller`, to be woken when a group is queued. Returns whether there is one now.
     pub(super) fn poll<'a>(&'a self, poller: &Poller<'a>) -> bool {
         poller.wait_on(&self.pollers);
         !self.queue.lock().is_empty()
