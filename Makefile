@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What there is to do, by name. The work is in scripts/; each of them has --help.
+# The targets call scripts/, each of which has --help.
 
 # Settings given on the command line (IMPL=, KDIR=, O=, JOBS=, LLVM=, TOOLBOX=, TOOLCHAIN=, WS=, FULL=) reach the scripts by the
 # environment. LLVM= given but empty means GCC, so only those that were given may be exported.
@@ -16,7 +16,7 @@ export RUST_IOMMUFD_T0 := $(shell date +%s)
 .PHONY: help run test test-full stress next bench shell config build kernel series check-series fmt lint unsafe where clean
 .PHONY: distclean
 
-help: ## this list
+help: ## print this list
 	@echo "The Rust iommufd. From a bare machine:"
 	@echo
 	@sed -n -E 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -27,22 +27,22 @@ help: ## this list
 run: build ## build the kernel with the series, boot it, do VFIO DMA and run the iommufd selftests
 	@scripts/guest run
 
-test: ## run all tests: series checks, KUnit, selftests, the DMA client
+test: ## run all tests: series checks, KUnit, selftests, DMA client
 	@scripts/test
 
-test-full: ## the same, building every patch and every configuration of config/matrix, and VFIO on more IOMMUs (RESUME=1: go on)
+test-full: ## the same, and build every patch and all of config/matrix, and test VFIO on more IOMMUs (RESUME=1: continue)
 	@FULL=1 scripts/test
 
-stress: ## races, hostile input, faults, debug kernels (PARTS="race fuzz": those; SCALE=10: a tenth of the time; RESUME=1: go on)
+stress: ## races, fuzzing, fault injection, debug kernels (PARTS="race fuzz"; SCALE=10: a tenth of the time; RESUME=1: continue)
 	@scripts/stress $(if $(SCALE),--scale $(SCALE)) $(PARTS)
 
-next: ## which patches apply to the newest kernel that can be had, and what changed there in the files that ours follow
+next: ## show which patches apply to the newest kernel of Debian, and changes of the C driver there
 	@scripts/next $(VERSION)
 
-bench: ## measure C, Rust and vfio_iommu_type1 side by side (PROFILE=op: one operation by function)
+bench: ## compare the cost of C, Rust and vfio_iommu_type1 (PROFILE=op: one operation by function)
 	@scripts/bench $(if $(PROFILE),profile $(PROFILE))
 
-shell: build ## a prompt in the guest, with the module loaded
+shell: build ## start a shell in the guest, with the module loaded
 	@scripts/guest shell
 
 config: ## fetch the base kernel, apply the series, configure (IMPL=rust or c)
@@ -58,24 +58,24 @@ series: ## regenerate patches/ from the directories
 	@scripts/kernel base
 	@scripts/series generate
 
-check-series: ## prove patches/ current, applicable, clean and buildable (FULL=1: build every patch)
+check-series: ## check that patches/ is current, applies, is clean and builds (FULL=1: build every patch)
 	@scripts/kernel base
 	@scripts/series check
 
 fmt: ## format the Rust sources
 	@scripts/lint fmt
 
-lint: ## layers, rustfmt, clippy, sparse, shellcheck and checkpatch on what is ours
+lint: ## run layers, rustfmt, clippy, sparse, shellcheck and checkpatch on our files
 	@scripts/lint check
 
-unsafe: ## every unsafe block, impl and function of the driver and the abstractions, with its reason
+unsafe: ## list every unsafe block, impl and function of the driver and the abstractions, with its reason
 	@scripts/unsafe
 
-where: ## name=path lines: source tree, build directories, toolbox, logs
+where: ## print the paths of source tree, build directories, toolbox and logs
 	@scripts/kernel where
 
 clean: ## remove work trees, build directories and logs; keep the toolbox and the downloaded kernel
 	@scripts/kernel clean
 
-distclean: ## remove everything this repository has put into the cache
+distclean: ## remove everything in the cache
 	@scripts/kernel distclean

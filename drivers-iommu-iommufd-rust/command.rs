@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Commands of user space: from a structure in its memory to the answer.
+//! Execution of commands: reading the arguments and writing the response.
 //!
-//! User space passes a structure whose first field is its size. The size may be any from the end of
-//! the last field that the first version of the command had, and is negotiated by
-//! `UserSliceReader::read_struct()`. [`Command`] is the kernel's copy of it, together with the way
-//! back.
+//! User space passes a structure whose first field is its size. It is at least the size of the
+//! first version of the command, and is negotiated by `UserSliceReader::read_struct()`. [`Command`]
+//! is the kernel's copy of the structure, with its address in user memory.
 //!
-//! The arguments are read before the function of the command is called, and the answer is written
-//! after it has returned ([`Answer`]): user memory can make that wait for as long as user space
-//! likes, and by then nothing is held that anybody waits for. A command that creates objects is
-//! answered in the step that publishes them, without sleeping ([`Command::publish`]). If that needs
-//! a page fault, everything is undone, the page is faulted in with nothing held, and the function
-//! is called again, with the same arguments.
+//! The arguments are read before the function of the command is called, and the response is written
+//! after it has returned ([`Answer`]). Accesses to user memory can block for as long as user space
+//! likes, and at those times no lock or reference is held that others wait for. A command that
+//! creates objects writes the response in the step that publishes them, without sleeping
+//! ([`Command::publish`]). If that needs a page fault, everything is undone, the page is faulted in
+//! with nothing held, and the function is called again with the same arguments.
 //!
 //! Locks: none.
 #![forbid(unsafe_code)]
@@ -47,9 +46,9 @@ pub(crate) struct Command<'a, C, T> {
     args: Plain<T>,
     user: UserPtr,
     user_size: u32,
-    /// The answer of [`Self::publish`] needs a page fault.
+    /// Set if writing the response in [`Self::publish`] needs a page fault.
     needs_fault: bool,
-    /// How often the command can be tried again.
+    /// The number of retries that are left.
     tries_left: u8,
 }
 
@@ -68,23 +67,23 @@ impl<C, T> DerefMut for Command<'_, C, T> {
 }
 
 impl<'a, C, T: Uapi> Command<'a, C, T> {
-    /// What the command is executed on: a context.
+    /// Returns the context that the command is executed on.
     pub(crate) fn ctx(&self) -> &'a C {
         self.ctx
     }
 
-    /// Where user space has the structure.
+    /// Returns the address of the structure in user memory.
     pub(crate) fn user(&self) -> UserPtr {
         self.user
     }
 
-    /// The size that user space knows the structure by, in bytes.
+    /// Returns the size that user space has given, in bytes.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn user_size(&self) -> u32 {
         self.user_size
     }
 
-    /// The structure as far as user space knows it.
+    /// Returns the part of the structure that user space knows.
     fn known(&self) -> &[u8] {
         let bytes = self.args.as_bytes();
 
@@ -104,12 +103,12 @@ impl<'a, C, T: Uapi> Command<'a, C, T> {
             .write_slice(bytes)
     }
 
-    /// Copies the structure back and publishes what the command has created, in one step: both are
-    /// done, or nothing. It is the last thing that the function of a command does, and can be
-    /// called with locks held.
+    /// Copies the structure back and publishes the objects that the command has created, in one
+    /// step: both are done, or nothing. Called at the end of the function of a command; locks can
+    /// be held.
     ///
-    /// If the structure cannot be copied without a page fault, the function is called again, so it
-    /// must not have changed what it reads of the arguments.
+    /// If the copy needs a page fault, the function is called again, so it must not have changed
+    /// the arguments that it reads.
     ///
     /// # Errors
     ///
@@ -124,12 +123,11 @@ impl<'a, C, T: Uapi> Command<'a, C, T> {
         result.map(|()| Published(()))
     }
 
-    /// Makes it possible to copy the structure back without a page fault. To be called with nothing
-    /// held.
+    /// Faults the structure in, to copy it back without a page fault. Called with nothing held.
     ///
     /// # Errors
     ///
-    /// [`EFAULT`] if that is not possible, or was in vain too often.
+    /// [`EFAULT`] if that fails, or no retries are left.
     #[cold]
     fn prepare_retry(&mut self) -> Result {
         self.needs_fault = false;
@@ -138,30 +136,30 @@ impl<'a, C, T: Uapi> Command<'a, C, T> {
     }
 }
 
-/// The number of bytes up to the end of a field.
+/// Returns the number of bytes up to the end of a field.
 pub(crate) const fn end_of<T, F>(offset: usize, _field: fn(&T) -> &F) -> u32 {
     // CAST: The structures of the uAPI are small.
     (offset + size_of::<F>()) as u32
 }
 
-/// What the function of a command returns on success.
+/// The result of the function of a command on success.
 pub(crate) trait Outcome {
-    /// Whether the command creates objects.
+    /// Set if the command creates objects.
     const CREATES: bool = false;
 
-    /// Answers the command, if that remains to be done. Returns the value of the ioctl, which is
+    /// Writes the response, unless that is done already. Returns the value of the ioctl, which is
     /// not negative.
     fn finish<C, T: Uapi>(self, cmd: &Command<'_, C, T>) -> Result<isize>;
 }
 
-/// The structure of user space stays as it is.
+/// No response: the structure in user memory is not changed.
 impl Outcome for () {
     fn finish<C, T: Uapi>(self, _cmd: &Command<'_, C, T>) -> Result<isize> {
         Ok(0)
     }
 }
 
-/// The structure of user space stays as it is, and the ioctl returns a number.
+/// No response, but the ioctl returns a number.
 impl Outcome for u32 {
     fn finish<C, T: Uapi>(self, _cmd: &Command<'_, C, T>) -> Result<isize> {
         // CAST: File descriptors and the like are less than 2^31.
@@ -169,11 +167,11 @@ impl Outcome for u32 {
     }
 }
 
-/// The command is to be answered, when its function holds nothing any more.
+/// A response to be written when the function of the command has returned.
 pub(crate) enum Answer {
     /// The structure is copied back.
     Success,
-    /// The structure is copied back, and the command fails all the same.
+    /// The structure is copied back, and the command fails.
     Failure(Error),
 }
 
@@ -187,15 +185,15 @@ impl Outcome for Answer {
     }
 }
 
-/// The command may be to be answered.
+/// A response, or none.
 impl Outcome for Option<Answer> {
     fn finish<C, T: Uapi>(self, cmd: &Command<'_, C, T>) -> Result<isize> {
         self.map_or(Ok(0), |answer| answer.finish(cmd))
     }
 }
 
-/// The command has been answered, and what it has created is published. Only [`Command::publish`]
-/// makes one.
+/// The response is written and the created objects are published. Only [`Command::publish`] makes
+/// one.
 pub(crate) struct Published(());
 
 impl Outcome for Published {
@@ -206,8 +204,8 @@ impl Outcome for Published {
     }
 }
 
-/// How often a command is tried again whose answer needs a page fault each time. The arguments were
-/// read from the same memory, so the page is there unless somebody takes it away again.
+/// The number of retries if the response needs a page fault. The page was present when the
+/// arguments were read, so more than one retry means that it was reclaimed or unmapped again.
 const RETRIES: u8 = 16;
 
 /// Reads the arguments of one command and executes it.

@@ -2,16 +2,15 @@
 
 //! The context: one open `/dev/iommu`.
 //!
-//! It lives from `open()` to `release()` and has no reference count of its own: whoever needs it
+//! It lives from `open()` to `release()` and has no reference count of its own. Code that needs it
 //! for longer than one operation holds the file ([`ContextRef`]). Objects that are owned from
-//! outside, such as a bound device, do so; objects that the context itself owns do not, or
-//! `release()` would never run.
+//! outside, such as a bound device, do so. Objects that the context owns do not, as `release()`
+//! would never be called.
 //!
-//! There is no lock for the whole context. What a kind of object needs per context is a field, with
-//! its own rule.
+//! There is no lock for the whole context. Fields have locks of their own.
 //!
-//! Locks: [`Context::ioas_creation_lock`] is taken to publish an IOAS (read) and to hold all of
-//! them still (write, IOAS_CHANGE_PROCESS), before any lock of an IOAS.
+//! Locks: [`Context::ioas_creation_lock`] is taken for reading to publish an IOAS, and for writing
+//! by IOAS_CHANGE_PROCESS, to lock all of them. It is taken before any lock of an IOAS.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -63,11 +62,11 @@ use kernel::{
 
 /// A reference to a context: to its `struct file`.
 ///
-/// Dropping the last one releases the file, and the context with it. For an object that owns one,
-/// this must be the last thing that its teardown does.
+/// Dropping the last one releases the file, and the context with it. An object that owns one must
+/// drop it as the last step of its teardown.
 pub(crate) type ContextRef = PrivateRef<Context>;
 
-/// The context that an object belongs to, where C looks for it: a pointer in the object.
+/// A pointer to the context in an object, which C reads.
 pub(crate) type ContextPtr = OwnerPtr<Context>;
 
 /// Any kind of object of a context.
@@ -78,7 +77,7 @@ pub(crate) type Command<'a, T> = command::Command<'a, Context, T>;
 
 /// One open `/dev/iommu`.
 ///
-/// C knows the fields of `c`.
+/// C accesses the fields of `c`.
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Context {
@@ -86,7 +85,7 @@ pub(crate) struct Context {
     pub(crate) c: CFields,
     #[pin]
     pub(crate) objects: Table<Context>,
-    /// Where destroyers wait for the readers of any object.
+    /// Destroyers of all objects sleep here until there are no readers.
     #[pin]
     pub(crate) destroy_wait: WaitQueue,
     /// Held for reading while a user of an object may still be given up, see [`crate::object`].
@@ -96,7 +95,7 @@ pub(crate) struct Context {
     pub(crate) ioas_creation_lock: RwSemaphore<()>,
     /// The groups of the devices that are bound.
     pub(crate) groups: Arc<Groups>,
-    /// Whether memory is accounted as VFIO type1 does. Changes only while there are no objects.
+    /// Set if memory is charged to the process, as by VFIO type1. Changes only without objects.
     account_mm: Atomic<bool>,
     pub(crate) vfio: VfioContainer,
 }
@@ -120,7 +119,7 @@ impl Owner for Context {
 }
 
 impl Context {
-    /// A new context for `file`.
+    /// Creates a context for `file`.
     ///
     /// # Errors
     ///
@@ -138,12 +137,12 @@ impl Context {
         }? Error)
     }
 
-    /// How C sees the context.
+    /// Returns the pointer that C uses.
     pub(crate) fn as_ptr(&self) -> *mut bindings::iommufd_ctx {
         self.c.as_ptr()
     }
 
-    /// How memory that a process without CAP_IPC_LOCK maps is accounted.
+    /// Returns the accounting mode of memory that a process without CAP_IPC_LOCK maps.
     pub(crate) fn account_mode(&self) -> AccountMode {
         if self.account_mm.load(Relaxed) {
             AccountMode::Mm
@@ -152,7 +151,7 @@ impl Context {
         }
     }
 
-    /// Changes [`Self::account_mode`], to a value of IOMMU_OPTION_RLIMIT_MODE.
+    /// Sets [`Self::account_mode`] to a value of IOMMU_OPTION_RLIMIT_MODE.
     ///
     /// # Errors
     ///
@@ -174,16 +173,16 @@ impl Context {
     }
 }
 
-/// What a context knows of its being a container.
+/// State of a context that is used as a VFIO container.
 pub(crate) struct VfioContainer {
     /// The id of the compatibility IOAS, or 0.
     pub(crate) ioas: Atomic<u32>,
-    /// Whether the container is for devices without an IOMMU.
+    /// Set if the container is for devices without an IOMMU.
     pub(crate) no_iommu: Atomic<bool>,
 }
 
 impl VfioContainer {
-    /// Not a container yet, and one as soon as VFIO says so.
+    /// Creates the state of a context that is not used as a container.
     fn new() -> Self {
         Self {
             ioas: Atomic::new(0),
@@ -191,14 +190,14 @@ impl VfioContainer {
         }
     }
 
-    /// An object is about to leave the table: it is not the compatibility IOAS any more.
+    /// Resets the compatibility IOAS if it is this object, which is being removed from the table.
     pub(crate) fn forget(&self, object: &Entry<'_, ObjectBox<Context>>) {
         if self.ioas.load(Relaxed) == object.get().id() {
             self.ioas.store(0, Relaxed);
         }
     }
 
-    /// Whether the container is for devices without an IOMMU.
+    /// Returns whether the container is for devices without an IOMMU.
     pub(crate) fn is_no_iommu(&self) -> bool {
         self.no_iommu.load(Relaxed)
     }

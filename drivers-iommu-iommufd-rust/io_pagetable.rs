@@ -1,35 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The IO page table: what is shown at which IOVA of an IOAS.
+//! The IO page table: the IOVA space of an IOAS.
 //!
-//! An [`IoPagetable`] maps IOVAs to slices of pages. Each such slice is an *area*, a closed range
-//! of IOVAs that overlaps no other. IOVA outside of areas is not populated. What else has a say:
+//! An [`IoPagetable`] maps IOVAs to slices of pages. Each mapped slice is an *area*, a closed range
+//! of IOVAs that overlaps no other area. Also in the IO page table are:
 //!
-//! - *domains*: the IOMMU page tables that show the areas to devices. Each of them shows all areas.
-//! - *accesses*: drivers without an IOMMU that read and write the pages themselves.
-//! - *reserved* ranges, each of a [`Reserver`]: where no area may be. They may overlap each other.
-//! - *allowed* ranges: where no reservation may be. If there are any, IOVA is chosen from them.
+//! - *domains*: the IOMMU page tables that devices use. Each of them maps all areas.
+//! - *accesses*: drivers without an IOMMU that read and write the pages by the CPU.
+//! - *reserved* ranges, each with one or more [`Reserver`]s: no area can be there. They may
+//!   overlap.
+//! - *allowed* ranges: nothing can be reserved there. If there are any, IOVAs are chosen from them.
 //!
-//! PFNs are not of this layer: [`Pages`](crate::pages::Pages) pins memory, and moves PFNs in and
-//! out of domains. That may take long and is done without the lock of the areas. The thread that
-//! does it owns the area in the meantime, by its state (see [`areas`]): nobody else changes or uses
-//! it. The thread works on copies of what the area says; no reference to an area outlives the lock.
+//! [`Pages`](crate::pages::Pages) pins memory and moves PFNs into domains and out of them. This can
+//! take long and is done without the lock of the areas. Meanwhile the thread that does it owns the
+//! area, whose state says so (see [`areas`]), and no other thread uses or changes the area. The
+//! owner works on a copy of the area's mapping; no reference to an area outlives the lock.
 //!
-//! The modules inside of this one: [`areas`], the tree of them; [`fit`], the search for free IOVA;
-//! [`map`] and [`unmap`], how areas come and go; [`reserved`], `domains` and `accesses`, as above.
+//! Submodules: [`areas`], the tree of areas; [`fit`], the search for free IOVAs; [`map`] and
+//! [`unmap`]; [`reserved`], `domains` and `accesses`, as above.
 //!
 //! Locks, in order:
 //!
 //! 1. `domains` (C: `domains_rwsem`): the domains, the accesses, whether large pages may be used.
-//!    Held for reading while an area is taken to pieces, and from the moment it is filled to when
-//!    it is published, so that a new domain gets each area exactly once. Who holds it for writing
-//!    sees no area that is being emptied; areas that are being filled are in no domain yet.
+//!    Held for reading while an area is removed, and from when an area is filled until it is
+//!    published, so that a new domain gets each area exactly once. While it is held for writing, no
+//!    area is being emptied, and areas that are being filled are in no domain yet.
 //! 2. `iova` (C: `iova_rwsem`): areas, reserved and allowed ranges, the alignment. An access that
-//!    uses the pages of an area holds it for reading. C code of the mock driver takes it, too.
+//!    uses the pages of an area holds it for reading. The mock driver, in C, takes it, too.
 //! 3. the mutex of the pages.
 //!
-//! The alignment follows from the domains, the accesses and the size of pages; it changes with both
-//! locks held for writing, so that it can be read under either.
+//! The alignment is computed from the domains, the accesses and the page size. It changes only with
+//! both locks held for writing, so either one is enough to read it.
 #![forbid(unsafe_code)]
 
 mod accesses;
@@ -38,7 +39,7 @@ mod domain_list;
 mod domains;
 mod fit;
 mod map;
-mod parts;
+mod new_areas;
 mod reserved;
 mod unmap;
 
@@ -71,7 +72,7 @@ pub(crate) use self::{
         Notify, //
     },
     areas::Area,
-    map::Iova,
+    map::Placement,
     reserved::Reserver, //
 };
 
@@ -87,9 +88,9 @@ use self::{
     reserved::Owners, //
 };
 
-/// The IOVA space of an IOAS, the domains that show it and the accesses that use it.
+/// The IOVA space of an IOAS, its domains and its accesses.
 ///
-/// C sees `struct io_pagetable`, whose only field is the semaphore that `iova` starts with.
+/// C declares `struct io_pagetable` with one field, the semaphore that `iova` begins with.
 #[repr(C)]
 #[pin_data]
 pub(crate) struct IoPagetable {
@@ -101,30 +102,30 @@ pub(crate) struct IoPagetable {
 
 same_plain_offset!(IoPagetable, iova, io_pagetable, iova_rwsem);
 
-/// What is where. Reached through the `iova` lock.
+/// The areas and ranges. Protected by the `iova` lock.
 pub(crate) struct IovaSpace {
     areas: Areas,
-    /// Each range once, whoever reserves it.
+    /// Each range is in it once, with all of its owners.
     reserved: IntervalTree<Owners>,
     allowed: IntervalTree<()>,
-    /// IOVA, length and page offset of each area are multiples of it: a power of two, at most
-    /// [`PAGE_SIZE`], and less only while all domains can map less and no access needs more.
+    /// IOVA, length and page offset of each area are multiples of it. A power of two, at most
+    /// [`PAGE_SIZE`]; less than that only if all domains and accesses allow it.
     alignment: usize,
 }
 
-/// Who shows and uses it. Reached through the `domains` lock.
+/// The domains and accesses. Protected by the `domains` lock.
 struct Domains {
-    /// The first of them keeps the PFNs of the areas, until it is removed.
+    /// The first one is the storage domain of new areas.
     list: DomainList,
     accesses: Accesses,
-    /// Of all domains and accesses.
+    /// The alignments that the domains and accesses need.
     alignments: Alignments,
-    /// Whether domains map pages one by one, so that areas can be split.
+    /// Set if domains map pages one by one, so that areas can be split.
     small: bool,
 }
 
 impl IoPagetable {
-    /// An empty space, with all IOVA that can be expressed, and without alignment.
+    /// Creates an empty IO page table: all IOVAs are free, the alignment is 1.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             iova <- new_rwsem!(IovaSpace::new(), "io_pagetable::iova_rwsem"),
@@ -132,7 +133,7 @@ impl IoPagetable {
         })
     }
 
-    /// Empties the space, which nobody uses any more. Needs no memory.
+    /// Unmaps everything. The IOAS has no users. Allocates nothing.
     pub(crate) fn destroy(&self) {
         let (mut domains, mut space) = (self.domains.read(), self.iova.write());
         if !space.areas.is_empty() {
@@ -145,17 +146,17 @@ impl IoPagetable {
         if cfg!(CONFIG_IOMMUFD_TEST) {
             space.unreserve(Reserver::Test);
         }
-        // Domains, devices and accesses depend on the IOAS: they are gone, with what they brought.
+        // Domains, devices and accesses are users of the IOAS, so they have left it.
         kernel::warn_on!(!domains.list.is_empty() || !domains.accesses.is_empty());
         kernel::warn_on!(!space.areas.is_empty() || !space.reserved.is_empty());
     }
 
-    /// Locks the space to look at it.
+    /// Locks the space for reading.
     pub(crate) fn read(&self) -> ReadGuard<'_, IovaSpace> {
         self.iova.read()
     }
 
-    /// Locks the space while those of other IOASes are locked, too. `nest` sees to it that only one
+    /// Locks the space while those of other IOASes are locked, too. `nest` proves that only one
     /// thread does so.
     pub(crate) fn write_nested_in<'a>(
         &'a self,
@@ -164,13 +165,13 @@ impl IoPagetable {
         self.iova.write_nested_in(nest)
     }
 
-    /// The lock of the space, for C.
+    /// Returns the lock of the space, for C.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn iova_lock(&self) -> &RwSemaphore<IovaSpace> {
         &self.iova
     }
 
-    /// Whether domains may map pages larger than [`PAGE_SIZE`].
+    /// Returns whether domains may map pages larger than [`PAGE_SIZE`].
     pub(crate) fn large_pages(&self) -> bool {
         !self.domains.read().small
     }
@@ -179,8 +180,8 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// When they are switched off: `EINVAL` if there is both a domain and an area, as it may be
-    /// mapped by large pages; `EADDRINUSE` if an area is not aligned to [`PAGE_SIZE`].
+    /// When large pages are disabled: `EINVAL` if there are both a domain and an area, which may
+    /// use a large page; `EADDRINUSE` if an area is not aligned to [`PAGE_SIZE`].
     pub(crate) fn set_large_pages(&self, large: bool) -> Result {
         let mut domains = self.domains.write();
         let mut space = self.iova.write();
@@ -200,8 +201,8 @@ impl IoPagetable {
             .inspect_err(|_| domains.small = before)
     }
 
-    /// The physical address behind `iova`, and how many bytes are contiguous from there on, at most
-    /// `max`. Only for devices without an IOMMU.
+    /// Returns the physical address of `iova`, and the number of contiguous bytes from there on, at
+    /// most `max`. Only for devices without an IOMMU.
     ///
     /// # Errors
     ///
@@ -218,7 +219,7 @@ impl IoPagetable {
             .phys_contig(&area.mapping(), iova, max, PagingDomain::is_noiommu)
     }
 
-    /// The page sizes that VFIO's type1 reports: one bit each, for all that each domain can map.
+    /// Returns the page sizes that VFIO's type1 reports: a bit for each size that all domains have.
     pub(crate) fn page_sizes(&self) -> usize {
         let domains = self.domains.read();
         let mut sizes = domains
@@ -226,11 +227,10 @@ impl IoPagetable {
             .iter()
             .fold(usize::MAX, |sizes, domain| sizes & domain.page_sizes());
 
-        // Parts of a page are not reported, as type1 does.
+        // Like type1, do not report sizes below a page.
         if sizes & !PAGE_MASK != 0 {
             sizes = sizes & PAGE_MASK | PAGE_SIZE;
         }
-        // The alignment changes with the lock of the domains held, too.
         sizes.max(self.iova.read().alignment)
     }
 }
@@ -245,23 +245,27 @@ impl IovaSpace {
         }
     }
 
-    /// What IOVA, length and page offset of an area must be multiples of.
+    /// Returns what IOVA, length and page offset of an area must be multiples of.
     pub(crate) fn alignment(&self) -> usize {
         self.alignment
     }
 
-    /// The areas, ordered by their IOVA, those in transition included.
+    /// Returns the areas in order of IOVA, including those in transition.
     pub(crate) fn areas(&self) -> impl Iterator<Item = Area<'_>> {
         self.areas.iter()
     }
 
-    /// The tree of the areas, for C.
+    /// Returns the tree of areas, for C.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn area_tree(&self) -> &kernel::gap_tree::GapTree<Content> {
         self.areas.tree()
     }
 
-    /// Whether all areas conform to a greater alignment. [`EINTR`] if the task is being killed.
+    /// Checks that all areas conform to a greater alignment.
+    ///
+    /// # Errors
+    ///
+    /// `EADDRINUSE` if one does not, `EINTR` if the task is being killed.
     fn check_alignment(&self, domains: &Domains, alignment: usize) -> Result {
         let mask = alignment - 1;
 
@@ -279,12 +283,12 @@ impl IovaSpace {
         Ok(())
     }
 
-    /// Makes the alignment what the domains and accesses ask for.
+    /// Sets the alignment to the one that the domains and accesses need.
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` if there is an area that does not conform; only if they ask for more than
-    /// before.
+    /// `EADDRINUSE` if an area does not conform, `EINTR` if the task is being killed; only if the
+    /// alignment grows.
     fn update_alignment(&mut self, domains: &Domains) -> Result {
         let alignment = domains.alignment();
 
@@ -306,9 +310,9 @@ impl Domains {
         }
     }
 
-    /// The least alignment that suits all.
+    /// Returns the least alignment that suits all domains and accesses.
     fn alignment(&self) -> usize {
-        // A page is mapped at once if it is mapped one by one.
+        // Mapping page by page maps whole pages.
         let pages = if self.small { PAGE_SIZE } else { 1 };
 
         pages.max(self.alignments.greatest())

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The IOAS: an I/O address space that user space fills.
+//! The IOAS, an I/O address space, and its commands.
 //!
-//! This file is the commands; what they do is done by the [`IoPagetable`].
+//! The [`IoPagetable`] implements them.
 //!
 //! Locks: [`Ioas::hwpts`] is taken before all locks of the IO page table. IOAS_CHANGE_PROCESS takes
 //! [`Context::ioas_creation_lock`], then the `iova` locks of all IOASes of the context in the order
@@ -22,8 +22,8 @@ use crate::{
     hwpt::HwptIds,
     io_pagetable::{
         IoPagetable,
-        Iova,
         IovaSpace, //
+        Placement,
     },
     mapping::Prot,
     object::{
@@ -69,14 +69,14 @@ use kernel::{
     }, //
 };
 
-/// An I/O address space, `struct iommufd_ioas` of which C knows the first field.
+/// An I/O address space. C declares `struct iommufd_ioas` with the first field only.
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Ioas {
     #[pin]
     pub(crate) iopt: IoPagetable,
-    /// The paging HWPTs of this IOAS. Held while one is found or made for a device that is being
-    /// attached.
+    /// The paging HWPTs of this IOAS. Locked while one is found or created for a device that is
+    /// being attached.
     #[pin]
     pub(crate) hwpts: Mutex<HwptIds>,
     pub(crate) ctx: ContextPtr,
@@ -99,17 +99,17 @@ impl Ioas {
         }? Error)
     }
 
-    /// Makes an empty IOAS that is not published.
+    /// Creates an empty IOAS that is not published.
     pub(crate) fn reserve(ctx: &Context) -> Result<NewIoas<'_>> {
         Ok(NewIoas(ctx.reserve(Self::new(ctx))?))
     }
 }
 
-/// An IOAS that is not published. It is not while all IOASes are being held still.
+/// An unpublished IOAS. Its publication waits for IOAS_CHANGE_PROCESS.
 pub(crate) struct NewIoas<'a>(Reserved<'a, Ioas>);
 
 impl NewIoas<'_> {
-    /// The id that it is going to have.
+    /// Returns the id that the IOAS will have.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
@@ -123,7 +123,7 @@ impl Publish for NewIoas<'_> {
     }
 }
 
-/// A number that user space gave for an IOVA or a length, if it is one that can be mapped.
+/// Converts an IOVA or a length from user space. [`EOVERFLOW`] for one that cannot be mapped.
 fn bounded(number: u64) -> Result<usize> {
     usize::try_from(number)
         .ok()
@@ -135,22 +135,22 @@ const FIXED: u32 = bindings::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA;
 const WRITEABLE: u32 = bindings::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE;
 const READABLE: u32 = bindings::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE;
 
-/// Whether there are flags that mapping commands do not have.
+/// Returns whether there are flags that mapping commands do not have.
 fn has_unknown_flags(flags: u32) -> bool {
     flags & !(FIXED | WRITEABLE | READABLE) != 0
 }
 
-/// What the flags of a mapping command allow.
+/// Returns the protection that the flags of a mapping command ask for.
 fn prot_of(flags: u32) -> Result<Prot> {
     Prot::ram(flags & READABLE != 0, flags & WRITEABLE != 0)
 }
 
-/// Where the flags of a mapping command tell to map.
-fn place_of(flags: u32, iova: usize) -> Iova {
+/// Returns the placement that the flags of a mapping command ask for.
+fn placement_of(flags: u32, iova: usize) -> Placement {
     if flags & FIXED != 0 {
-        Iova::Fixed(iova)
+        Placement::Fixed(iova)
     } else {
-        Iova::Any
+        Placement::Any
     }
 }
 
@@ -165,10 +165,10 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_ioas_alloc>) -> Result
     cmd.publish(ioas)
 }
 
-/// Writes pairs of numbers to user memory without sleeping, some at a time.
+/// A buffered writer of pairs of numbers to user memory, which does not sleep.
 struct Pairs {
     user: UserPtr,
-    /// How many more there is room for.
+    /// The number of pairs that user space still has room for.
     room: usize,
     buffer: [[u64; 2]; 32],
     len: usize,
@@ -206,7 +206,7 @@ impl Pairs {
         self.len = 0;
     }
 
-    /// Returns whether all was written.
+    /// Writes the rest of the buffer. Returns the first error.
     fn finish(mut self) -> Result {
         if self.len != 0 && self.result.is_ok() {
             self.flush();
@@ -215,11 +215,11 @@ impl Pairs {
     }
 }
 
-/// Copies the ranges of an IOAS in which something can be mapped to user space, as two numbers
-/// each, as many as there is `room` for. Returns how many there are, and the alignment of IOVAs.
+/// Copies the usable ranges of an IOAS to user space, as two numbers each, at most `room` ranges.
+/// Returns their total number, and the alignment of IOVAs.
 ///
-/// The IOAS, which `find` finds, is not held while user memory is waited for. So what is written is
-/// what was there at one time.
+/// `find` looks the IOAS up, which is not held during page faults. After a page fault all ranges
+/// are copied again, so they are those of one point in time.
 ///
 /// # Errors
 ///
@@ -229,7 +229,7 @@ pub(crate) fn copy_usable<'a>(
     user: UserPtr,
     room: usize,
 ) -> Result<(usize, usize)> {
-    // Pages that are there go away again only if somebody takes them away.
+    // Faulted-in pages can be reclaimed before the copy, but not often.
     const TRIES: usize = 16;
 
     for _ in 0..TRIES {
@@ -279,7 +279,7 @@ pub(crate) fn iova_ranges(
     Ok(Answer::Success)
 }
 
-/// Reads ranges, which must not overlap. User space may have a great many.
+/// Reads ranges, which must not overlap. User space chooses their number.
 fn read_ranges(user: UserPtr, count: u32) -> Result<IntervalTree<()>> {
     let len = size_of::<bindings::iommu_iova_range>().saturating_mul(count as usize);
     let mut reader = UserSlice::new(user, len).reader();
@@ -308,7 +308,7 @@ pub(crate) fn allow_iovas(cmd: &mut Command<'_, bindings::iommu_ioas_allow_iovas
     let ctx = cmd.ctx();
     drop(ctx.get::<Ioas>(cmd.ioas_id)?);
     let user = UserPtr::from_addr(cmd.allowed_iovas as usize);
-    // The IOAS is not held while user memory is waited for.
+    // The IOAS is not held while user memory is accessed.
     let allowed = read_ranges(user, cmd.num_iovas)?;
     let ioas = ctx.find::<Ioas>(cmd.ioas_id).ok_or(ENOENT)?;
 
@@ -329,8 +329,8 @@ pub(crate) fn map(cmd: &mut Command<'_, bindings::iommu_ioas_map>) -> Result<Ans
     // CAST: An address of user space, whatever it is.
     let uptr = cmd.user_va as usize;
     let (pages, start_byte) = Pages::from_user(uptr, len, prot.writable(), ctx.account_mode())?;
-    let place = place_of(cmd.flags, iova);
-    cmd.iova = ioas.iopt.map(pages, start_byte, len, place, prot)? as u64;
+    let placement = placement_of(cmd.flags, iova);
+    cmd.iova = ioas.iopt.map(pages, start_byte, len, placement, prot)? as u64;
     Ok(Answer::Success)
 }
 
@@ -349,8 +349,8 @@ pub(crate) fn map_file(cmd: &mut Command<'_, bindings::iommu_ioas_map_file>) -> 
     let start = cmd.start as usize;
     let mode = ctx.account_mode();
     let (pages, start_byte) = Pages::from_fd(cmd.fd, start, len, prot.writable(), mode)?;
-    let place = place_of(cmd.flags, iova);
-    cmd.iova = ioas.iopt.map(pages, start_byte, len, place, prot)? as u64;
+    let placement = placement_of(cmd.flags, iova);
+    cmd.iova = ioas.iopt.map(pages, start_byte, len, placement, prot)? as u64;
     Ok(Answer::Success)
 }
 
@@ -370,13 +370,15 @@ pub(crate) fn copy(cmd: &mut Command<'_, bindings::iommu_ioas_copy>) -> Result<A
     let prot = prot_of(flags)?;
 
     let src = ctx.get::<Ioas>(src_id)?;
-    let parts = src.iopt.parts(IovaRange::from_len(src_iova, len)?)?;
-    // The parts have their own references, and the source may be the destination.
+    let areas = src
+        .iopt
+        .areas_to_copy(IovaRange::from_len(src_iova, len)?)?;
+    // The new areas have references of their own. The source can be the destination.
     drop(src);
 
     let dst = ctx.get::<Ioas>(cmd.dst_ioas_id)?;
-    let place = place_of(flags, dst_iova);
-    cmd.dst_iova = dst.iopt.map_parts(parts, len, place, prot)? as u64;
+    let placement = placement_of(flags, dst_iova);
+    cmd.dst_iova = dst.iopt.map_areas(areas, len, placement, prot)? as u64;
     Ok(Answer::Success)
 }
 
@@ -393,7 +395,7 @@ pub(crate) fn unmap(cmd: &mut Command<'_, bindings::iommu_ioas_unmap>) -> Result
         let (bytes, result) = ioas.iopt.unmap(range);
 
         result?;
-        // Nothing was there.
+        // No area was mapped there.
         (bytes != 0).then_some(bytes).ok_or(ENOENT)?
     };
     cmd.length = bytes as u64;
@@ -439,13 +441,13 @@ pub(crate) fn noiommu_get_pa(
     Ok(Answer::Success)
 }
 
-/// IOMMU_IOAS_NOIOMMU_GET_PA, of a kernel in which every device has an IOMMU.
+/// IOMMU_IOAS_NOIOMMU_GET_PA, without CONFIG_IOMMUFD_NOIOMMU.
 #[cfg(not(CONFIG_IOMMUFD_NOIOMMU))]
 pub(crate) fn noiommu_get_pa(_: &mut Command<'_, bindings::iommu_ioas_noiommu_get_pa>) -> Result {
     Err(EOPNOTSUPP)
 }
 
-/// The IOAS with the lowest id, not below `from`, that is not being destroyed.
+/// Returns the IOAS with the lowest id from `from` on that is not being destroyed.
 ///
 /// # Errors
 ///
@@ -453,7 +455,7 @@ pub(crate) fn noiommu_get_pa(_: &mut Command<'_, bindings::iommu_ioas_noiommu_ge
 fn next_ioas<'a>(ctx: &'a Context, from: &mut u32) -> Result<Option<Ref<'a, Ioas>>> {
     loop {
         go_on()?;
-        // Between two IOASes there may be any number of other objects: the lock is for one of them.
+        // There can be many other objects between two IOASes: unlock the table after each.
         let table = ctx.objects.lock();
         let Some((id, object)) = table.find(*from) else {
             return Ok(None);
@@ -469,7 +471,7 @@ fn next_ioas<'a>(ctx: &'a Context, from: &mut u32) -> Result<Option<Ref<'a, Ioas
 /// The IOVA spaces of all IOASes of a context, locked.
 type Spaces<'a> = SegVec<WriteGuard<'a, IovaSpace>>;
 
-/// The pages of all areas of locked IOASes, those that are in more than one area repeatedly.
+/// Returns the pages of all areas of locked IOASes, once for each area.
 fn all_pages<'a>(spaces: &'a Spaces<'_>) -> impl Iterator<Item = Option<&'a Arc<Pages>>> {
     spaces
         .iter()
@@ -478,15 +480,14 @@ fn all_pages<'a>(spaces: &'a Spaces<'_>) -> impl Iterator<Item = Option<&'a Arc<
 
 /// IOMMU_IOAS_CHANGE_PROCESS.
 ///
-/// Whose memory limit pages count against is not protected by a lock of its own, which accesses
-/// would have to take for each byte they copy. Instead all IOASes of the context are locked: pages
-/// can be in any of them.
+/// The owner of pages has no lock of its own, which accesses would have to take for each copy.
+/// Instead all IOASes of the context are locked, since pages can be in any of them.
 pub(crate) fn change_process(cmd: &mut Command<'_, bindings::iommu_ioas_change_process>) -> Result {
     if cmd.__reserved != 0 {
         return Err(EOPNOTSUPP);
     }
 
-    // No IOAS is published meanwhile, and only one thread holds more than one of their locks.
+    // Prevents new IOASes, and that another thread takes the locks of several of them.
     let ctx = cmd.ctx();
     let creation = ctx.ioas_creation_lock.write();
     let (mut ioases, mut from) = (SegVec::new(), 0);
@@ -511,7 +512,7 @@ pub(crate) fn change_process(cmd: &mut Command<'_, bindings::iommu_ioas_change_p
     hand_over(&spaces)
 }
 
-/// Makes the current process pay for all pages.
+/// Makes the current process the owner of all pages.
 fn hand_over(spaces: &Spaces<'_>) -> Result {
     let mut handover = Handover::to_current()?;
     let tallied = all_pages(spaces).flatten().try_for_each(|pages| {

@@ -2,8 +2,8 @@
 
 //! The commands of `/dev/iommu`.
 //!
-//! What a command is, and how it is executed, is in [`command`](crate::command). Here is the table:
-//! number, structure, last field that the first version of the command had, and function.
+//! [`command`](crate::command) executes a command. This is the table: number, structure, last field
+//! of the first version of the structure, and function.
 //!
 //! Locks: none.
 #![forbid(unsafe_code)]
@@ -58,7 +58,7 @@ fn option(cmd: &mut Command<'_, bindings::iommu_option>) -> Result {
         }
         _ => return Err(EOPNOTSUPP),
     }
-    // The only output. Unlike other commands, this one leaves the rest of the structure alone.
+    // The only output. Unlike other commands, this one does not write the rest of the structure.
     let offset = core::mem::offset_of!(bindings::iommu_option, val64);
     UserSlice::new(cmd.user().wrapping_byte_add(offset), size_of::<u64>())
         .writer()
@@ -73,10 +73,10 @@ fn test(cmd: &mut Command<'_, bindings::iommu_test_cmd>) -> Result<u32> {
     test::execute(&ctx.c, user, user_size, cmd)
 }
 
-/// Defines [`dispatch`] from rows of number, structure, last field of the first version, function.
+/// Defines `dispatch()` from rows of number, structure, last field of the first version, function.
 macro_rules! commands {
     ($($(#[$attr:meta])* $nr:path: $args:ident, $last:ident => $function:path;)*) => {
-        /// The highest number of a command.
+        /// The greatest number of a command.
         const LAST: u32 = {
             let mut last = bindings::IOMMUFD_CMD_BASE;
             $($(#[$attr])* {
@@ -87,10 +87,10 @@ macro_rules! commands {
             last
         };
 
-        /// Executes the command of number `nr`.
+        /// Executes command number `nr`.
         fn dispatch(ctx: &Context, cmd: u32, nr: u32, user: UserPtr) -> Result<isize> {
             let user_size = struct_size(user)?;
-            // The direction and size bits are not in use: they must be zero.
+            // The direction and size bits must be zero.
             if cmd != _IO(u32::from(bindings::IOMMUFD_TYPE), nr) {
                 return Err(ENOIOCTLCMD);
             }
@@ -152,9 +152,9 @@ commands! {
 /// # Errors
 ///
 /// - [`EFAULT`] if the arguments cannot be read;
-/// - [`ENOIOCTLCMD`] for a number that is not one of a command;
+/// - [`ENOIOCTLCMD`] if there is no such command;
 /// - [`EINVAL`] if the structure is smaller than the first version of the command;
-/// - [`E2BIG`] if it sets something that this kernel does not know;
+/// - [`E2BIG`] if a field is not zero that this kernel does not know;
 /// - what the command returns.
 ///
 /// Context: process context; may sleep.

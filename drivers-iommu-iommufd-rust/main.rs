@@ -4,19 +4,19 @@
 //!
 //! This is the Rust implementation of `/dev/iommu`. It has the uAPI, the exported symbols and the
 //! error codes of the one in `drivers/iommu/iommufd`, and shares with it the code that IOMMU
-//! drivers call while the module is not loaded (`driver.c`, `iova_bitmap.c`).
+//! drivers call even if the module is not loaded (`driver.c`, `iova_bitmap.c`).
 //!
-//! The layers, from top to bottom. A module names only modules that come after it in this list:
+//! The layers, from top to bottom. A module uses only modules that come after it in this list:
 //!
-//! - [`exports`]: what C calls. Raw pointers become typed references;
+//! - [`exports`]: entry points from C, which convert raw pointers to typed references;
 //! - [`ioctl`], [`vfio_compat`]: the commands of `/dev/iommu` and of a VFIO container;
 //! - [`context`], [`access`], [`viommu`], [`eventq`], [`device`], [`hwpt`], [`ioas`]: the objects,
-//!   and the open file that they belong to. This is the one cycle: they know each other;
+//!   and the open file that owns them. This is the one cycle: they use each other;
 //! - [`io_pagetable`]: the IOVA space of an IOAS: areas, reserved and allowed ranges, domains;
-//! - [`pages`]: where PFNs come from, where they are kept, and who is charged for them;
-//! - [`command`]: how a command is read and answered, whatever it is;
-//! - [`object`]: ids, publication and destruction, whatever the objects are;
-//! - [`sys`]: what the driver calls in C, and what calls back;
+//! - [`pages`]: sources and storage of PFNs, and accounting of pinned pages;
+//! - [`command`]: reading the arguments of a command and writing the response;
+//! - [`object`]: ids, publication and destruction, for objects of any type;
+//! - [`sys`]: calls into C, and callbacks from C;
 //! - [`mapping`], [`range`]: arithmetic.
 //!
 //! Unsafe code is in [`exports`], [`sys`] and the core of [`object`].
@@ -51,7 +51,7 @@ module! {
     imports_ns: ["IOMMUFD_INTERNAL", "IOMMUFD", "DMA_BUF", "GENERIC_PT_IOMMU"],
 }
 
-/// The module: while it lives, the character devices are there.
+/// The module. It owns the character devices.
 ///
 /// The fields are dropped in order.
 struct Iommufd {
@@ -62,8 +62,8 @@ struct Iommufd {
 
 impl kernel::Module for Iommufd {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        // An open file does not keep a module whose init function fails. `/dev/iommu` comes last,
-        // as nothing can be opened before it is there: see `sys::miscdev`.
+        // An open file does not prevent that a module is freed whose init function fails. So
+        // `/dev/iommu` is registered last, before which no file can be opened: see `sys::miscdev`.
         let test = sys::test::Mock::new()?;
         let vfio = sys::miscdev::Registration::vfio()?;
         Ok(Self {

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What one area shows: which bytes of which pages appear at which IOVAs.
+//! The mapping of an area: which bytes of its pages are at which IOVAs.
 //!
-//! A [`Mapping`] is a value without ties: it is copied out of the tree of areas while a lock is
-//! held, and used after the lock is gone by whoever owns the area's transition. It relates three
-//! ways of counting:
+//! A [`Mapping`] is a plain value: it is copied out of the tree of areas with the lock held, and
+//! used without the lock by the thread that owns the area's transition. It converts between
 //!
 //! - an IOVA, which need not be aligned to pages;
 //! - a byte of the linear array of pages ("start byte");
 //! - a page of that array ("index").
 //!
-//! The first and the last page may be shown in part only. Where the mapping starts in the middle of
-//! a page, page boundaries are not at multiples of the page size of the IOVA either.
+//! The first and the last page may be mapped in part only. If the mapping starts in the middle of a
+//! page, page boundaries of the memory are not at multiples of the page size of the IOVA.
 //!
 //! Pure: no locks, no kernel state.
 #![forbid(unsafe_code)]
@@ -26,20 +25,20 @@ use kernel::{
     prelude::*, //
 };
 
-/// What a device may do with a mapping: a combination of the `IOMMU_*` flags of
-/// `include/linux/iommu.h`.
+/// The protection of a mapping: a combination of the `IOMMU_*` flags of
+/// [`include/linux/iommu.h`](srctree/include/linux/iommu.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Prot(pub(crate) u32);
 
 impl Prot {
-    /// RAM, for reading, writing or both.
+    /// Returns the protection of RAM for reading, writing or both.
     ///
-    /// Always by way of the caches: user space has no means to flush them, and devices whose DMA is
-    /// not coherent are not bound.
+    /// Always cacheable: user space cannot flush caches, and devices with non-coherent DMA cannot
+    /// be bound.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] for neither: an IOMMU has no such page.
+    /// [`EINVAL`] for neither, which IOMMUs cannot map.
     pub(crate) fn ram(read: bool, write: bool) -> Result<Self> {
         let mut prot = bindings::IOMMU_CACHE;
 
@@ -55,22 +54,22 @@ impl Prot {
         Ok(Self(prot))
     }
 
-    /// Whether reads are allowed.
+    /// Returns whether reads are allowed.
     #[inline]
     pub(crate) const fn readable(self) -> bool {
         self.0 & bindings::IOMMU_READ != 0
     }
 
-    /// Whether writes are allowed.
+    /// Returns whether writes are allowed.
     #[inline]
     pub(crate) const fn writable(self) -> bool {
         self.0 & bindings::IOMMU_WRITE != 0
     }
 
-    /// The same for memory that is not RAM.
+    /// Returns the same protection for memory that is not RAM.
     #[inline]
     pub(crate) const fn mmio(self) -> Self {
-        // Caches must not hold what a device may change.
+        // Memory of a device must not be cached.
         Self((self.0 & !bindings::IOMMU_CACHE) | bindings::IOMMU_MMIO)
     }
 }
@@ -79,25 +78,25 @@ impl Prot {
 ///
 /// # Invariants
 ///
-/// `iova` is as long as some bytes from `first_byte` on. In particular, it is never the whole IOVA
-/// space, so that its length is a number.
+/// `first_byte` plus the length of `iova` does not overflow. In particular, `iova` is not the whole
+/// IOVA space, whose length does not fit into a `usize`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
-    /// Where it is shown.
+    /// The IOVA range.
     pub(crate) iova: IovaRange,
-    /// The byte of the array of pages that is shown first. The pages follow from it: an area has
-    /// its mapping twice (see [`crate::pages`]), so it is small.
+    /// The first mapped byte of the array of pages. The range of pages is computed from it, to keep
+    /// the mapping small: each area stores it twice (see [`crate::pages`]).
     pub(crate) first_byte: usize,
-    /// What may be done with it.
+    /// The protection.
     pub(crate) prot: Prot,
 }
 
 impl Mapping {
-    /// Shows the bytes of an array of pages from `start_byte` on at `iova`.
+    /// Creates a mapping at `iova` of the bytes of an array of pages from `start_byte` on.
     ///
     /// # Errors
     ///
-    /// `EOVERFLOW` if there are not so many bytes after `start_byte`.
+    /// `EOVERFLOW` if the last byte does not fit into a `usize`.
     #[inline]
     pub(crate) fn new(iova: IovaRange, start_byte: usize, prot: Prot) -> Result<Self> {
         start_byte
@@ -113,7 +112,7 @@ impl Mapping {
         })
     }
 
-    /// The pages that it shows, the first and the last maybe in part.
+    /// Returns the pages that are mapped. The first and the last may be mapped in part.
     #[inline]
     pub(crate) const fn pages(&self) -> PageRange {
         PageRange {
@@ -122,13 +121,13 @@ impl Mapping {
         }
     }
 
-    /// The number of bytes of the first page that it does not show.
+    /// Returns the number of bytes before the mapping in its first page.
     #[inline]
     pub(crate) const fn page_offset(&self) -> usize {
         self.first_byte % PAGE_SIZE
     }
 
-    /// The byte of the array of pages that is shown last.
+    /// Returns the last mapped byte of the array of pages.
     #[inline]
     const fn last_byte(&self) -> usize {
         // By the type invariant this does not wrap.
@@ -136,14 +135,14 @@ impl Mapping {
             .wrapping_add(self.iova.last - self.iova.start)
     }
 
-    /// The number of bytes.
+    /// Returns the number of bytes.
     #[inline]
     pub(crate) const fn len(&self) -> usize {
         // By the type invariant this does not wrap.
         (self.iova.last - self.iova.start).wrapping_add(1)
     }
 
-    /// The byte of the array of pages that is shown at `iova`, which must be in the mapping.
+    /// Returns the byte of the array of pages that is mapped at `iova`, an IOVA of the mapping.
     #[inline]
     pub(crate) fn start_byte(&self, iova: usize) -> usize {
         debug_assert!(self.iova.contains(iova));
@@ -152,36 +151,36 @@ impl Mapping {
             .wrapping_add(iova.wrapping_sub(self.iova.start))
     }
 
-    /// The index of the page that is shown at `iova`, which must be in the mapping.
+    /// Returns the index of the page that is mapped at `iova`, an IOVA of the mapping.
     #[inline]
     pub(crate) fn iova_to_index(&self, iova: usize) -> usize {
         self.start_byte(iova) / PAGE_SIZE
     }
 
-    /// The first IOVA at which page `index`, one of the mapping, is shown.
+    /// Returns the first IOVA of page `index`, a page of the mapping.
     #[inline]
     pub(crate) fn index_to_iova(&self, index: usize) -> usize {
         debug_assert!(self.pages().contains(index));
         let byte = index.wrapping_mul(PAGE_SIZE);
 
-        // The start of the first page may be before the mapping, that of a further one is in it.
+        // Only the first page can start before the mapping.
         self.iova
             .start
             .wrapping_add(byte.saturating_sub(self.first_byte))
     }
 
-    /// The last IOVA at which page `index`, one of the mapping, is shown.
+    /// Returns the last IOVA of page `index`, a page of the mapping.
     #[inline]
     pub(crate) fn index_to_iova_last(&self, index: usize) -> usize {
         debug_assert!(self.pages().contains(index));
         let byte = index.wrapping_mul(PAGE_SIZE) | (PAGE_SIZE - 1);
         let left = self.last_byte().saturating_sub(byte);
 
-        // The end of the last page may be behind the mapping, that of another one is in it.
+        // Only the last page can end behind the mapping.
         self.iova.last.wrapping_sub(left)
     }
 
-    /// The IOVAs at which `pages`, some of the mapping, are shown.
+    /// Returns the IOVAs of `pages`, a range within the mapping.
     #[inline]
     pub(crate) fn iova_of(&self, pages: PageRange) -> IovaRange {
         IovaRange {
@@ -190,7 +189,7 @@ impl Mapping {
         }
     }
 
-    /// The pages that are shown, in part or as a whole, at `iova`, a range within the mapping.
+    /// Returns the pages of `iova`, a range within the mapping. They may be partial.
     #[inline]
     pub(crate) fn pages_of(&self, iova: IovaRange) -> PageRange {
         PageRange {
@@ -199,9 +198,9 @@ impl Mapping {
         }
     }
 
-    /// Divides the mapping behind `last_of_left`.
+    /// Splits the mapping behind the IOVA `last_of_left`.
     ///
-    /// The page that is divided, if it is one, is in both parts.
+    /// If this is within a page, that page is in both parts.
     ///
     /// # Errors
     ///
@@ -222,8 +221,8 @@ mod tests {
 
     const PROT: Prot = Prot(bindings::IOMMU_READ);
 
-    /// Calls `check` with mappings at both ends of the IOVA space and of an array of pages, of
-    /// lengths around multiples of the page size, at all kinds of offsets.
+    /// Calls `check` with mappings at both ends of the IOVA space and of an array of pages, with
+    /// lengths around multiples of the page size, at several offsets.
     fn for_each_mapping(mut check: impl FnMut(&Mapping)) {
         let lens = [1, 2, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE];
         let offsets = [0, 1, 512, PAGE_SIZE - 1];

@@ -1,37 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The storage and the motion of PFNs.
+//! Pinning of pages, and storage of their PFNs.
 //!
-//! [`Pages`] are a linear array of pages, that were mapped by one call of user space. An *index*
-//! names one of them. The array begins at the page that has the first byte; the first and the last
-//! page may belong to it in part only. Areas of any number of IO page tables show slices of it, at
-//! byte granularity, and in-kernel accesses use ranges of it.
+//! [`Pages`] is a linear array of pages, created by one map command. A page is identified by its
+//! *index*. The first and the last page may belong to the array in part only. Areas of any number
+//! of IO page tables map slices of it, at byte granularity, and in-kernel accesses use ranges of
+//! it.
 //!
-//! A page is pinned while somebody holds its index, once, whatever the number of holders is, and
-//! charged to the process that pays once. The PFN of an index is found, in this order, with
+//! A page is pinned, and charged, once, while at least one *holder* holds its index. Its PFN is
+//! found, in this order, in
 //!
-//! 1. an in-kernel access that holds it ([`access`]), in memory;
-//! 2. a domain in which an area is mapped ([`domain`]): in its page table, and mostly in memory
-//!    too;
+//! 1. an in-kernel access that holds it ([`cpu_access`]), which stores it in memory;
+//! 2. the storage domain of an area ([`domain`]): in its page table, and mostly in memory, too;
 //! 3. the source ([`source`]), where it has to be pinned first.
 //!
-//! [`tiers`] knows the holders, [`record`] names the domains among them, [`reader`] finds PFNs,
-//! [`fill`] and [`drain`] move them in and out of domains, [`account`] pays, [`run`] has the
-//! arithmetic. Memory of devices goes its own way, see [`dmabuf`].
+//! [`tiers`] has the holders, [`record`] the storage domains among them. [`reader`] finds PFNs,
+//! [`fill`] and [`drain`] move them into domains and out of them. [`account`] charges them, [`run`]
+//! has the arithmetic. Memory of devices is handled separately, see [`dmabuf`].
 //!
-//! One principle: giving back never fails. What could need memory to be given back has it from the
-//! start, or does without.
+//! Releasing pages never fails: its allocations are made in advance, or are optional.
 //!
-//! PFNs always move as runs of contiguous pages. `last` is inclusive. An index is far less than
-//! `usize::MAX`, so that an index plus one is a number; an IOVA is not.
+//! PFNs always move as runs of contiguous pages. `last` is inclusive. An index plus one does not
+//! overflow, unlike an IOVA plus one.
 //!
 //! Locks: the mutex of the pages protects everything that changes about them. It is taken inside of
-//! `domains_rwsem` and `iova_rwsem`, and outside of the `mmap` lock; [`dmabuf`] tells how it is
-//! with reservation locks. No two of these mutexes are held at the same time.
+//! `domains_rwsem` and `iova_rwsem`, and outside of the `mmap` lock; for reservation locks see
+//! [`dmabuf`]. No two of these mutexes are held at the same time.
 #![forbid(unsafe_code)]
 
-mod access;
 mod account;
+mod cpu_access;
 mod dmabuf;
 mod domain;
 mod drain;
@@ -43,19 +41,19 @@ mod source;
 mod tiers;
 
 pub(crate) use self::{
-    access::{
+    account::Handover,
+    cpu_access::{
         RwBuf,
         RwFlags, //
     },
-    account::Handover,
     domain::{
         AreaPages,
         SpareSlot, //
     },
     source::{
-        Few,
-        Room,
-        FEW, //
+        PinBuffer,
+        PinnedBatch,
+        BATCH_PAGES, //
     }, //
 };
 
@@ -96,30 +94,30 @@ use kernel::{
     warn_on, //
 };
 
-/// A linear array of pages that can be shown in IO page tables.
+/// A linear array of pages that can be mapped in IO page tables.
 #[pin_data]
 pub(crate) struct Pages {
     source: Source,
     npages: usize,
-    /// Whether devices may write to the pages.
+    /// Set if devices may write to the pages.
     writable: bool,
     #[pin]
     inner: Mutex<Inner>,
 }
 
-/// What changes about pages.
+/// The fields of [`Pages`] that change.
 struct Inner {
     tiers: Tiers,
     account: Account,
 }
 
-// Most areas have pages of their own: these are to fit into 256 bytes.
+// Most areas have pages of their own: the pages have to fit into 256 bytes.
 #[cfg(CONFIG_64BIT)]
 static_assert!(size_of::<Inner>() <= 168 && size_of::<Source>() <= 24);
 
-/// Pages that no area shows yet.
+/// Pages that no area maps yet.
 ///
-/// The record of the first area that does has a place in them, see [`AreaPages::first`].
+/// The record of the first area is embedded in them, see [`AreaPages::first`].
 pub(crate) struct NewPages(Arc<Pages>);
 
 impl core::ops::Deref for NewPages {
@@ -131,7 +129,7 @@ impl core::ops::Deref for NewPages {
     }
 }
 
-/// How many pages have the `len` bytes from `start_byte` (less than a page) on.
+/// Returns the number of pages of the `len` bytes from `start_byte` (less than a page) on.
 fn page_count(start_byte: usize, len: usize) -> Result<usize> {
     if len == 0 || len > usize::MAX - PAGE_SIZE {
         return Err(EINVAL);
@@ -141,7 +139,7 @@ fn page_count(start_byte: usize, len: usize) -> Result<usize> {
 }
 
 impl Pages {
-    /// Makes pages of the `len` bytes from `start_byte` (less than a page) on.
+    /// Creates pages of the `len` bytes from `start_byte` (less than a page) on.
     fn new(
         source: Source,
         start_byte: usize,
@@ -164,14 +162,14 @@ impl Pages {
         Arc::pin_init(pages, GFP_KERNEL_ACCOUNT)
     }
 
-    /// Makes pages of memory of the current process, and tells which byte of them is the first of
-    /// the `len` bytes at `uptr`.
+    /// Creates pages of memory of the current process. Also returns the byte in them at which the
+    /// `len` bytes at `uptr` begin.
     ///
-    /// Nothing is pinned yet, and whether there is memory will be seen then.
+    /// Nothing is pinned yet; memory that does not exist is noticed when it is pinned.
     ///
     /// # Errors
     ///
-    /// `EOVERFLOW` if the address space ends before the memory does, `EINVAL` if `len` is zero,
+    /// `EOVERFLOW` if `uptr` plus `len` overflows, `EINVAL` if `len` is zero,
     /// `ENOMEM`.
     pub(crate) fn from_user(
         uptr: usize,
@@ -193,15 +191,14 @@ impl Pages {
         Ok((NewPages(pages), start_byte))
     }
 
-    /// Makes pages of the `len` bytes from byte `start` of a file on, and tells which byte of them
-    /// is the first of these. The file is a dma-buf or a memory file.
+    /// Creates pages of the `len` bytes from byte `start` of a file on. Also returns the byte in
+    /// them at which these begin. The file is a dma-buf or a memory file.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `len` is zero or a dma-buf has fewer bytes, `EOVERFLOW` if no file can have so
-    /// many, `EBADF` if there is no file, `EINVAL` if it is of another kind, `ENOMEM`, and what the
-    /// exporter of a dma-buf says. Whether a memory file has so many bytes will be seen when it is
-    /// pinned.
+    /// `EINVAL` if `len` is zero or a dma-buf has fewer bytes, `EOVERFLOW` if the end overflows,
+    /// `EBADF` if there is no file, `EINVAL` if it is of another kind, `ENOMEM`, and what the
+    /// exporter of a dma-buf returns. A memory file that is too short is noticed when it is pinned.
     pub(crate) fn from_fd(
         fd: i32,
         start: usize,
@@ -228,40 +225,39 @@ impl Pages {
         Ok((NewPages(pages), start_byte))
     }
 
-    /// Pins all pages of `range`, of pages that nobody holds, if they are few, before it is known
-    /// what becomes of them. Tells whether that is done; if not, there is nothing wrong, and
-    /// [`Self::fill`] will do it.
+    /// Fast path: pins all pages of `range`, which have no holders, before any lock is taken.
+    /// Returns whether it has done so; if not, use [`AreaPages::fill`].
     ///
     /// # Errors
     ///
-    /// Those that pinning them later would have.
+    /// As pinning them later.
     #[inline]
-    pub(crate) fn pin_few(&self, range: PageRange, few: &mut Few<'_>) -> Result<bool> {
-        few.pin(&self.source, range)
+    pub(crate) fn pin_batch(&self, range: PageRange, batch: &mut PinnedBatch<'_>) -> Result<bool> {
+        batch.pin(&self.source, range)
     }
 
-    /// The number of pages.
+    /// Returns the number of pages.
     pub(crate) fn npages(&self) -> usize {
         self.npages
     }
 
-    /// Whether devices may be allowed to write to the pages.
+    /// Returns whether devices may write to the pages.
     pub(crate) fn writable(&self) -> bool {
         self.writable
     }
 
-    /// Whether the pages are those of a memory file.
+    /// Returns whether these are pages of a memory file.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self.source, Source::File { .. })
     }
 
-    /// Whether the pages are memory of a device.
+    /// Returns whether these are memory of a device.
     pub(crate) fn is_dmabuf(&self) -> bool {
         matches!(self.source, Source::DmaBuf { .. })
     }
 
-    /// The address of a byte: in the process or in the file. Large pages of the memory are aligned
-    /// in it, so that an IOVA that is aligned alike allows for large pages in a domain.
+    /// Returns the address of a byte in its process or file. An IOVA with the same alignment lets a
+    /// domain use large pages where the memory has them.
     pub(crate) fn address(&self, start_byte: usize) -> usize {
         let start = match self.source {
             Source::User { start, .. } => start,
@@ -279,7 +275,7 @@ impl Pages {
 }
 
 impl Inner {
-    /// Unpins those pages of a run, the first of which is `index`, that nobody holds.
+    /// Unpins the pages of a run, beginning at `index`, that have no holder.
     #[inline]
     pub(super) fn unpin_unheld(&mut self, writable: bool, index: usize, run: Run) {
         if self.tiers.is_empty() {
@@ -299,10 +295,9 @@ impl Inner {
         });
     }
 
-    /// Unpins those pages of a list that nobody holds.
+    /// Unpins the pages of a list that have no holder.
     ///
-    /// Asks who holds them once for each span of indexes that has the same holders, not for each
-    /// run.
+    /// Looks up holders once per span of indexes, not per run.
     fn unpin_list(&mut self, writable: bool, list: &RunList) {
         let Self { tiers, account, .. } = self;
 
@@ -325,7 +320,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Whoever holds pages has a reference to them.
+        // Holders have a reference to the pages, so there are none.
         warn_on!(!self.tiers.is_empty());
         warn_on!(!self.account.is_empty());
     }

@@ -2,9 +2,9 @@
 
 //! Closed ranges of IOVAs and of page indexes, and runs of page frames.
 //!
-//! An IOVA can be [`usize::MAX`], so that neither the end nor the length of a range of IOVAs need
-//! be a number. Both kinds of ranges therefore are closed (`last` is in the range) and never empty,
-//! and code that walks them steps by checked operations: "one past the last" is not written.
+//! An IOVA can be [`usize::MAX`], so neither the open end nor the length of a range of IOVAs need
+//! fit into a `usize`. Both kinds of ranges are therefore closed (`last` is in the range) and never
+//! empty, and code that walks them uses checked operations instead of `last + 1`.
 //!
 //! Pure: no locks, no kernel state.
 #![forbid(unsafe_code)]
@@ -24,13 +24,13 @@ pub(crate) struct IovaRange {
 }
 
 impl IovaRange {
-    /// All there are.
+    /// The whole IOVA space.
     pub(crate) const ALL: Self = Self {
         start: 0,
         last: usize::MAX,
     };
 
-    /// The range from `start` to `last`, both included, unless they are in the wrong order.
+    /// Returns the range from `start` to `last`, both inclusive; [`None`] if `last` is less.
     #[inline]
     pub(crate) const fn new(start: usize, last: usize) -> Option<Self> {
         if start <= last {
@@ -40,11 +40,11 @@ impl IovaRange {
         }
     }
 
-    /// The `len` bytes from `start` on.
+    /// Returns the range of the `len` bytes from `start` on.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `len` is zero, `EOVERFLOW` if there are not so many bytes after `start`.
+    /// `EINVAL` if `len` is zero, `EOVERFLOW` if the last byte does not fit into a `usize`.
     #[inline]
     pub(crate) fn from_len(start: usize, len: usize) -> Result<Self> {
         let tail = len.checked_sub(1).ok_or(EINVAL)?;
@@ -53,35 +53,35 @@ impl IovaRange {
         Ok(Self { start, last })
     }
 
-    /// The number of bytes; `None` for [`IovaRange::ALL`], which has one more than a `usize` holds.
+    /// Returns the number of bytes; [`None`] for [`IovaRange::ALL`], where it is 2^64.
     #[inline]
     pub(crate) const fn len(self) -> Option<usize> {
         (self.last - self.start).checked_add(1)
     }
 
-    /// Whether `iova` is in the range.
+    /// Returns whether `iova` is in the range.
     #[inline]
     pub(crate) const fn contains(self, iova: usize) -> bool {
         self.start <= iova && iova <= self.last
     }
 
-    /// Whether all of `other` is in this range.
+    /// Returns whether all of `other` is in this range.
     #[inline]
     pub(crate) const fn covers(self, other: Self) -> bool {
         self.start <= other.start && other.last <= self.last
     }
 
-    /// What is left of this range behind `last`, if anything.
+    /// Returns the part of this range behind `last`, if there is one.
     #[inline]
     pub(crate) fn after(self, last: usize) -> Option<Self> {
         Self::new(self.start.max(last.checked_add(1)?), self.last)
     }
 }
 
-/// The pages from number `first` to number `last` of a linear array, both included.
+/// The pages from index `first` to index `last` of a linear array, both inclusive.
 ///
-/// Pages are counted in `usize`, and their bytes too: an index is never greater than
-/// [`PageRange::MAX_INDEX`], which is far from overflow, so that the length is always a number.
+/// Bytes of the array fit into a `usize`, so an index is at most [`PageRange::MAX_INDEX`], and
+/// `last + 1` and the length of a range do not overflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PageRange {
     /// The index of the first page.
@@ -91,10 +91,10 @@ pub(crate) struct PageRange {
 }
 
 impl PageRange {
-    /// The index of the page whose last byte is the last that a `usize` can name.
+    /// The index of the page that contains byte `usize::MAX`.
     pub(crate) const MAX_INDEX: usize = usize::MAX / PAGE_SIZE;
 
-    /// The range from `first` to `last`, both included, unless they are in the wrong order or
+    /// Returns the range from `first` to `last`, both inclusive; [`None`] if `last` is less, or
     /// greater than [`PageRange::MAX_INDEX`].
     #[inline]
     pub(crate) const fn new(first: usize, last: usize) -> Option<Self> {
@@ -105,11 +105,11 @@ impl PageRange {
         }
     }
 
-    /// The pages that hold the `len` bytes from byte `start` on.
+    /// Returns the pages of the `len` bytes from byte `start` on.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `len` is zero, `EOVERFLOW` if there are not so many bytes after `start`.
+    /// `EINVAL` if `len` is zero, `EOVERFLOW` if the last byte does not fit into a `usize`.
     #[inline]
     pub(crate) fn of_bytes(start: usize, len: usize) -> Result<Self> {
         let bytes = IovaRange::from_len(start, len)?;
@@ -120,27 +120,27 @@ impl PageRange {
         })
     }
 
-    /// The number of pages.
+    /// Returns the number of pages.
     #[inline]
     pub(crate) const fn len(self) -> usize {
-        // Saturation is out of reach, see the type's documentation; fields are public, though.
+        // Does not saturate, see the type's documentation. Fields are public, so do not panic.
         (self.last - self.first).saturating_add(1)
     }
 
-    /// Whether page number `index` is in the range.
+    /// Returns whether page `index` is in the range.
     #[inline]
     pub(crate) const fn contains(self, index: usize) -> bool {
         self.first <= index && index <= self.last
     }
 
-    /// Whether all of `other` is in this range.
+    /// Returns whether all of `other` is in this range.
     #[inline]
     pub(crate) const fn covers(self, other: Self) -> bool {
         self.first <= other.first && other.last <= self.last
     }
 }
 
-/// The `len` page frames from `pfn` on. `len` is not zero.
+/// A run of `len` contiguous page frames from `pfn` on. `len` is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     /// The first page frame.
@@ -150,13 +150,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Whether `next` is the continuation of this run.
+    /// Returns whether `next` continues this run.
     #[inline]
     pub(crate) const fn is_followed_by(self, next: Run) -> bool {
         self.pfn.wrapping_add(self.len) == next.pfn
     }
 
-    /// Appends `next` if it is the continuation of this run, and tells whether it is.
+    /// Appends `next` if it continues this run. Returns whether it does.
     #[inline]
     pub(crate) fn try_append(&mut self, next: Run) -> bool {
         let follows = self.is_followed_by(next);
@@ -167,9 +167,9 @@ impl Run {
         follows
     }
 
-    /// The part of the run that begins with its page number `skip`, at most `most` pages long.
+    /// Returns the part of the run behind the first `skip` pages, at most `most` pages long.
     ///
-    /// The run must have a page of that number, and `most` not be zero.
+    /// `skip` is less than the length, and `most` is not zero.
     #[inline]
     pub(crate) fn part(self, skip: usize, most: usize) -> Self {
         debug_assert!(skip < self.len && most != 0);
@@ -185,7 +185,7 @@ impl Run {
 mod tests {
     use super::*;
 
-    /// Positions around which arithmetic goes wrong.
+    /// Values at which arithmetic can overflow.
     pub(super) const EDGES: [usize; 9] = [
         0,
         1,
@@ -242,7 +242,7 @@ mod tests {
                     continue;
                 };
 
-                // A range has no holes: it covers what it has both ends of.
+                // A range covers another one if it contains both ends of it.
                 assert_eq!(x.covers(y), x.contains(y.start) && x.contains(y.last));
                 assert_eq!(x.covers(y) && y.covers(x), x == y);
             }

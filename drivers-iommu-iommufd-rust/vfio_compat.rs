@@ -2,20 +2,20 @@
 
 //! The VFIO container interface, on top of an IOAS.
 //!
-//! A VFIO container has one address space and does not name it. Here the commands of a container
-//! act on the *compatibility IOAS* of the context. VFIO creates it when the first group is
-//! attached; user space may ask for its id, or choose another one (IOMMU_VFIO_IOAS). Otherwise it
-//! is an IOAS like any: it may be destroyed, and then there is none.
+//! A VFIO container has one address space, without an id. The commands of a container act on the
+//! *compatibility IOAS* of the context. VFIO creates it when the first group is attached; user
+//! space can query its id, or select another one (IOMMU_VFIO_IOAS). It can be destroyed like any
+//! other IOAS, and then there is none.
 //!
-//! TYPE1 and TYPE1v2 differ in that TYPE1 may unmap part of what was mapped in one go. Large IO
-//! page table entries, which the IOMMU driver does not split, are switched off for it; then an area
-//! can be cut at any page.
+//! TYPE1, unlike TYPE1v2, can unmap a part of what was mapped by one call. IOMMU drivers do not
+//! split large page table entries, so these are disabled for TYPE1; then an area can be split at
+//! any page.
 //!
-//! A container for devices without an IOMMU has no IOAS, and what needs one fails.
+//! A container for devices without an IOMMU has no IOAS, and commands that need one fail.
 //!
-//! Locks: the lock of the table of objects guards the context's `VfioContainer` against changes, so
-//! that the id never names another object than the one that was chosen. No IOAS is held
-//! while user memory is accessed, but for what is being mapped.
+//! Locks: the lock of the table of objects protects the context's `VfioContainer`, so that the id
+//! always belongs to the selected IOAS. No IOAS is held while user memory is accessed, except while
+//! pages are being pinned to be mapped.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         Command,
         Context, //
     },
-    io_pagetable::Iova,
+    io_pagetable::Placement,
     ioas::{
         self,
         Ioas, //
@@ -66,7 +66,7 @@ use kernel::{
     }, //
 };
 
-/// Finds the compatibility IOAS.
+/// Returns the compatibility IOAS.
 ///
 /// # Errors
 ///
@@ -88,8 +88,8 @@ pub(crate) fn create(ctx: &Context) -> Result {
     let (id, state) = (ioas.id(), &ctx.vfio);
     let mut exists = false;
 
-    // In the step that publishes it, and with the lock of the table held: user space can learn of
-    // it by IOMMU_VFIO_IOAS_GET. It ends with the context at the latest.
+    // Store the id in the step that publishes the IOAS, with the lock of the table held: from then
+    // on IOMMU_VFIO_IOAS_GET returns it.
     let created = ioas.publish(|| {
         if state.is_no_iommu() {
             return Err(EINVAL);
@@ -139,7 +139,7 @@ pub(crate) fn ioas_command(
         bindings::iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_SET => {
             let ioas = ctx.get::<Ioas>(cmd.ioas_id)?;
             let objects = ctx.objects.lock();
-            // It may have left the table since, and its id may belong to another object.
+            // It may have been removed from the table since, and its id reused.
             let object = objects.get(ioas.id()).ok_or(ENOENT)?;
             if !object
                 .downcast::<Ioas>()
@@ -198,8 +198,13 @@ fn map_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
         prot.writable(),
         ctx.account_mode(),
     )?;
-    ioas.iopt
-        .map(pages, start, len, Iova::Fixed(to_usize(map.iova)?), prot)?;
+    ioas.iopt.map(
+        pages,
+        start,
+        len,
+        Placement::Fixed(to_usize(map.iova)?),
+        prot,
+    )?;
     Ok(0)
 }
 
@@ -222,7 +227,7 @@ fn unmap_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
     } else {
         let (iova, size) = (to_usize(unmap.iova)?, to_usize(unmap.size)?);
         if !ioas.iopt.large_pages() {
-            // TYPE1: the range may begin and end anywhere in what was mapped.
+            // TYPE1: the range can begin and end within areas.
             let last = iova.wrapping_add(size).wrapping_sub(1);
             match iova.checked_sub(1) {
                 Some(before) => ioas.iopt.cut(&[last, before])?,
@@ -235,13 +240,13 @@ fn unmap_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
         }
     };
     drop(ioas);
-    // What was unmapped is told even if there was an error.
+    // The number of unmapped bytes is reported even on error.
     unmap.size = unmapped as u64;
     write(user, unmap, size_of::<DmaUnmap>())?;
     result.map(|()| 0)
 }
 
-/// Whether all that devices write goes through the caches of the CPU, for every HWPT of the IOAS.
+/// Returns whether every HWPT of the IOAS enforces cache coherency of DMA.
 fn is_cache_coherent(ctx: &Context) -> Result<bool> {
     let ioas = ioas(ctx)?;
     let coherent = ioas.hwpts.lock().enforce_cache_coherency();
@@ -259,7 +264,7 @@ fn check_extension(ctx: &Context, extension: usize) -> Result<isize> {
         }
         bindings::VFIO_NOIOMMU_IOMMU => cfg!(CONFIG_VFIO_NOIOMMU),
         bindings::VFIO_DMA_CC_IOMMU => is_cache_coherent(ctx)?,
-        // Nesting never worked, and changing the address behind a mapping cannot be done safely.
+        // As in C: neither nesting nor VFIO_UPDATE_VADDR.
         _ => false,
     };
     Ok(has.into())
@@ -269,35 +274,34 @@ fn check_extension(ctx: &Context, extension: usize) -> Result<isize> {
 fn set_iommu(ctx: &Context, type_: usize) -> Result<isize> {
     let no_iommu = ctx.vfio.is_no_iommu();
     match u32::try_from(type_) {
-        // VFIO blocks most of the other commands then; here they fail for want of an IOAS.
+        // VFIO refuses most other commands then; here they fail because there is no IOAS.
         Ok(bindings::VFIO_NOIOMMU_IOMMU) if cfg!(CONFIG_VFIO_NOIOMMU) && no_iommu => {
             if !capable(Capability::SYS_RAWIO) {
                 return Err(EPERM);
             }
         }
         Ok(bindings::VFIO_TYPE1_IOMMU) if !no_iommu => ioas(ctx)?.iopt.set_large_pages(false)?,
-        // VFIO refuses this as long as there is no group, and so no IOAS.
+        // As with VFIO, fails before a group is attached, when there is no IOAS.
         Ok(bindings::VFIO_TYPE1v2_IOMMU) if !no_iommu => drop(ioas(ctx)?),
         _ => return Err(EINVAL),
     }
     Ok(0)
 }
 
-/// The capabilities that follow `struct vfio_iommu_type1_info`, as far as user space has room.
+/// The writer of the capabilities behind `struct vfio_iommu_type1_info`.
 ///
-/// They are a chain. Each is written where the one before ends, and its offset into the header of
-/// that one. Whatever does not fit is only counted, so that user space learns how much room it
-/// takes.
+/// They are a linked list. Each is written behind the previous one, and its offset into the header
+/// of that one. A capability that does not fit is only counted, to report the required size.
 struct Capabilities {
     user: UserPtr,
     argsz: usize,
-    /// How many bytes info and capabilities take so far.
+    /// The size of info and capabilities so far, in bytes.
     total: usize,
     last: Option<usize>,
 }
 
 impl Capabilities {
-    /// The room that is left for the next capability.
+    /// Returns the number of bytes left for the next capability.
     fn avail(&self) -> usize {
         self.argsz.saturating_sub(self.total)
     }
@@ -306,13 +310,13 @@ impl Capabilities {
         self.user.wrapping_byte_add(self.total + offset)
     }
 
-    /// A capability of `size` bytes is done.
+    /// Ends a capability of `size` bytes, and links it.
     fn end(&mut self, size: usize) -> Result {
         if let Some(last) = self.last.filter(|_| self.argsz >= self.total) {
             let next = core::mem::offset_of!(CapHeader, next);
             UserSlice::new(self.user.wrapping_byte_add(last + next), size_of::<u32>())
                 .writer()
-                // CAST: More than `argsz`, which has 32 bits, is not told.
+                // CAST: At most `argsz`, which has 32 bits.
                 .write(&(self.total as u32))?;
         }
         self.last = Some(self.total);
@@ -320,7 +324,7 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Writes a capability of `size` bytes, if there is room: the header and the numbers behind it.
+    /// Writes a capability of `size` bytes, if it fits: the header and the numbers behind it.
     fn add<const N: usize>(&mut self, id: u32, numbers: [u32; N], size: usize) -> Result {
         if self.avail() >= size {
             let header = CapHeader {
@@ -337,16 +341,16 @@ impl Capabilities {
         self.end(size)
     }
 
-    /// How many more mappings there can be.
+    /// Adds the number of further mappings that are possible.
     fn add_dma_avail(&mut self) -> Result {
         const ID: u32 = bindings::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL;
 
-        // The limit is that of the memory cgroup. VFIO says at most `U16_MAX`, but QEMU on s390
-        // believes the number, and needs more.
+        // Mappings are limited by the memory cgroup only. VFIO reports `U16_MAX` by default, but
+        // QEMU on s390 uses the number as a limit, and needs more.
         self.add(ID, [u32::MAX], size_of::<CapHeader>() + size_of::<u32>())
     }
 
-    /// The IOVA that is not reserved.
+    /// Adds the ranges of IOVA that are not reserved.
     fn add_iova_ranges(&mut self, ctx: &Context) -> Result {
         const ID: u32 = bindings::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE;
         const HEADER: usize = size_of::<CapHeader>() + 2 * size_of::<u32>();
@@ -396,7 +400,7 @@ fn get_info(ctx: &Context, user: UserPtr) -> Result<isize> {
     Ok(0)
 }
 
-/// Numbers of the uAPI have 64 bits.
+/// Converts a number of the uAPI, which has 64 bits.
 fn to_usize(value: u64) -> Result<usize> {
     value.try_into().map_err(|_| EOVERFLOW)
 }
@@ -405,7 +409,7 @@ fn to_usize(value: u64) -> Result<usize> {
 ///
 /// # Errors
 ///
-/// [`ENOIOCTLCMD`] if it is none; what the command returns.
+/// [`ENOIOCTLCMD`] if there is no such command; what the command returns.
 pub(crate) fn ioctl(ctx: &Context, cmd: u32, arg: usize) -> Result<isize> {
     const fn nr(nr: u32) -> u32 {
         // CAST: A character.

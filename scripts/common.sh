@@ -31,9 +31,9 @@
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
-# A script that make or another script has started ends with it, however that one ends: nobody else would know of it. One
-# that a user has started does not end with the user's shell. The kernel sends the signal; a parent that was gone before
-# this was asked for is seen by its number.
+# If make or another script has started this script, it is killed when that parent exits for any reason. A script that a user
+# has started does not end with the user's shell. The kernel sends the signal (PR_SET_PDEATHSIG); a parent that has exited
+# before that was set is detected by its number.
 if [ -n "${RUST_IOMMUFD_T0:-}" ] && [ "${BASH_SOURCE[-1]}" = "$0" ] && [ -x "$0" ] && command -v setpriv >/dev/null; then
 	_tied=${RUST_IOMMUFD_TIED:-}
 	[ "${_tied%:*}" = "$$" ] || RUST_IOMMUFD_TIED=$$:$PPID exec setpriv --pdeathsig TERM "$0" "$@"
@@ -143,7 +143,7 @@ warn()
 	printf '[%5s] note: %s\n' "$(elapsed)" "$*" >&2
 }
 
-# die WHAT [NEXT...]: what failed, then what to try next, one per line; exits. In a step, that becomes what the step says.
+# die WHAT [NEXT...]: print what failed and what to try next, one per line, and exit. In a step, the step prints this.
 die()
 {
 	[ -z "${_WHY:-}" ] || printf '%s\n' "$@" >"$_WHY"
@@ -290,7 +290,7 @@ need_space()
 		"XDG_CACHE_HOME=/some/directory with more room, and the same command again"
 }
 
-# lock NAME: hold an exclusive lock of the cache until this script exits; says so when it has to wait.
+# lock NAME: hold an exclusive lock of the cache until this script exits; prints a line if it has to wait.
 lock()
 {
 	local file=$CACHE/.lock-$1 fd

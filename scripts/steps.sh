@@ -163,7 +163,7 @@ _stop_steps() # STATUS
 	exit "$1"
 }
 
-# steps_about TITLE: what scripts/results --record wants to know of the run.
+# steps_about TITLE: write the description of the run for scripts/results --record.
 steps_about()
 {
 	local seconds runs step
@@ -178,7 +178,7 @@ steps_about()
 	for step in "${!STEP_SECONDS[@]}"; do echo "took  $step ${STEP_SECONDS[$step]}"; done | sort
 }
 
-# prefixed NAME COMMAND...: what it says, with its name, where several speak at a time.
+# prefixed NAME COMMAND...: run a command and prefix its output with NAME, if several run at a time.
 prefixed()
 {
 	local name=$1

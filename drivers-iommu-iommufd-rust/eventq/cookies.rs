@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers for things that user space is to name later.
+//! A table of values by cookie, a number by which user space refers to a value later.
 //!
-//! A cookie is the lowest number above 0 that is not in use, so the numbers stay small and a table
-//! of them stays dense. Room is made before it is needed: storing and removing do not fail.
+//! A cookie is the lowest free number above 0, as in C, so the table stays dense. Memory is
+//! reserved in advance: storing and removing do not fail.
 #![forbid(unsafe_code)]
 
 use kernel::{
@@ -11,39 +11,38 @@ use kernel::{
     prelude::*, //
 };
 
-/// For how many things the memory stays when there are none.
+/// The capacity that an empty table keeps, in values.
 const KEEP: usize = 64;
 
-/// Things by cookie.
+/// Values by cookie.
 ///
 /// # Invariants
 ///
-/// - A number is in use in `ids` if and only if there is a thing in `slots` at that index. 0 is
-///   not.
-/// - `len` is how many there are.
+/// - A number is in use in `ids` if and only if `slots` has a value at that index. 0 is not.
+/// - `len` is the number of values.
 pub(super) struct Cookies<T> {
     ids: IdPool,
     slots: KVVec<Option<T>>,
     len: usize,
 }
 
-/// A cookie for one more thing, and room for it.
+/// A free cookie, with reserved memory for a value.
 pub(super) struct Vacancy<'a, T> {
     cookies: &'a mut Cookies<T>,
     cookie: usize,
 }
 
 impl<T> Vacancy<'_, T> {
-    /// The cookie that the thing is going to have.
+    /// Returns the cookie that the value will have.
     pub(super) fn cookie(&self) -> u32 {
         // CAST: `IdPool` has less than 2^31 numbers.
         self.cookie as u32
     }
 
-    /// Stores the thing.
+    /// Stores a value.
     pub(super) fn fill(self, value: T) {
         let Self { cookies, cookie } = self;
-        // Both exist since `reserve()`, and nobody has had access in between.
+        // Both exist since `reserve()`, as the table has been borrowed since then.
         if let (Some(id), Some(slot)) = (
             cookies.ids.find_unused_id(cookie),
             cookies.slots.get_mut(cookie),
@@ -56,7 +55,7 @@ impl<T> Vacancy<'_, T> {
 }
 
 impl<T> Cookies<T> {
-    /// Nothing yet.
+    /// Creates an empty table.
     pub(super) fn new() -> Self {
         Self {
             ids: IdPool::new(),
@@ -65,7 +64,7 @@ impl<T> Cookies<T> {
         }
     }
 
-    /// Makes room for one more thing.
+    /// Reserves a cookie and memory for a value.
     ///
     /// # Errors
     ///
@@ -77,7 +76,7 @@ impl<T> Cookies<T> {
             self.ids.grow(more);
         }
         let cookie = self.ids.find_unused_id(1).ok_or(EBUSY)?.as_usize();
-        // The lowest free number is at most one above all that were ever in use.
+        // The lowest free number is at most one above the greatest one that was in use.
         while self.slots.len() <= cookie {
             self.slots.push(None, GFP_KERNEL)?;
         }
@@ -87,13 +86,13 @@ impl<T> Cookies<T> {
         })
     }
 
-    /// The thing of this cookie.
+    /// Returns the value of a cookie.
     pub(super) fn get(&self, cookie: u32) -> Option<&T> {
         // CAST: A `usize` has at least 32 bits.
         self.slots.get(cookie as usize)?.as_ref()
     }
 
-    /// Takes out the thing of this cookie.
+    /// Removes and returns the value of a cookie.
     pub(super) fn remove(&mut self, cookie: u32) -> Option<T> {
         // CAST: A `usize` has at least 32 bits.
         let cookie = cookie as usize;
@@ -101,16 +100,16 @@ impl<T> Cookies<T> {
         self.ids.release_id(cookie);
         self.len -= 1;
         if self.len == 0 && self.slots.len() > KEEP {
-            // Give back what a burst has taken.
+            // Free the memory of a burst.
             *self = Self::new();
         }
         Some(value)
     }
 
-    /// Takes out all things for which `which` holds, and passes them to `f`.
+    /// Removes all values for which `which` holds, and passes them to `f`.
     pub(super) fn remove_if(&mut self, which: impl Fn(&T) -> bool, mut f: impl FnMut(T)) {
         let mut cookie = 0;
-        // The table may shrink on the way.
+        // The table can shrink in this loop.
         while let Some(slot) = self.slots.get(cookie) {
             if slot.as_ref().is_some_and(&which) {
                 // CAST: `IdPool` has less than 2^31 numbers.
@@ -126,13 +125,13 @@ impl<T> Cookies<T> {
 mod tests {
     use super::*;
 
-    /// A sequence of numbers that looks random.
+    /// Returns the next pseudo-random number.
     fn next(state: &mut u32) -> u32 {
         *state = state.wrapping_mul(1664525).wrapping_add(1013904223);
         *state >> 8
     }
 
-    /// The lowest free number, by looking at all.
+    /// Returns the lowest free number of the model.
     fn lowest_free(model: &KVVec<Option<u32>>) -> usize {
         (1..)
             .find(|&n| model.get(n).is_none_or(|slot| slot.is_none()))
@@ -163,7 +162,7 @@ mod tests {
         let mut state = 1;
 
         for step in 0..4000u32 {
-            // First mostly growth, far beyond one machine word, then mostly decline.
+            // First mostly insertions, to more than one word of the bitmap, then mostly removals.
             let grow = next(&mut state) % 8 < if step < 2000 { 6 } else { 2 };
             if grow {
                 let vacancy = cookies.reserve()?;
@@ -181,7 +180,7 @@ mod tests {
             }
         }
 
-        // All even ones, each once.
+        // All even values, each once.
         let mut removed = 0;
         cookies.remove_if(|value| value % 2 == 0, |value| removed += u64::from(value));
         let mut expected = 0;

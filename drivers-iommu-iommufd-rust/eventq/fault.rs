@@ -2,22 +2,22 @@
 
 //! I/O page faults for user space.
 //!
-//! A HWPT that is created with a fault queue sends the page requests of its devices there, in
-//! [`FaultGroup`]s. The actors:
+//! If a HWPT is created with a fault queue, the page requests of its devices are queued there, in
+//! [`FaultGroup`]s:
 //!
-//! - the fault handler ([`Fault::deliver`]) queues a group that the IOMMU core hands over;
-//! - `read()` gives a group to user space, all of its requests or none, under a new cookie;
-//! - `write()` brings the answer for a cookie, which ends the group;
-//! - detaching a device answers what is left of its groups ([`Fault::auto_respond`]), so that the
-//!   device does not wait for ever, and the attach handle that the groups name can be freed.
+//! - the fault handler ([`Fault::deliver`]) queues a group from the IOMMU core;
+//! - `read()` copies a group to user space, all of its requests or none, with a new cookie;
+//! - `write()` reads the response for a cookie, and responds to the group;
+//! - detaching a device responds to its remaining groups ([`Fault::auto_respond`]), so that the
+//!   device does not wait forever and the attach handle that the groups point to can be freed.
 //!
-//! At any time a group is in one place: the queue, the table of cookies, or the hands of one of the
-//! above. Whoever holds it last answers it; that includes dropping the whole queue.
+//! A group has one owner at a time: the queue, the table of cookies, or one of these functions.
+//! Dropping it sends a response; that includes dropping the whole queue.
 //!
 //! Locks: `awaiting` (mutex) -> the lock of the queue (spinlock). `awaiting` is held while a group
-//! moves from one place to another or is answered, so that whoever holds it knows all groups of a
-//! device; the handler only needs the queue. Neither is held while user memory is accessed, which a
-//! page fault of the reader can stall: detaching a device takes `awaiting`.
+//! changes its owner and while it gets a response, so that its holder finds all groups of a device;
+//! the fault handler takes only the lock of the queue. Neither is held while user memory is
+//! accessed, which can block, as detaching a device takes `awaiting`.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -87,7 +87,7 @@ pub(crate) struct Fault {
     /// Groups that user space has not read.
     #[pin]
     unread: Unread,
-    /// Groups that user space has read, or is about to read, and not answered.
+    /// Groups that user space has read, or is reading, and that have no response.
     #[pin]
     awaiting: Mutex<Awaiting>,
     pub(crate) ctx: ContextPtr,
@@ -96,14 +96,14 @@ pub(crate) struct Fault {
 /// Groups by cookie.
 struct Awaiting {
     cookies: Cookies<Delivery>,
-    /// The number of deliveries so far.
+    /// The serial number of the last delivery.
     deliveries: u64,
 }
 
 /// A group under a cookie.
 struct Delivery {
     group: FaultGroup,
-    /// Names this delivery; the cookie can name another one later.
+    /// The serial number. Unlike the cookie, it is not reused.
     serial: u64,
 }
 
@@ -115,7 +115,7 @@ impl Awaiting {
         }
     }
 
-    /// Takes back a delivery, unless it has ended meanwhile.
+    /// Removes a delivery from the table, unless it has got a response meanwhile.
     fn recall(&mut self, cookie: u32, serial: u64) -> Option<FaultGroup> {
         if self.cookies.get(cookie)?.serial != serial {
             return None;
@@ -124,7 +124,7 @@ impl Awaiting {
     }
 }
 
-/// The size in bytes of what a reader gets of a group.
+/// Returns the size in bytes of the messages of a group.
 fn size_of_messages(group: &Pending) -> usize {
     group.len().saturating_mul(size_of::<PageFault>())
 }
@@ -149,10 +149,10 @@ impl Fault {
         }? Error)
     }
 
-    /// Answers, as invalid, the groups of the device that was attached with `handle`.
+    /// Responds with "invalid" to the groups of the device that was attached with `handle`.
     ///
-    /// To be called when the device cannot fault under this handle any more, and before the handle
-    /// is freed. The handle is not dereferenced.
+    /// Called when the device cannot fault with this handle any more, and before the handle is
+    /// freed. The handle is not dereferenced.
     ///
     /// Context: process context; may sleep.
     pub(crate) fn auto_respond(&self, handle: *const bindings::iommu_attach_handle) {
@@ -199,7 +199,7 @@ impl Fault {
 
         let (dev_id, cookie) = (group.leader_id(), vacancy.cookie());
         for request in group.requests() {
-            // There is room for as many as the group has.
+            // Memory for all requests of the group is reserved.
             let _ = messages.push_within_capacity(PageFault::new(&request, dev_id, cookie));
         }
         *deliveries += 1;
@@ -210,7 +210,7 @@ impl Fault {
         Ok(Some((cookie, *deliveries)))
     }
 
-    /// Gives the first unread group to user space, if it fits. Returns its size in bytes.
+    /// Copies the first unread group to user space, if it fits. Returns its size in bytes.
     fn read_group(
         &self,
         out: &mut UserSliceWriter,
@@ -226,7 +226,7 @@ impl Fault {
 
         if let Err(err) = result {
             let mut awaiting = self.awaiting.lock();
-            // If the device was detached meanwhile, its group has been answered.
+            // If the device was detached meanwhile, its group has got a response.
             if let Some(group) = awaiting.recall(cookie, serial) {
                 self.unread.push_front(group);
             }
@@ -235,8 +235,8 @@ impl Fault {
         Ok(Some(messages.len() * size_of::<PageFault>()))
     }
 
-    /// Gives whole groups to user space, as many as fit. Returns how many bytes that were, and why
-    /// there are no more.
+    /// Copies whole groups to user space, as many as fit. Returns the number of bytes, and the
+    /// reason for the end.
     fn read(&self, out: &mut UserSliceWriter) -> (usize, Result) {
         let mut messages = KVVec::new();
         let mut done = 0;
@@ -250,7 +250,7 @@ impl Fault {
         }
     }
 
-    /// Takes one answer from user space.
+    /// Reads one response from user space.
     fn write_answer(&self, data: &mut UserSliceReader) -> Result {
         let PageResponse { cookie, code } = PageResponse::read(data)?;
         let response = match code {
@@ -261,13 +261,13 @@ impl Fault {
         let mut awaiting = self.awaiting.lock();
         let delivery = awaiting.cookies.remove(cookie).ok_or(EINVAL)?;
 
-        // Still under the lock: whoever detaches the device relies on the answer.
+        // With the lock held: detaching the device relies on the response being complete.
         delivery.group.respond(response);
         Ok(())
     }
 
-    /// Takes answers from user space. Returns how many bytes were used, and what was wrong with the
-    /// rest.
+    /// Reads responses from user space. Returns the number of bytes used, and the error of the next
+    /// response.
     fn write(&self, data: &mut UserSliceReader) -> (usize, Result) {
         let mut done = 0;
 

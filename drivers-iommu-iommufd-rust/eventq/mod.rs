@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Event queues: what the IOMMU has to tell user space, as files.
+//! Event queues: files from which user space reads events of the IOMMU.
 //!
 //! - [`Fault`] carries groups of I/O page faults from the devices of the HWPTs that were created
 //!   with it, and carries user space's answers back.
-//! - [`Veventq`] carries the events of one type of a vIOMMU to the VMM that has the guest.
+//! - [`Veventq`] carries the events of one type of a vIOMMU to the VMM.
 //!
-//! Each queue is an object of the context, and has one file. The file is a [`User`] of the queue:
-//! the queue cannot be destroyed while the file is open. The file also holds the context, so that
-//! the queue is still there when only the file is left. Nothing makes a second file of a queue.
+//! Each queue is an object of the context, and has exactly one file. The file is a [`User`] of the
+//! queue: the queue cannot be destroyed while the file is open. The file also holds the context, so
+//! that the queue stays when `/dev/iommu` is closed before the file.
 //!
-//! The file exists before the queue is published, but it owns nothing until then ([`NewFile`]). If
-//! the creation of the queue fails, the order in which the queue and its file go does not matter.
+//! The file is created before the queue is published, but it owns nothing until then ([`NewFile`]).
+//! If the creation of the queue fails, queue and file can be dropped in any order.
 //!
 //! [`User`]: crate::object::User
 #![forbid(unsafe_code)]
@@ -44,7 +44,7 @@ pub(crate) use self::fault::alloc as fault_alloc;
 /// IOMMU_VEVENTQ_ALLOC.
 pub(crate) use self::veventq::alloc as veventq_alloc;
 
-/// A file and its descriptor, complete but for what the file will own.
+/// A file and its descriptor, without the data that the file will own.
 struct NewFile<F: AnonFile<Ptr = KBox<F>>> {
     file: PendingFile<F>,
     fd: FileDescriptorReservation,
@@ -52,7 +52,7 @@ struct NewFile<F: AnonFile<Ptr = KBox<F>>> {
 }
 
 impl<F: AnonFile<Ptr = KBox<F>>> NewFile<F> {
-    /// Makes a file and reserves a descriptor for it.
+    /// Creates a file and reserves a descriptor for it.
     ///
     /// # Errors
     ///
@@ -64,18 +64,18 @@ impl<F: AnonFile<Ptr = KBox<F>>> NewFile<F> {
         Ok(Self { file, fd, data })
     }
 
-    /// The descriptor that the file is going to have.
+    /// Returns the descriptor that the file will have.
     fn fd(&self) -> u32 {
         self.fd.reserved_fd()
     }
 
-    /// Opens the file to user space, as the owner of `data`. Cannot fail.
+    /// Installs the file, which becomes the owner of `data`. Cannot fail.
     fn install(self, data: F) {
         self.file.install(self.fd, self.data.write(data));
     }
 }
 
-/// The result of a read or a write that was cut short: an error only counts if nothing was done.
+/// Returns the result of a partial read or write: an error is returned only if nothing was done.
 fn partial(done: usize, result: Result) -> Result<usize> {
     match result {
         Err(err) if done == 0 => Err(err),

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The groups of page faults that user space has not read, and those who poll for them.
+//! The queue of groups of page faults that user space has not read, and its pollers.
 //!
-//! Queue and pollers are one type, so that nothing gets into the queue without waking the pollers.
-//! That includes a group that a reader puts back: a poller that has looked in between saw an empty
-//! queue and sleeps.
+//! Queue and pollers are one type, so that queuing always wakes the pollers. This includes a group
+//! that is requeued after a failed read: a poller may have found the queue empty in between.
 #![forbid(unsafe_code)]
 
 use crate::sys::iopf::{
@@ -57,11 +56,11 @@ impl Unread {
         self.pollers.notify_all();
     }
 
-    /// Takes out the first group, if there is one.
+    /// Removes the first group, if there is one.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if `fits` refuses it; it stays in the queue.
+    /// [`EINVAL`] if `fits` returns false; the group stays in the queue.
     pub(super) fn pop_front(
         &self,
         fits: impl FnOnce(&Pending) -> bool,
@@ -79,7 +78,7 @@ impl Unread {
         self.queue.lock().as_mut().extract(to, which);
     }
 
-    /// Has `poller` woken when a group is queued. Returns whether there is one now.
+    /// Registers `poller`, to be woken when a group is queued. Returns whether there is one now.
     pub(super) fn poll<'a>(&'a self, poller: &Poller<'a>) -> bool {
         poller.register_wait(&self.pollers);
         !self.queue.lock().is_empty()

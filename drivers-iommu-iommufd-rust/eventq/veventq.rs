@@ -2,17 +2,18 @@
 
 //! Events of a vIOMMU for user space.
 //!
-//! The IOMMU driver reports what hardware tells a guest's vIOMMU; `driver.c` queues it, for the
-//! type of event that it is, in the [`Veventq`] of that type, of which a vIOMMU has at most one.
-//! When `depth` events wait already, or there is no memory, the event is lost: then a header
-//! without data stands at the end of the queue, until an event follows whose number tells the same.
+//! The IOMMU driver reports events for a guest's vIOMMU. `driver.c` queues each event in the
+//! [`Veventq`] of its type, of which a vIOMMU has at most one. If `depth` events are queued
+//! already, or without memory, the event is lost. Then a header without data at the end of the
+//! queue says so, until the next event, whose sequence number shows the loss, too.
 //!
-//! The queue can be found, by the IOMMU driver, from when it is in the list of the vIOMMU. That is
-//! the last step of its creation, and leaving the list is the first one of its end: see
+//! The IOMMU driver finds the queue in the list of the vIOMMU. Entering the list is the last step
+//! of its creation, leaving it the first step of its destruction: see
 //! [`ViommuQueue`].
 //!
 //! Locks: `veventqs_rwsem` of the vIOMMU (write: to change the list; read: `driver.c`, to queue) ->
-//! the lock of the queue, a spinlock. Several readers of one file may each get some of the events.
+//! the lock of the queue, a spinlock. If several threads read one file, each gets some of the
+//! events.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -74,7 +75,7 @@ impl Kind for Veventq {
 }
 
 impl Veventq {
-    /// A queue that is in no list yet.
+    /// Creates a queue that is in no list.
     fn new(
         type_: bindings::iommu_veventq_type,
         depth: u32,
@@ -94,10 +95,10 @@ impl Deref for Veventq {
     }
 }
 
-/// More than the hardware queues of any IOMMU hold.
+/// The same limit as in C; more than the hardware queue of any IOMMU holds.
 const MAX_DEPTH: u32 = 1 << 19;
 
-/// Gives the first event to user space, if it fits. Returns its size in bytes.
+/// Copies the first event to user space, if it fits. Returns its size in bytes.
 fn read_event(veventq: &EventQueue, out: &mut UserSliceWriter) -> Result<Option<usize>> {
     // A buffer too small for one event fails instead of blocking.
     let Some(event) = veventq.fetch(out.len())? else {
@@ -116,8 +117,8 @@ fn read_event(veventq: &EventQueue, out: &mut UserSliceWriter) -> Result<Option<
     Ok(Some(size))
 }
 
-/// Gives whole events to user space, as many as fit. Returns how many bytes that were, and why
-/// there are no more.
+/// Copies whole events to user space, as many as fit. Returns the number of bytes, and the reason
+/// for the end.
 fn read(veventq: &EventQueue, out: &mut UserSliceWriter) -> (usize, Result) {
     let mut done = 0;
 

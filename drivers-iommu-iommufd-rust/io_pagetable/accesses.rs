@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Accesses: drivers that use the memory behind the IOVAs by the CPU.
+//! Accesses: drivers that use the memory of an IOAS by the CPU.
 //!
-//! An access pins pages of areas for a while, or copies data at once. Unmap of an area that has
-//! pins asks all accesses of the IO page table to unpin what they have there, except those that the
-//! kernel makes for its own use, which lock their areas instead.
+//! An access pins pages of areas, or copies data. Unmapping an area with pins calls the `unmap`
+//! callback of all accesses of the IO page table, which have to unpin. Internal accesses have no
+//! callback: they lock their areas against unmap.
 //!
 //! Locks: the `domains` lock protects the list. Pinning, unpinning and copying hold the `iova` lock
-//! for reading throughout, so that areas stay. Drivers are asked with no lock held.
+//! for reading throughout, so that areas stay. Callbacks are called with no lock held.
 #![forbid(unsafe_code)]
 
 use super::{
-    areas::Piece,
+    areas::AreaSlice,
     IoPagetable,
     IovaSpace, //
 };
@@ -40,31 +40,31 @@ use kernel::{
     sync::Arc, //
 };
 
-/// How many accesses there can be.
+/// The greatest number of accesses of an IO page table.
 const MAX: u32 = 1 << 16;
 
-/// A driver that must let go of IOVA that is being unmapped.
+/// The callback of an access.
 pub(crate) trait Notify: Send + Sync {
-    /// Unpins all that the access has pinned in `range`.
+    /// Unpins everything that the access has pinned in `range`.
     ///
-    /// An access that is being destroyed does nothing, as it unpins everything anyway. Called with
-    /// no lock held, maybe after the access was removed.
+    /// Does nothing for an access that is being destroyed, which unpins everything itself. Called
+    /// with no lock held; the access may have been removed already.
     fn unmap(&self, range: IovaRange);
 }
 
-/// What the IO page table has to know of an access.
+/// An access in the list of the IO page table.
 pub(crate) struct AccessEntry {
-    /// What IOVA must be a multiple of, a power of two, for the access to use it.
+    /// The alignment of IOVAs that the access needs, a power of two.
     pub(crate) alignment: usize,
-    /// Who is asked to unpin. `None` for the kernel's own: what they pin, they lock.
+    /// The callback to unpin; `None` for internal accesses, which lock what they pin.
     pub(crate) notify: Option<Arc<dyn Notify>>,
 }
 
-/// The accesses of an IO page table, by number, which none has twice.
+/// The accesses of an IO page table, by a number that is not reused.
 pub(super) struct Accesses {
     by_id: RBTree<u64, AccessEntry>,
     next_id: u64,
-    /// How many there are.
+    /// The number of accesses.
     count: u32,
 }
 
@@ -81,7 +81,7 @@ impl Accesses {
         self.by_id.is_empty()
     }
 
-    /// Adds an access, whose number is greater than all before.
+    /// Adds an access. Returns its number, which is greater than all earlier ones.
     fn add(&mut self, access: AccessEntry) -> Result<u64> {
         if self.count >= MAX {
             return Err(EBUSY);
@@ -95,7 +95,7 @@ impl Accesses {
         Ok(id)
     }
 
-    /// Removes an access. Needs no memory.
+    /// Removes an access. Allocates nothing.
     fn remove(&mut self, id: u64) -> Option<AccessEntry> {
         let removed = self.by_id.remove(&id)?;
 
@@ -103,7 +103,7 @@ impl Accesses {
         Some(removed)
     }
 
-    /// The first access of these numbers that is to be asked to unpin.
+    /// Returns the first access of these numbers that has a callback.
     fn notify_in(&self, mut ids: Range<u64>) -> Option<(u64, Arc<dyn Notify>)> {
         loop {
             let cursor = self.by_id.cursor_lower_bound(&ids.start)?;
@@ -120,8 +120,8 @@ impl Accesses {
     }
 }
 
-impl Piece<'_> {
-    /// Whether the part consists of whole pages, but for the end of the range that it is of.
+impl AreaSlice<'_> {
+    /// Returns whether the slice consists of whole pages. The last page of a range may be partial.
     fn has_whole_pages(&self) -> bool {
         let end = self.mapping.start_byte(self.mapping.iova.last);
 
@@ -162,18 +162,18 @@ impl Piece<'_> {
 }
 
 impl IovaSpace {
-    /// Calls `f` with the parts of `range` that the areas have, in order, until it fails. They must
-    /// not leave a gap (`ENOENT`).
+    /// Calls `f` with the slice of each area in `range`, in order, until it fails. Fails with
+    /// `ENOENT` at a gap.
     #[inline]
-    fn try_for_each_piece<'a>(
+    fn try_for_each_slice<'a>(
         &'a self,
         range: IovaRange,
-        mut f: impl FnMut(Piece<'a>) -> Result,
+        mut f: impl FnMut(AreaSlice<'a>) -> Result,
     ) -> Result {
-        // Drivers mostly use a few pages at a time, of one area.
+        // Fast path: drivers mostly use a few pages of one area.
         if let Some(area) = self.areas.at(range.start) {
             if let (true, Some(live)) = (area.iova().covers(range), area.live()) {
-                return f(Piece {
+                return f(AreaSlice {
                     range,
                     mapping: area.mapping(),
                     live,
@@ -181,22 +181,22 @@ impl IovaSpace {
                 });
             }
         }
-        self.areas.contiguous(range).try_for_each(|piece| f(piece?))
+        self.areas.contiguous(range).try_for_each(|slice| f(slice?))
     }
 
-    /// Undoes the pins of a range, one for each area, as they were made.
+    /// Undoes one pin of a range.
     fn unpin(&self, range: IovaRange, lock: bool) {
-        let result = self.try_for_each_piece(range, |piece| {
-            piece.unpin(lock);
+        let result = self.try_for_each_slice(range, |slice| {
+            slice.unpin(lock);
             Ok(())
         });
 
-        // What is pinned cannot be unmapped.
+        // Pinned areas are not unmapped, so there is no gap.
         kernel::warn_on!(result.is_err());
     }
 }
 
-/// Cuts `len` bytes off the front of a buffer.
+/// Splits `len` bytes off the front of a buffer.
 fn split_front<'a>(buf: &mut RwBuf<'a>, len: usize) -> Option<RwBuf<'a>> {
     Some(match buf {
         RwBuf::Read(bytes) => {
@@ -213,12 +213,12 @@ fn split_front<'a>(buf: &mut RwBuf<'a>, len: usize) -> Option<RwBuf<'a>> {
 }
 
 impl IoPagetable {
-    /// Adds an access. Returns the number to remove it by.
+    /// Adds an access. Returns its number, for [`Self::remove_access`].
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, `EBUSY` if there are too many, `EADDRINUSE` if there is an area that is not
-    /// aligned for it.
+    /// `ENOMEM`, `EBUSY` if there are too many, `EADDRINUSE` if an area is not aligned as the
+    /// access needs it, `EINTR` if the task is being killed.
     pub(crate) fn add_access(&self, access: AccessEntry) -> Result<u64> {
         let mut domains = self.domains.write();
         let mut space = self.iova.write();
@@ -247,20 +247,20 @@ impl IoPagetable {
                 kernel::warn_on!(true);
             }
         }
-        // It can only become less, which suits any area.
+        // The alignment does not grow, so this cannot fail.
         kernel::warn_on!(space.update_alignment(&domains).is_err());
         drop(space);
         drop(domains);
-        // Whatever it refers to is put without our locks.
+        // Drop the reference to the notifier without locks.
         drop(removed);
     }
 
-    /// Pins the pages of a range for an access, which may `write` to them. With `lock`, the areas
-    /// cannot be unmapped meanwhile. `out` has room for exactly the pages of the range.
+    /// Pins the pages of a range, for writing if `write` is set. With `lock`, the areas cannot be
+    /// unmapped until they are unpinned. `out` has one entry for each page of the range.
     ///
     /// # Errors
     ///
-    /// With nothing pinned, at the first area for which it is so:
+    /// Nothing is pinned then. Of the first area that fails:
     ///
     /// - `EINVAL` if the area is being unmapped, or does not start and end with whole pages;
     /// - `EPERM` if the area does not allow it;
@@ -275,16 +275,16 @@ impl IoPagetable {
     ) -> Result {
         let space = self.iova.read();
         let mut pinned = None;
-        let pin = |piece: Piece<'_>| {
-            let count = piece.mapping.pages_of(piece.range).len();
+        let pin = |slice: AreaSlice<'_>| {
+            let count = slice.mapping.pages_of(slice.range).len();
             let (front, rest) = take(&mut out).split_at_mut_checked(count).ok_or(EINVAL)?;
 
-            piece.pin(front, write, lock)?;
+            slice.pin(front, write, lock)?;
             out = rest;
-            pinned = Some(piece.range.last);
+            pinned = Some(slice.range.last);
             Ok(())
         };
-        let result = space.try_for_each_piece(range, pin);
+        let result = space.try_for_each_slice(range, pin);
 
         if let (Err(_), Some(last)) = (&result, pinned) {
             space.unpin(IovaRange { last, ..range }, lock);
@@ -301,19 +301,19 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// What was copied before an error stays. At the first area for which it is so: `EINVAL` if it
-    /// is being unmapped, `EPERM` if it does not allow it, what [`crate::pages::Pages::rw`]
-    /// returns, and `ENOENT` at a gap.
+    /// Part of the data may have been copied. Of the first area that fails: `EINVAL` if it is being
+    /// unmapped, `EPERM` if it does not allow it, what [`crate::pages::Pages::rw`] returns, and
+    /// `ENOENT` at a gap.
     pub(crate) fn rw(&self, range: IovaRange, mut buf: RwBuf<'_>, flags: RwFlags) -> Result {
         let space = self.iova.read();
         let write = matches!(buf, RwBuf::Write(_));
 
-        space.try_for_each_piece(range, |piece| {
-            piece.check_access(write, false)?;
-            let part = piece.range.len().and_then(|len| split_front(&mut buf, len));
-            let start_byte = piece.mapping.start_byte(piece.range.start);
+        space.try_for_each_slice(range, |slice| {
+            slice.check_access(write, false)?;
+            let part = slice.range.len().and_then(|len| split_front(&mut buf, len));
+            let start_byte = slice.mapping.start_byte(slice.range.start);
 
-            piece
+            slice
                 .live
                 .pages
                 .pages()
@@ -321,10 +321,10 @@ impl IoPagetable {
         })
     }
 
-    /// Asks the accesses to unpin what they have in `range`, whose areas cannot be pinned any more.
+    /// Calls the accesses to unpin `range`, whose areas cannot be pinned any more.
     ///
-    /// The list may change while a driver is being asked. An access that is added meanwhile has
-    /// nothing there and is not asked: else this could go on for as long as accesses come and go.
+    /// The list can change during a call. An access that was added after the start has no pins
+    /// there and is skipped; otherwise adding accesses could keep this loop running.
     pub(super) fn notify_unmap(&self, range: IovaRange) {
         let mut ids = 0..self.domains.read().accesses.next_id;
 
@@ -345,7 +345,7 @@ impl IoPagetable {
 mod tests {
     use super::*;
     use crate::{
-        io_pagetable::Iova,
+        io_pagetable::Placement,
         mapping::Prot,
         pages::Pages,
         sys::{
@@ -355,16 +355,16 @@ mod tests {
     };
     use kernel::bindings;
 
-    /// A driver that is asked for nothing.
-    struct Deaf;
+    /// A callback that does nothing.
+    struct NoopNotify;
 
-    impl Notify for Deaf {
+    impl Notify for NoopNotify {
         fn unmap(&self, _range: IovaRange) {}
     }
 
-    /// An access that is to be asked if its alignment is greater than 1.
+    /// An access, with a callback if its alignment is greater than 1.
     fn entry(alignment: usize) -> Result<AccessEntry> {
-        let notify = Arc::new(Deaf, GFP_KERNEL)? as Arc<dyn Notify>;
+        let notify = Arc::new(NoopNotify, GFP_KERNEL)? as Arc<dyn Notify>;
 
         Ok(AccessEntry {
             alignment,
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(ask(&accesses, ids[2] + 1), Some(ids[5]));
         assert_eq!(ask(&accesses, ids[5] + 1), None);
 
-        // Those that come meanwhile are not asked, whatever leaves.
+        // Accesses that are added later are not called.
         assert!(accesses.remove(ids[5]).is_some() && accesses.remove(ids[5]).is_none());
         let late = accesses.add(entry(PAGE_SIZE)?)?;
         assert!(late >= all.end);
@@ -417,11 +417,11 @@ mod tests {
         Ok(())
     }
 
-    /// What tells one part from another.
-    type Part = (IovaRange, IovaRange, bool);
+    /// The properties of a slice that the test compares.
+    type SliceKey = (IovaRange, IovaRange, bool);
 
-    fn part(piece: &Piece<'_>) -> Part {
-        (piece.range, piece.mapping.iova, piece.is_last)
+    fn key(slice: &AreaSlice<'_>) -> SliceKey {
+        (slice.range, slice.mapping.iova, slice.is_last)
     }
 
     #[test]
@@ -429,13 +429,19 @@ mod tests {
         let addr = test_memory(4 * PAGE_SIZE)?;
         let iopt = KBox::pin_init(IoPagetable::new(), GFP_KERNEL)?;
 
-        // Where areas begin, and their lengths, in pages: neighbours and gaps.
+        // First page and number of pages of each area: neighbours and gaps.
         for (first, pages) in [(1, 1), (2, 3), (5, 1), (8, 4), (12, 2)] {
             let len = pages * PAGE_SIZE;
             let (pages, start_byte) = Pages::from_user(addr, len, true, AccountMode::None)?;
             let prot = Prot(bindings::IOMMU_READ);
 
-            iopt.map(pages, start_byte, len, Iova::Fixed(first * PAGE_SIZE), prot)?;
+            iopt.map(
+                pages,
+                start_byte,
+                len,
+                Placement::Fixed(first * PAGE_SIZE),
+                prot,
+            )?;
         }
 
         let space = iopt.read();
@@ -445,14 +451,15 @@ mod tests {
                     start: first * PAGE_SIZE + 8,
                     last: last * PAGE_SIZE + 16,
                 };
-                let (mut fast, mut slow): (KVec<Part>, KVec<Part>) = (KVec::new(), KVec::new());
+                let (mut fast, mut slow): (KVec<SliceKey>, KVec<SliceKey>) =
+                    (KVec::new(), KVec::new());
 
                 let fast_result = space
-                    .try_for_each_piece(range, |piece| Ok(fast.push(part(&piece), GFP_KERNEL)?));
+                    .try_for_each_slice(range, |slice| Ok(fast.push(key(&slice), GFP_KERNEL)?));
                 let slow_result = space
                     .areas
                     .contiguous(range)
-                    .try_for_each(|piece| Ok(slow.push(part(&piece?), GFP_KERNEL)?));
+                    .try_for_each(|slice| Ok(slow.push(key(&slice?), GFP_KERNEL)?));
 
                 assert_eq!(fast_result, slow_result);
                 assert!(fast.as_slice() == slow.as_slice());

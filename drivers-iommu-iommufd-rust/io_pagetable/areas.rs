@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The areas of an IO page table, and the states that they go through.
+//! The areas of an IO page table, and their states.
 //!
-//! | state | is in domains | may be | ends by |
+//! | state | mapped in domains | allowed operations | next |
 //! |---|---|---|---|
-//! | [`State::Filling`] | being put there | only aligned to | its mapper, either way |
-//! | [`State::Live`] | in all | read, shared, split, moved to domains, accessed | unmap |
-//! | [`State::Emptying`] | being taken out | nothing | removed by its unmapper |
+//! | [`AreaState::Filling`] | in progress | alignment check | `Live`, or removed on error |
+//! | [`AreaState::Live`] | in all | all: copy, split, access, add or remove a domain | `Emptying` |
+//! | [`AreaState::Emptying`] | being unmapped | none | removed |
 //!
-//! In both transitions the area only keeps its IOVA occupied: one thread has what belongs to it,
-//! and comes back for the area by its IOVA, which no other area can have in the meantime. An area
-//! that is small and simple skips them: it is put into the tree when it is in all domains, and
-//! taken out of both with the lock held (see [`TakenOut`]).
+//! In `Filling` and `Emptying`, the *transition*, the area in the tree only occupies its IOVA. One
+//! thread owns its pages and finds the area again by its IOVA. Small areas have no transition: they
+//! are inserted when all domains map them, and removed with the lock held (see [`UnmapBatch`]).
 //!
-//! The tree knows the gaps between areas, for the choice of IOVA.
+//! The tree also finds gaps between areas, for the choice of an IOVA.
 //!
-//! Locks: the tree and the areas are protected by the `iova` lock. The counts of an area are raised
-//! and lowered with that lock held for reading, and relied upon with it held for writing.
+//! Locks: the `iova` lock protects the tree and the areas. The use counts of an area change with
+//! that lock held for reading, and are stable with it held for writing.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -50,47 +49,47 @@ use kernel::{
     }, //
 };
 
-/// A range of IOVAs that is, was or will be populated.
+/// An area, in any state.
 #[derive(Clone, Copy)]
 pub(crate) struct Area<'a>(&'a Node<Content>);
 
-/// What an area has besides its IOVA, which is that of the node.
+/// The fields of an area besides its IOVA, which is the range of the node.
 pub(crate) struct Content {
     first_byte: usize,
     prot: Prot,
-    state: State,
-    /// The next one of [`TakenOut`], which is in no tree.
+    state: AreaState,
+    /// The next area of an [`UnmapBatch`], whose areas are in no tree.
     next: Option<KBox<Node<Content>>>,
 }
 
-// There is a slab of this size, and the next one has half as much again.
+// kmalloc-128; the next size is 192.
 static_assert!(size_of::<Node<Content>>() <= 128);
 
-/// What an area is good for.
-enum State {
+/// State of an area.
+enum AreaState {
     Filling,
     Live(Live),
     Emptying,
 }
 
-/// What belongs to an area in use.
+/// The pages of an area that is not in transition.
 pub(super) struct Live {
     pub(super) pages: AreaPages,
-    /// An unmap waits for the accesses to let go. There shall be no new ones.
+    /// An unmap waits for the accesses to unpin. New accesses are refused.
     pub(super) prevent_access: bool,
     users: Users,
 }
 
-/// Who uses the pages of an area.
+/// Use counts of an area.
 struct Users {
-    /// Pins of accesses, which are asked to let go by unmap.
+    /// Pins of all accesses.
     accesses: Atomic<u32>,
-    /// Pins of those that are not: as long as there are any, the area cannot be unmapped.
+    /// Pins of internal accesses, which unmap cannot call. While not zero, unmap fails.
     locks: Atomic<u32>,
 }
 
 impl Live {
-    /// An area without users.
+    /// Creates an area without users.
     #[inline]
     pub(super) fn new(pages: AreaPages) -> Self {
         Self {
@@ -103,9 +102,9 @@ impl Live {
         }
     }
 
-    /// Counts an access, which forbids unmap if it is to `lock` the area.
+    /// Counts a pin of an access, which prevents unmap if `lock` is set.
     pub(super) fn begin_access(&self, lock: bool) {
-        // The `iova` lock orders this before the unmap that reads it.
+        // The `iova` lock orders this against unmap, which reads it.
         self.users.accesses.fetch_add(1, Relaxed);
         if lock {
             self.users.locks.fetch_add(1, Relaxed);
@@ -120,25 +119,25 @@ impl Live {
         kernel::warn_on!(self.users.accesses.fetch_sub(1, Relaxed) == 0);
     }
 
-    /// Whether there are accesses. Only with the `iova` lock held for writing this stays true.
+    /// Returns whether accesses have pins. Stable with the `iova` lock held for writing.
     pub(super) fn is_accessed(&self) -> bool {
         self.users.accesses.load(Relaxed) != 0
     }
 
-    /// Whether the area must not be unmapped.
+    /// Returns whether the area must not be unmapped.
     pub(super) fn is_locked(&self) -> bool {
         self.users.locks.load(Relaxed) != 0
     }
 }
 
 impl<'a> Area<'a> {
-    /// The area of a node.
+    /// Returns the area of a node.
     #[inline]
     pub(super) fn of(node: &'a Node<Content>) -> Self {
         Self(node)
     }
 
-    /// Where the area is.
+    /// Returns the IOVA range of the area.
     #[inline]
     pub(crate) fn iova(self) -> IovaRange {
         IovaRange {
@@ -147,26 +146,26 @@ impl<'a> Area<'a> {
         }
     }
 
-    /// Where the area is, and which part of its pages it shows.
+    /// Returns the IOVA range of the area and the slice of its pages that it maps.
     #[inline]
     pub(crate) fn mapping(self) -> Mapping {
         self.0.value().mapping(self.iova())
     }
 
-    /// The pages of the area, unless it is in transition.
+    /// Returns the pages of the area, unless it is in transition.
     pub(crate) fn pages(self) -> Option<&'a Arc<Pages>> {
         self.live().map(|live| live.pages.pages())
     }
 
     pub(super) fn live(self) -> Option<&'a Live> {
         match &self.0.value().state {
-            State::Live(live) => Some(live),
-            State::Filling | State::Emptying => None,
+            AreaState::Live(live) => Some(live),
+            AreaState::Filling | AreaState::Emptying => None,
         }
     }
 
-    /// Unpins the pages of an area that was taken out of the tree and of its domains, which may go
-    /// [this way](TakenOut::takes).
+    /// Unpins the pages of an area that was removed from the tree and unmapped from its domains.
+    /// [`UnmapBatch::accepts`] it.
     #[inline(always)]
     pub(super) fn release(self) {
         if let Some(live) = self.live() {
@@ -187,33 +186,33 @@ impl Content {
 
     pub(super) fn live_mut(&mut self) -> Option<&mut Live> {
         match &mut self.state {
-            State::Live(live) => Some(live),
-            State::Filling | State::Emptying => None,
+            AreaState::Live(live) => Some(live),
+            AreaState::Filling | AreaState::Emptying => None,
         }
     }
 
-    /// Begins to empty a live area: what belongs to it is the caller's now, who removes it later.
+    /// Begins to empty a live area. The caller gets its pages, and removes the area later.
     pub(super) fn take_live(&mut self) -> Option<Live> {
-        if !matches!(self.state, State::Live(_)) {
+        if !matches!(self.state, AreaState::Live(_)) {
             return None;
         }
-        match core::mem::replace(&mut self.state, State::Emptying) {
-            State::Live(live) => Some(live),
-            State::Filling | State::Emptying => None,
+        match core::mem::replace(&mut self.state, AreaState::Emptying) {
+            AreaState::Live(live) => Some(live),
+            AreaState::Filling | AreaState::Emptying => None,
         }
     }
 }
 
-/// The memory for an area.
-pub(super) struct Blank(NodeReservation<Content>);
+/// Preallocated memory for an area.
+pub(super) struct AreaMemory(NodeReservation<Content>);
 
-impl Blank {
+impl AreaMemory {
     pub(super) fn new() -> Result<Self> {
         Ok(Self(NodeReservation::new(GFP_KERNEL_ACCOUNT)?))
     }
 
     #[inline(always)]
-    fn fill(self, mapping: Mapping, state: State) -> Result<KBox<Node<Content>>> {
+    fn fill(self, mapping: Mapping, state: AreaState) -> Result<KBox<Node<Content>>> {
         let Mapping {
             iova,
             first_byte,
@@ -242,33 +241,33 @@ impl Areas {
         self.0.is_empty()
     }
 
-    /// The tree, for those who look for what is not in it.
+    /// Returns the tree, for a search for gaps.
     pub(super) fn tree(&self) -> &GapTree<Content> {
         &self.0
     }
 
-    /// All areas, ordered by IOVA.
+    /// Returns all areas, ordered by IOVA.
     pub(super) fn iter(&self) -> impl Iterator<Item = Area<'_>> {
         self.0.iter(0, usize::MAX).map(Area::of)
     }
 
-    /// The first area that intersects `range`.
+    /// Returns the first area that intersects `range`.
     pub(super) fn first(&self, range: IovaRange) -> Option<Area<'_>> {
         self.0.first(range.start, range.last).map(Area::of)
     }
 
-    /// The area that has `iova`.
+    /// Returns the area that contains `iova`.
     pub(super) fn at(&self, iova: usize) -> Option<Area<'_>> {
         self.0.first(iova, iova).map(Area::of)
     }
 
-    /// The first area that intersects `range`, to be removed.
+    /// Returns the first area that intersects `range`, which can be removed.
     #[inline]
     pub(super) fn first_mut(&mut self, range: IovaRange) -> Option<Entry<'_, Content>> {
         self.0.first_mut(range.start, range.last)
     }
 
-    /// Removes all areas that intersect `range`, for which there should be several.
+    /// Removes all areas that intersect `range`. Pays off for several areas.
     #[inline]
     pub(super) fn take(&mut self, range: IovaRange) -> impl Iterator<Item = KBox<Node<Content>>> {
         self.0.take(range.start, range.last).into_iter()
@@ -287,22 +286,22 @@ impl Areas {
             })
     }
 
-    /// Occupies IOVA on behalf of the caller, who is going to fill it.
+    /// Adds an area in the state `Filling`, which the caller owns.
     ///
     /// # Errors
     ///
     /// `EEXIST` if an area is there.
-    pub(super) fn occupy(&mut self, blank: Blank, mapping: Mapping) -> Result {
-        let node = blank.fill(mapping, State::Filling)?;
+    pub(super) fn occupy(&mut self, memory: AreaMemory, mapping: Mapping) -> Result {
+        let node = memory.fill(mapping, AreaState::Filling)?;
 
         self.0.insert(node).map_err(|_| EEXIST)
     }
 
-    /// Adds an area that is in all domains. Its IOVA must be free.
+    /// Adds an area that all domains map. Its IOVA must be free.
     #[inline(always)]
-    pub(super) fn insert(&mut self, blank: Blank, mapping: Mapping, live: Live) {
-        // It cannot be backwards.
-        let Ok(node) = blank.fill(mapping, State::Live(live)) else {
+    pub(super) fn insert(&mut self, memory: AreaMemory, mapping: Mapping, live: Live) {
+        // Fails only if the range is backwards, which a mapping is not.
+        let Ok(node) = memory.fill(mapping, AreaState::Live(live)) else {
             return;
         };
         let inserted = self.0.insert(node);
@@ -310,26 +309,32 @@ impl Areas {
         kernel::warn_on!(inserted.is_err());
     }
 
-    /// Makes use of an area that the caller has filled, and that starts at `iova`.
+    /// Makes the area at `iova` live, which the caller has filled.
     pub(super) fn publish(&mut self, iova: usize, live: Live) {
         if let Some(entry) = self.0.first_mut(iova, iova) {
-            entry.into_value_mut().state = State::Live(live);
+            entry.into_value_mut().state = AreaState::Live(live);
         }
     }
 
-    /// Removes an area that the caller was filling or emptying, and that starts at `iova`.
+    /// Removes the area at `iova`, which the caller was filling or emptying.
     pub(super) fn vacate(&mut self, iova: usize) {
         let node = self.0.remove_first(iova, iova);
 
-        // The IOVA was occupied for the caller, and what belonged to it is the caller's.
+        // The area is in transition, and the caller owns its pages.
         kernel::warn_on!(node.is_none_or(|node| Area::of(&node).live().is_some()));
     }
 
-    /// Replaces the live area that has `left` and `right` by two.
+    /// Splits the live area that consists of `left` and `right`.
     ///
-    /// Needs no memory but that of `blank` and `spare`, which are for the right one. There must be
-    /// no accesses to the area.
-    pub(super) fn split(&mut self, left: Mapping, right: Mapping, blank: Blank, spare: SpareSlot) {
+    /// Allocates nothing: `memory` and `spare` are for the right area. The area must not have
+    /// accesses.
+    pub(super) fn split(
+        &mut self,
+        left: Mapping,
+        right: Mapping,
+        memory: AreaMemory,
+        spare: SpareSlot,
+    ) {
         let Some(mut node) = self.0.remove_first(left.iova.start, left.iova.start) else {
             return;
         };
@@ -339,9 +344,9 @@ impl Areas {
             .live_mut()
             .map(|live| live.pages.split(&mapping, &left, &right, spare));
 
-        // Neither can fail: the ranges are in order, and there is room. Both show the same pages.
+        // These cannot fail: neither range is backwards, and their IOVA is free.
         let _ = node.set_range(left.iova.start, left.iova.last);
-        let right = pages.map(|pages| blank.fill(right, State::Live(Live::new(pages))));
+        let right = pages.map(|pages| memory.fill(right, AreaState::Live(Live::new(pages))));
         for node in [Some(node), right.and_then(Result::ok)]
             .into_iter()
             .flatten()
@@ -352,7 +357,7 @@ impl Areas {
         }
     }
 
-    /// Divides `range` into the parts that the live areas have, which must not leave a gap.
+    /// Returns the slices of the live areas in `range`, up to the first gap.
     pub(super) fn contiguous(&self, range: IovaRange) -> Contiguous<'_> {
         Contiguous {
             areas: self.0.iter(range.start, range.last),
@@ -361,25 +366,25 @@ impl Areas {
     }
 }
 
-/// Live areas that were taken out of the tree, and are to be taken out of their domains, and then
+/// Live areas that were removed from the tree, to be unmapped from their domains together and then
 /// released.
 ///
-/// They are a list by themselves, so that it needs no memory.
-pub(super) struct TakenOut {
+/// The list is linked through the areas, so it allocates nothing.
+pub(super) struct UnmapBatch {
     head: Option<KBox<Node<Content>>>,
     areas: usize,
     pages: usize,
-    /// Whether there are pages of files. Who pays for these can change with the IOVA locked: they
-    /// are to be released before it is not.
+    /// Set if there are pages of files. IOMMU_IOAS_CHANGE_PROCESS, which locks the IOVA space, has
+    /// to find all of these: they are released before it is unlocked.
     has_files: bool,
 }
 
-impl TakenOut {
-    /// So many areas are unmapped with one flush of the IOMMU's caches. They have so many pages at
-    /// most: in the meantime the IOVA is locked.
+impl UnmapBatch {
+    /// The number of areas and of pages from which on the batch is full. The IOVA space is locked
+    /// until it is unmapped, with one IOTLB flush.
     const MOST_AREAS: usize = 256;
     const MOST_PAGES: usize = 1024;
-    /// An area with more pages goes alone, without the lock.
+    /// An area with more pages is unmapped by itself, without the lock.
     const AREA_PAGES: usize = 512;
 
     #[inline]
@@ -392,18 +397,18 @@ impl TakenOut {
         }
     }
 
-    /// Whether an area may go this way.
+    /// Returns whether an area can be in a batch.
     #[inline(always)]
-    pub(super) fn takes(area: Area<'_>, live: &Live) -> bool {
+    pub(super) fn accepts(area: Area<'_>, live: &Live) -> bool {
         if live.pages.is_known() {
             area.mapping().pages().len() <= Self::AREA_PAGES
         } else {
-            // The last reference to a DMA buffer is put without the lock.
+            // Putting the last reference to a dma-buf can sleep: not with the lock held.
             !live.pages.is_stored() && !live.pages.pages().is_dmabuf()
         }
     }
 
-    /// Counts an area that may and is live, and is going to be [pushed](Self::push).
+    /// Counts an area that [is accepted](Self::accepts) and will be [pushed](Self::push).
     #[inline]
     pub(super) fn count(&mut self, area: Area<'_>) {
         self.areas += 1;
@@ -411,26 +416,26 @@ impl TakenOut {
         self.has_files |= area.pages().is_some_and(|pages| pages.is_file());
     }
 
-    /// Adds an area that was counted.
+    /// Adds an area that has been counted.
     #[inline]
     pub(super) fn push(&mut self, mut node: KBox<Node<Content>>) {
         node.value_mut().next = self.head.take();
         self.head = Some(node);
     }
 
-    /// Whether it is time to unmap.
+    /// Returns whether the batch is full.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.areas >= Self::MOST_AREAS || self.pages >= Self::MOST_PAGES
     }
 
-    /// Whether the areas must be released with the lock held.
+    /// Returns whether the areas must be released with the lock held.
     #[inline]
     pub(super) fn has_files(&self) -> bool {
         self.has_files
     }
 
-    /// Unmaps all areas. Until then, their IOVA must not be used.
+    /// Unmaps all areas. Their IOVA must not be reused before this.
     #[inline]
     pub(super) fn unmap_from(&self, domains: &[Arc<PagingDomain>]) {
         if self.head.is_none() {
@@ -448,7 +453,7 @@ impl TakenOut {
         }
     }
 
-    /// Unpins the pages of all areas, which were unmapped, and frees them.
+    /// Unpins the pages of all areas, which are unmapped, and frees the areas.
     #[inline(always)]
     pub(super) fn release(&mut self) {
         while let Some(mut node) = self.head.take() {
@@ -458,24 +463,23 @@ impl TakenOut {
     }
 }
 
-/// The part of a range that one live area has.
-pub(super) struct Piece<'a> {
+/// The slice of a live area that is in a given range.
+pub(super) struct AreaSlice<'a> {
     pub(super) range: IovaRange,
     pub(super) mapping: Mapping,
     pub(super) live: &'a Live,
-    /// Whether the range ends with this part.
+    /// Set if the range ends with this slice.
     pub(super) is_last: bool,
 }
 
-/// The parts of a range, in order: at the first gap there is an error (`ENOENT`), then nothing
-/// more.
+/// Iterates over the slices of a range, in order. Returns `ENOENT` at the first gap, and ends.
 pub(super) struct Contiguous<'a> {
     areas: gap_tree::Iter<'a, Content>,
     rest: Option<IovaRange>,
 }
 
 impl<'a> Iterator for Contiguous<'a> {
-    type Item = Result<Piece<'a>>;
+    type Item = Result<AreaSlice<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.rest.take()?;
@@ -494,7 +498,7 @@ impl<'a> Iterator for Contiguous<'a> {
             last: rest.last.min(mapping.iova.last),
         };
         self.rest = rest.after(range.last);
-        Some(Ok(Piece {
+        Some(Ok(AreaSlice {
             range,
             mapping,
             live,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list of the domains of an IO page table, and who asks for which alignment.
+//! The list of domains of an IO page table, and the alignments that domains and accesses need.
 //!
-//! Each map and each unmap goes through all domains, so they are kept as a slice. User space can
-//! make any number of them: the slice is not one `kmalloc()`, and a domain knows its position.
+//! Each map and unmap walks all domains, so they are in a vector. User space can create any number
+//! of them: the vector can use `vmalloc()`, and each domain stores its position.
 #![forbid(unsafe_code)]
 
 use crate::sys::domain::PagingDomain;
@@ -20,10 +20,10 @@ use kernel::{
     sync::Arc, //
 };
 
-/// How many ask for which alignment, a power of two. There are few different ones.
+/// The number of domains and accesses by the alignment that they need, a power of two.
 pub(super) struct Alignments(RBTree<usize, usize>);
 
-/// The memory to count one more alignment, if it takes any.
+/// Preallocated memory to count an alignment, if any is needed.
 pub(super) struct AlignmentMemory(Option<RBTreeNodeReservation<usize, usize>>);
 
 impl Alignments {
@@ -31,7 +31,7 @@ impl Alignments {
         Self(RBTree::new())
     }
 
-    /// Allocates what it takes to [add](Self::add) an alignment.
+    /// Allocates the memory to [add](Self::add) an alignment.
     pub(super) fn prepare(&self, alignment: usize) -> Result<AlignmentMemory> {
         Ok(AlignmentMemory(match self.0.get(&alignment) {
             Some(_) => None,
@@ -39,7 +39,7 @@ impl Alignments {
         }))
     }
 
-    /// Counts an alignment. `memory` was prepared for it, and nothing has changed since.
+    /// Counts an alignment. `memory` was prepared for it, with no change in between.
     pub(super) fn add(&mut self, alignment: usize, memory: AlignmentMemory) {
         if let Some(count) = self.0.get_mut(&alignment) {
             *count += 1;
@@ -48,7 +48,7 @@ impl Alignments {
         }
     }
 
-    /// Undoes one [`Self::add`] of the same alignment. Needs no memory.
+    /// Undoes one [`Self::add`] of the same alignment. Allocates nothing.
     pub(super) fn remove(&mut self, alignment: usize) {
         let Some(mut entry) = self.0.find_mut(&alignment) else {
             return;
@@ -60,7 +60,7 @@ impl Alignments {
         }
     }
 
-    /// The least alignment that suits all.
+    /// Returns the greatest alignment, which suits all.
     pub(super) fn greatest(&self) -> usize {
         let greatest = self.0.cursor_back().map(|cursor| *cursor.current().0);
 
@@ -77,7 +77,7 @@ impl Alignments {
 /// [`ListPlace`]: crate::sys::domain::ListPlace
 pub(super) struct DomainList(KVVec<Arc<PagingDomain>>);
 
-/// A domain that has left the list, and what is to be freed with it, without locks.
+/// A domain that was removed from the list, and memory, to be dropped without locks.
 pub(super) struct Removed {
     _domain: Option<Arc<PagingDomain>>,
     _memory: Option<KVVec<Arc<PagingDomain>>>,
@@ -89,7 +89,7 @@ impl DomainList {
         Self(KVVec::new())
     }
 
-    /// Where `domain` is in the list.
+    /// Returns the position of `domain` in the list.
     fn position(&self, domain: &PagingDomain) -> Option<usize> {
         let position = domain.place().position();
         let found = self.0.get(position)?;
@@ -102,7 +102,7 @@ impl DomainList {
         self.position(domain).is_some()
     }
 
-    /// Makes room for one more.
+    /// Reserves memory for one more domain.
     ///
     /// # Errors
     ///
@@ -115,14 +115,14 @@ impl DomainList {
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`] if there is no room, see [`Self::reserve`].
+    /// [`ENOMEM`] if no memory was [reserved](Self::reserve).
     pub(super) fn add(&mut self, domain: Arc<PagingDomain>) -> Result {
-        // INVARIANT: This is where it is going to be.
+        // INVARIANT: It is appended at this position.
         domain.place().set_position(self.0.len());
         self.0.push_within_capacity(domain).map_err(|_| ENOMEM)
     }
 
-    /// Removes a domain. Another takes its place: the order does not matter. Needs no memory.
+    /// Removes a domain, and moves the last one to its position. Allocates nothing.
     pub(super) fn remove(&mut self, domain: &PagingDomain) -> Option<Removed> {
         let position = self.position(domain)?;
 
@@ -131,7 +131,7 @@ impl DomainList {
         }
         let removed = self.0.pop();
         if let Some(moved) = self.0.get(position) {
-            // INVARIANT: The last one is here now.
+            // INVARIANT: The last one was moved to this position.
             moved.place().set_position(position);
         }
         Some(Removed {
@@ -162,7 +162,7 @@ mod tests {
         let mut alignments = Alignments::new();
 
         assert_eq!(alignments.greatest(), 1);
-        // A domain without page sizes has no wish.
+        // The alignment of a domain without page sizes is 0.
         for alignment in [0, 1, 512, PAGE_SIZE, PAGE_SIZE] {
             let memory = alignments.prepare(alignment)?;
 
@@ -188,7 +188,7 @@ mod tests {
         for _ in 0..COUNT {
             domains.push(test_domain::new()?, GFP_KERNEL)?;
         }
-        // Of each round some stay, in an order that differs from round to round.
+        // Some domains stay in the list between rounds, in an order that differs.
         for round in [1, 7, 29, 63] {
             for domain in &domains {
                 assert!(list.has(domain) == list.iter().any(|other| other.ptr_eq(domain)));

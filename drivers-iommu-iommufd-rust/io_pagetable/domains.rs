@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The domains that show an IO page table to devices, and what was written through them.
+//! Adding domains to an IO page table, removing them, and dirty tracking.
 //!
-//! Each domain shows all areas. A domain that comes gets those that there are before it is in the
-//! list, where mappers find it; both the list and the areas are locked meanwhile.
+//! Each domain maps all areas. A new domain gets the existing areas before it enters the list, with
+//! both the list and the areas locked, so that later mappings neither miss nor repeat it.
 //!
-//! Removal does not fail and needs no memory.
+//! Removal does not fail and allocates nothing.
 //!
 //! Locks: see [`super`].
 #![forbid(unsafe_code)]
@@ -34,7 +34,7 @@ use kernel::{
 };
 
 impl IovaSpace {
-    /// Reserves all that `domain` cannot translate.
+    /// Reserves the IOVAs that `domain` cannot translate.
     fn reserve_outside(&mut self, domain: &PagingDomain) -> Result {
         let aperture = domain.aperture();
         let below = aperture.start.checked_sub(1);
@@ -48,7 +48,7 @@ impl IovaSpace {
         Ok(())
     }
 
-    /// Puts all areas into a domain that is not in the list. On error none is in it.
+    /// Maps all areas in a domain that is not in the list. On error it maps none.
     fn fill(&mut self, domains: &Domains, domain: &Arc<PagingDomain>) -> Result {
         let mut filled = 0_usize;
         let result = self.areas.try_for_each_live(|mapping, live| {
@@ -64,10 +64,10 @@ impl IovaSpace {
         result
     }
 
-    /// Takes the first `count` live areas out of a domain that is not in the list.
+    /// Unmaps the first `count` live areas from a domain that is not in the list.
     fn unfill(&mut self, domains: &Domains, domain: &PagingDomain, count: usize) {
         let mut rest = count;
-        // One of those that stay keeps the PFNs.
+        // A domain that stays becomes the storage domain.
         let successor = domains.list.first();
         let unfill = |mapping: &Mapping, live: &mut Live| {
             rest = rest.checked_sub(1).ok_or(ENOENT)?;
@@ -78,26 +78,26 @@ impl IovaSpace {
             Ok(())
         };
 
-        // The error is the end of the count.
+        // The only error is the end of the count.
         let _ = self.areas.try_for_each_live(unfill);
     }
 
-    /// Adds a domain to the list, with all areas in it.
+    /// Adds a domain to the list, with all areas mapped in it.
     fn add_domain(&mut self, domains: &mut Domains, domain: &Arc<PagingDomain>) -> Result {
         self.reserve_outside(domain)?;
-        // It can become another with the first attach.
+        // The page sizes can change with the first attach, so the alignment is stored.
         let alignment = domain.min_page_size();
         let memory = domains.alignments.prepare(alignment)?;
         domains.list.reserve()?;
         self.fill(domains, domain)?;
-        // There is room.
+        // Cannot fail: memory is reserved.
         domains.list.add(domain.clone())?;
         domain.place().set_alignment(alignment);
         domains.alignments.add(alignment, memory);
         Ok(())
     }
 
-    /// Clears the dirty bits of all areas, except for those of a dma-buf, see
+    /// Clears the dirty bits of all areas, except those of a dma-buf, see
     /// [`IoPagetable::read_dirty`].
     fn discard_dirty(&self, domain: &PagingDomain) -> Result {
         domain.discard_dirty(|dirty| {
@@ -131,15 +131,15 @@ impl IovaSpace {
 }
 
 impl IoPagetable {
-    /// Shows this space in `domain`.
+    /// Adds `domain`, and maps all areas in it.
     ///
     /// # Errors
     ///
-    /// In this order, and with nothing changed:
+    /// Nothing has changed then. In this order:
     ///
-    /// - `EEXIST` if it is in there;
+    /// - `EEXIST` if it is in the list already;
     /// - `EINVAL` if it cannot map a single page;
-    /// - `EADDRINUSE` if there are areas that it cannot show, or allowed ranges;
+    /// - `EADDRINUSE` if it cannot map an existing area or an allowed range;
     /// - `EINTR` if the current task is being killed;
     /// - `ENOMEM`, or what [`crate::pages::Pages::add_domain`] returns.
     pub(crate) fn add_domain(&self, domain: &Arc<PagingDomain>) -> Result {
@@ -149,8 +149,8 @@ impl IoPagetable {
         if kernel::warn_on!(domains.list.has(domain)) {
             return Err(EEXIST);
         }
-        // Pages are neither guaranteed to be contiguous nor made so: a domain must take single
-        // ones. If it takes smaller ones, areas may start and end within a page.
+        // Pages need not be contiguous, so a domain must be able to map single ones. If it can map
+        // less than a page, areas may start and end within a page.
         let alignment = domain.min_page_size().max(space.alignment);
         if alignment > PAGE_SIZE {
             return Err(EINVAL);
@@ -166,7 +166,7 @@ impl IoPagetable {
         Ok(())
     }
 
-    /// Takes everything out of `domain` and forgets it.
+    /// Unmaps all areas from `domain` and removes it.
     pub(crate) fn remove_domain(&self, domain: &PagingDomain) {
         let mut domains = self.domains.write();
         let mut space = self.iova.write();
@@ -179,20 +179,20 @@ impl IoPagetable {
         domains.alignments.remove(domain.place().alignment());
         space.unfill(&domains, domain, usize::MAX);
         space.unreserve(Reserver::from(domain));
-        // It can only become less, which suits any area.
+        // The alignment does not grow, so this cannot fail.
         kernel::warn_on!(space.update_alignment(&domains).is_err());
         drop(space);
         drop(domains);
-        // The domain may be freed, without our locks.
+        // Frees the domain, if this is the last reference, without locks.
         drop(removed);
     }
 
-    /// Starts or stops the tracking of writes through `domain`. It starts with a clean slate.
+    /// Starts or stops dirty tracking in `domain`. Starting clears all dirty bits.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if the domain cannot, `EINTR` if the current task is being killed, or what the
-    /// IOMMU driver returns.
+    /// `EOPNOTSUPP` if the domain does not support it, `EINTR` if the current task is being killed,
+    /// or what the IOMMU driver returns.
     pub(crate) fn set_dirty_tracking(&self, domain: &PagingDomain, enable: bool) -> Result {
         if !domain.has_dirty_tracking() {
             return Err(EOPNOTSUPP);
@@ -205,19 +205,19 @@ impl IoPagetable {
         domain.set_dirty_tracking(enable)
     }
 
-    /// Reads what was written through `domain` into a bitmap of user space.
+    /// Reads the dirty bits of `domain` into a bitmap of user space.
     ///
-    /// IOVA that is not mapped reads as clean, and so does what lies behind the first gap, or
-    /// behind the first error of the IOMMU driver. User space depends on that not being an error.
+    /// The walk ends at the first gap and at the first error of the IOMMU driver; what is behind
+    /// reads as clean. As in C, this is not an error.
     ///
-    /// Memory of a dma-buf reads as clean, and the walk goes on behind it: a revocation unmaps it
-    /// without the lock of the space, so that the walk could use freed page tables.
+    /// Areas of a dma-buf are skipped and read as clean: a revocation unmaps them without the lock
+    /// of the space, so a walk of their page tables could access freed memory.
     ///
     /// # Errors
     ///
     /// - `EINVAL` if the range is empty, or not aligned to the space and the given page size;
     /// - `EOVERFLOW`;
-    /// - `EOPNOTSUPP` if the domain cannot track writes;
+    /// - `EOPNOTSUPP` if the domain has no dirty tracking;
     /// - `ENOMEM` if the bitmap cannot be used.
     pub(crate) fn read_dirty(
         &self,
@@ -237,19 +237,19 @@ impl IoPagetable {
             return Err(EOPNOTSUPP);
         }
         domain.read_dirty(range, page_size, bitmap, clear, |dirty| {
-            // See above for why errors end the walk and nothing else.
-            let _ = space.areas.contiguous(range).try_for_each(|piece| {
+            // Errors end the walk, see above.
+            let _ = space.areas.contiguous(range).try_for_each(|slice| {
                 go_on()?;
-                let piece = piece?;
-                if piece.live.pages.pages().is_dmabuf() {
+                let slice = slice?;
+                if slice.live.pages.pages().is_dmabuf() {
                     return Ok(());
                 }
-                dirty.read(piece.range)
+                dirty.read(slice.range)
             });
         })
     }
 }
 
-/// Flag: what was read stays marked as written.
+/// Flag: do not clear the dirty bits that are read.
 const NO_CLEAR: u32 =
     bindings::iommufd_hwpt_get_dirty_bitmap_flags_IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;

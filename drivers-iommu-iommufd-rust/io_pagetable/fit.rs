@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The choice of IOVA by the kernel: first fit.
+//! Choice of an IOVA: first fit.
 //!
-//! User space sees which IOVA it gets, and tests compare it, so the search has peculiarities that
-//! are kept on purpose:
+//! The result is visible to user space and the same as that of the C driver, including these
+//! details:
 //!
-//! - The first and the last page of the space are never given out.
-//! - IOVA is aligned to the length, rounded up to a power of two, but not more than the memory is,
-//!   and not more than a huge page is: so the memory can be shown by huge pages.
-//! - The offset of memory that starts within a page is or-ed into the aligned start of the window
-//!   and of the hole. Bits below the page size that are set there already stay set.
-//! - A range that is just one byte long is not free.
+//! - The first and the last page of the space are never chosen.
+//! - The IOVA is aligned to the length, rounded up to a power of two, but at most to the alignment
+//!   of the memory and to a huge page, so that huge pages can be used.
+//! - The page offset of the memory is or-ed into the aligned start of the window and of the hole.
+//!   Bits below the page size that are set there already stay set.
+//! - A free range of one byte is not used.
 //!
-//! Pure: no locks. Whoever protects the trees keeps them unchanged meanwhile.
+//! Pure: no locks. The trees must not change during the search.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -29,19 +29,19 @@ use kernel::{
     prelude::*, //
 };
 
-/// The IOVA that can be chosen at all.
+/// The range of IOVAs that can be chosen.
 const WINDOW: IovaRange = IovaRange {
     start: PAGE_SIZE,
     last: usize::MAX - PAGE_SIZE,
 };
 
-/// More alignment than this is of no use.
+/// The greatest useful alignment.
 #[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
 const MAX_ALIGNMENT: usize = 1 << kernel::bindings::IOMMUFD_HPAGE_SHIFT;
 #[cfg(not(CONFIG_TRANSPARENT_HUGEPAGE))]
 const MAX_ALIGNMENT: usize = PAGE_SIZE;
 
-/// What is looked for.
+/// A request for IOVA.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
     /// Bytes, not zero.
@@ -53,8 +53,8 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Looks for `len` bytes of IOVA for memory that is at `address` where it comes from. IOVA is
-    /// only good if it is aligned to `required`, a power of two.
+    /// Creates a request for `len` bytes, for memory at `address` of its process or file. The IOVA
+    /// is to be aligned to `required` at least, a power of two.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl Request {
         })
     }
 
-    /// The first start in `range` after which there is enough of it.
+    /// Returns the first start in `range` with enough room behind it.
     fn place(&self, range: IovaRange) -> Option<usize> {
         let mask = self.alignment - 1;
         let start = (range.start.checked_add(mask)? & !mask) | self.page_offset;
@@ -88,7 +88,7 @@ impl Request {
         (start < range.last && range.last - start >= self.len - 1).then_some(start)
     }
 
-    /// Searches in each of `windows` through its holes, and returns the first start that fits.
+    /// Searches the holes of each window, and returns the first start that fits.
     ///
     /// # Errors
     ///
@@ -113,11 +113,11 @@ impl Request {
         Err(ENOSPC)
     }
 
-    /// Finds the lowest fit that no range of `reserved` and `used` intersects, and that is within
-    /// contiguous ranges of `allowed`, if there are any.
+    /// Finds the lowest IOVA at which the request intersects neither `reserved` nor `used`, and is
+    /// within contiguous ranges of `allowed`, if there are any.
     ///
-    /// Gaps that are too small cost nothing. Each that is long enough, but has no aligned start
-    /// with enough behind it, costs `O(log n)`, and so does each window that is too small.
+    /// Gaps shorter than the request cost nothing. A gap that is long enough but has no aligned
+    /// start with enough room behind it costs `O(log n)`, and so does a window that is too small.
     ///
     /// # Errors
     ///
@@ -128,7 +128,7 @@ impl Request {
         reserved: &IntervalTree<U>,
         used: &GapTree<V>,
     ) -> Result<usize> {
-        // Of gaps, only those that are long enough are looked at.
+        // Only gaps that are long enough are visited.
         let holes_of = |window: IovaRange| {
             let gaps = used.gaps(window.start, window.last, self.len);
 
@@ -192,7 +192,7 @@ mod tests {
         )
     }
 
-    /// The next aligned start after one at the top of the space is not at its bottom.
+    /// Aligning a start at the top of the space does not wrap to its bottom.
     #[test]
     fn alignment_does_not_wrap() {
         let last = usize::MAX - PAGE_SIZE;
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn the_ends_of_the_space_are_not_given_out() {
         assert_eq!(fit((0, PAGE_SIZE), &[], &[], &[]), Ok(PAGE_SIZE));
-        // All but what is at the very end is taken.
+        // Everything but the last pages is in use.
         let last_page = usize::MAX - PAGE_SIZE + 1;
         assert_eq!(
             fit((0, PAGE_SIZE), &[], &[(0, last_page - 1)], &[]),

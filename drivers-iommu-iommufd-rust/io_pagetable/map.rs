@@ -1,27 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How areas come, and are divided; [`super::unmap`] is how they go.
+//! Creating and splitting areas. For removal see [`super::unmap`].
 //!
-//! A mapper occupies IOVA, fills domains without the lock of the space, and publishes the areas.
-//! What it is doing to an area in the meantime, nobody else sees: `unmap` of an area in transition
-//! is `EBUSY`, all others pass it by.
+//! Mapping occupies IOVA, fills the domains without the lock of the space, and publishes the areas.
+//! Meanwhile the areas are in transition: `unmap` fails with `EBUSY`, other operations skip them.
 //!
-//! Small areas, which are most of them, skip this: what may take long is done before (pages are
-//! pinned), and the little that is left with the space locked.
+//! Small areas, which are the most frequent, are not in transition: their pages are pinned before
+//! the space is locked, and they are mapped and inserted with it locked.
 //!
-//! Locks: see [`super`]. Everything that may fail or may take long is done without the lock of the
-//! space; pages are put without it, too, as the last reference may wait for a DMA buffer.
+//! Locks: see [`super`]. Pages are put without the lock of the space, as the last put can wait for
+//! a dma-buf.
 #![forbid(unsafe_code)]
 
 use super::{
     areas::{
-        Blank,
+        AreaMemory,
         Live, //
     },
     fit::Request,
-    parts::{
-        Part,
-        Parts, //
+    new_areas::{
+        NewArea,
+        NewAreas, //
     },
     Domains,
     IoPagetable,
@@ -34,12 +33,12 @@ use crate::{
     },
     pages::{
         AreaPages,
-        Few,
         NewPages,
         Pages,
-        Room,
+        PinBuffer,
+        PinnedBatch,
         SpareSlot,
-        FEW, //
+        BATCH_PAGES, //
     },
     range::{
         IovaRange,
@@ -52,16 +51,16 @@ use kernel::{
     prelude::*, //
 };
 
-/// Where to map.
+/// The requested place of a mapping.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Iova {
-    /// Here, or not at all.
+pub(crate) enum Placement {
+    /// At this IOVA.
     Fixed(usize),
-    /// Where there is room, see [`super::fit`].
+    /// At an IOVA that the kernel chooses, see [`super::fit`].
     Any,
 }
 
-/// What `len` bytes of `pages` from `start_byte` on are if they are mapped at `iova`.
+/// Returns the mapping of the `len` bytes of `pages` from `start_byte` on at `iova`.
 #[inline]
 fn mapping_at(
     pages: &Pages,
@@ -80,56 +79,61 @@ fn mapping_at(
 
     let range = IovaRange::from_len(iova, len)?;
     let mapping = Mapping::new(range, start_byte, prot)?;
-    // The pages were made, or other areas found, to have these bytes.
+    // Checked when the pages were created, or the source area was found.
     if kernel::warn_on!(mapping.pages().last >= pages.npages()) {
         return Err(EOVERFLOW);
     }
     Ok(mapping)
 }
 
-/// Puts all parts into all domains, if there are any. On error none is in any.
-fn fill(domains: &Domains, parts: &mut Parts) -> Result {
+/// Maps all new areas in all domains. On error none is mapped.
+fn fill(domains: &Domains, new_areas: &mut NewAreas) -> Result {
     if domains.list.is_empty() {
         return Ok(());
     }
 
     let mut result = Ok(());
     let mut filled = 0;
-    for part in parts.iter_mut() {
-        result = fill_part(domains, part);
+    for area in new_areas.iter_mut() {
+        result = fill_one(domains, area);
         if result.is_err() {
             break;
         }
         filled += 1;
     }
     if result.is_err() {
-        for part in parts.iter_mut().take(filled) {
-            if let Some(mapping) = &part.mapping {
-                part.pages.unfill(mapping, &domains.list);
+        for area in new_areas.iter_mut().take(filled) {
+            if let Some(mapping) = &area.mapping {
+                area.pages.unfill(mapping, &domains.list);
             }
         }
     }
     result
 }
 
-fn fill_part(domains: &Domains, part: &mut Part) -> Result {
+fn fill_one(domains: &Domains, area: &mut NewArea) -> Result {
     go_on()?;
-    let mapping = part.mapping.as_ref().ok_or(EINVAL)?;
+    let mapping = area.mapping.as_ref().ok_or(EINVAL)?;
 
-    part.pages.fill(mapping, &domains.list, domains.small)
+    area.pages.fill(mapping, &domains.list, domains.small)
 }
 
 impl IovaSpace {
-    /// Chooses where `len` bytes will be, and checks that they can be there. `address` is that of
-    /// the first of them in memory, which tells what alignment will be useful.
+    /// Determines the IOVA of `len` bytes, and checks that it is free. `address` returns the
+    /// address of the first byte in its process or file, for the alignment.
     #[inline]
-    fn choose(&self, address: impl FnOnce() -> usize, len: usize, iova: Iova) -> Result<usize> {
+    fn choose(
+        &self,
+        address: impl FnOnce() -> usize,
+        len: usize,
+        placement: Placement,
+    ) -> Result<usize> {
         if len == 0 || len & (self.alignment - 1) != 0 {
             return Err(EINVAL);
         }
-        match iova {
-            Iova::Fixed(iova) => self.check_free(iova, len).map(|()| iova),
-            Iova::Any => {
+        match placement {
+            Placement::Fixed(iova) => self.check_free(iova, len).map(|()| iova),
+            Placement::Any => {
                 let iova = Request::new(address(), len, self.alignment)?.first_fit(
                     &self.allowed,
                     &self.reserved,
@@ -162,43 +166,43 @@ impl IovaSpace {
         Ok(())
     }
 
-    /// Occupies IOVA for all parts, one after the other from `iova` on. On error for none.
-    fn occupy(&mut self, parts: &mut Parts, iova: usize, prot: Prot) -> Result {
-        let result = self.try_occupy(parts, iova, prot);
+    /// Occupies consecutive IOVAs for all new areas, from `iova` on. On error for none.
+    fn occupy(&mut self, new_areas: &mut NewAreas, iova: usize, prot: Prot) -> Result {
+        let result = self.try_occupy(new_areas, iova, prot);
 
         if result.is_err() {
-            self.vacate(parts);
+            self.vacate(new_areas);
         }
         result
     }
 
-    fn try_occupy(&mut self, parts: &mut Parts, mut iova: usize, prot: Prot) -> Result {
-        for part in parts.iter_mut() {
-            let (pages, start, len) = (part.pages.pages(), part.start_byte, part.len);
+    fn try_occupy(&mut self, new_areas: &mut NewAreas, mut iova: usize, prot: Prot) -> Result {
+        for area in new_areas.iter_mut() {
+            let (pages, start, len) = (area.pages.pages(), area.start_byte, area.len);
             let mapping = mapping_at(pages, start, len, iova, prot, self.alignment)?;
 
             self.areas
-                .occupy(part.blank.take().ok_or(EINVAL)?, mapping)?;
-            part.mapping = Some(mapping);
-            // Wraps behind the last part only: the sum of the lengths was checked.
-            iova = iova.wrapping_add(part.len);
+                .occupy(area.memory.take().ok_or(EINVAL)?, mapping)?;
+            area.mapping = Some(mapping);
+            // Wraps behind the last area only: the sum of the lengths was checked.
+            iova = iova.wrapping_add(area.len);
         }
         Ok(())
     }
 
     /// Undoes [`IovaSpace::occupy`].
-    fn vacate(&mut self, parts: &mut Parts) {
-        for mapping in parts.iter_mut().filter_map(|part| part.mapping.take()) {
+    fn vacate(&mut self, new_areas: &mut NewAreas) {
+        for mapping in new_areas.iter_mut().filter_map(|area| area.mapping.take()) {
             self.areas.vacate(mapping.iova.start);
         }
     }
 
-    /// Ends the transition of all parts: the areas have them now.
-    fn publish(&mut self, parts: Parts) {
-        for part in parts.into_iter() {
-            if let Some(mapping) = part.mapping {
+    /// Makes all new areas live.
+    fn publish(&mut self, new_areas: NewAreas) {
+        for area in new_areas.into_iter() {
+            if let Some(mapping) = area.mapping {
                 self.areas
-                    .publish(mapping.iova.start, Live::new(part.pages));
+                    .publish(mapping.iova.start, Live::new(area.pages));
             }
         }
     }
@@ -209,145 +213,145 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// See [`IoPagetable::map_parts`].
+    /// See [`IoPagetable::map_areas`].
     pub(crate) fn map(
         &self,
         pages: NewPages,
         start_byte: usize,
         len: usize,
-        iova: Iova,
+        placement: Placement,
         prot: Prot,
     ) -> Result<usize> {
-        let blank = Blank::new()?;
+        let memory = AreaMemory::new()?;
         let domains = self.domains.read();
-        let mut room = Room::new();
-        let mut few = Few::new(&mut room);
+        let mut buffer = PinBuffer::new();
+        let mut batch = PinnedBatch::new(&mut buffer);
 
         let mut pinned = Ok(true);
         if !domains.list.is_empty() {
-            pinned = if len <= FEW * PAGE_SIZE {
+            pinned = if len <= BATCH_PAGES * PAGE_SIZE {
                 PageRange::of_bytes(start_byte, len)
-                    .and_then(|range| pages.pin_few(range, &mut few))
+                    .and_then(|range| pages.pin_batch(range, &mut batch))
             } else {
                 Ok(false)
             };
         }
         if let Ok(false) = pinned {
-            return self.map_in_steps(&domains, blank, pages, (start_byte, len), iova, prot);
+            return self.map_in_steps(&domains, memory, pages, (start_byte, len), placement, prot);
         }
 
         let mut space = self.iova.write();
-        let iova = space.choose(|| pages.address(start_byte), len, iova)?;
+        let iova = space.choose(|| pages.address(start_byte), len, placement)?;
         let mapping = mapping_at(&pages, start_byte, len, iova, prot, space.alignment)?;
-        // What could not be pinned matters only now.
+        // An error of the IOVA comes before an error of pinning, as on the slow path.
         pinned?;
 
         let mut pages = AreaPages::first(pages);
         if !domains.list.is_empty() {
-            pages.fill_few(&mut few, &mapping, &domains.list, domains.small)?;
+            pages.fill_batch(&mut batch, &mapping, &domains.list, domains.small)?;
         }
-        space.areas.insert(blank, mapping, Live::new(pages));
+        space.areas.insert(memory, mapping, Live::new(pages));
         Ok(iova)
     }
 
-    /// Maps the `(start_byte, len)` bytes of `pages`. The lock of the space is given up meanwhile.
+    /// Maps the `(start_byte, len)` bytes of `pages`, with the space unlocked meanwhile.
     #[inline(never)]
     fn map_in_steps(
         &self,
         domains: &Domains,
-        blank: Blank,
+        memory: AreaMemory,
         pages: NewPages,
         (start_byte, len): (usize, usize),
-        iova: Iova,
+        placement: Placement,
         prot: Prot,
     ) -> Result<usize> {
-        let part = Part::new(blank, AreaPages::first(pages), start_byte, len);
+        let area = NewArea::new(memory, AreaPages::first(pages), start_byte, len);
 
-        self.map_parts_in(domains, Parts::one(part), len, iova, prot)
+        self.map_areas_in(domains, NewAreas::one(area), len, placement, prot)
     }
 
-    /// Maps parts of pages, `len` bytes in all, one after the other. Returns the IOVA of the first.
+    /// Maps new areas, `len` bytes in all, one behind the other. Returns the IOVA of the first.
     ///
     /// # Errors
     ///
-    /// In this order, and with nothing mapped:
+    /// Nothing is mapped then. In this order:
     ///
     /// - `EINVAL` if `len` is zero or not aligned;
     /// - for a given IOVA, `EINVAL` if it is not aligned, `EOVERFLOW`, `EINVAL` if it is reserved,
     ///   `EEXIST` if something is there;
     /// - for a chosen one, `EOVERFLOW`, `EINVAL`, `ENOSPC` or `EINTR`, see [`super::fit`];
-    /// - `EPERM` if the pages must not be written but `prot` allows it, `EINVAL` if a part does not
-    ///   start at an aligned byte, `EOVERFLOW`;
+    /// - `EPERM` if `prot` allows writes and the pages do not, `EINVAL` if an area does not start
+    ///   at an aligned byte, `EOVERFLOW`;
     /// - what [`AreaPages::fill`] returns, `EINTR` if the task is being killed.
-    pub(crate) fn map_parts(
+    pub(crate) fn map_areas(
         &self,
-        parts: Parts,
+        new_areas: NewAreas,
         len: usize,
-        iova: Iova,
+        placement: Placement,
         prot: Prot,
     ) -> Result<usize> {
-        self.map_parts_in(&self.domains.read(), parts, len, iova, prot)
+        self.map_areas_in(&self.domains.read(), new_areas, len, placement, prot)
     }
 
-    fn map_parts_in(
+    fn map_areas_in(
         &self,
         domains: &Domains,
-        mut parts: Parts,
+        mut new_areas: NewAreas,
         len: usize,
-        iova: Iova,
+        placement: Placement,
         prot: Prot,
     ) -> Result<usize> {
-        let address = |part: &Part| part.pages.pages().address(part.start_byte);
+        let address = |area: &NewArea| area.pages.pages().address(area.start_byte);
 
         let mut space = self.iova.write();
-        let iova = space.choose(|| parts.first().map_or(0, address), len, iova)?;
-        space.occupy(&mut parts, iova, prot)?;
+        let iova = space.choose(|| new_areas.first().map_or(0, address), len, placement)?;
+        space.occupy(&mut new_areas, iova, prot)?;
         drop(space);
 
-        // The domains stay as they are until the areas are published: a new one must get them from
-        // us, or find them.
-        let filled = fill(domains, &mut parts);
+        // The list of domains is locked until the areas are published: a new domain gets the areas
+        // either here or from the tree.
+        let filled = fill(domains, &mut new_areas);
 
         let mut space = self.iova.write();
         match filled {
-            Ok(()) => space.publish(parts),
-            Err(_) => space.vacate(&mut parts),
+            Ok(()) => space.publish(new_areas),
+            Err(_) => space.vacate(&mut new_areas),
         }
         filled.map(|()| iova)
     }
 
-    /// Finds what is shown in `range`, to map it elsewhere.
+    /// Returns new areas with the pages that are mapped in `range`, to map them elsewhere.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, `ENOENT` if there is a gap, `EINTR` if the task is being killed.
-    pub(crate) fn parts(&self, range: IovaRange) -> Result<Parts> {
-        let mut parts = Parts::new();
+    pub(crate) fn areas_to_copy(&self, range: IovaRange) -> Result<NewAreas> {
+        let mut new_areas = NewAreas::new();
         let space = self.iova.read();
 
-        for piece in space.areas.contiguous(range) {
-            let piece = piece?;
-            let start_byte = piece.mapping.start_byte(piece.range.start);
-            // Part of a mapping, which has a length.
-            let len = piece.range.len().ok_or(EOVERFLOW)?;
+        for slice in space.areas.contiguous(range) {
+            let slice = slice?;
+            let start_byte = slice.mapping.start_byte(slice.range.start);
+            // A slice of a mapping, whose length fits.
+            let len = slice.range.len().ok_or(EOVERFLOW)?;
 
             go_on()?;
-            let pages = AreaPages::new(piece.live.pages.pages().clone())?;
-            parts.push(Part::new(Blank::new()?, pages, start_byte, len))?;
+            let pages = AreaPages::new(slice.live.pages.pages().clone())?;
+            new_areas.push(NewArea::new(AreaMemory::new()?, pages, start_byte, len))?;
         }
-        Ok(parts)
+        Ok(new_areas)
     }
 
-    /// Divides areas, so that each of `lasts` is the last IOVA of an area if it is in one.
+    /// Splits areas, so that each of `lasts` that is in an area is its last IOVA.
     ///
-    /// VFIO's type1 can unmap parts of what was mapped; it uses this before, to make it whole.
+    /// VFIO's type1 can unmap a part of what was mapped, and splits it first.
     ///
     /// # Errors
     ///
     /// - `EBUSY` if the area is in transition or being unmapped;
-    /// - `EOPNOTSUPP` for a DMA buffer;
-    /// - `EINVAL` if the parts would not be aligned, if there are accesses, or if a domain may show
-    ///   the area by large pages;
+    /// - `EOPNOTSUPP` for a dma-buf;
+    /// - `EINVAL` if a part would not be aligned, if there are accesses, or if a domain may map the
+    ///   area by large pages;
     /// - `ENOMEM`.
     pub(crate) fn cut(&self, lasts: &[usize]) -> Result {
         let domains = self.domains.read();
@@ -374,7 +378,7 @@ impl IovaSpace {
             .live()
             .filter(|live| !live.prevent_access)
             .ok_or(EBUSY)?;
-        // The trackers of a DMA buffer, which revocation goes by, are made for whole areas.
+        // A dma-buf lists its mappings by area, for revocation.
         if live.pages.pages().is_dmabuf() {
             return Err(EOPNOTSUPP);
         }
@@ -383,8 +387,8 @@ impl IovaSpace {
         if (right.iova.start | right_byte) & (self.alignment - 1) != 0 {
             return Err(EINVAL);
         }
-        let (blank, spare) = (Blank::new()?, SpareSlot::new()?);
-        // What is pinned is not known by area, so that it could not be divided.
+        let (memory, spare) = (AreaMemory::new()?, SpareSlot::new()?);
+        // Pins are not recorded per area, so they cannot be split.
         if live.is_accessed() {
             return Err(EINVAL);
         }
@@ -392,7 +396,7 @@ impl IovaSpace {
             return Err(EINVAL);
         }
 
-        self.areas.split(left, right, blank, spare);
+        self.areas.split(left, right, memory, spare);
         Ok(())
     }
 }

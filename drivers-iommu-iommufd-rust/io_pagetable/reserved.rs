@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! IOVA that cannot be used, IOVA that must stay usable, and what is left.
+//! Reserved and allowed ranges of IOVA.
 //!
-//! Reserved ranges come with a domain or a device, and go with it. Allowed ranges are set by user
-//! space, which thereby keeps others from making them useless: a device that would reserve some of
-//! it cannot be attached.
+//! Reserved ranges belong to a domain or a device and are removed with it. User space sets allowed
+//! ranges: a device or domain that would reserve a part of one cannot be attached.
 //!
 //! Locks: the `iova` lock protects all ranges.
 #![forbid(unsafe_code)]
@@ -44,16 +43,16 @@ use kernel::{
     }, //
 };
 
-/// On whose behalf a range is reserved.
+/// The owner of a reserved range.
 ///
-/// Only compared: it does not keep anything alive, nor refer to it.
+/// A name that is only compared: it is not a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reserver {
-    /// A domain that cannot translate it. Has the address of the domain.
+    /// A domain that cannot translate it, by its address.
     Domain(usize),
-    /// A device that uses it for something else. Has the address of the device.
+    /// A device that uses it for something else, by its address.
     Device(usize),
-    /// Nobody: the mock driver of the tests, which forgets about it.
+    /// The mock driver of the selftests, which does not remove it.
     Test,
 }
 
@@ -69,12 +68,12 @@ impl From<&Device<Bound>> for Reserver {
     }
 }
 
-/// On whose behalf a range is reserved.
+/// The owners of a reserved range.
 ///
-/// Domains of one IOMMU and devices of one kind reserve the same ranges, and user space can make
-/// any number of them. There are few different ranges.
+/// Domains of one IOMMU and devices of one kind reserve the same ranges. There are few different
+/// ranges, but user space can create any number of owners.
 pub(super) struct Owners {
-    /// One of them needs no memory of its own.
+    /// The first owner needs no allocation.
     one: Option<Reserver>,
     more: RBTree<Reserver, ()>,
 }
@@ -95,7 +94,7 @@ impl Owners {
         self.one == Some(owner) || self.more.get(&owner).is_some()
     }
 
-    /// Adds an owner, unless it is one.
+    /// Adds an owner, unless it is there already.
     fn add(&mut self, owner: Reserver) -> Result {
         if self.one.is_none() {
             self.one = Some(owner);
@@ -118,7 +117,7 @@ impl IovaSpace {
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` if there is an area or allowed range in it, `ENOMEM`.
+    /// `EADDRINUSE` if it intersects an area or an allowed range, `ENOMEM`.
     pub(crate) fn reserve(&mut self, range: IovaRange, owner: Reserver) -> Result {
         if self.areas.first(range).is_some() || self.is_allowed(range) {
             return Err(EADDRINUSE);
@@ -138,7 +137,7 @@ impl IovaSpace {
         Ok(())
     }
 
-    /// Gives up all ranges that are reserved on behalf of `owner`. Needs no memory.
+    /// Removes `owner` from all reserved ranges. Allocates nothing.
     pub(crate) fn unreserve(&mut self, owner: Reserver) {
         let mut is_free = false;
         let leave = |_, owners: &mut Owners| -> Result<(), Infallible> {
@@ -153,12 +152,12 @@ impl IovaSpace {
         }
     }
 
-    /// Whether some of `range` was allowed explicitly.
+    /// Returns whether `range` intersects an allowed range.
     fn is_allowed(&self, range: IovaRange) -> bool {
         self.allowed.first(range.start, range.last).is_some()
     }
 
-    /// The ranges that are not reserved, ordered, as large as possible.
+    /// Returns the ranges that are not reserved, in order, as large as possible.
     pub(crate) fn usable(&self) -> impl Iterator<Item = IovaRange> + '_ {
         self.reserved
             .spans(0, usize::MAX)
@@ -169,7 +168,7 @@ impl IovaSpace {
             })
     }
 
-    /// Reserves the IOVA that a device cannot use for what user space maps.
+    /// Reserves the reserved regions of a device.
     fn reserve_regions(
         &mut self,
         regions: impl Iterator<Item = ResvRegion>,
@@ -181,7 +180,7 @@ impl IovaSpace {
 
         for region in regions {
             match region.kind {
-                // A device that user space drives does not need it.
+                // Not needed by a device that user space drives.
                 ResvType::DirectRelaxable => continue,
                 ResvType::Msi => hw_windows += 1,
                 ResvType::SwMsi => {
@@ -199,7 +198,7 @@ impl IovaSpace {
             if let Some(start) = sw_start {
                 *sw_msi = start;
             }
-            // Drivers offer one way for interrupts: it is theirs if there are more.
+            // More than one MSI window is a bug in the IOMMU driver.
             if kernel::warn_on!(sw_windows != 0 && hw_windows != 0)
                 || kernel::warn_on!(sw_windows > 1)
             {
@@ -211,17 +210,17 @@ impl IovaSpace {
 }
 
 impl IoPagetable {
-    /// Reserves what `dev` cannot use, before it is attached to a domain of this space.
+    /// Reserves the reserved regions of `dev`, before it is attached to a domain of this space.
     ///
-    /// If `sw_msi` is given, it is set to the start of the window for interrupts that software
-    /// manages, if the device has one, and drivers must offer no more than one way for interrupts.
+    /// If `sw_msi` is given, it is set to the start of the software MSI window, if the device has
+    /// one, and more than one MSI window is an error.
     ///
     /// # Errors
     ///
-    /// With nothing reserved for `dev` any more:
+    /// Nothing is reserved for `dev` then:
     ///
-    /// - `EADDRINUSE` if there is an area or allowed range in what is to be reserved;
-    /// - `EINVAL` if the driver is wrong; `ENOMEM`.
+    /// - `EADDRINUSE` if a region intersects an area or an allowed range;
+    /// - `EINVAL` if the IOMMU driver reports several MSI windows; `ENOMEM`.
     pub(crate) fn enforce_reserved(
         &self,
         dev: &Device<Bound>,
@@ -240,12 +239,11 @@ impl IoPagetable {
             .inspect_err(|_| space.unreserve(owner))
     }
 
-    /// Keeps the window for interrupts that begins at `start`, which is reserved on behalf of a
-    /// device, reserved on behalf of `domain`, too.
+    /// Adds `domain` as an owner of the MSI window that begins at `start` and that a device has
+    /// reserved.
     ///
-    /// The pages that are mapped there stay in the domain when the device leaves it. Nothing else
-    /// must be mapped there as long as the domain is of this space, or is
-    /// [forgotten](Self::forget_msi_window).
+    /// MSI pages stay mapped in the domain after the device is detached. Nothing else must be
+    /// mapped there until the domain leaves this space, or [`Self::forget_msi_window`] is called.
     ///
     /// # Errors
     ///
@@ -272,23 +270,22 @@ impl IoPagetable {
         }
     }
 
-    /// Undoes [`Self::keep_msi_window`] for a domain that does not become one of this space.
+    /// Undoes [`Self::keep_msi_window`] for a domain that is not added to this space.
     pub(crate) fn forget_msi_window(&self, domain: &PagingDomain) {
         self.iova.write().unreserve(Reserver::from(domain));
     }
 
-    /// Gives up what is reserved on behalf of `dev`. Needs no memory.
+    /// Removes the reserved regions of `dev`. Allocates nothing.
     pub(crate) fn remove_reserved(&self, dev: &Device<Bound>) {
         self.iova.write().unreserve(Reserver::from(dev));
     }
 
-    /// Makes `allowed` the ranges that must not be reserved. If there are none, nothing is allowed
-    /// explicitly, and all that is not reserved may be used.
+    /// Replaces the allowed ranges. If there are none, every IOVA that is not reserved can be used.
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` if some of it is reserved, `EINTR` if the current task is being killed; then
-    /// nothing changes.
+    /// `EADDRINUSE` if a part is reserved, `EINTR` if the current task is being killed. Nothing has
+    /// changed then.
     pub(crate) fn set_allowed(&self, mut allowed: IntervalTree<()>) -> Result {
         let mut space = self.iova.write();
 
@@ -300,7 +297,7 @@ impl IoPagetable {
         }
         core::mem::swap(&mut space.allowed, &mut allowed);
         drop(space);
-        // What was allowed before is freed here, without the lock.
+        // Frees the previous ranges, without the lock.
         Ok(())
     }
 }
@@ -334,7 +331,7 @@ mod tests {
         let between = range(0x1000, 0xffff);
         let mut space = IovaSpace::new();
 
-        // Some twice, and all together with a range that overlaps both.
+        // Each owner twice, and another range that overlaps both.
         for owner in [OWNERS, OWNERS].into_iter().flatten() {
             space.reserve(low, owner)?;
             space.reserve(high, owner)?;

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How areas go.
+//! Removing areas.
 //!
-//! An unmapper takes an area out of the domains and out of the space. What takes long is done
-//! without the lock of the space, and until then the area only keeps its IOVA occupied (see
-//! [`super::areas`]). Small areas whose PFNs are known are taken out with the lock held, as many as
-//! there are in a row, with one flush of the IOMMU's caches, and are released behind it. Most calls
-//! are about one of these, which goes by itself.
+//! Unmap removes an area from the domains and from the tree. Large areas are unmapped without the
+//! lock of the space, in the state `Emptying` (see [`super::areas`]). Adjacent small areas with
+//! known PFNs are removed with the lock held, unmapped with one IOTLB flush, and unpinned after the
+//! lock was released. The most frequent case, one such area, has a path of its own.
 //!
-//! Accesses are asked to let go of what they have pinned, with no lock held, and then it is tried
-//! again.
+//! If accesses have pinned pages of an area, they are called to unpin with no lock held, and the
+//! unmap is tried again.
 //!
 //! Locks: as for [`super::map`].
 #![forbid(unsafe_code)]
@@ -19,7 +18,7 @@ use super::{
         Area,
         Content,
         Live, //
-        TakenOut,
+        UnmapBatch,
     },
     IoPagetable,
     IovaSpace, //
@@ -34,21 +33,21 @@ use kernel::{
     prelude::*, //
 };
 
-/// How often accesses are asked in vain to let go of an area.
+/// The number of times that accesses are called to unpin an area before unmap fails.
 const MAX_TRIES: u32 = 100;
 
-/// How far an unmap has come.
+/// The progress of an unmap.
 struct Unmap {
-    /// What is left; [`None`] at the end.
+    /// The rest of the range; [`None`] at the end.
     rest: Option<IovaRange>,
     bytes: usize,
-    /// How often accesses were asked to let go of the area at the start of `rest`.
+    /// The number of times that accesses were called to unpin the area at the start of `rest`.
     tries: u32,
 }
 
 impl Unmap {
-    /// Areas of `bytes` bytes, up to `last`, are or will be unmapped. What others map behind our
-    /// back into IOVA that is done stays.
+    /// Records that areas of `bytes` bytes, up to `last`, are or will be unmapped. New areas that
+    /// are mapped there meanwhile stay.
     #[inline]
     fn advance(&mut self, bytes: usize, last: usize) {
         self.bytes = self.bytes.wrapping_add(bytes);
@@ -57,30 +56,30 @@ impl Unmap {
     }
 }
 
-/// How an unmap goes on.
-enum Next {
-    /// It does not.
-    End,
-    /// There is more to do.
+/// The next step of an unmap.
+enum UnmapStep {
+    /// Nothing is left.
+    Done,
+    /// The batch is full.
     More,
-    /// There are accesses to this area, the first of what is left.
+    /// The first area of the rest has accesses, which have to unpin.
     Accessed(IovaRange),
-    /// This area is to be taken out of the domains and the space, without the lock of the space.
-    Alone(Mapping, Live),
+    /// Unmap this area by itself, without the lock of the space.
+    Single(Mapping, Live),
 }
 
-/// How an area goes that is to be unmapped.
-enum Way {
-    /// Those who access it have to let go before.
+/// The way in which an area is unmapped.
+enum UnmapPath {
+    /// Accesses have to unpin first.
     Accessed,
-    /// With others, see [`TakenOut`].
-    Together,
-    /// As [`Next::Alone`].
-    Alone,
+    /// Together with others, see [`UnmapBatch`].
+    Batched,
+    /// By itself, see [`UnmapStep::Single`].
+    Single,
 }
 
-impl Way {
-    /// That of the first area of `rest`, which is to be unmapped.
+impl UnmapPath {
+    /// Determines the path of the first area of `rest`.
     ///
     /// # Errors
     ///
@@ -95,10 +94,10 @@ impl Way {
             Err(ENOENT)
         } else if live.is_accessed() {
             Ok(Self::Accessed)
-        } else if TakenOut::takes(area, live) {
-            Ok(Self::Together)
+        } else if UnmapBatch::accepts(area, live) {
+            Ok(Self::Batched)
         } else {
-            Ok(Self::Alone)
+            Ok(Self::Single)
         }
     }
 }
@@ -110,21 +109,21 @@ impl IoPagetable {
     ///
     /// # Errors
     ///
-    /// At the first area for which it is so, and which stays with those behind it:
+    /// The first area that fails, and those behind it, stay:
     ///
     /// - `EBUSY` if it is in transition, or locked;
-    /// - `ENOENT` if part of it is not in `range`;
-    /// - `EDEADLK` if accesses do not let go of it.
+    /// - `ENOENT` if a part of it is not in `range`;
+    /// - `EDEADLK` if accesses do not unpin it.
     #[inline]
     pub(crate) fn unmap(&self, range: IovaRange) -> (usize, Result) {
         match self.unmap_one(range) {
             Some(bytes) => (bytes, Ok(())),
-            None => self.unmap_some(range),
+            None => self.unmap_in_steps(range),
         }
     }
 
-    /// As [`IoPagetable::unmap`], if all there is in `range` is one area that ends where it does,
-    /// and can go [`Way::Together`]. That is what most calls are about.
+    /// Fast path of [`IoPagetable::unmap`]: one area that ends with `range`, and that can be
+    /// [`UnmapPath::Batched`].
     fn unmap_one(&self, range: IovaRange) -> Option<usize> {
         let domains = self.domains.read();
         let mut space = self.iova.write();
@@ -134,7 +133,7 @@ impl IoPagetable {
         if area.iova().last != range.last {
             return None;
         }
-        let Ok(Way::Together) = Way::of(area, range) else {
+        let Ok(UnmapPath::Batched) = UnmapPath::of(area, range) else {
             return None;
         };
 
@@ -152,7 +151,7 @@ impl IoPagetable {
     }
 
     #[inline(never)]
-    fn unmap_some(&self, range: IovaRange) -> (usize, Result) {
+    fn unmap_in_steps(&self, range: IovaRange) -> (usize, Result) {
         let mut progress = Unmap {
             rest: Some(range),
             bytes: 0,
@@ -163,43 +162,43 @@ impl IoPagetable {
         (progress.bytes, result)
     }
 
-    /// Unmaps all there is. See [`IoPagetable::unmap`].
+    /// Unmaps all areas. See [`IoPagetable::unmap`].
     pub(crate) fn unmap_all(&self) -> (usize, Result) {
         self.unmap(IovaRange::ALL)
     }
 
     fn try_unmap(&self, progress: &mut Unmap) -> Result {
         while let Some(area) = self.unmap_unused(progress)? {
-            // No lock is held: the drivers unpin what they have pinned, or wait for those who do.
+            // With no lock held: the drivers take locks to unpin.
             self.notify_unmap(area);
             progress.tries += 1;
             if kernel::warn_on!(progress.tries > MAX_TRIES) {
-                // Another number than EDEADLK on some architectures.
+                // As in C. Differs from EDEADLK on some architectures.
                 return Err(Error::from_errno(-(bindings::EDEADLOCK as c_int)));
             }
         }
         Ok(())
     }
 
-    /// Unmaps areas up to the first that has accesses, if one has, and returns its range.
+    /// Unmaps areas up to the first one that has accesses. Returns its range, if there is one.
     fn unmap_unused(&self, progress: &mut Unmap) -> Result<Option<IovaRange>> {
-        // No domain may come or go while an area is half way out of them.
+        // The list of domains must not change while an area is being emptied.
         let domains = self.domains.read();
         let mut space = self.iova.write();
 
         loop {
-            let mut taken = TakenOut::new();
-            let next = space.empty_some(progress, &mut taken);
+            let mut batch = UnmapBatch::new();
+            let next = space.take_some(progress, &mut batch);
 
-            taken.unmap_from(&domains.list);
-            let locked = taken.has_files().then_some(space);
-            taken.release();
+            batch.unmap_from(&domains.list);
+            let locked = batch.has_files().then_some(space);
+            batch.release();
             drop(locked);
             match next? {
-                Next::End => return Ok(None),
-                Next::Accessed(range) => return Ok(Some(range)),
-                Next::More => space = self.iova.write(),
-                Next::Alone(mapping, mut live) => {
+                UnmapStep::Done => return Ok(None),
+                UnmapStep::Accessed(range) => return Ok(Some(range)),
+                UnmapStep::More => space = self.iova.write(),
+                UnmapStep::Single(mapping, mut live) => {
                     live.pages.unfill(&mapping, &domains.list);
                     drop(live);
                     space = self.iova.write();
@@ -211,15 +210,15 @@ impl IoPagetable {
 }
 
 impl IovaSpace {
-    /// Takes areas out of the space that are to be unmapped, from the front.
+    /// Removes areas from the tree, from the start of the rest, into `batch` or as a single one.
     ///
     /// # Errors
     ///
     /// See [`IoPagetable::unmap`].
-    fn empty_some(&mut self, progress: &mut Unmap, taken: &mut TakenOut) -> Result<Next> {
+    fn take_some(&mut self, progress: &mut Unmap, batch: &mut UnmapBatch) -> Result<UnmapStep> {
         while let Some(rest) = progress.rest {
-            if taken.is_full() {
-                return Ok(Next::More);
+            if batch.is_full() {
+                return Ok(UnmapStep::More);
             }
             let Some(mut entry) = self.areas.first_mut(rest) else {
                 break;
@@ -227,59 +226,59 @@ impl IovaSpace {
             let area = Area::of(entry.node());
             let iova = area.iova();
 
-            match Way::of(area, rest)? {
-                Way::Accessed => {
+            match UnmapPath::of(area, rest)? {
+                UnmapPath::Accessed => {
                     if let Some(live) = entry.value_mut().live_mut() {
                         live.prevent_access = true;
                     }
                     if iova.start != rest.start {
-                        // The area that was asked for, if one was, went without us.
+                        // This is another area than the one of the previous call.
                         progress.rest = IovaRange::new(iova.start, rest.last);
                         progress.tries = 0;
                     }
-                    return Ok(Next::Accessed(iova));
+                    return Ok(UnmapStep::Accessed(iova));
                 }
-                Way::Alone => {
+                UnmapPath::Single => {
                     let mapping = area.mapping();
                     let live = entry.value_mut().take_live().ok_or(EBUSY)?;
 
                     progress.advance(mapping.len(), iova.last);
-                    return Ok(Next::Alone(mapping, live));
+                    return Ok(UnmapStep::Single(mapping, live));
                 }
-                Way::Together => {
-                    taken.count(area);
+                UnmapPath::Batched => {
+                    batch.count(area);
                     progress.advance(area.mapping().len(), iova.last);
-                    match neighbours(&entry, progress, taken) {
-                        None => taken.push(entry.remove()),
+                    match neighbours(&entry, progress, batch) {
+                        None => batch.push(entry.remove()),
                         Some(last) => self
                             .areas
                             .take(IovaRange { last, ..iova })
-                            .for_each(|node| taken.push(node)),
+                            .for_each(|node| batch.push(node)),
                     }
                 }
             }
         }
-        Ok(Next::End)
+        Ok(UnmapStep::Done)
     }
 }
 
-/// Counts the areas behind `entry` that can go together with it, and returns the last IOVA of the
-/// last of them. Whatever is wrong with one is found when it is the first.
+/// Counts the areas behind `entry` that can be in the same batch, and returns the last IOVA of the
+/// last one. An area that fails ends the batch, and fails when it is the first of the rest.
 #[inline]
 fn neighbours(
     entry: &Entry<'_, Content>,
     progress: &mut Unmap,
-    taken: &mut TakenOut,
+    batch: &mut UnmapBatch,
 ) -> Option<usize> {
     let rest = progress.rest?;
     let (mut bytes, mut last) = (0_usize, None);
 
     for area in entry.iter_behind(rest.start, rest.last).map(Area::of) {
-        if taken.is_full() || !matches!(Way::of(area, rest), Ok(Way::Together)) {
+        if batch.is_full() || !matches!(UnmapPath::of(area, rest), Ok(UnmapPath::Batched)) {
             break;
         }
 
-        taken.count(area);
+        batch.count(area);
         bytes = bytes.wrapping_add(area.mapping().len());
         last = Some(area.iova().last);
     }

@@ -2,13 +2,13 @@
 
 //! Accounting of pinned pages.
 //!
-//! Actors: the owner is the [`Process`] that the memory was mapped by, or that took over with
-//! `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages): it counts
-//! the pages that are pinned, and has the [`Charge`] to the owner. Pinning counts at once, the
-//! charge follows when the work is done ([`Account::settle`]), since how many pages of a range are
-//! pinned already is not known in advance. If the charge fails, the work is undone.
+//! The owner is the [`Process`] that is charged: the one that mapped the memory, or a later one that
+//! called `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages): it
+//! counts the pinned pages, and has the [`Charge`] of the owner. Pinning changes the first; at the
+//! end of an operation [`Account::settle`] charges the difference, since how many pages of a range
+//! are pinned already is not known in advance. If the charge fails, the operation is undone.
 //!
-//! A [`Handover`] moves the charges of many pages from their owners to the current process.
+//! A [`Handover`] moves the charges of many [`Pages`] from their owners to the current process.
 //!
 //! Locks: an account is protected by the mutex of its pages. Charging an address space takes its
 //! `mmap` lock for writing, inside of that mutex.
@@ -37,10 +37,10 @@ use kernel::{
     warn_on, //
 };
 
-/// What can be charged, in this order.
+/// The modes, in the order in which a handover charges them.
 const MODES: [AccountMode; 3] = [AccountMode::None, AccountMode::User, AccountMode::Mm];
 
-/// What pages of the current process are charged to, in a context of this mode.
+/// Returns the mode for pages of the current process, in a context of mode `mode`.
 pub(super) fn mode_for_current(mode: AccountMode) -> AccountMode {
     if capable(Capability::IPC_LOCK) {
         AccountMode::None
@@ -49,18 +49,17 @@ pub(super) fn mode_for_current(mode: AccountMode) -> AccountMode {
     }
 }
 
-/// What is pinned of some pages, and charged for it.
+/// The pinned and charged pages of one [`Pages`].
 pub(super) struct Account {
-    /// How many pages are pinned.
+    /// The number of pinned pages.
     pinned: usize,
-    /// As many pages as `pinned`, but while PFNs are on the move, and more while pages that are
-    /// tallied are unpinned. It is frozen while it is tallied: counted by a [`Handover`] in
-    /// progress.
+    /// The charged pages. As many as `pinned` between operations, unless pages were unpinned while
+    /// the charge is frozen: a [`Handover`] has counted it, so that it must not change meanwhile.
     charge: Charge,
 }
 
 impl Account {
-    /// Nothing is pinned.
+    /// Creates an account of no pages.
     pub(super) fn new(mode: AccountMode, owner: Process) -> Self {
         Self {
             pinned: 0,
@@ -68,26 +67,26 @@ impl Account {
         }
     }
 
-    /// Notes that `pages` more pages are pinned.
+    /// Records that `pages` more pages are pinned.
     #[inline]
     pub(super) fn pinned(&mut self, pages: usize) {
         self.pinned = self.pinned.saturating_add(pages);
     }
 
-    /// Notes that `pages` pages are pinned no more.
+    /// Records that `pages` pages were unpinned.
     #[inline]
     pub(super) fn unpinned(&mut self, pages: usize) {
         warn_on!(pages > self.pinned);
         self.pinned = self.pinned.saturating_sub(pages);
     }
 
-    /// How many pages are pinned.
+    /// Returns the number of pinned pages.
     #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
     pub(super) fn pages(&self) -> usize {
         self.pinned
     }
 
-    /// Whether nothing is pinned.
+    /// Returns whether nothing is pinned.
     pub(super) fn is_empty(&self) -> bool {
         self.pinned == 0
     }
@@ -99,16 +98,16 @@ impl Account {
         }
     }
 
-    /// Makes the charge match what is pinned.
+    /// Charges or uncharges the difference of pinned and charged pages.
     ///
     /// `remote` is a reference to the address space that the caller happens to have. Its lock is
     /// released if need be.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if that is more than the limit, `ENOENT` if it is more than before and a
-    /// [`Handover`] is in progress: then the IOAS is being destroyed. The caller must unpin what it
-    /// has pinned.
+    /// `ENOMEM` if this exceeds the limit. `ENOENT` if more pages are pinned than before and a
+    /// [`Handover`] is in progress: then the IOAS is being destroyed. The caller has to unpin what
+    /// it has pinned.
     #[inline]
     pub(super) fn settle(&mut self, remote: Option<&mut RemoteMm<'_>>) -> Result {
         if self.pinned > self.charge.pages() {
@@ -127,7 +126,7 @@ impl Account {
         Ok(())
     }
 
-    /// Makes the charge match what is pinned, where pages were only unpinned. Never fails.
+    /// As [`Self::settle`], if pages were only unpinned. Never fails.
     #[inline]
     pub(super) fn settle_less(&mut self, remote: Option<&mut RemoteMm<'_>>) {
         if self.pinned < self.charge.pages() {
@@ -143,16 +142,16 @@ impl Account {
 
 /// Moves the charges for many pages to the current process. (`IOMMU_IOAS_CHANGE_PROCESS`)
 ///
-/// First all pages that are concerned are [tallied](Self::tally), then the sum is
-/// [charged](Self::charge) to the new owner, at last it replaces the old one of each of them. From
-/// before to after, the caller holds the `iova_rwsem` of every IOAS that is in the table, for
-/// writing, and has seen that no area is in flight.
+/// First all pages are [tallied](Self::tally), then the sum is [charged](Self::charge) to the new
+/// owner, then the owner of each [`Pages`] is [replaced](Charged::apply). During all of this the
+/// caller holds the `iova_rwsem` of every IOAS in the table for writing, and has checked that no
+/// area is in transition.
 ///
-/// An IOAS that is being destroyed is not in the table, and can have some of the same pages. A HWPT
-/// that is being made for it is in its list until that fails, and an operation that has found it
-/// before can map and unmap. So pages that are tallied can be unpinned, and stay charged until the
-/// handover ends. But no more of them can be charged: the new owner could lack the limit for it
-/// when it is too late to fail, while the operation is in vain anyway.
+/// An IOAS that is being destroyed is not in the table, and can share pages. An operation that
+/// found it earlier can still map and unmap, and so can the creation of a HWPT for it, which will
+/// fail. So tallied pages can be unpinned; they stay charged until the handover ends. More of them
+/// cannot be charged, because the limit of the new owner could be exceeded after the handover can
+/// no longer fail. The operation gets an error, which its IOAS would cause anyway.
 pub(crate) struct Handover {
     to: Process,
     sums: [usize; MODES.len()],
@@ -165,7 +164,7 @@ pub(crate) struct Charged {
 }
 
 impl Handover {
-    /// Prepares to make the current process the owner.
+    /// Begins a handover to the current process.
     ///
     /// # Errors
     ///
@@ -177,7 +176,7 @@ impl Handover {
         })
     }
 
-    /// Adds what is charged for `pages`. Pages that were tallied before count once.
+    /// Adds the charge of `pages` to the sum, once if they are tallied several times.
     pub(crate) fn tally(&mut self, pages: &Pages) {
         let mut inner = pages.lock();
         let account = &mut inner.account;
@@ -194,8 +193,8 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if that exceeds the limit: nothing has been charged, and the handover has to be
-    /// [cancelled](Self::cancel) for each of the pages.
+    /// `ENOMEM` if this exceeds the limit. Nothing is charged then, and the handover has to be
+    /// [cancelled](Self::cancel) for all pages.
     pub(crate) fn charge(self) -> Result<Charged, (Error, Self)> {
         let mut charges = MODES.map(|mode| Charge::new(self.to.clone(), mode));
 
@@ -210,7 +209,7 @@ impl Handover {
         })
     }
 
-    /// Leaves `pages`, which may have been tallied, to their owner.
+    /// Leaves `pages`, which may be tallied, to their owner.
     pub(crate) fn cancel(&self, pages: &Pages) {
         let mut inner = pages.lock();
 
@@ -220,7 +219,7 @@ impl Handover {
 }
 
 impl Charged {
-    /// Makes the current process the owner of `pages`, which were tallied. Doing it twice is fine.
+    /// Makes the current process the owner of `pages`, which were tallied. Can be repeated.
     pub(crate) fn apply(&mut self, pages: &Pages) {
         let mut inner = pages.lock();
         let account = &mut inner.account;
@@ -233,7 +232,7 @@ impl Charged {
         } else {
             account.charge.set_process(&self.to);
         }
-        // What was unpinned since it was tallied.
+        // For pages that were unpinned since the tally.
         account.charge.thaw();
         account.settle_less(None);
     }

@@ -2,14 +2,13 @@
 
 //! The domain tier: pages that are mapped in IOMMU domains.
 //!
-//! Actors: an area of an IO page table shows a slice of the pages, in each domain that its IOAS
-//! has. One of these domains is the area's *storage*: it knows the PFNs, and holding them there
-//! costs no memory. A [`Record`] names it. As asking a domain is slow, the record also has the PFNs
-//! themselves, where they are few runs: this is a cache that may be absent. An area has its pages
-//! as [`AreaPages`], together with the key to its record, so that one cannot be taken for another.
+//! Each domain of an IOAS maps the slice of pages of each area. One of the domains is the area's
+//! *storage domain*: its page table stores the PFNs without further memory. The [`Record`] of the
+//! area names it. Reading a page table is slow, so the record also has the PFNs themselves, if they
+//! are few runs: a cache. [`AreaPages`] has the pages of an area and the key to its record.
 //!
-//! [`fill`](super::fill) puts PFNs into domains, [`drain`](super::drain) takes them out. Taking out
-//! never fails and works without memory.
+//! [`fill`](super::fill) maps PFNs in domains, [`drain`](super::drain) unmaps them. Unmapping never
+//! fails: its allocations are optional.
 //!
 //! Locks: all of it is done under the mutex of the pages, and the caller holds `domains_rwsem`, so
 //! that the list of domains stays as it is.
@@ -24,7 +23,7 @@ use super::{
     },
     run::RunList,
     source::{
-        Few,
+        PinnedBatch,
         Source, //
     },
     Inner,
@@ -49,30 +48,30 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The pages of an area, and where its PFNs are.
+/// The pages of an area, and its record.
 ///
-/// All calls for one area are about the same mapping, that of the area.
+/// `mapping` is that of the area in all calls.
 pub(crate) struct AreaPages {
     pages: Arc<Pages>,
     place: Storage,
 }
 
-/// Where the PFNs of an area are.
+/// State of the record of an area.
 enum Storage {
-    /// In no domain. The slot is that for a record.
+    /// No domain maps the area. Preallocated memory for the record.
     Unstored(Slot),
-    /// In a domain at least, and there is a record.
+    /// A domain maps the area, and there is a record.
     Stored {
         key: Key,
-        /// Whether the PFNs are in the record, so that nobody reads them from a domain.
+        /// Set if the PFNs are in the record, so they are not read from a domain.
         known: bool,
     },
-    /// Neither, while a function of [`AreaPages`] makes one of the other.
+    /// During a change from one to the other.
     Moving,
 }
 
 impl Storage {
-    /// Takes the slot, if there is one, to make a record in it.
+    /// Takes the slot, if there is one, for a record.
     #[inline]
     fn take_slot(&mut self) -> Option<Slot> {
         match replace(self, Storage::Moving) {
@@ -86,7 +85,7 @@ impl Storage {
 }
 
 impl Inner {
-    /// Records an area.
+    /// Inserts the record of an area.
     #[inline(always)]
     fn store(&mut self, slot: Slot, record: Record) -> Storage {
         let known = record.known().is_some();
@@ -99,7 +98,7 @@ impl Inner {
 }
 
 impl AreaPages {
-    /// The pages of the first area that shows them. The record has a place in them.
+    /// Creates the pages of their first area, whose record is embedded in them.
     #[inline]
     pub(crate) fn first(pages: NewPages) -> Self {
         Self {
@@ -108,7 +107,7 @@ impl AreaPages {
         }
     }
 
-    /// The pages of a further area.
+    /// Creates the pages of a further area.
     ///
     /// # Errors
     ///
@@ -120,34 +119,32 @@ impl AreaPages {
         })
     }
 
-    /// The pages.
+    /// Returns the pages.
     #[inline]
     pub(crate) fn pages(&self) -> &Arc<Pages> {
         &self.pages
     }
 
-    /// Whether a domain has the PFNs of the area.
+    /// Returns whether a domain maps the area.
     #[inline]
     pub(crate) fn is_stored(&self) -> bool {
         matches!(self.place, Storage::Stored { .. })
     }
 
-    /// Whether a domain has the PFNs of the area, and nobody reads them from there, as they are in
-    /// memory.
+    /// Returns whether a domain maps the area, and its PFNs are in memory.
     ///
-    /// Such an area can be unmapped from all its domains at any time, and be
-    /// [released](Self::release) later.
+    /// Such an area can be unmapped from all its domains first and [released](Self::release) later.
     #[inline]
     pub(crate) fn is_known(&self) -> bool {
         matches!(self.place, Storage::Stored { known: true, .. })
     }
 
-    /// Maps the pages of an area that is in no domain, in all domains of its IOAS, of which there
-    /// is one at least.
+    /// Maps an area that no domain maps, in all domains of its IOAS, of which there is at least
+    /// one.
     ///
     /// # Errors
     ///
-    /// What pinning or mapping says, or `ENOMEM` if more would be pinned than the limit allows.
+    /// What pinning or mapping returns, or `ENOMEM` if the limit of pinned pages is exceeded.
     /// Nothing has changed then.
     pub(crate) fn fill(
         &mut self,
@@ -167,16 +164,15 @@ impl AreaPages {
         Ok(())
     }
 
-    /// As [`Self::fill`], for the first area that shows these pages, all of which were pinned
-    /// beforehand.
+    /// As [`Self::fill`], for the first area of these pages, all of which are pinned already.
     ///
     /// # Errors
     ///
     /// As [`Self::fill`].
     #[inline]
-    pub(crate) fn fill_few(
+    pub(crate) fn fill_batch(
         &mut self,
-        few: &mut Few<'_>,
+        batch: &mut PinnedBatch<'_>,
         mapping: &Mapping,
         domains: &[Arc<PagingDomain>],
         small: bool,
@@ -184,7 +180,7 @@ impl AreaPages {
         let storage = domains.first().ok_or(EINVAL)?;
         let mut inner = self.pages.lock();
 
-        let runs = inner.map_few(few, self.pages.writable, mapping, domains, small)?;
+        let runs = inner.map_batch(batch, self.pages.writable, mapping, domains, small)?;
         #[cfg(CONFIG_IOMMUFD_TEST)]
         check_runs(mapping, storage, runs.as_ref());
         if let Some(slot) = self.place.take_slot() {
@@ -193,9 +189,9 @@ impl AreaPages {
         Ok(())
     }
 
-    /// Unpins the pages of an area that nobody else holds, after it was unmapped from all its
-    /// domains. The PFNs of the area are [known](Self::is_known), or it was in no domain. Never
-    /// fails, works without memory.
+    /// Unpins the pages of an area that have no other holder, after it was unmapped from all its
+    /// domains. The PFNs are [known](Self::is_known), or no domain has mapped it. Never fails,
+    /// allocates nothing.
     #[inline]
     pub(crate) fn release(&self, mapping: &Mapping) {
         let Storage::Stored { key, .. } = &self.place else {
@@ -205,7 +201,7 @@ impl AreaPages {
         let writable = self.pages.writable;
 
         if let Some(run) = inner.tiers.only_run_of(key) {
-            // Most areas are like that: the record is not moved to see who else holds the pages.
+            // Fast path for most areas: no other holders, so the record need not be removed first.
             pin::unpin(run, writable);
             inner.account.unpinned(run.len);
             inner.tiers.records.forget_own();
@@ -215,11 +211,10 @@ impl AreaPages {
         inner.account.settle_less(None);
     }
 
-    /// Unmaps an area from all its domains, and unpins the pages that nobody holds any more. Never
-    /// fails, works without memory.
+    /// Unmaps an area from all its domains, and unpins the pages that have no holder any more.
+    /// Never fails: allocations are optional.
     ///
-    /// `domains` are all that have the area. The one that has the PFNs may be missing, so that it
-    /// need not be named if it is the last one.
+    /// `domains` are all domains that map the area; the storage domain may be left out.
     pub(crate) fn unfill(&mut self, mapping: &Mapping, domains: &[Arc<PagingDomain>]) {
         let Storage::Stored { key, .. } = &self.place else {
             return;
@@ -247,7 +242,7 @@ impl AreaPages {
         self.place = Storage::Unstored(slot);
     }
 
-    /// Maps the pages of an area in a further domain, or in a first one.
+    /// Maps an area in a further domain, or in the first one.
     ///
     /// # Errors
     ///
@@ -273,8 +268,8 @@ impl AreaPages {
         Ok(())
     }
 
-    /// Unmaps an area from one of its domains, of which `successor` is one that stays. Never fails,
-    /// works without memory.
+    /// Unmaps an area from one of its domains. `successor` is another one, which becomes the
+    /// storage domain if this was it. Never fails, allocates nothing.
     pub(crate) fn remove_domain(
         &self,
         mapping: &Mapping,
@@ -294,11 +289,10 @@ impl AreaPages {
         }
     }
 
-    /// Makes two areas of one, whose domains, if there are any, must use small pages. Returns that
-    /// of `right`. Never fails.
+    /// Splits an area, whose domains, if there are any, use small pages only. Returns the pages of
+    /// `right`. Never fails.
     ///
-    /// The pages are neither mapped nor pinned anew. `spare` is for the record of the right area.
-    /// Not to be used for a dma-buf.
+    /// Nothing is mapped or pinned. `spare` is for the record of the right area. Not for a dma-buf.
     pub(crate) fn split(
         &mut self,
         mapping: &Mapping,
@@ -325,7 +319,7 @@ impl AreaPages {
     }
 }
 
-/// The memory for the record of an area that is yet to be [made](AreaPages::split).
+/// Preallocated memory for the record of the right area of a [split](AreaPages::split).
 pub(crate) struct SpareSlot(Slot);
 
 impl SpareSlot {
@@ -340,7 +334,7 @@ impl SpareSlot {
 }
 
 impl Inner {
-    /// Maps the pages of a mapping in domains. Returns the PFNs, if they are few runs.
+    /// Maps pages in domains. Returns the PFNs, if they are few runs.
     fn map(
         &mut self,
         pages: &Pages,
@@ -360,13 +354,13 @@ impl Inner {
 }
 
 impl AreaPages {
-    /// The physical address behind `iova`, which is in `mapping`, and how many bytes from there on
-    /// are contiguous, `most` of them at most. (`IOMMU_IOAS_NOIOMMU_GET_PA`)
+    /// Returns the physical address of `iova`, which is in `mapping`, and the number of contiguous
+    /// bytes from there on, at most `most`. (`IOMMU_IOAS_NOIOMMU_GET_PA`)
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the memory was revoked, `EOPNOTSUPP` if the area is mapped in no domain or the
-    /// one that has the PFNs is not `usable`, `EINTR` if the current task is being killed.
+    /// `EINVAL` if the memory was revoked, `EOPNOTSUPP` if no domain maps the area or the storage
+    /// domain is not `usable`, `EINTR` if the current task is being killed.
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     pub(crate) fn phys_contig(
         &self,
@@ -391,7 +385,7 @@ impl AreaPages {
             .ok_or(EOPNOTSUPP)?;
 
         let paddr = domain.iova_to_phys(iova);
-        // Page boundaries are those of the memory: an IOVA can be off by the page offset.
+        // Pages of the memory, whose boundaries in the IOVA differ by the page offset.
         let index = mapping.iova_to_index(iova);
         let mut end = mapping.index_to_iova_last(index);
         let mut len = (end - iova) as u64 + 1;
@@ -408,7 +402,7 @@ impl AreaPages {
     }
 }
 
-/// Makes sure that runs are what the domain says. A wrong one would unpin memory of others.
+/// Checks that runs are what the domain maps. A wrong one would unpin other memory.
 #[cfg(CONFIG_IOMMUFD_TEST)]
 fn check_runs(mapping: &Mapping, domain: &PagingDomain, runs: Option<&RunList>) {
     let Some(runs) = runs else { return };
@@ -433,7 +427,7 @@ mod tests {
         mapping::Prot,
         pages::{
             run::Random,
-            Room, //
+            PinBuffer, //
         },
         range::{
             IovaRange,
@@ -457,7 +451,7 @@ mod tests {
     /// The size of the largest area.
     const PAGES: usize = 40;
 
-    /// Pages of this test that are not all contiguous, from byte `offset` of its memory on.
+    /// Creates pages of the memory of this test, from byte `offset` on.
     fn test_pages(addr: usize, offset: usize, len: usize) -> Result<(AreaPages, usize)> {
         let (pages, start) = Pages::from_user(addr + offset, len, true, AccountMode::None)?;
 
@@ -468,7 +462,7 @@ mod tests {
         area.pages.lock().account.pages()
     }
 
-    /// Memory whose pages were touched in an order of their own.
+    /// Allocates memory and touches its pages in random order, so that they are not contiguous.
     fn memory(random: &mut Random) -> Result<usize> {
         let addr = test_memory(test_domain::PAGES * PAGE_SIZE)?;
 
@@ -481,8 +475,7 @@ mod tests {
         Ok(addr)
     }
 
-    /// Areas that are mapped at once and released are mapped and unmapped as those are that go step
-    /// by step.
+    /// The fast path of small areas has the same results as the slow path.
     #[test]
     fn small_areas_are_as_large_ones() -> Result {
         let mut random = Random::new(9);
@@ -501,21 +494,21 @@ mod tests {
             let mapping = Mapping::new(IovaRange::from_len(iova, len)?, start, prot)?;
             let small = round % 3 == 0;
 
-            let mut room = Room::new();
-            let mut few = Few::new(&mut room);
-            // Unless a signal comes, or the like.
-            if !pages.pages.pin_few(mapping.pages(), &mut few)? {
+            let mut buffer = PinBuffer::new();
+            let mut batch = PinnedBatch::new(&mut buffer);
+            // It can decline, for example because of a signal.
+            if !pages.pages.pin_batch(mapping.pages(), &mut batch)? {
                 continue;
             }
-            pages.fill_few(&mut few, &mapping, &fasts, small)?;
-            drop(few);
+            pages.fill_batch(&mut batch, &mapping, &fasts, small)?;
+            drop(batch);
             others.fill(&mapping, &slows, small)?;
             assert!(test_domain::pfns(&fast) == test_domain::pfns(&slow));
             assert_eq!(pinned(&pages), mapping.pages().len());
             assert_eq!(pinned(&others), mapping.pages().len());
             assert!(pages.is_known() && others.is_known());
 
-            // A part of it is held by an access, too, or it is shown twice.
+            // In some rounds an access holds a page of it, too.
             let hold = round % 2 == 0;
             let page = PageRange {
                 first: mapping.pages().last,
@@ -542,8 +535,8 @@ mod tests {
         Ok(())
     }
 
-    /// An area is mapped where another one was that shows the same, and that is unmapped but not
-    /// released yet; both are cut to pieces, and go in any order.
+    /// An area is mapped where an equal one was unmapped and is not released yet. Both are split
+    /// and removed in several orders.
     #[test]
     fn areas_that_look_alike() -> Result {
         let mut random = Random::new(12);
@@ -576,7 +569,7 @@ mod tests {
             let mut second_right = second.split(&mapping, &left, &right, SpareSlot::new()?);
             assert_eq!(pinned(&first), len / PAGE_SIZE);
 
-            // The last one to go unpins what it shows.
+            // The last holder of a page unpins it.
             match round % 3 {
                 0 => {
                     first.release(&left);
@@ -611,7 +604,7 @@ mod tests {
         Ok(())
     }
 
-    /// What cannot be mapped leaves nothing behind.
+    /// A failed mapping leaves nothing pinned or mapped.
     #[test]
     fn small_areas_that_fail() -> Result {
         let mut random = Random::new(10);
@@ -623,16 +616,16 @@ mod tests {
         for page in 0..20 {
             let (mut pages, start) = test_pages(addr, 0, len)?;
             let mapping = Mapping::new(IovaRange::from_len(0, len)?, start, Prot(1))?;
-            let mut room = Room::new();
-            let mut few = Few::new(&mut room);
+            let mut buffer = PinBuffer::new();
+            let mut batch = PinnedBatch::new(&mut buffer);
 
-            // Something is in the way.
+            // Occupy a page of the domain.
             test_domain::set_pfn(&domain, page, Some(1));
             let mut table = [0; test_domain::PAGES];
             table[page] = 1;
-            if pages.pages.pin_few(mapping.pages(), &mut few)? {
+            if pages.pages.pin_batch(mapping.pages(), &mut batch)? {
                 // The test domain refuses what it has, and the core unmaps what was mapped.
-                let res = pages.fill_few(&mut few, &mapping, &domains, true);
+                let res = pages.fill_batch(&mut batch, &mapping, &domains, true);
 
                 assert!(res.is_err() && !pages.is_stored());
             }

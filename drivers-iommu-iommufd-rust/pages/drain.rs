@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How PFNs get out of domains.
+//! Unmapping areas from domains and unpinning them.
 //!
-//! *Unmap before unpin*: memory that a device can reach is not given back. So the PFNs must be
-//! known before: from the record of the area, or else by asking the domain. Nothing here fails or
-//! needs memory.
+//! Pages are unmapped before they are unpinned, so that no device can access freed memory. The PFNs
+//! have to be known before unmapping: from the record of the area, or else from the page table of
+//! the domain. Nothing here fails or requires memory.
 //!
-//! Most areas that go are small, and their PFNs are known. These are unmapped many at a time with
-//! one flush, and then released ([`Pages::release`](super::Pages::release)). The others go one by
-//! one, and are unmapped here.
+//! Small areas with known PFNs do not come here: they are unmapped several at a time with one
+//! flush, and then released ([`AreaPages::release`](super::AreaPages::release)).
 //!
 //! Locks: see [`super::domain`].
 #![forbid(unsafe_code)]
@@ -40,15 +39,16 @@ use kernel::{
     warn_on, //
 };
 
-/// So many pages are unmapped at a time: 1 GiB.
+/// The number of pages that are unmapped at a time: 1 GiB.
 const UNMAP_PAGES: usize = 1 << (30 - PAGE_SHIFT);
 
 impl Inner {
-    /// Unmaps the front part `range` of a mapping from `domain`, and unpins the pages that nobody
-    /// holds any more. `range` ends where a run ends. Never fails, works without memory.
+    /// Unmaps `range`, the front of a mapping, from `domain`, and unpins the pages that have no
+    /// holder any more. `range` ends where a run ends. Never fails, allocates nothing that it
+    /// needs.
     ///
-    /// `domain` is the last one that has the mapping, and it is not, or no more, in the tree of
-    /// holders. `runs` are the PFNs of `range` at least, if they are known.
+    /// No other domain has the mapping, and its record is not in the tiers. `runs` are the PFNs of
+    /// `range` at least, if they are known.
     pub(super) fn drain(
         &mut self,
         writable: bool,
@@ -57,7 +57,7 @@ impl Inner {
         domain: &PagingDomain,
         runs: Option<&RunList>,
     ) {
-        // Where there is nothing to unpin, PFNs are of no interest.
+        // Nothing to unpin, so the PFNs are not needed.
         if self.tiers.all_held(range) {
             domain.unmap(mapping.iova_of(range));
             return;
@@ -79,7 +79,7 @@ impl Inner {
         let mut rest = Some(range);
 
         while let Some(range) = rest {
-            // A bounded piece, but to the end of a run.
+            // A bounded piece, extended to the end of a run.
             let near = range.last.min(range.first.saturating_add(UNMAP_PAGES - 1));
             let last = range.last.min(near + (runs.run_at(near).len - 1));
             let piece = PageRange {
@@ -106,13 +106,13 @@ impl Inner {
         let mut rest = Some(range);
 
         if range.len() > PhysRuns::FEW {
-            // More memory means fewer flushes of the IOMMU's caches, but it works without.
+            // Optional: with more memory there are fewer IOTLB flushes.
             read.try_reserve(range.len().min(memory_limit() / size_of::<PhysRun>()));
         }
         while let Some(range) = rest {
             let runs = read.read(domain, mapping.iova_of(range));
             let pages = pages_of(runs);
-            // What is mapped is there.
+            // A mapped range has at least one page.
             if warn_on!(pages == 0) {
                 return;
             }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How PFNs get into domains.
+//! Mapping pages in domains.
 //!
 //! Actors: a [`Mapper`] maps the runs of an area one after the other, in all of its domains. They
 //! come from a [`Reader`], under the mutex of the pages, by way of a [`Joiner`] that makes them as
-//! long as they get. For few pages the work around that costs more than the pages: [`Few`] are
-//! pinned by one call, before any lock of the areas is taken, and mapped by [`Inner::map_few`]. A
+//! long as they get. For few pages this costs more than the pages: a [`PinnedBatch`] is pinned
+//! by one call, before any lock of the areas is taken, and mapped by [`Inner::map_batch`]. A
 //! [`Collector`] keeps the runs for the record of the area, as long as they are worth their memory.
 //!
 //! A run is mapped as a whole, so that the domain can use large pages. Hence an unmap of a part of
@@ -26,8 +26,8 @@ use super::{
         RunList, //
     },
     source::{
-        Few,
-        Room,
+        PinBuffer,
+        PinnedBatch,
         Source, //
     },
     Inner, //
@@ -325,8 +325,8 @@ impl Inner {
         domains: &[Arc<PagingDomain>],
         small: bool,
     ) -> Result<Option<RunList>> {
-        let mut room = Room::new();
-        let mut reader = Reader::new(source, mapping.pages(), &mut room)?;
+        let mut buffer = PinBuffer::new();
+        let mut reader = Reader::new(source, mapping.pages(), &mut buffer)?;
         let mut joiner = Joiner::new(mapping, domains, small);
 
         let res = reader
@@ -364,9 +364,9 @@ impl Inner {
     /// Maps pages that were pinned beforehand, which are all of a mapping, and nobody holds. On
     /// error nothing is mapped. Returns the PFNs, if they are few runs.
     #[inline]
-    pub(super) fn map_few(
+    pub(super) fn map_batch(
         &mut self,
-        few: &mut Few<'_>,
+        batch: &mut PinnedBatch<'_>,
         writable: bool,
         mapping: &Mapping,
         domains: &[Arc<PagingDomain>],
@@ -376,11 +376,11 @@ impl Inner {
         let pages = mapping.pages().len();
 
         self.account.pinned(pages);
-        let res = match few.only_run() {
+        let res = match batch.only_run() {
             Some(run) => mapper
                 .map(run)
                 .map(|()| Some(RunList::of(mapping.pages().first, run))),
-            None => map_runs(few, &mut mapper),
+            None => map_runs(batch, &mut mapper),
         };
         let res = res.and_then(|runs| {
             mapper.sync()?;
@@ -394,15 +394,16 @@ impl Inner {
                 unmap_from_all(domains.iter(), mapping.iova_of(range));
             }
         }
-        self.end_few(few, pages, writable, res)
+        self.end_batch(batch, pages, writable, res)
     }
 }
 
 /// Maps a few runs.
-fn map_runs(few: &Few<'_>, mapper: &mut Mapper<'_>) -> Result<Option<RunList>> {
+fn map_runs(batch: &PinnedBatch<'_>, mapper: &mut Mapper<'_>) -> Result<Option<RunList>> {
     let mut collector = Collector::new(mapper.mapping.pages().first);
 
-    few.runs()
+    batch
+        .runs()
         .try_for_each(|run| mapper.map(run).map(|()| collector.push(run)))?;
     Ok(collector.0)
 }

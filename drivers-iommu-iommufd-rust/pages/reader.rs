@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the PFNs of a range are read, wherever they are.
+//! Reading the PFNs of a range.
 //!
-//! Actors: a [`Reader`] walks a range of indexes and gives their PFNs to a [`Sink`], as runs: from
-//! whoever holds an index already, else from the source, where its [`Feed`] pins as many pages at a
-//! time as there is temporary memory for. What was pinned is owned by the queue of the feed until
-//! the sink has it.
+//! A [`Reader`] walks a range of indexes and passes their PFNs to a [`Sink`], as runs. It takes
+//! them from a holder of the index, or else from the source, where its [`Feed`] pins as many pages
+//! at a time as there is temporary memory for. The queue of the feed owns pins until the sink gets
+//! them.
 //!
 //! Locks: a reader is used under the mutex of its pages. It takes the `mmap` lock of the source's
 //! process, and may keep it until it is [finished](Reader::finish).
@@ -22,7 +22,7 @@ use super::{
         is_current,
         pin_flags,
         reserve_temporary,
-        Room,
+        PinBuffer,
         Source,
         HUGETLB_PAGES, //
     },
@@ -56,14 +56,14 @@ use kernel::{
     warn_on, //
 };
 
-/// Takes the runs that a [`Reader`] reads.
+/// Receives the runs that a [`Reader`] reads.
 ///
-/// Where memory is fragmented, that is each page: let both functions be inlined.
+/// In fragmented memory each run is one page: both functions should be inlined.
 pub(super) trait Sink {
-    /// Takes a run that nobody held, and its pins. They are the sink's even if this fails.
+    /// Receives a run that had no holder. Takes ownership of the pins, even on error.
     fn push(&mut self, run: Run) -> Result;
 
-    /// Takes a run that somebody holds, who has its pins.
+    /// Receives a run that has a holder, which owns the pins.
     #[inline(always)]
     fn push_held(&mut self, run: Run) -> Result {
         self.push(run)
@@ -77,16 +77,16 @@ impl<F: FnMut(Run) -> Result> Sink for F {
     }
 }
 
-/// Walks a range of indexes and tells their PFNs.
+/// Walks a range of indexes and reads their PFNs.
 pub(super) struct Reader<'a> {
     feed: Feed<'a>,
-    /// The first index that was not read; the queue of the feed holds those right before it.
+    /// The first index that was not read. The queue of the feed has the pages before it.
     index: usize,
     /// The last index.
     last: usize,
-    /// Nobody holds the indexes from `index` to the one before this.
+    /// The indexes from `index` to the one before this have no holder.
     unheld_end: usize,
-    /// What was read back from a domain.
+    /// A buffer for PFNs that are read back from a domain.
     read: PhysRuns,
 }
 
@@ -101,14 +101,14 @@ struct UserFeed<'a> {
     start: usize,
     flags: PinFlags,
     queue: PinQueue<'a>,
-    from: From<'a>,
-    /// Whether all pages so far were of hugetlbfs.
+    user_mm: UserMm<'a>,
+    /// Set while all pages so far were pages of hugetlbfs.
     hugetlb: bool,
 }
 
-/// Whose memory user memory is.
-enum From<'a> {
-    /// Not known yet. The place is for a reference to the users of the address space.
+/// The mm that user memory belongs to.
+enum UserMm<'a> {
+    /// Not known yet. The place is for a reference to the users of the mm.
     Unknown(Option<&'a mut Option<ARef<MmWithUser>>>),
     /// That of the current task.
     Current,
@@ -126,34 +126,34 @@ struct FileFeed<'a> {
 impl UserFeed<'_> {
     /// Pins pages from `index` on, at most `pages` of them. Returns how many.
     fn pin(&mut self, index: usize, pages: usize) -> Result<usize> {
-        if let From::Unknown(place) = &mut self.from {
+        if let UserMm::Unknown(place) = &mut self.user_mm {
             let queue = &mut self.queue;
             reserve_temporary(pages, |n, gfp| queue.reserve(n, gfp))?;
 
             // Most often, those who map memory also have it.
-            self.from = if is_current(self.mm) {
-                From::Current
+            self.user_mm = if is_current(self.mm) {
+                UserMm::Current
             } else {
                 let mm = self.mm.mmget_not_zero().ok_or(EFAULT)?;
                 let place = place.take().ok_or(EFAULT)?;
 
-                From::Remote(RemoteMm::new(place.insert(mm)))
+                UserMm::Remote(RemoteMm::new(place.insert(mm)))
             };
         }
         if should_fail() {
             return Err(EFAULT);
         }
 
-        // An address that is none makes the pinning fail.
+        // If this wraps, pinning fails.
         let addr = self.start.wrapping_add(index.wrapping_mul(PAGE_SIZE));
-        // Pages of hugetlbfs are pinned by the folio. To try costs a call if they are not.
+        // Try to pin pages of hugetlbfs by folio. If they are not, that costs a call.
         let most = if self.hugetlb {
             first_try(addr, pages.min(self.queue.capacity()))
         } else {
             pages
         };
-        let mut pinned = match &mut self.from {
-            From::Remote(mm) => self.queue.pin_remote(mm, addr, most, self.flags)?,
+        let mut pinned = match &mut self.user_mm {
+            UserMm::Remote(mm) => self.queue.pin_remote(mm, addr, most, self.flags)?,
             _ => self.queue.pin_current(addr, most, self.flags)?,
         };
 
@@ -165,7 +165,7 @@ impl UserFeed<'_> {
         Ok(pinned)
     }
 
-    /// Gives all that is pinned to `sink`, until that fails.
+    /// Passes all pinned pages to `sink`, until it fails.
     #[inline]
     fn give_all(&mut self, sink: &mut impl Sink) -> Result {
         while let Some(run) = self.queue.next_run() {
@@ -209,7 +209,7 @@ impl Feed<'_> {
         }
     }
 
-    /// How many pages are pinned and not taken yet.
+    /// Returns the number of pages in the queue.
     #[inline]
     fn len(&self) -> usize {
         match self {
@@ -231,8 +231,12 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, and `EINVAL` for a dma-buf: its PFNs are read from nowhere, they are known.
-    pub(super) fn new(source: &'a Source, range: PageRange, room: &'a mut Room) -> Result<Self> {
+    /// `ENOMEM`, and `EINVAL` for a dma-buf, whose PFNs are computed.
+    pub(super) fn new(
+        source: &'a Source,
+        range: PageRange,
+        buffer: &'a mut PinBuffer,
+    ) -> Result<Self> {
         let feed = match source {
             Source::User {
                 mm,
@@ -242,14 +246,14 @@ impl<'a> Reader<'a> {
                 mm,
                 start: *start,
                 flags: pin_flags(*writable),
-                queue: PinQueue::new(&mut room.pages),
-                from: From::Unknown(Some(&mut room.mm)),
+                queue: PinQueue::new(&mut buffer.pages),
+                user_mm: UserMm::Unknown(Some(&mut buffer.mm)),
                 hugetlb: range.len() >= HUGETLB_PAGES,
             }),
             Source::File { file, start } => Feed::File(FileFeed {
                 file,
                 first_page: start / PAGE_SIZE,
-                queue: FolioQueue::new(&mut room.pages),
+                queue: FolioQueue::new(&mut buffer.pages),
                 ready: false,
             }),
             Source::DmaBuf { .. } => {
@@ -257,7 +261,7 @@ impl<'a> Reader<'a> {
                 return Err(EINVAL);
             }
         };
-        // In C, there is an allocation here.
+        // A point of fault injection: the C driver allocates here.
         if should_fail() {
             return Err(ENOMEM);
         }
@@ -271,29 +275,29 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Gives all runs to `sink`, until that fails.
+    /// Passes all runs to `sink`, until it fails.
     ///
     /// They are in order. Runs need not be as long as possible.
     ///
     /// # Errors
     ///
-    /// What the sink returns, `EINTR` if the current task is being killed, and what pinning says:
-    /// `EFAULT`, `ENOMEM`, `EINVAL` and others.
+    /// What the sink returns, `EINTR` if the current task is being killed, and what pinning
+    /// returns: `EFAULT`, `ENOMEM`, `EINVAL` and others.
     #[inline]
     pub(super) fn read_to(&mut self, inner: &mut Inner, sink: &mut impl Sink) -> Result {
         while self.index <= self.last {
-            // GUP does not ask this for pages that are there, nor does the page cache.
+            // GUP checks for signals only when it faults pages in.
             if is_being_killed() {
                 return Err(EINTR);
             }
-            // A new area is mostly held by nobody from start to end: that is asked once.
+            // Most new areas have no holders at all, which one lookup finds out.
             if self.index >= self.unheld_end {
                 self.give_held(inner, sink)?;
             }
             if self.index >= self.unheld_end {
                 continue;
             }
-            // After an error it is of no interest how far this came.
+            // After an error `index` is not used.
             self.index += self.fill_queue(inner)?;
             match &mut self.feed {
                 Feed::User(feed) => feed.give_all(sink)?,
@@ -303,8 +307,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Gives the runs to `sink` that somebody holds, up to the first index that nobody does, or
-    /// finds out how many nobody does.
+    /// Passes runs that have a holder to `sink`, up to the first index without one, and determines
+    /// how many indexes have none.
     fn give_held(&mut self, inner: &Inner, sink: &mut impl Sink) -> Result {
         while self.index <= self.last {
             if is_being_killed() {
@@ -324,7 +328,7 @@ impl<'a> Reader<'a> {
                 self.index = last + 1;
             } else if let Holder::Domain(record) = holder {
                 let read = record.read_back(span, &mut self.read);
-                // What is mapped is there.
+                // A mapped range has at least one page.
                 if warn_on!(read.is_empty()) {
                     return Err(EFAULT);
                 }
@@ -340,8 +344,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Pins what comes next at the source, as much as there is room for, and tells how much that
-    /// is. Nobody holds it, and the queue of the feed is empty.
+    /// Pins the next pages at the source, as many as the buffer has room for. Returns their number.
+    /// They have no holder, and the queue of the feed is empty.
     fn fill_queue(&mut self, inner: &mut Inner) -> Result<usize> {
         let pinned = self.feed.pin(self.index, self.unheld_end - self.index)?;
 
@@ -352,7 +356,7 @@ impl<'a> Reader<'a> {
         Ok(pinned)
     }
 
-    /// Makes the charge match what is pinned, at the end of a successful operation.
+    /// Charges the pinned pages, at the end of a successful operation.
     ///
     /// # Errors
     ///
@@ -360,7 +364,7 @@ impl<'a> Reader<'a> {
     pub(super) fn settle(&mut self, inner: &mut Inner) -> Result {
         let remote = match &mut self.feed {
             Feed::User(UserFeed {
-                from: From::Remote(mm),
+                user_mm: UserMm::Remote(mm),
                 ..
             }) => Some(mm),
             _ => None,
@@ -369,8 +373,8 @@ impl<'a> Reader<'a> {
         inner.account.settle(remote)
     }
 
-    /// Gives up what was pinned and not handed out, and the locks. To be called at the end of every
-    /// operation, before others are undone.
+    /// Unpins pages that the sink has not received, and releases the `mmap` lock. Called at the end
+    /// of every operation, before anything else is undone.
     pub(super) fn finish(mut self, inner: &mut Inner) {
         inner.account.unpinned(self.feed.len());
         self.feed.clear();

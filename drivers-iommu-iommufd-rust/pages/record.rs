@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The records of the domain tier: which areas are mapped, and where their PFNs are.
+//! PFN records: which areas are mapped in domains, and their PFNs.
 //!
-//! Actors: a [`Record`] says that an area is mapped in domains. [`Records`] has all of those of
-//! one array of pages. The memory for a record is a [`Slot`]: the area has it while it is in no
-//! domain, and lends it for the record while it is in one, so that nothing can fail then. The
-//! first area that pages are made for is nearly always the only one: its record has a place in the
-//! pages themselves, and costs neither an allocation nor a tree.
+//! A [`Record`] exists for each area that is mapped in a domain. [`Records`] has those of one array
+//! of pages. The memory for a record is a [`Slot`]. The area owns the slot while no domain maps it,
+//! and exchanges it for the record, so that neither direction can fail. Most arrays of pages have
+//! only one area: the record of the first one is embedded in the pages, and needs neither an
+//! allocation nor a tree.
 //!
-//! An area finds its record by the [`Key`] that it got for its slot, and by nothing else: two areas
-//! can look alike in everything, while one is mapped where another one was and is not released yet.
-//! A key is the number of the record among all that these pages ever had, which costs no memory
-//! that threads share: it is given under the mutex of the pages. (The address of the record would
-//! do, too, but the tree keeps records that start alike in the order of their insertion, so that
-//! numbers can be searched by bisection, and addresses cannot.)
+//! An area finds its record by the [`Key`] that it got for its slot. IOVA, pages and domain do not
+//! identify it: an area can be mapped where an equal one was unmapped and is not released yet. A
+//! key is a number that counts the records of the pages, under their mutex. (The address of the
+//! record would be unique, too. But the tree keeps records with the same first page in insertion
+//! order, which is that of the numbers, so they can be found by bisection.)
 //!
 //! Locks: all of it is protected by the mutex of the pages.
 #![forbid(unsafe_code)]
@@ -54,24 +53,24 @@ use kernel::{
     warn_on, //
 };
 
-/// Says that an area is mapped in domains.
+/// The record of an area that is mapped in domains.
 pub(super) struct Record {
-    /// Where the area is in the domains,
+    /// The IOVA range of the area.
     iova: IovaRange,
-    /// and the byte of the pages that is mapped first.
+    /// The first byte of the pages that is mapped.
     first_byte: usize,
-    /// A domain in which the PFNs can be read back.
+    /// The storage domain, from which the PFNs can be read back.
     pub(super) storage: Arc<PagingDomain>,
-    /// The PFNs of all of the area's pages, or an empty list: an [`Option`] would be larger.
+    /// The PFNs of all pages of the area, or an empty list, which is smaller than an [`Option`].
     runs: RunList,
 }
 
 impl Record {
-    /// So many runs are read back at a time, if there is memory (8 KiB): a walk of the page table
-    /// costs about as much as 10 of its entries.
+    /// The number of runs that are read back at a time, if there is memory (8 KiB). A walk of the
+    /// page table costs about as much as reading 10 entries.
     const MANY: usize = 512;
 
-    /// Says that `mapping` is shown in `storage`, with these PFNs if they are known.
+    /// Creates the record of an area with this mapping, storage domain and PFNs, if known.
     #[inline]
     pub(super) fn new(
         mapping: &Mapping,
@@ -86,7 +85,7 @@ impl Record {
         }
     }
 
-    /// What the area shows, but for the protection, of which there is no record.
+    /// Returns the mapping of the area, without the protection, which is not recorded.
     #[inline]
     fn mapping(&self) -> Mapping {
         Mapping {
@@ -96,15 +95,15 @@ impl Record {
         }
     }
 
-    /// The pages that the area shows.
+    /// Returns the pages that the area maps.
     #[inline]
     pub(super) fn pages(&self) -> PageRange {
         self.mapping().pages()
     }
 
-    /// Divides the record of an area into those of two, which show `left` and `right`.
+    /// Splits the record into those of the areas `left` and `right`.
     ///
-    /// Should there be no memory for the PFNs of one, they will be read from the domain.
+    /// If there is no memory for the PFNs of one, they will be read from the domain.
     pub(super) fn split(self, left: &Mapping, right: &Mapping) -> (Self, Self) {
         let known = self.known().is_some();
         let Self { storage, runs, .. } = self;
@@ -122,22 +121,22 @@ impl Record {
         )
     }
 
-    /// The PFNs, if they are known.
+    /// Returns the PFNs, if they are known.
     #[inline]
     pub(super) fn known(&self) -> Option<&RunList> {
         (self.runs.len() != 0).then_some(&self.runs)
     }
 
-    /// The PFNs, or an empty list if they are not known.
+    /// Returns the PFNs, or an empty list if they are not known.
     #[inline]
     pub(super) fn runs(&self) -> &RunList {
         &self.runs
     }
 
     /// Reads the PFNs of the front of `range`, which is within the record, back from the domain: as
-    /// many runs as there is room for in `read`.
+    /// many runs as `read` has room for.
     ///
-    /// If there is memory, the room is made larger for ranges of many pages.
+    /// For many pages `read` is enlarged, if there is memory.
     pub(super) fn read_back<'a>(&self, range: PageRange, read: &'a mut PhysRuns) -> &'a [PhysRun] {
         if range.len() > PhysRuns::FEW && read.capacity() == PhysRuns::FEW {
             read.try_reserve(range.len().min(Self::MANY));
@@ -146,21 +145,19 @@ impl Record {
     }
 }
 
-/// How to allocate memory that makes things faster, and without which they work: no process is
-/// killed for it, and nothing is logged if there is none.
+/// Flags to allocate memory for an optimisation: without invoking the OOM killer or a warning.
 #[inline]
 pub(super) fn gfp_optional() -> Flags {
     GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN
 }
 
-/// The memory for a record.
+/// Preallocated memory for a record.
 ///
-/// It is there before it is known whether there is anything to record, so that nothing can fail
-/// later. While the area that it was made for is in no domain, the area has it.
+/// Allocated with the area, which owns it while no domain maps the area.
 pub(crate) struct Slot(SlotMemory);
 
 enum SlotMemory {
-    /// The place in the pages. There is one such slot for each array of pages.
+    /// The record embedded in the pages. There is one such slot for each array of pages.
     Own,
     /// A node for the tree. Always empty here.
     Node(KBox<Node<Other>>),
@@ -173,15 +170,15 @@ struct Other {
     record: Option<Record>,
 }
 
-/// The name of a record.
+/// The key of a record.
 ///
-/// No two records of the same pages have the same one, not even one after the other, but for the
-/// record in the pages themselves: whose [`Slot`] that is, has the key, and there is one such slot.
-/// Keys come from [`Records::insert`] only, and are not copied.
+/// No two records of the same pages have the same key, nor is a key reused, except for the embedded
+/// record: its key belongs to the owner of its [`Slot`], which is unique. Only [`Records::insert`]
+/// makes keys, and they cannot be copied.
 pub(super) struct Key(u64);
 
 impl Key {
-    /// That of the record in the pages themselves.
+    /// The key of the embedded record.
     const OWN: u64 = 0;
 }
 
@@ -206,18 +203,18 @@ impl Slot {
         )?)))
     }
 
-    /// The slot that new pages have in themselves. To be called once for each.
+    /// Returns the slot of the embedded record. Called once for each array of pages.
     #[inline]
     pub(super) const fn own() -> Self {
         Self(SlotMemory::Own)
     }
 }
 
-/// The records of some pages. They overlap if an IOAS shows pages twice, or several IOASes do.
+/// The records of an array of pages. They overlap if several areas map the same pages.
 pub(super) struct Records {
     own: Option<Record>,
-    /// Those that start with the same page are ordered by their number, as it grows from one
-    /// insertion to the next.
+    /// Records with the same first page are ordered by number, since numbers grow with each
+    /// insertion.
     others: IntervalTree<Other>,
     /// The number of the newest record in `others`.
     newest: u64,
@@ -233,14 +230,14 @@ impl Records {
         }
     }
 
-    /// Whether there is no record.
+    /// Returns whether there is no record.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.own.is_none() && self.others.is_empty()
     }
 
-    /// The record with the smallest start among those that have an index of `first ..= last`, and
-    /// the pages that it is about.
+    /// Returns the record with the lowest first page of those that intersect `first ..= last`, and
+    /// its pages.
     #[inline]
     pub(super) fn first(&self, first: usize, last: usize) -> Option<(PageRange, &Record)> {
         let own = self
@@ -268,7 +265,7 @@ impl Records {
         }
     }
 
-    /// The record of the area that shows `mapping` and has `key`.
+    /// Returns the record of the area with this mapping and key.
     #[inline]
     pub(super) fn of(&self, key: &Key, mapping: &Mapping) -> Option<&Record> {
         if key.0 == Key::OWN {
@@ -279,14 +276,14 @@ impl Records {
         node.value().record.as_ref().filter(|_| is_of(node, key))
     }
 
-    /// The node of the area that shows `mapping` and has `key`.
+    /// Returns the node of the area with this mapping and key.
     fn other_mut(&mut self, key: &Key, mapping: &Mapping) -> Option<Entry<'_, Other>> {
         self.others
             .last_where_mut(not_behind(key, mapping))
             .filter(|entry| is_of(entry.node(), key))
     }
 
-    /// Adds the record of an area. Returns the key to it.
+    /// Adds the record of an area. Returns its key.
     #[inline(always)]
     pub(super) fn insert(&mut self, slot: Slot, record: Record) -> Key {
         match slot.0 {
@@ -302,9 +299,9 @@ impl Records {
     fn insert_node(&mut self, mut node: KBox<Node<Other>>, record: Record) -> Key {
         let PageRange { first, last } = record.pages();
 
-        // Does not overflow: at one a nanosecond, that takes 500 years.
+        // Does not overflow: at one insertion per nanosecond this takes 500 years.
         self.newest = self.newest.wrapping_add(1);
-        // A mapping is never backwards.
+        // Cannot fail: a mapping is not backwards.
         warn_on!(node.set_range(first, last).is_err());
         *node.value_mut() = Other {
             number: self.newest,
@@ -314,7 +311,7 @@ impl Records {
         Key(self.newest)
     }
 
-    /// Takes the record of the area out that shows `mapping` and has `key`. It must be there.
+    /// Removes the record of the area with this mapping and key, which must exist.
     #[inline]
     pub(super) fn remove(&mut self, key: &Key, mapping: &Mapping) -> Option<(Slot, Record)> {
         let found = if key.0 == Key::OWN {
@@ -336,8 +333,8 @@ impl Records {
         Some((Slot(SlotMemory::Node(node)), record))
     }
 
-    /// The PFNs of the area that has `key`, if they are known and one run, and its record is the
-    /// one in the pages and has no others beside it.
+    /// Returns the PFNs of the area that has `key`, if they are known and one run, and its record
+    /// is the embedded one and the only one.
     #[inline]
     pub(super) fn only_run_of(&self, key: &Key) -> Option<Run> {
         if key.0 != Key::OWN || !self.others.is_empty() {
@@ -346,13 +343,13 @@ impl Records {
         self.own.as_ref()?.runs.only_run()
     }
 
-    /// Forgets the record in the pages.
+    /// Drops the embedded record.
     #[inline]
     pub(super) fn forget_own(&mut self) {
         self.own = None;
     }
 
-    /// Makes `to` the storage of an area's PFNs, if `from` is it.
+    /// Makes `to` the storage domain of an area, if `from` is.
     pub(super) fn move_storage(
         &mut self,
         key: &Key,
@@ -374,7 +371,7 @@ impl Records {
     }
 }
 
-/// Whether a node is not behind that of the area that shows `mapping` and has `key`.
+/// Returns a predicate: a node is not behind that of the area with this mapping and key.
 #[inline]
 fn not_behind<'a>(key: &'a Key, mapping: &Mapping) -> impl FnMut(&Node<Other>) -> bool + 'a {
     let first = mapping.pages().first;
@@ -382,23 +379,23 @@ fn not_behind<'a>(key: &'a Key, mapping: &Mapping) -> impl FnMut(&Node<Other>) -
     move |node| (node.start(), node.value().number) <= (first, key.0)
 }
 
-/// Whether a node is that of the area that has `key`.
+/// Returns whether a node is that of the area that has `key`.
 #[inline]
 fn is_of(node: &Node<Other>, key: &Key) -> bool {
     node.value().number == key.0
 }
 
-/// The number of pages of what was read back, of which the first and the last may be there in part.
+/// Returns the number of pages of runs that were read back. The first and last may be partial.
 #[inline]
 pub(super) fn pages_of(runs: &[PhysRun]) -> usize {
-    // Inside, runs begin and end with pages.
+    // Only the first and the last run can begin or end within a page.
     let offset = runs.first().map_or(0, |run| offset_in_page(run.paddr()));
     let bytes = runs.iter().map(PhysRun::len).sum::<usize>();
 
     (offset + bytes).div_ceil(PAGE_SIZE)
 }
 
-/// The PFNs of memory that IOVA is mapped to. The first and the last page may be there in part.
+/// Returns the PFNs of a run that was read back. The first and last page may be partial.
 #[inline]
 pub(super) fn pfns_of(phys: &PhysRun) -> Run {
     let paddr = phys.paddr();
@@ -406,12 +403,12 @@ pub(super) fn pfns_of(phys: &PhysRun) -> Run {
     Run {
         // CAST: The number of a page frame fits, where an address may not.
         pfn: (paddr >> PAGE_SHIFT) as usize,
-        // Memory is far from overflow.
+        // Does not overflow: a run is physical memory.
         len: (offset_in_page(paddr) + phys.len() + (PAGE_SIZE - 1)) >> PAGE_SHIFT,
     }
 }
 
-/// The number of bytes of a page that are before `paddr`.
+/// Returns the number of bytes before `paddr` in its page.
 #[inline]
 fn offset_in_page(paddr: PhysAddr) -> usize {
     // CAST: Truncation keeps these bits.
@@ -431,7 +428,7 @@ mod tests {
     use core::mem::size_of;
     use test_domain::PAGES;
 
-    /// Shows `len` pages from index `first` on at a page of IOVA.
+    /// Returns a mapping of `len` pages from index `first` on, at a page of IOVA.
     fn mapping(page: usize, first: usize, len: usize) -> Result<Mapping> {
         let iova = IovaRange::from_len(page * PAGE_SIZE, len * PAGE_SIZE)?;
 
@@ -459,11 +456,11 @@ mod tests {
             let all = mapping(page, first, PAGES - page)?;
             let record = Record::new(&all, domain, None);
             let mut kept = PhysRuns::new();
-            // Whatever there is memory for, there is room for something.
+            // With less room than that of the stack, or more.
             let mut little = PhysRuns::new();
             little.try_reserve(random.below(2 * PhysRuns::FEW));
 
-            // From anywhere, to anywhere, with room that there was or that is new.
+            // Any range, with a new buffer and with one that is reused.
             for _ in 0..20 {
                 let mut index = all.pages().first + random.below(all.pages().len());
                 let last = all.pages().last.min(index + random.below(PAGES));
@@ -487,7 +484,7 @@ mod tests {
                     let mut end = None;
                     let first = index;
                     for run in runs.iter().map(pfns_of) {
-                        // As long as it gets.
+                        // Runs are as long as possible.
                         assert!(run.len != 0 && end != Some(run.pfn));
                         for n in 0..run.len {
                             assert_eq!(table[page + index + n - all.pages().first], run.pfn + n);
@@ -524,7 +521,7 @@ mod tests {
         Ok(())
     }
 
-    /// Where memory is too short for much, there is a page of it.
+    /// If a large allocation fails, a page is used.
     #[test]
     fn reading_back_falls_back_to_a_page() {
         let mut read = PhysRuns::new();
@@ -563,7 +560,7 @@ mod tests {
         }
     }
 
-    /// Areas are told apart by their key only, and all else about them may be the same.
+    /// Areas differ in their key, and may be equal in everything else.
     #[test]
     fn each_key_finds_the_record_of_its_area() -> Result {
         let domains = [test_domain::new()?, test_domain::new()?];
@@ -623,7 +620,7 @@ mod tests {
                         }
                     }
                     _ => {
-                        // From all different to all the same.
+                        // From mostly different areas to equal ones.
                         let page = random.below(PAGES).min(round);
                         let index = random.below(40).min(40 - round);
                         let mapping = mapping(page, index, 1 + random.below(10))?;
@@ -673,7 +670,7 @@ mod tests {
         Ok(())
     }
 
-    /// A page can be shown any number of times.
+    /// A page can be mapped any number of times.
     #[test]
     fn records_of_one_page_are_found_by_bisection() -> Result {
         const MANY: usize = 4096;
@@ -683,7 +680,7 @@ mod tests {
         let one = mapping(3, 7, 1)?;
 
         for n in 0..MANY {
-            // Of any length, so that no order but that of insertion is left.
+            // Different lengths, so that the insertion order is the only order.
             let mapping = mapping(3, 7, 1 + n % 5)?;
             let record = Record::new(&mapping, domain.clone(), None);
 

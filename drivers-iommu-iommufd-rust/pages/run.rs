@@ -2,11 +2,11 @@
 
 //! Runs of page frames, the unit in which PFNs move, and lists of them.
 //!
-//! A [`Run`] is a number of physically contiguous pages. A [`RunList`] tells the PFNs of a range of
-//! page indexes by its runs; it costs nothing but itself for contiguous memory.
+//! A [`Run`] is a number of physically contiguous pages. A [`RunList`] has the PFNs of a range of
+//! page indexes, as runs. It needs no allocation for contiguous memory.
 //!
-//! These are plain numbers: a run owns no pins, and neither does a list. Who owns the pins of an
-//! index is told by the tiers, see [`super`].
+//! These are plain numbers: neither a run nor a list owns pins. For the owners of pins see
+//! [`super`].
 //!
 //! Pure: no locks, no kernel state.
 #![forbid(unsafe_code)]
@@ -22,7 +22,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Where a run of a list begins.
+/// The start of a run of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     index: usize,
@@ -33,7 +33,7 @@ struct Piece {
 ///
 /// # Invariants
 ///
-/// With `tail` as [`RunList::tail()`] returns it, without the first `skip` pieces:
+/// With `tail` as [`RunList::tail()`] returns it, which is without the first `skip` pieces:
 ///
 /// - `head` and `tail` are ordered by index, all indexes differ and are less than that of the first
 ///   page behind the list. Each piece extends to the index before that of the next one, the last
@@ -45,18 +45,17 @@ pub(crate) struct RunList {
     head: Piece,
     /// A list has less than 2^32 pages (16 TiB): records are small.
     len: u32,
-    /// The number of pieces of `tail` that belong to the list no more, see [`RunList::split`].
+    /// The number of pieces of `tail` that were cut off the front, see [`RunList::split`].
     skip: u32,
-    /// [`None`] until there is a second run: most lists are never allocated, and cost nothing to
-    /// drop.
+    /// [`None`] until there is a second run: most lists allocate nothing, and cost nothing to drop.
     tail: Option<KVVec<Piece>>,
 }
 
 impl RunList {
-    /// How many further runs the first allocation has room for (240 bytes).
+    /// The capacity of the first allocation, in runs (240 bytes).
     const FIRST_RESERVE: usize = 15;
 
-    /// An empty list, for the indexes from `first` on.
+    /// Creates an empty list, for the indexes from `first` on.
     #[inline]
     pub(crate) const fn new(first: usize) -> Self {
         // INVARIANT: It is empty.
@@ -71,7 +70,7 @@ impl RunList {
         }
     }
 
-    /// The list of one run, from index `first` on, or an empty list if the run is too long for one.
+    /// Creates a list of one run, from index `first` on; an empty list if the run is too long.
     #[inline]
     pub(crate) const fn of(first: usize, run: Run) -> Self {
         // INVARIANT: There is no other piece.
@@ -91,17 +90,17 @@ impl RunList {
         }
     }
 
-    /// All runs but the first.
+    /// Returns all runs but the first.
     #[inline]
     fn tail(&self) -> &[Piece] {
         match &self.tail {
-            // By the type invariant it has so many.
+            // By the type invariant `skip` is within `tail`.
             Some(tail) => tail.get(self.skip as usize..).unwrap_or(&[]),
             None => &[],
         }
     }
 
-    /// All PFNs, if they are one run.
+    /// Returns all PFNs, if they are one run.
     #[inline]
     pub(crate) fn only_run(&self) -> Option<Run> {
         (self.len != 0 && self.tail.is_none()).then_some(Run {
@@ -110,7 +109,7 @@ impl RunList {
         })
     }
 
-    /// The indexes whose PFNs the list tells; [`None`] if it is empty.
+    /// Returns the indexes of the list; [`None`] if it is empty.
     #[inline]
     pub(crate) fn range(&self) -> Option<PageRange> {
         Some(PageRange {
@@ -119,31 +118,31 @@ impl RunList {
         })
     }
 
-    /// The index of the first page behind the list.
+    /// Returns the first index behind the list.
     #[inline]
     pub(crate) fn end(&self) -> usize {
         self.head.index.wrapping_add(self.len())
     }
 
-    /// The number of indexes.
+    /// Returns the number of indexes.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// The number of runs.
+    /// Returns the number of runs.
     #[inline]
     pub(crate) fn run_count(&self) -> usize {
         usize::from(self.len != 0) + self.tail().len()
     }
 
-    /// Whether the list tells the PFNs of all of `range`.
+    /// Returns whether the list has all of `range`.
     #[inline]
     fn covers(&self, range: PageRange) -> bool {
         self.range().is_some_and(|own| own.covers(range))
     }
 
-    /// The run from `index`, which is in the list, to its end.
+    /// Returns the part of a run from `index`, which is in the list, to the end of the run.
     #[inline]
     pub(crate) fn run_at(&self, index: usize) -> Run {
         debug_assert!(self.covers(PageRange {
@@ -153,12 +152,12 @@ impl RunList {
         self.run_from(self.piece_of(index), index)
     }
 
-    /// The number of the run that has `index`; the head is number zero.
+    /// Returns the number of the run that has `index`; the head is number zero.
     #[inline]
     fn piece_of(&self, index: usize) -> usize {
         let tail = self.tail();
 
-        // Who asks for a part mostly wants it from the start, or to the end.
+        // Most callers ask for the start or the end of the list.
         if tail.first().is_none_or(|piece| index < piece.index) {
             return 0;
         }
@@ -168,7 +167,7 @@ impl RunList {
         tail.partition_point(|piece| piece.index <= index)
     }
 
-    /// The part of run number `n` from `index` on, which it has.
+    /// Returns the part of run number `n` from `index`, which is in it, to its end.
     #[inline]
     fn run_from(&self, n: usize, index: usize) -> Run {
         let piece = match n.checked_sub(1).and_then(|n| self.tail().get(n)) {
@@ -187,7 +186,7 @@ impl RunList {
     ///
     /// # Errors
     ///
-    /// Fails if memory is short or the list would have 2^32 pages; then nothing has changed. The
+    /// Fails without memory, or if the list would have 2^32 pages; then nothing has changed. The
     /// first run needs no memory.
     #[inline]
     pub(crate) fn push(&mut self, run: Run, flags: Flags) -> Result<(), AllocError> {
@@ -216,13 +215,13 @@ impl RunList {
         Ok(())
     }
 
-    /// Adds the beginning of a run that does not continue the last one, for which there is no room.
+    /// Adds the start of a run when the vector is full.
     #[inline(never)]
     fn push_growing(&mut self, piece: Piece, flags: Flags) -> Result<(), AllocError> {
         if let Some(tail) = &mut self.tail {
             return tail.push(piece, flags);
         }
-        // Where there are two, there are often more.
+        // More than needed: fragmented memory mostly has many runs.
         let mut tail = KVVec::with_capacity(Self::FIRST_RESERVE, flags)?;
 
         tail.push(piece, flags)?;
@@ -230,7 +229,7 @@ impl RunList {
         Ok(())
     }
 
-    /// All runs, with their first indexes.
+    /// Iterates over all runs and their first indexes.
     #[inline]
     pub(crate) fn iter(&self) -> Runs<'_> {
         Runs {
@@ -240,7 +239,7 @@ impl RunList {
         }
     }
 
-    /// The runs of `range`, which is within the list, with their first indexes.
+    /// Iterates over the runs of `range`, which is within the list, and their first indexes.
     #[inline]
     pub(crate) fn iter_range(&self, range: PageRange) -> Runs<'_> {
         debug_assert!(self.covers(range));
@@ -251,38 +250,38 @@ impl RunList {
         }
     }
 
-    /// A list of the PFNs of `range`, which is within this list.
+    /// Returns a list of the PFNs of `range`, which is within this list.
     ///
     /// # Errors
     ///
-    /// Fails if memory is short.
+    /// Fails without memory.
     pub(crate) fn slice(&self, range: PageRange, flags: Flags) -> Result<RunList, AllocError> {
         debug_assert!(self.covers(range));
 
         let (first, last) = (self.piece_of(range.first), self.piece_of(range.last));
         let mut slice = RunList::of(range.first, self.run_from(first, range.first));
 
-        // INVARIANT: The pieces behind the first one, up to the one that has the end.
+        // INVARIANT: The pieces behind the first one, up to the one that contains the end.
         slice.len = u32::try_from(range.len()).map_err(|_| AllocError)?;
         slice.tail = copy(self.tail().get(first..last).unwrap_or(&[]), flags)?;
         Ok(slice)
     }
 
-    /// Divides the list: `left` is the front of it, `right` is what follows. If a page is divided,
-    /// it is in both.
+    /// Splits the list into `left`, the front, and `right`, the rest. They share a page if the
+    /// split is within that page.
     ///
     /// The part with more runs keeps the memory, the runs of the other one are copied. So a run is
-    /// copied only to a list that has half as many: however a list of `n` runs is cut to pieces,
-    /// each is copied `O(log n)` times. The memory of a list has room for four times as many runs
-    /// as it has, at most, but for what cannot be made smaller as memory is short.
+    /// copied only to a list of at most half the length: splitting a list of `n` runs into pieces
+    /// copies each run `O(log n)` times. The capacity of a list is at most four times its runs,
+    /// unless shrinking fails.
     ///
     /// If there is no memory for a copy, that part is an empty list.
     pub(crate) fn split(mut self, left: PageRange, right: PageRange, flags: Flags) -> (Self, Self) {
         debug_assert!(self.covers(left) && self.covers(right));
         debug_assert!(left.first == self.head.index && right.last.wrapping_add(1) == self.end());
 
-        // So many pieces of `tail` begin in the left part, and so many do not begin in the right
-        // one.
+        // The number of pieces of `tail` that begin in the left part, and the number of those that
+        // do not begin in the right one.
         let (n, m) = (self.piece_of(left.last), self.piece_of(right.first));
         let right_head = Piece {
             index: right.first,
@@ -318,8 +317,8 @@ impl RunList {
         }
     }
 
-    /// Drops all pieces but some. Memory that most of the pieces left is given back, if some can be
-    /// had for those that stay.
+    /// Drops all pieces of `tail` but these. Shrinks the vector if it is mostly empty, if there is
+    /// memory for that.
     fn keep_pieces(&mut self, pieces: Range<usize>, flags: Flags) {
         let Some(tail) = &mut self.tail else {
             return;
@@ -341,7 +340,7 @@ impl RunList {
         }
     }
 
-    /// All PFNs, one by one. Cheaper than runs, where these are short.
+    /// Iterates over all PFNs. Faster than [`Self::iter`] for short runs.
     #[inline]
     pub(crate) fn pfns(&self) -> impl Iterator<Item = usize> + '_ {
         let mut tail = self.tail();
@@ -358,7 +357,7 @@ impl RunList {
         })
     }
 
-    /// Calls `f` with each run, in order. Cheaper than to iterate, where runs are short.
+    /// Calls `f` with each run, in order. Faster than [`Self::iter`] for short runs.
     #[inline]
     pub(crate) fn for_each(&self, mut f: impl FnMut(Run)) {
         let mut piece = self.head;
@@ -367,7 +366,7 @@ impl RunList {
         if self.len == 0 {
             return;
         }
-        // One call, so that it is made part of the loop.
+        // A single call of `f`, so that it is inlined.
         loop {
             let next = tail.next();
             let end = next.map_or(self.end(), |next| next.index);
@@ -384,7 +383,7 @@ impl RunList {
     }
 }
 
-/// Copies pieces. No memory is needed if there are none.
+/// Copies pieces. Allocates nothing if there are none.
 fn copy(pieces: &[Piece], flags: Flags) -> Result<Option<KVVec<Piece>>, AllocError> {
     if pieces.is_empty() {
         return Ok(None);
@@ -398,7 +397,7 @@ fn copy(pieces: &[Piece], flags: Flags) -> Result<Option<KVVec<Piece>>, AllocErr
 /// An iterator over the runs of a part of a [`RunList`].
 pub(crate) struct Runs<'a> {
     list: &'a RunList,
-    /// The number of the run that `rest` begins in.
+    /// The number of the run in which `rest` begins.
     piece: usize,
     rest: Option<PageRange>,
 }
@@ -420,7 +419,7 @@ impl Iterator for Runs<'_> {
     }
 }
 
-/// Pseudo-random numbers for tests, the same ones each time.
+/// Pseudo-random numbers for tests, reproducible.
 #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
 pub(super) struct Random(u64);
 
@@ -430,7 +429,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A number less than `n`.
+    /// Returns a number less than `n`.
     pub(super) fn below(&mut self, n: usize) -> usize {
         self.0 = self
             .0
@@ -454,7 +453,7 @@ mod tests {
         let mut pfn = 0;
 
         while model.len() < len {
-            // Sometimes go on where the last run ended, sometimes backwards.
+            // Contiguous to the last run, behind it, or anywhere.
             pfn = match random.below(3) {
                 0 => pfn,
                 1 => pfn + 1 + random.below(50),
@@ -473,7 +472,7 @@ mod tests {
         Ok((list, model))
     }
 
-    /// Checks that `list` tells what `model` says for the indexes from `first` on, in runs that are
+    /// Checks that `list` has the PFNs of `model` for the indexes from `first` on, in runs that are
     /// as long as possible.
     fn assert_tells(list: &RunList, first: usize, model: &[usize]) {
         let range = PageRange {
@@ -486,7 +485,7 @@ mod tests {
         for (index, run) in list.iter_range(range) {
             assert_eq!(index, first + at);
             assert!(run.len != 0);
-            // A run that continues the last one would have been part of it.
+            // Otherwise it would be part of the last run.
             assert!(end != Some(run.pfn));
             for n in 0..run.len {
                 assert_eq!(model.get(at + n).copied(), Some(run.pfn + n));
@@ -551,7 +550,7 @@ mod tests {
         Ok(())
     }
 
-    /// A list is cut to pieces, which tell what it did, in memory that is bounded.
+    /// The parts of a list have its PFNs, in bounded memory.
     #[test]
     fn parts_tell_what_the_list_does() -> Result {
         let mut random = Random::new(11);
@@ -564,7 +563,7 @@ mod tests {
 
             for _ in 0..40 {
                 let n = match round % 3 {
-                    // From the front, from the end, or anywhere.
+                    // Split the front, the end, or any part.
                     0 => parts.len() - 1,
                     1 => 0,
                     _ => random.below(parts.len()),
@@ -581,7 +580,7 @@ mod tests {
                         1 => range.len() - 2 - random.below(range.len().min(8) - 1),
                         _ => random.below(range.len() - 1),
                     };
-                // Sometimes a page is in both.
+                // Sometimes a page is in both parts.
                 let shared = usize::from(random.below(4) != 0);
                 let left = PageRange { last: cut, ..range };
                 let right = PageRange {
@@ -617,8 +616,8 @@ mod tests {
         Ok(())
     }
 
-    /// Only the part that has fewer runs is copied, so that the first pages of a long list can be
-    /// cut off one by one.
+    /// Only the part with fewer runs is copied: the first pages of a long list are cut off one by
+    /// one.
     #[test]
     fn the_part_with_more_runs_keeps_the_memory() -> Result {
         let mut list = RunList::new(0);
@@ -651,7 +650,7 @@ mod tests {
             list = rest;
             assert!(n > 400 || memory(&list) == before);
         }
-        // Each time, there were a quarter of the runs.
+        // Moved once for each factor of four.
         assert!(moves <= 5);
         Ok(())
     }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where PFNs come from.
+//! The sources of PFNs.
 //!
-//! Actors: a [`Source`] is what was mapped: user memory, a memory file or a dma-buf. It is mostly
-//! [read](super::reader) under the mutex of the pages. [`Few`] pages of the current process are
-//! pinned by one call instead, before that mutex is taken and before it is known what becomes of
-//! them.
+//! A [`Source`] is what was mapped: user memory, a memory file or a dma-buf. It is mostly
+//! [read](super::reader) under the mutex of the pages. A [`PinnedBatch`], a few pages of the
+//! current process, is pinned by one call instead, before any lock is taken.
 //!
 //! Locks: pinning takes the `mmap` lock of the source's process.
 #![forbid(unsafe_code)]
@@ -43,13 +42,13 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// What was mapped. Everything in the pages room that depends on it matches all of these.
+/// The source of an array of pages. Code that depends on it matches all variants.
 pub(super) enum Source {
     /// Memory of a process.
     User {
         /// The process.
         mm: ARef<Mm>,
-        /// Where the first page is, a multiple of the page size.
+        /// The address of the first page.
         start: usize,
         /// Whether the pages may be written to.
         writable: bool,
@@ -58,35 +57,35 @@ pub(super) enum Source {
     File {
         /// The file.
         file: ARef<File>,
-        /// Which byte of it the first page begins with, a multiple of the page size.
+        /// The offset of the first page.
         start: usize,
     },
-    /// Memory of a device, that its exporter can revoke. It is not pinned, and no CPU touches it.
+    /// Memory of a device, which its exporter can revoke. Not pinned, not accessed by the CPU.
     DmaBuf {
-        /// Where it is, and where it is mapped, attached to the buffer.
+        /// Its physical ranges and the places where they are mapped; it owns the attachment.
         memory: Pin<KBox<Import<Memory>>>,
-        /// Which byte of it the first page begins with, a multiple of the page size.
+        /// The offset of the first page.
         start: usize,
     },
 }
 
-/// Memory for pages that were taken from the source: so many need no allocation.
-const ROOM: usize = 32;
+/// The number of pages that can be pinned at a time without an allocation.
+const BUFFER_PAGES: usize = 32;
 
-/// So many pages are [few](Few).
-pub(crate) const FEW: usize = 512;
+/// The greatest number of pages of a [`PinnedBatch`].
+pub(crate) const BATCH_PAGES: usize = 512;
 
-/// Ranges of this size may be huge pages: 2 MiB.
+/// The length of a range from which on it may consist of huge pages: 2 MiB.
 pub(super) const HUGETLB_PAGES: usize = (2 << 20) / PAGE_SIZE;
 
-/// Memory on the stack for a [`Reader`](super::reader::Reader), or [`Few`] pages.
-pub(crate) struct Room {
-    pub(super) pages: PinRoom<ROOM>,
+/// A buffer on the stack for a [`Reader`](super::reader::Reader) or a [`PinnedBatch`].
+pub(crate) struct PinBuffer {
+    pub(super) pages: PinRoom<BUFFER_PAGES>,
     /// The process that pages are pinned from, if it is not the current one.
     pub(super) mm: Option<ARef<MmWithUser>>,
 }
 
-impl Room {
+impl PinBuffer {
     #[inline]
     pub(crate) const fn new() -> Self {
         Self {
@@ -99,18 +98,18 @@ impl Room {
 /// A few pages of the current process, pinned by one call.
 ///
 /// Dropping them unpins them.
-pub(crate) struct Few<'a>(PinQueue<'a>);
+pub(crate) struct PinnedBatch<'a>(PinQueue<'a>);
 
-impl<'a> Few<'a> {
-    /// No pages.
+impl<'a> PinnedBatch<'a> {
+    /// Creates an empty batch.
     #[inline]
-    pub(crate) fn new(room: &'a mut Room) -> Self {
-        Self(PinQueue::new(&mut room.pages))
+    pub(crate) fn new(buffer: &'a mut PinBuffer) -> Self {
+        Self(PinQueue::new(&mut buffer.pages))
     }
 
-    /// Pins all pages of `range`, and tells whether that is done. It is not if this is not memory
-    /// of the current process, or they are more than there is room for, or only some of them could
-    /// be pinned.
+    /// Pins all pages of `range`, or none. Returns whether it has done so. It has not if this is
+    /// not memory of the current process, if there are too many pages, or if GUP pins only some of
+    /// them.
     ///
     /// # Errors
     ///
@@ -126,12 +125,12 @@ impl<'a> Few<'a> {
             return Ok(false);
         };
         let pages = range.len();
-        if pages > FEW || !is_current(mm) {
+        if pages > BATCH_PAGES || !is_current(mm) {
             return Ok(false);
         }
 
         let queue = &mut self.0;
-        // The same places to fail as a reader has.
+        // The same points of fault injection as in a reader.
         if should_fail() {
             return Err(ENOMEM);
         }
@@ -166,24 +165,24 @@ impl<'a> Few<'a> {
         }
     }
 
-    /// The PFNs, if they are one run.
+    /// Returns the PFNs, if they are one run.
     #[inline]
     pub(super) fn only_run(&self) -> Option<Run> {
         self.0.only_run().map(|(pfn, len)| Run { pfn, len })
     }
 
-    /// The PFNs, as runs that are as long as possible.
+    /// Returns the PFNs, as runs that are as long as possible.
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         self.0.runs().map(|(pfn, len)| Run { pfn, len })
     }
 
-    /// Declares that the pins are stored.
+    /// Gives up the pins, which have been stored.
     #[inline]
     fn store(&mut self) {
         self.0.forget();
     }
 
-    /// Unpins the pages. If they are `writable`, a device may have written to them.
+    /// Unpins the pages, and marks them dirty if they are `writable`.
     fn unpin(&mut self, writable: bool) {
         while let Some(run) = self.0.next_run() {
             if writable {
@@ -194,20 +193,20 @@ impl<'a> Few<'a> {
 }
 
 impl Inner {
-    /// Ends what was done with few pages, which nobody held and which were counted as pinned: if it
-    /// went well, their pins are stored now, else they are unpinned and paid for no more.
+    /// Ends an operation on a batch of pages that had no holder and were counted as pinned. On
+    /// success their pins are stored, else they are unpinned and uncharged.
     #[inline]
-    pub(super) fn end_few<T>(
+    pub(super) fn end_batch<T>(
         &mut self,
-        few: &mut Few<'_>,
+        batch: &mut PinnedBatch<'_>,
         pages: usize,
         writable: bool,
         result: Result<T>,
     ) -> Result<T> {
         if result.is_ok() {
-            few.store();
+            batch.store();
         } else {
-            few.unpin(writable);
+            batch.unpin(writable);
             self.account.unpinned(pages);
             self.account.settle_less(None);
         }
@@ -215,17 +214,16 @@ impl Inner {
     }
 }
 
-/// Whether this is the memory of the current task, for which there is a faster way to pin it.
+/// Returns whether this is the mm of the current task, whose memory can be pinned faster.
 #[inline]
 pub(super) fn is_current(mm: &Mm) -> bool {
     current!().mm().is_some_and(|own| core::ptr::eq(&**own, mm))
 }
 
-/// How many of the `pages` pages at `addr` to pin at first, if they may be a huge page of
-/// hugetlbfs, whose first page is enough to pin all of it.
+/// Returns how many of the `pages` pages at `addr` to pin first if they may be a huge page of
+/// hugetlbfs: one, with which the folio is found.
 ///
-/// That is all of them where the address space ends before they do: GUP sees to that before
-/// anything else, and returns `EOVERFLOW`.
+/// If the end overflows, it is all of them, for which GUP returns `EOVERFLOW`.
 #[inline]
 pub(super) fn first_try(addr: usize, pages: usize) -> usize {
     match pages
@@ -237,7 +235,7 @@ pub(super) fn first_try(addr: usize, pages: usize) -> usize {
     }
 }
 
-/// How to pin user memory.
+/// Returns the flags to pin user memory.
 #[inline]
 pub(super) fn pin_flags(writable: bool) -> PinFlags {
     if writable {
@@ -247,8 +245,8 @@ pub(super) fn pin_flags(writable: bool) -> PinFlags {
     }
 }
 
-/// Gives `reserve` as much temporary memory for `count` pointers as there is, within limits. Little
-/// memory makes things slow, not impossible.
+/// Calls `reserve` to allocate temporary memory for at most `count` pointers. With less memory
+/// pinning takes more steps, but works.
 #[inline]
 pub(super) fn reserve_temporary(
     count: usize,
@@ -259,8 +257,8 @@ pub(super) fn reserve_temporary(
     if should_fail() {
         return Err(ENOMEM);
     }
-    // Tests of error paths want to see the allocation, and to limit it.
-    if count <= ROOM && !cfg!(CONFIG_IOMMUFD_TEST) {
+    // In test builds always allocate, so that tests can limit it and make it fail.
+    if count <= BUFFER_PAGES && !cfg!(CONFIG_IOMMUFD_TEST) {
         return Ok(());
     }
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who holds an index: the two trees of holders and what they answer.
+//! The holders of pages.
 //!
-//! Each index of the array of pages is held by any number of in-kernel accesses, by any number of
-//! areas that are mapped in domains, or by nobody. It is pinned if and only if somebody holds it,
-//! whenever the mutex is free: while it is held, an operation can have pins of its own for what it
-//! is about to store, or has just taken out. Any holder tells the PFN. Accesses are asked first, as
-//! they have it in memory.
+//! Each index of an array of pages has any number of holders: in-kernel accesses, and areas that
+//! are mapped in domains. Whenever the mutex is free, an index is pinned if and only if it has a
+//! holder. While it is held, an operation can own further pins, of pages that it is about to store
+//! or has just removed. Every holder has the PFN. Accesses come first, as they have it in memory.
 //!
 //! Locks: the trees are protected by the mutex of their pages.
 #![forbid(unsafe_code)]
@@ -25,26 +24,26 @@ use super::{
 use crate::range::PageRange;
 use kernel::interval_tree::IntervalTree;
 
-/// The holders of the indexes of some pages.
+/// The holders of the indexes of an array of pages.
 pub(super) struct Tiers {
-    /// In-kernel accesses. They overlap at will.
+    /// In-kernel accesses. They can overlap.
     pub(super) accesses: IntervalTree<Access>,
-    /// Areas that are mapped in a domain at least.
+    /// Areas that at least one domain maps.
     pub(super) records: Records,
 }
 
-/// A range of indexes that the kernel has pinned for itself, see [`access`](super::access). It is
-/// that of `runs`, and the interval of the node.
+/// A range of indexes that is pinned for [CPU access](super::cpu_access). The range is that of
+/// `runs` and that of the node.
 pub(super) struct Access {
-    /// How often it was pinned.
+    /// The number of times that it was pinned.
     pub(super) users: usize,
     /// The PFNs.
     pub(super) runs: RunList,
 }
 
-/// Who holds an index.
+/// A holder of an index.
 pub(super) enum Holder<'a> {
-    /// An access, and maybe a domain too.
+    /// An access, and possibly a domain, too.
     Access(&'a RunList),
     /// A domain only.
     Domain(&'a Record),
@@ -53,7 +52,7 @@ pub(super) enum Holder<'a> {
 }
 
 impl<'a> Holder<'a> {
-    /// The PFNs that the holder has in memory.
+    /// Returns the PFNs, if the holder has them in memory.
     #[inline]
     pub(super) fn known(&self) -> Option<&'a RunList> {
         match self {
@@ -72,13 +71,13 @@ impl Tiers {
         }
     }
 
-    /// Whether there is no holder at all.
+    /// Returns whether there is no holder at all.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.accesses.is_empty() && self.records.is_empty()
     }
 
-    /// The PFNs of the area that has `key`, if they are one run, and nobody else holds any.
+    /// Returns the PFNs of the area that has `key`, if they are one run and have no other holder.
     #[inline]
     pub(super) fn only_run_of(&self, key: &Key) -> Option<Run> {
         if !self.accesses.is_empty() {
@@ -87,8 +86,8 @@ impl Tiers {
         self.records.only_run_of(key)
     }
 
-    /// Who holds the first index of `range`, and the last index of `range` up to which the answer
-    /// stays the same. (A further span can have the same answer, too.)
+    /// Returns a holder of the first index of `range`, and the last index of `range` up to which it
+    /// is the holder. (The next span can have the same holder.)
     #[inline]
     pub(super) fn holder(&self, range: PageRange) -> (Holder<'_>, usize) {
         let mut last = range.last;
@@ -108,7 +107,7 @@ impl Tiers {
         (Holder::Nobody, last)
     }
 
-    /// Calls `f` with each span of `range` that nobody holds.
+    /// Calls `f` with each span of `range` that has no holder.
     #[inline]
     pub(super) fn for_each_unheld(&self, range: PageRange, mut f: impl FnMut(PageRange)) {
         let mut rest = Some(range);
@@ -126,7 +125,7 @@ impl Tiers {
         }
     }
 
-    /// Whether somebody holds each index of `range`.
+    /// Returns whether each index of `range` has a holder.
     pub(super) fn all_held(&self, range: PageRange) -> bool {
         let mut all = true;
 
@@ -138,8 +137,8 @@ impl Tiers {
     }
 }
 
-/// The last index before a holder that starts at `start`, if `first` is before it, [`None`] if it
-/// is in it. The holder is one that ends at `first` or later.
+/// Returns the last index before a holder that starts at `start`, if `first` is before it; [`None`]
+/// if `first` is in it. The holder ends at `first` or later.
 #[inline]
 fn before(start: usize, first: usize) -> Option<usize> {
     (first < start).then(|| start - 1)
@@ -157,7 +156,7 @@ mod tests {
 
     const INDEXES: usize = 40;
 
-    /// Makes random accesses, and a model of them: by how many each index is held.
+    /// Creates random accesses, and a model: the number of holders of each index.
     fn random_tiers(random: &mut Random, count: usize) -> Result<(Tiers, [usize; INDEXES])> {
         let mut tiers = Tiers::new();
         let mut held = [0; INDEXES];

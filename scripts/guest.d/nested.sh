@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# A guest in the guest, with the Rust module and then with the C one, or as NESTED on the kernel's command line says (c,rust).
+# Run a nested guest with the Rust module and then with the C one, or as NESTED= on the kernel command line says (c,rust).
 
 # shellcheck source=scripts/guest.d/lib.sh
 . /guest/lib.sh

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# scripts/guest stress PART: one part of scripts/stress, which says what a part is.
+# scripts/guest stress PART: run one part of scripts/stress.
 
 # shellcheck source=scripts/guest.d/tests.sh
 . /guest/tests.sh

@@ -36,8 +36,7 @@ suite_fail_nth()
 # What comes after this is for a kernel with the Rust module; with C, the races would say what it does otherwise.
 rust_module=/lib/modules/$(uname -r)/kernel/drivers/iommu/iommufd-rust/iommufd.ko
 
-# suite_race SUFFIX SECONDS [ARG...]: nobody may have iommufd loaded. Each case loads the module and unloads it right
-# after.
+# suite_race SUFFIX SECONDS [ARG...]: iommufd must not be loaded. Each case loads the module and unloads it afterwards.
 suite_race()
 {
 	race_name=iommufd_race$1
@@ -48,7 +47,7 @@ suite_race()
 	suite "$race_name" $tests/iommufd_race -t "$race_seconds" ${SEED:+-s "$SEED"} -m "$rust_module" "$@"
 }
 
-# Some judge what the C driver does otherwise, too: with it, they are told to leave that out.
+# The option that skips cases in which the C driver is known to behave differently.
 on_c()
 {
 	[ -e "$rust_module" ] || echo -c
@@ -87,7 +86,7 @@ suite_growth()
 	suite iommufd_growth $tests/iommufd_growth $(on_c)
 }
 
-# suite_blocked: nobody waits for who waits for user memory. C's have to.
+# suite_blocked: calls must not wait for a call that waits for user memory; with C they do.
 suite_blocked()
 {
 	[ -e "$rust_module" ] || return 0

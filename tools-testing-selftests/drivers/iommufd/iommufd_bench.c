@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the operations of iommufd cost, on a device's real page table.
+ * Measure the cost of operations of iommufd, on the page table of a device.
  *
  * Usage: iommufd_bench [-h] [options], see usage() below
  *
@@ -8,18 +8,19 @@
  *
  *     bench <implementation> <operation> <memory> <size> <cost> <unit> [<ns>]
  *
- * where the cost is that of the whole system call, the least of the repeats,
- * and so is the wall time where the cost is not that already. A device has to
- * be bound to vfio-pci (or any driver with a VFIO cdev); it does no DMA.
+ * The cost is that of the whole system call, the least of the repeats. <ns> is
+ * the wall time, if the unit is not nanoseconds. A device has to be bound to
+ * vfio-pci (or any driver with a VFIO cdev); it does no DMA.
  *
- * To compare implementations fairly they are measured on the same physical
- * memory: with -i, each kind of memory is allocated once, and the command of
- * -x is run to bring in one implementation after the other.
+ * To compare implementations, they are measured with the same physical memory:
+ * with -i, each kind of memory is allocated once, and the command of -x is run
+ * to load one module after the other.
  *
- * In QEMU with the plugin of this repository the unit is guest instructions:
- * the plugin recognises two NOPs around what is measured, and puts the count
- * into the variable that is loaded after the second. Elsewhere those NOPs do
- * nothing, the variable keeps its value, and the unit is nanoseconds.
+ * In QEMU with a plugin that counts instructions, the unit is guest
+ * instructions: the plugin recognises two NOPs around the measured code, and
+ * writes the count to the variable that is loaded after the second one. Without
+ * it the NOPs have no effect, the variable keeps its value, and the unit is
+ * nanoseconds.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +50,7 @@ static const char *only;
 static const char *only_kind;
 static size_t only_size;
 static const char *hook;
-/* Which one is measured */
+/* The implementation that is being measured */
 static const char *implementation;
 
 void fail(const char *format, ...)
@@ -145,7 +146,7 @@ void report_value(const char *op, const char *memory, size_t size, u64 value,
 {
 	if (!wanted(op))
 		return;
-	/* Memory that others give back meanwhile makes less than nothing. */
+	/* Negative if others have freed memory meanwhile. */
 	printf("bench %s %s %s %s %lld %s\n", implementation, op, memory,
 	       size_text(size), (long long)value, unit);
 	fflush(stdout);
@@ -165,8 +166,8 @@ void report(const struct sample *sample, const char *memory, size_t size,
 }
 
 /*
- * Run the hook. A fork would make this process copy its memory when it writes
- * to it, pinning included, and the memory is what must stay the same.
+ * Run the hook. Not by fork(): this process would then copy pages when it
+ * writes to them, also pinned ones, but the pages have to stay the same.
  */
 static void enter(const char *name)
 {
@@ -186,7 +187,7 @@ static void enter(const char *name)
 		fail("%s: status %d", command, status);
 }
 
-/* What no driver can change */
+/* Controls: no driver affects these */
 static void bench_controls(void)
 {
 	struct sample getpid_cost = sample_of("getpid");
@@ -206,7 +207,7 @@ static void bench_controls(void)
 	report(&enotty, "-", 0, 1);
 }
 
-/* What needs no memory in particular */
+/* Rows that need no particular kind of memory */
 static void bench_without_memory(const struct backend *backend)
 {
 	bench_controls();
@@ -222,7 +223,7 @@ static void bench_without_memory(const struct backend *backend)
 	}
 }
 
-/* Memory of these kinds is measured before it is touched, too. */
+/* The kinds of memory that are also measured before they are touched */
 static bool has_cold(const char *kind)
 {
 	return !strcmp(kind, "anon4k") || !strcmp(kind, "thp") ||
@@ -257,7 +258,7 @@ static void bench_memory(const struct backend *backend,
 		    (!strcmp(mem->kind, "hugetlb") && size < SZ_2M) ||
 		    (!strcmp(mem->kind, "hugefrag") && size < large))
 			continue;
-		/* One page is like another. */
+		/* At this size the kinds of memory do not differ. */
 		if (size > SZ_4K || anon4k)
 			bench_map(backend, "", mem, size);
 		if (!is_iommufd)
@@ -297,7 +298,7 @@ static void bench_memory(const struct backend *backend,
 		bench_usage(mem);
 }
 
-/* One turn, with @mem, or without there being any: @kind is "none" or cold. */
+/* One turn, with @mem; or without memory, @kind being "none" or cold */
 static void measure(const char *name, const struct backend *backend,
 		    const char *kind, const struct memory *mem)
 {
@@ -316,7 +317,7 @@ static void measure(const char *name, const struct backend *backend,
 		backend->close();
 }
 
-/* "type1" is the name of a backend, "none" of no backend; others are iommufd */
+/* "type1" and "none" (no backend) are special names; others are iommufd. */
 static const struct backend *backend_of(const char *name)
 {
 	if (!strcmp(name, "none"))
@@ -362,7 +363,9 @@ static void __noreturn usage(int status)
 
 int main(int argc, char **argv)
 {
-	/* The first to use hugetlbfs gets neighbours, if anybody does. */
+	/*
+	 * The first user of hugetlbfs gets contiguous pages, if there are any.
+	 */
 	static const char * const kinds[] = {
 		"hugetlb", "none", "anon4k", "frag4k", "thp", "hugefrag",
 		"memfd", NULL

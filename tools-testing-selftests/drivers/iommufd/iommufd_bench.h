@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the parts of iommufd_bench share: the clock, memory of every kind, and
- * the places where it is mapped.
+ * Shared by the parts of iommufd_bench: measuring, kinds of memory, and the
+ * backends in which memory is mapped
  */
 #ifndef _IOMMUFD_BENCH_H
 #define _IOMMUFD_BENCH_H
@@ -36,11 +36,11 @@ void __noreturn __printf(1, 2) fail(const char *format, ...);
  * @ops: their names, separated by spaces
  */
 bool wanted(const char *ops);
-/* Is it asked for by a pattern, and not because nothing in particular is? */
+/* Does a pattern ask for it explicitly? */
 bool wanted_only(const char *op);
 bool wanted_size(size_t size);
 
-/* Repeats of an operation on @size bytes: fewer where one takes long */
+/* Number of repeats for an operation on @size bytes; fewer for slow ones */
 int rounds_of(size_t size);
 
 /**
@@ -63,7 +63,7 @@ struct sample {
 
 struct sample sample_of(const char *op);
 
-/* What measuring nothing costs */
+/* Cost of measuring nothing */
 extern u64 overhead_insns, overhead_ns;
 /* Does an emulator count instructions? */
 extern bool counted;
@@ -87,7 +87,7 @@ static __always_inline void stop(struct sample *sample)
 	if (sample->muted)
 		return;
 #ifdef __x86_64__
-	/* In one translation block, so that the plugin sees them together. */
+	/* In one translation block, for the plugin */
 	asm volatile(".balign 32\n\t"
 		     "nopl 0x494f5302(%%rax,%%rax,1)\n\t"
 		     "mov %1, %0"
@@ -117,7 +117,7 @@ static __always_inline void stop(struct sample *sample)
 void report(const struct sample *sample, const char *memory, size_t size,
 	    unsigned int count);
 
-/* The same for what is not a cost of time */
+/* The same for a value that is not a cost of time */
 void report_value(const char *op, const char *memory, size_t size, u64 value,
 		  const char *unit);
 
@@ -127,7 +127,7 @@ struct memory {
 	const char *kind;
 	char *base;
 	size_t size;
-	/* What was allocated in between, to be freed with it */
+	/* Other memory that was allocated with it, to be freed with it */
 	void *extra;
 	int fd;
 };
@@ -145,7 +145,7 @@ struct memory {
 bool get_memory(struct memory *mem, const char *kind, size_t size);
 void put_memory(struct memory *mem);
 
-/* The same kinds, but not touched yet; to be given back with munmap(). */
+/* The same kinds, but not touched; freed with munmap() */
 void *get_cold_memory(const char *kind, size_t size);
 
 /**
@@ -160,15 +160,15 @@ struct usage {
 	u64 most;
 };
 
-/* Around what is below: opening a file in between takes memory, too. */
+/* Before and after read_usage(): opening files takes memory, too. */
 void begin_usage(void);
 void end_usage(void);
 
-/* Exact, but slow: empties what caches hold back for the next user. */
+/* Exact, but slow: shrinks slab caches first */
 struct usage exact_usage(void);
-/* By pages, as it is at this moment */
+/* By pages, at this moment */
 struct usage quick_usage(void);
-/* From now on, find the most that this processor uses, if that is possible. */
+/* From now on, record the most that this CPU uses, if that is possible */
 bool watch_usage(void);
 void unwatch_usage(void);
 
@@ -186,14 +186,14 @@ struct backend {
 	void (*unmap)(u64 iova, size_t size);
 };
 
-/* Of /dev/iommu and the device that is attached to ioas */
+/* Functions of /dev/iommu and of the device that is attached to ioas */
 extern int iommufd;
 extern u32 ioas, device_id;
-/* Of VFIO's own container */
+/* Functions of VFIO's own container */
 extern int container;
 
 extern const struct backend iommufd_backend, type1_backend;
-/* Other ways into an open iommufd_backend */
+/* Other backends on top of an open iommufd_backend */
 extern const struct backend file_backend, compat_backend;
 
 u32 ioas_alloc(void);
@@ -204,7 +204,7 @@ u64 ioas_map(u32 id, void *va, size_t size, u64 iova, u32 flags);
 void ioas_unmap(u32 id, u64 iova, size_t size);
 void ioas_copy(u32 src, u32 dst, size_t size);
 
-/* Up to @max names of devices that are bound to vfio-pci; how many */
+/* Find up to @max devices bound to vfio-pci; returns their number */
 int find_devices(const char **names, int max);
 int open_cdev(const char *name);
 void bind_cdev(int device, int fd);
@@ -214,7 +214,7 @@ int open_group(const char *name);
 
 /* iommufd_bench_rows.c, iommufd_bench_threads.c: what is measured */
 
-/* Each is called with a backend that is open. */
+/* Called with an open backend */
 void bench_small(void);
 void bench_compat_small(int fd);
 void bench_map(const struct backend *backend, const char *prefix,
@@ -229,7 +229,7 @@ void bench_access(const struct memory *mem, size_t size);
 void bench_lookups(void);
 void bench_lookup_writes(void);
 
-/* This one opens what it needs. */
+/* Opens the backend itself */
 void bench_vm(const struct backend *backend, const struct memory *mem);
 
 #endif

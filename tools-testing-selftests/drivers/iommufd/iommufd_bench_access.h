@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * How iommufd_bench reaches a driver in the kernel that pins and copies memory
- * of an IOAS, as a mediated device's does, and that counts memory. The module
- * is not part of the kernel: without /dev/iommufd_bench_access those rows are
- * left out, or less exact.
+ * The interface of a test module in the kernel that pins and copies memory of
+ * an IOAS, as a driver of mediated devices does, and that counts memory. The
+ * module is not part of the kernel. Without /dev/iommufd_bench_access its rows
+ * are left out or less exact.
  */
 #ifndef _IOMMUFD_BENCH_ACCESS_H
 #define _IOMMUFD_BENCH_ACCESS_H
@@ -13,7 +13,7 @@
 
 #define IOMMUFD_BENCH_ACCESS "iommufd_bench_access"
 
-/* The most that one call can pin or copy */
+/* The most bytes that one call can pin or copy */
 #define IOMMUFD_BENCH_ACCESS_MAX (2 << 20)
 
 /**
@@ -53,7 +53,7 @@ struct iommufd_bench_usage {
 #define IOMMUFD_BENCH_ACCESS_UNPIN _IOW('b', 3, struct iommufd_bench_access)
 #define IOMMUFD_BENCH_ACCESS_RW _IOW('b', 4, struct iommufd_bench_access)
 #define IOMMUFD_BENCH_ACCESS_USAGE _IOR('b', 5, struct iommufd_bench_usage)
-/* From now on, look at the memory all the time, on this processor; or no more */
+/* Start and stop recording the most memory in use, on this CPU */
 #define IOMMUFD_BENCH_ACCESS_WATCH _IO('b', 6)
 #define IOMMUFD_BENCH_ACCESS_UNWATCH _IO('b', 7)
 

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * iommufd_bench: memory of every kind, and how much of it the kernel uses.
- */
+/* iommufd_bench: kinds of memory, and the amount of it that the kernel uses */
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -25,7 +23,7 @@ static void touch(char *base, size_t size)
 		base[i] = 1;
 }
 
-/* Address space that starts at a multiple of 2 MiB. */
+/* Reserve address space at a multiple of 2 MiB. */
 static void *reserve(size_t size, int flags, int fd)
 {
 	size_t room = size + SZ_2M;
@@ -50,7 +48,7 @@ static void *reserve_anon(size_t size, int advice)
 	return base;
 }
 
-/* Split huge pages into pages of their own; they stay where they are. */
+/* Split huge pages into 4 KiB pages, which stay where they are. */
 static bool split(char *base, size_t size)
 {
 	int fd = open("/sys/kernel/debug/split_huge_pages", O_WRONLY);
@@ -84,7 +82,7 @@ static bool get_anon4k(struct memory *mem)
 	return true;
 }
 
-/* Every other page goes elsewhere, so that no two are neighbours. */
+/* Move every other page, so that no two neighbours are contiguous. */
 static bool get_frag4k(struct memory *mem)
 {
 	size_t i;
@@ -118,7 +116,7 @@ static bool get_file(struct memory *mem, unsigned int flags)
 	return mem->base;
 }
 
-/* As frag4k, of pages of 2 MiB */
+/* The same with pages of 2 MiB */
 static bool get_hugefrag(struct memory *mem)
 {
 	int fd;
@@ -130,7 +128,7 @@ static bool get_hugefrag(struct memory *mem)
 	if (mem->fd < 0 || fd < 0 || ftruncate(mem->fd, mem->size) ||
 	    ftruncate(fd, mem->size))
 		return false;
-	/* There are not so many pages, if this fails. */
+	/* On error there are not enough pages. */
 	mem->base = reserve(mem->size, MAP_SHARED, mem->fd);
 	mem->extra = reserve(mem->size, MAP_SHARED, fd);
 	close(fd);
@@ -187,7 +185,7 @@ void *get_cold_memory(const char *kind, size_t size)
 							MADV_HUGEPAGE);
 }
 
-/* What the kernel uses */
+/* Memory that the kernel uses */
 
 static void write_one(const char *path)
 {
@@ -271,8 +269,8 @@ void unwatch_usage(void)
 }
 
 /*
- * Objects in use instead of the pages that they are in, where there are
- * objects: allocations of more than a few pages are in no slab.
+ * Count objects in use where there is a slab cache, and pages otherwise:
+ * allocations of more than a few pages are in no slab.
  */
 struct usage exact_usage(void)
 {
@@ -284,7 +282,7 @@ struct usage exact_usage(void)
 	FILE *file;
 	size_t i;
 
-	/* What was freed before is given back some grace periods later. */
+	/* Memory of earlier rows is freed after some grace periods. */
 	usleep(300000);
 	if (!glob("/sys/kernel/slab/*/shrink", 0, NULL, &caches)) {
 		for (i = 0; i < caches.gl_pathc; i++)
@@ -310,8 +308,9 @@ struct usage exact_usage(void)
 }
 
 /*
- * What a large mapping keeps, and what it takes to make it and to end it: with
- * a page table of its own, as that of the device keeps some levels.
+ * The memory that a large mapping keeps, and the most that is in use while it
+ * is made and removed. With a page table of its own, as that of the device
+ * keeps some levels.
  */
 void bench_usage(const struct memory *mem)
 {
@@ -342,7 +341,7 @@ void bench_usage(const struct memory *mem)
 		base = before.objects + before.tables;
 		ioas_map(id, mem->base, mem->size, IOVA,
 			 IOMMU_IOAS_MAP_FIXED_IOVA);
-		/* However seldom it was looked at, what is kept counts. */
+		/* The most is at least what is kept. */
 		quick_usage();
 		ioas_unmap(id, IOVA, mem->size);
 		after = quick_usage();
@@ -355,7 +354,7 @@ void bench_usage(const struct memory *mem)
 	end_usage();
 }
 
-/* What one area of one page keeps, page tables apart */
+/* The memory that an area of one page keeps, without page tables */
 void bench_area_usage(const struct memory *mem)
 {
 	const unsigned int areas = 10000;

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * iommufd_bench: what is measured, one function for each group of rows.
- */
+/* iommufd_bench: the rows, one function for each group */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -34,7 +32,7 @@ static void timed_ioctl(struct sample *sample, int fd, unsigned long request,
 		fail("%s", name);
 }
 
-/* Objects, and calls that do little but find one */
+/* Objects, and calls that do little but a lookup */
 void bench_small(void)
 {
 	struct sample alloc = sample_of("ioas-alloc");
@@ -108,7 +106,7 @@ void bench_small(void)
 	report(&hwpt_free, "-", 0, 1);
 }
 
-/* The same for a VFIO container, or what imitates it */
+/* The same for VFIO's container and for iommufd's */
 void bench_compat_small(int fd)
 {
 	struct sample extension = sample_of("vfio-extension");
@@ -163,9 +161,9 @@ void bench_map(const struct backend *backend, const char *prefix,
 }
 
 /*
- * Sees to it that few of the pages that are pinned next are neighbours, until
- * what this returns is given back. What is pinned for long comes from blocks of
- * its own, and so has this: three of four of their pages are kept.
+ * Make sure that few of the pages that are pinned next are contiguous, until
+ * the result is freed. Long-term pins take pages from pageblocks of their own,
+ * as this does: keep three of four pages of those.
  */
 static struct memory scatter_free_pages(const struct backend *backend)
 {
@@ -183,9 +181,9 @@ static struct memory scatter_free_pages(const struct backend *backend)
 }
 
 /*
- * Memory that nobody has touched: most of the cost is the kernel's. The rest
- * depends on how contiguous the memory is that it comes up with, which for
- * single pages would be left to chance.
+ * Memory that was not touched: most of the cost is that of the kernel. The rest
+ * depends on how contiguous the new pages are, which would be random for single
+ * pages.
  */
 void bench_cold(const struct backend *backend, const char *kind, size_t size)
 {
@@ -232,7 +230,7 @@ void bench_unmap_range(const struct backend *backend, const struct memory *mem,
 	report(&sample, mem->kind, size, areas);
 }
 
-/* The kernel has to look behind @areas neighbours for a free address. */
+/* The kernel chooses a free IOVA behind @areas areas. */
 void bench_alloc_iova(const struct memory *mem, unsigned int areas)
 {
 	struct sample sample;
@@ -260,7 +258,7 @@ void bench_alloc_iova(const struct memory *mem, unsigned int areas)
 }
 
 /*
- * A populated IOAS gets its first page table, a second one, and a copy in
+ * Add the first page table to a populated IOAS, then a second one, and copy to
  * another IOAS that has one.
  */
 void bench_second(const struct memory *mem, size_t size)
@@ -365,7 +363,7 @@ void bench_dirty(const struct memory *mem, size_t size)
 	report(&read, mem->kind, size, 1);
 }
 
-/* What an access does; the last four while it has all of the memory pinned */
+/* Operations of an access; the last four with all of the memory pinned */
 enum access_row {
 	PIN, UNPIN, WRITE, READ, PIN_AGAIN, UNPIN_AGAIN, PIN_PART, UNPIN_PART,
 	ACCESS_ROWS
@@ -384,7 +382,7 @@ static void bench_one_access(const char *prefix, u32 id,
 		.iova = IOVA,
 		.length = size,
 	};
-	/* Not the same range, so that nothing can be known about it. */
+	/* Another range, so that its PFNs are not stored as a whole */
 	struct iommufd_bench_access part = {
 		.iova = IOVA + SZ_4K,
 		.length = size - SZ_4K,
@@ -428,9 +426,8 @@ static void bench_one_access(const char *prefix, u32 id,
 }
 
 /*
- * An in-kernel user of memory that no device, and that a device can reach. The
- * mapping of a file is not that of this process: what is copied goes the long
- * way.
+ * In-kernel access to memory that no device can access, and to memory that one
+ * can. A file is not mapped by this process, so copies take the slow path.
  */
 void bench_access(const struct memory *mem, size_t size)
 {

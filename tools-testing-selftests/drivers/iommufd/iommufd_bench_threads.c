@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * iommufd_bench: what takes more than one thread, lookups of objects.
- */
+/* iommufd_bench: rows with several threads: lookups of objects */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -16,12 +14,12 @@
 #include "iommufd_bench.h"
 
 #define MAX_THREADS 4
-/* So long that threads which start one after the other make no difference */
+/* Long enough that the start of the threads makes no difference */
 #define WINDOW_NS 50000000ULL
-/* Calls between two looks at the clock */
+/* Calls between two reads of the clock */
 #define BATCH 64
 
-/* In place of an id: what shares nothing, and what shares only the file */
+/* Instead of an id: controls that share nothing, or only the file */
 #define GETPID 0
 #define ENOTTY_IOCTL UINT32_MAX
 
@@ -39,7 +37,7 @@ static void pin_to(int cpu)
 struct worker {
 	pthread_t thread;
 	int cpu;
-	/* Looked up by an option's ioctl, or a control */
+	/* An id to look up by an ioctl, or a control */
 	u32 id;
 	/* Calls per second */
 	u64 rate;
@@ -110,8 +108,8 @@ static u64 throughput(const u32 *ids, int threads)
 }
 
 /*
- * Wall time, so of interest is only how the rows of one kind relate: each with
- * @1, and all with the controls.
+ * Wall time. Only ratios between rows of one kind are of interest: each to the
+ * row with @1 thread, and all to the controls.
  */
 void bench_lookups(void)
 {
@@ -133,7 +131,7 @@ void bench_lookups(void)
 		ids[2][i] = ioas;
 		ids[3][i] = ioas_alloc();
 	}
-	/* Interleaved, as other load comes and goes. */
+	/* Interleaved, as the load of the machine changes. */
 	for (i = 0; i < 2 * repeats; i++) {
 		for (kind = 0; kind < 4; kind++) {
 			for (threads = 1; threads <= MAX_THREADS; threads *= 2) {
@@ -160,8 +158,8 @@ void bench_lookups(void)
 }
 
 /*
- * For the emulator, which can record writes between the markers: two threads on
- * two processors look up an object each.
+ * For an emulator that records writes between the markers: two threads on two
+ * CPUs look up an object each.
  */
 static void *writer_main(void *arg)
 {
@@ -180,7 +178,7 @@ static void *writer_main(void *arg)
 	for (i = 0; i < 100; i++) {
 		int rc;
 
-		/* What is set up by the first calls is not the lookup's. */
+		/* The first calls allocate what is not part of a lookup. */
 		if (i >= 50)
 			start(&lookup);
 		rc = ioctl(iommufd, IOMMU_OPTION, &cmd);

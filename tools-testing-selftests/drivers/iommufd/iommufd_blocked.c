@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A call that waits for user memory makes nobody else wait.
+ * Test that a call which waits for user memory makes no other task wait.
  *
- * A page of userfaultfd or of FUSE can make the kernel wait in copy_from_user()
- * and copy_to_user() for as long as a user likes. For each command, and each of
- * its copies, one thread is stopped there. Meanwhile another process does, step
- * by step, what can be done with the same objects: maps, attaches, reports
- * events, destroys each of them, unbinds the devices. All of it has to end while
- * the first call still waits; one that ends only when that goes on has waited
- * for the user. And who waits can be killed.
+ * A page of userfaultfd or of FUSE makes copy_from_user() and copy_to_user()
+ * wait for as long as user space likes. For each command, and each of its
+ * copies, a thread is stopped in the copy. Meanwhile another process takes
+ * steps with the same objects: it maps, attaches, reports events, destroys each
+ * object, and unbinds the devices. Each step must finish while the first call
+ * still waits. A step that finishes only when the first call continues has
+ * waited for user memory. The waiting task must be killable.
  *
- * What cannot be so is in a list, with its reason; a line there that is no
- * longer true is a failure, too.
+ * Exceptions are in a table, with the reason. An entry that is no longer true
+ * is a failure, too.
  */
 #define _GNU_SOURCE
 #include <stddef.h>
@@ -26,11 +26,11 @@ u64 *steady;
 struct fuse_gate fuse;
 
 /*
- * A step that has not ended by then waits for the call. That takes no time, or
- * for ever; so much is for a machine that is busy.
+ * The time after which a step counts as waiting. A step that does not wait
+ * takes almost none of it; the limit is for busy machines.
  */
 #define STEP_LIMIT_MS 2000
-/* What is expected to wait is not waited for so long. */
+/* The same for steps that are expected to wait */
 #define EXCEPTION_LIMIT_MS 250
 #define REACH_LIMIT_MS 20000
 
@@ -40,11 +40,13 @@ struct fuse_gate fuse;
 
 struct scene {
 	int fd;
-	/* Device [0] is on @nested, [1] on @ioas[1] by an automatic HWPT. */
+	/*
+	 * Device 0 is attached to @nested, 1 to @ioas[1] by an automatic HWPT
+	 */
 	u32 ioas[2];
 	struct mock dev[2];
 	u32 parent, viommu, vdevice, nested, fault, veventq, hw_queue;
-	/* On no device: nested in @parent; with dirty tracking. */
+	/* Not attached: nested in @parent; with dirty tracking */
 	u32 lone, dirty;
 	int fault_fd, veventq_fd, access, file;
 	unsigned char *mem;
@@ -103,7 +105,9 @@ static int make_scene(struct scene *s, unsigned int without)
 	return rc;
 }
 
-/* ---- the steps of others ------------------------------------------------- */
+/*
+ * ---- the steps of the other process ---------------------------------------
+ */
 
 static int step_map(struct scene *s)
 {
@@ -148,7 +152,7 @@ static int step_access(struct scene *s)
 	return rc;
 }
 
-/* Of the interrupt thread of an IOMMU. */
+/* Called by the interrupt thread of an IOMMU */
 static int step_vevent(struct scene *s)
 {
 	int rc = do_trigger_vevent(s->fd, s->dev[0].idev);
@@ -183,7 +187,7 @@ static int step_leave(struct scene *s)
 	return do_replace(s->fd, s->dev[0].stdev, s->ioas[1]);
 }
 
-/* EINVAL: there is memory that is no file's. */
+/* EINVAL: some memory is not that of a file. */
 static int step_process(struct scene *s)
 {
 	int rc = do_change_process(s->fd);
@@ -266,7 +270,7 @@ static int step_ioas(struct scene *s)
 	return do_destroy(s->fd, s->ioas[0]);
 }
 
-/* In an order in which each can succeed; what comes later depends on less. */
+/* In an order in which each can succeed. */
 static const struct {
 	const char *name;
 	int (*run)(struct scene *s);
@@ -296,7 +300,7 @@ static unsigned int step_by_name(const char *name, size_t length)
 /* ---- the calls that are stopped ------------------------------------------ */
 
 struct blocked_call {
-	/* An ioctl, or one of these. */
+	/* The number of an ioctl, or one of these */
 	unsigned long nr;
 #define READ_FILE 1
 #define WRITE_FILE 2
@@ -328,12 +332,12 @@ struct blocked_call {
 		struct iommu_test_cmd test;
 	} cmd;
 	size_t size;
-	/* Where in it is the address of the data; 0: there is none. */
+	/* Offset of the pointer to the data, or 0 */
 	size_t pointer;
 	unsigned char data[64];
-	/* Steps that have no sense beside it. */
+	/* Steps that make no sense with it */
 	u32 not_steps;
-	/* What maps the gate, or 0; and an access to it. */
+	/* The mapping of the gate, or 0; and an access to it */
 	u32 lazy_ioas;
 	int access;
 };
@@ -345,7 +349,7 @@ static void command(struct blocked_call *c, unsigned long nr, size_t size)
 	c->cmd.size = size;
 }
 
-/* What POINTER, in the command, is to point to. */
+/* The data that POINTER of the command points to */
 static void point(struct blocked_call *c, const void *pointer,
 		  const void *from, size_t size)
 {
@@ -469,8 +473,8 @@ static void fill_hwpt(struct blocked_call *c, struct scene *s)
 }
 
 /*
- * The IOAS has no domain and maps the gate: its memory is pinned by the first
- * that is made there, is attached there, or accesses it.
+ * The IOAS has no domain and maps the gate. Its memory is pinned by the first
+ * HWPT, attach or access.
  */
 static u32 lazy_ioas(struct blocked_call *c, struct scene *s)
 {
@@ -663,7 +667,7 @@ static void fill_fault_read(struct blocked_call *c, struct scene *s)
 	c->nr = READ_FILE;
 	c->fd = s->fault_fd;
 	c->size = sizeof(struct iommu_hwpt_pgfault);
-	/* Its file is open. */
+	/* The file of the queue is open. */
 	c->not_steps = 1 << step_by_name("fault", 5);
 }
 
@@ -699,17 +703,17 @@ static void fill_veventq_read(struct blocked_call *c, struct scene *s)
 		       1 << step_by_name("ioas", 4);
 }
 
-/* ---- which copies there are ---------------------------------------------- */
+/* ---- the copies ---------------------------------------------------------- */
 
 enum copy {
-	/* The structure, all of it or its end. */
+	/* The structure: all of it or its end */
 	IN,
-	/* The answer, into the structure. */
+	/* The response, into the structure */
 	OUT,
-	/* What it points to: read, or written. */
+	/* The data that it points to: read, or written */
 	DATA_IN,
 	DATA_OUT,
-	/* Written where it was read before. */
+	/* Written to memory that was read before */
 	DATA_BACK,
 	COPIES,
 };
@@ -776,9 +780,7 @@ static const struct command {
 	"map domain access attach process leave hw_queue dirty unbind unmap access_closes"
 #define PIN_STEPS "domain access attach hw_queue dirty access_closes"
 
-/*
- * Who waits for a user, and why that has to be. Steps are words.
- */
+/* The steps that may wait, and the reason. Steps are words. */
 static const struct exception {
 	const char *command;
 	enum copy copy;
@@ -802,7 +804,7 @@ static const struct exception {
 	{ "invalidate_viommu", DATA_IN, "viommu", DRIVER },
 };
 
-/* ---- one of them --------------------------------------------------------- */
+/* ---- a case -------------------------------------------------------------- */
 
 struct run {
 	const struct command *command;
@@ -811,14 +813,14 @@ struct run {
 	bool kill;
 };
 
-/* What the other process has come to; in memory that both have. */
+/* The progress of the other process, in shared memory */
 struct progress {
 	bool go, leave;
-	/* Counts up; STEPS when all is done. */
+	/* The current step; STEPS at the end */
 	unsigned int step;
 	u64 started[STEPS], spent[STEPS];
 	int rc[STEPS];
-	/* What the call that was stopped came to. */
+	/* The result of the call that was stopped */
 	int result;
 	bool ended;
 };
@@ -847,8 +849,8 @@ static void *run_call(void *arg)
 }
 
 /*
- * In a process of its own, which end_case() ends if ours is killed. SKIP are the
- * steps that are left out.
+ * In a process of its own, which end_case() kills if ours is killed. SKIP are
+ * steps to leave out.
  */
 static void be_others(struct scene *s, struct progress *p, u32 skip)
 {
@@ -893,7 +895,7 @@ static void *place(struct gate *g, struct blocked_call *c, enum copy copy)
 	}
 	switch (copy) {
 	case IN:
-		/* The size can be read, what follows it cannot. */
+		/* The size can be read, the rest cannot. */
 		at = gate_page(g) - sizeof(u32);
 		memcpy(at, &c->cmd, sizeof(u32));
 		memcpy(g->content, c->cmd.bytes + sizeof(u32),
@@ -912,8 +914,8 @@ static void *place(struct gate *g, struct blocked_call *c, enum copy copy)
 }
 
 /*
- * Runs the steps but those in SKIP. Returns the one that waited, STEPS if none
- * did, or -1 if something else was wrong. FIRST_LIMIT is for those in WAITS.
+ * Run the steps except those in SKIP. Returns the one that waited, STEPS if
+ * none did, or -1 on another failure. FIRST_LIMIT is for those in WAITS.
  */
 static int run_steps(const struct run *run, u32 skip, u32 waits)
 {
@@ -930,7 +932,7 @@ static int run_steps(const struct run *run, u32 skip, u32 waits)
 	pid_t pid;
 
 	p = mmap(NULL, sizeof(*p), RW_ALL, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	/* First the gate, whose server has none of the files of the scene. */
+	/* First the gate, whose server must not have the files of the case. */
 	if (!c || p == MAP_FAILED ||
 	    !must(run->fuse ? gate_make_fuse(&gate) : gate_make_uffd(&gate),
 		  "gate") ||
@@ -994,13 +996,16 @@ static int run_steps(const struct run *run, u32 skip, u32 waits)
 	__atomic_store_n(&p->leave, true, __ATOMIC_RELEASE);
 	if (waitpid(pid, &status, 0) != pid || status)
 		ok = must(-EIO, "the others");
-	/* What it names may be gone, but its memory is not. */
+	/* The objects may be destroyed, the memory is not. */
 	rc = p->result;
 	if (ok && (rc == -EFAULT || rc == -EBUSY)) {
 		ksft_print_msg("came to %s\n", strerror(-rc));
 		ok = false;
 	}
-	/* A step that was left out may leave users of what others destroy. */
+	/*
+	 * A step that was left out may leave users of objects that others
+	 * destroy.
+	 */
 	for (step = 0; step < STEPS && ok && waited == STEPS; step++) {
 		rc = p->rc[step];
 		if (!rc || (skip && rc == -EBUSY))
@@ -1042,7 +1047,7 @@ static bool nobody_waits(const void *arg)
 		length = strcspn(word, " ");
 		waits |= 1U << step_by_name(word, length);
 	}
-	/* Again without the one that waits, so that all are seen that do. */
+	/* Again without the step that waited, to find all of them. */
 	while ((waited = run_steps(run, skip, waits)) != STEPS) {
 		if (waited < 0)
 			return false;
@@ -1067,7 +1072,7 @@ static bool nobody_waits(const void *arg)
 	return ok;
 }
 
-/* Ends by SIGKILL, which is what is to be seen. */
+/* Ends by SIGKILL on success */
 static bool is_killed(const void *arg)
 {
 	if (!must(start_steady(), "clock"))
@@ -1090,7 +1095,7 @@ int main(int argc, char **argv)
 			for (copy = 0; copy < COPIES; copy++) {
 				if (!(commands[i].copies & (1 << copy)))
 					continue;
-				/* FUSE stops who comes first. */
+				/* With FUSE, the first access is stopped. */
 				if (how == 1 &&
 				    (copy == OUT || copy == DATA_BACK))
 					continue;

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Two implementations of iommufd, one after the other on the same kernel: the
- * same calls must come to the same.
+ * Compare two implementations of iommufd: the same calls, one after the other
+ * on the same kernel, must have the same results.
  *
- * Seeded sequences of calls run on each module, each sequence in a process of
- * its own, and every result, errno, byte of output, chosen IOVA, mapping and
- * pin count is written down (iommufd_diff_calls.c). Then the texts are
- * compared; a sequence that differs is made shorter as long as it differs, and
- * shown.
+ * Sequences of calls made from a seed run on each module, each in a process of
+ * its own. Every result, errno, byte of output, chosen IOVA, mapping and pin
+ * count is recorded as text (iommufd_diff_calls.c). The texts are compared. A
+ * sequence that differs is shortened as long as it differs, and printed.
  *
  * So that no run passes on errors alone, each command must succeed in at least
- * a tenth of its calls (see CALLS_FOR_SHARE), return each errno that its row of
- * commands[] has, and no other; those that are rare, in a long run only.
+ * a tenth of its calls (see CALLS_FOR_SHARE), and return each errno of its row
+ * of commands[] and no other; errnos marked as rare, in a long run only.
  */
 #define _GNU_SOURCE
 #include <getopt.h>
@@ -25,25 +24,25 @@
 #include "kselftest.h"
 
 #define LOG_SIZE (4UL << 20)
-/* Sequences are minimised and shown up to this many. */
+/* The number of sequences that are shortened and printed */
 #define SHOWN_MAX 4
-/* And the first lines of so many more. */
+/* The number of further ones of which the first lines are printed */
 #define LISTED_MAX 40
-/* Rounds of leaving out calls, each of which loads both modules once. */
+/* Rounds of shortening, each of which loads both modules once */
 #define ROUNDS_MAX 60
-/* Below these, an errno may not have come up, or one that is rare. */
+/* With fewer calls an errno, or a rare one, need not have occurred. */
 #define CALLS_FOR_ERRNOS 50000
 #define CALLS_FOR_RARE 400000
-/* Of fewer calls of a command, half the share is enough: seeds differ. */
+/* With fewer calls of a command half the share is enough. */
 #define CALLS_FOR_SHARE 1000
-/* How fast the machine is decides nothing: a call that takes longer hangs. */
+/* A call that takes longer hangs, on any machine. */
 #define SILENCE_SECONDS 300
 
-/* The seed of the sequences that are the same in each run. */
+/* The seed of the sequences that are the same in each run */
 #define FIXED_SEED 1
 
 struct options {
-	/* The modules: first the one that is right, then the one in doubt. */
+	/* The modules: first the reference, then the one to be tested */
 	const char *module[2];
 	const char *name[2];
 	u64 seed;
@@ -52,7 +51,7 @@ struct options {
 	const char *keep;
 };
 
-/* What one module has said to all sequences. */
+/* The output of all sequences on one module */
 struct run {
 	char **texts;
 	struct stats *stats;
@@ -86,9 +85,9 @@ static void print_tail(const struct diff_log *log)
 }
 
 /*
- * Wait for the process that runs a sequence. It may go on for as long as it
- * makes calls. One that hangs is killed, and the call where it hangs is shown:
- * if it cannot be killed, that is the last that is heard of it.
+ * Wait for the process that runs a sequence, for as long as it makes calls. If
+ * it hangs it is killed, and the call is printed first, in case it cannot be
+ * killed.
  */
 static int end_of(pid_t pid, u64 seed, const struct diff_log *log)
 {
@@ -186,7 +185,7 @@ static void keep(const struct options *options, unsigned int which,
 	fclose(file);
 }
 
-/* The module cannot go: the last sequence is to blame. */
+/* The module cannot be unloaded: the last sequence is the reason. */
 static void report_holder(const struct options *options, unsigned int which,
 			  const struct sequence *seqs, unsigned int n,
 			  const struct run *run)
@@ -236,17 +235,17 @@ static int line_length(const char *text)
 	return strcspn(text, "\n");
 }
 
-/* The line that tells of the call which LINE of TEXT belongs to. */
+/* Find the line with the call to which LINE of TEXT belongs */
 static const char *owner(const char *text, const char *line)
 {
-	/* Those that begin with a tab belong to the one before. */
+	/* Lines that begin with a tab belong to the one before. */
 	while (line > text && *line == '\t')
 		for (line--; line > text && line[-1] != '\n'; line--)
 			;
 	return line;
 }
 
-/* The words that tell which kind of difference it is: the command. */
+/* The kind of a difference: the name of the command */
 static const char *kind_of(const char *text, const struct difference *d,
 			   char *kind, size_t size)
 {
@@ -283,16 +282,16 @@ static bool differ(const char *a, const char *b, struct difference *d)
 	return false;
 }
 
-/* ---- shrinking ----------------------------------------------------------- */
+/* ---- shortening ---------------------------------------------------------- */
 
-/* The number of the call; -1: the sequence is at its end. */
+/* The number of the call; -1 at the end of a sequence */
 static int call_of(const char *text, const char *line)
 {
 	line = owner(text, line);
 	return *line >= '0' && *line <= '9' ? atoi(line) : -1;
 }
 
-/* Run the N sequences on both; the first that differs in this KIND of way. */
+/* Run N sequences on both; return the first that differs in this KIND. */
 static int first_that_differs(const struct options *options,
 			      const struct sequence *seqs, unsigned int n,
 			      const char *kind)
@@ -316,8 +315,8 @@ static int first_that_differs(const struct options *options,
 
 /*
  * Leave out calls as long as the texts still differ in a line of the same kind:
- * halves first, then smaller pieces. A round runs all its candidates on one
- * module and then on the other, since changing modules is what takes time.
+ * halves first, then smaller pieces. A round runs all candidates on one module
+ * and then on the other, since changing the module takes most of the time.
  */
 static void shrink(const struct options *options, const struct sequence *seq,
 		   u8 *skip, const char *kind)
@@ -361,7 +360,7 @@ static void shrink(const struct options *options, const struct sequence *seq,
 	free(skips);
 }
 
-/* The text of a sequence up to the difference, with both versions of it. */
+/* Print a sequence up to the difference, and both versions of it. */
 static void show(const struct options *options, const struct sequence *seq)
 {
 	struct run runs[2] = {};
@@ -393,7 +392,7 @@ static void explain(const struct options *options, const struct sequence *seq,
 	int last = call_of(text, d->line[0]);
 	char kind[64];
 
-	/* What comes after it has no part in it. */
+	/* Later calls cannot be the reason. */
 	if (last >= 0)
 		memset(skip + last + 1, 1, seq->length - last - 1);
 
@@ -412,7 +411,7 @@ static void explain(const struct options *options, const struct sequence *seq,
 
 /* ---- reporting ----------------------------------------------------------- */
 
-/* Has it this errno; is it a rare one? */
+/* Is it one of the errnos of this command, and a rare one? */
 static bool lists(const struct command_row *row, int error, bool *rare)
 {
 	const int *e;
@@ -491,7 +490,7 @@ static const char usage[] =
 "  -l CALLS   in a sequence (250)\n"
 "  -k DIR     keep what each module has said there, as NAME.log\n";
 
-/* One module: just what it says. */
+/* One module only: print its results. */
 static int write_one(const struct options *options,
 		     const struct sequence *seqs, unsigned int n)
 {

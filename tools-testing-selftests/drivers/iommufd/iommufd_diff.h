@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the two halves of iommufd_diff share: iommufd_diff_calls.c makes the
- * calls of a sequence and writes down what came of them; iommufd_diff.c runs
- * sequences on two modules and compares what was written.
+ * Shared by the halves of iommufd_diff: iommufd_diff_calls.c makes the calls of
+ * a sequence and records the results; iommufd_diff.c runs sequences on two
+ * modules and compares the records.
  */
 #ifndef __IOMMUFD_DIFF_H
 #define __IOMMUFD_DIFF_H
@@ -11,7 +11,7 @@
 
 #include "iommufd_stress.h"
 
-/* Every kind of call; each has a row in commands[]. */
+/* The commands; each has a row in commands[]. */
 enum command {
 	CMD_DESTROY,
 	CMD_IOAS_ALLOC,
@@ -77,30 +77,30 @@ enum command {
 
 #define ERRNO_MAX 134
 
-/* What is to happen soon is given up after so long: slow machines are right. */
+/* How long to wait for something that must happen; generous */
 #define PATIENCE_SECONDS 60
 
 struct command_row {
 	const char *name;
-	/* How often it is called, relative to the others. */
+	/* Relative frequency of the command */
 	unsigned int weight;
-	/* Its argument begins with its size: EINVAL, E2BIG, EFAULT. */
+	/* The argument begins with its size: EINVAL, E2BIG, EFAULT. */
 	enum { PLAIN, STRUCT } argument;
-	/* What its code can return besides, negative if rare; ends with 0. */
+	/* Further errnos of its code, negative if rare; ends with 0 */
 	int errnos[14];
-	/* It cannot succeed in this configuration, for this reason. */
+	/* The reason why it cannot succeed in this configuration */
 	const char *never;
 };
 
 extern const struct command_row commands[CMD_NR];
 
-/* How often each command was called and came to what; [0] is success. */
+/* The number of calls by result; [0] is success */
 struct stats {
 	unsigned long calls[CMD_NR];
 	unsigned long results[CMD_NR][ERRNO_MAX];
 };
 
-/* Text that a sequence writes, shared with the process that started it. */
+/* Output of a sequence, shared with the process that started it */
 struct diff_log {
 	size_t used;
 	size_t size;
@@ -110,11 +110,11 @@ struct diff_log {
 struct sequence {
 	u64 seed;
 	unsigned int length;
-	/* Calls to leave out, one byte each; NULL: none. */
+	/* Calls to leave out, one byte each, or NULL */
 	const u8 *skip;
 };
 
-/* Once, before the first sequence: the memory that every sequence maps. */
+/* Called once, before the first sequence: allocates the memory to map */
 void diff_init(void);
 /* Runs in a process of its own; writes one line for each call. */
 void diff_run(const struct sequence *seq, struct diff_log *log,

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The calls of a sequence: their arguments, and what came of them as text.
+ * The calls of a sequence: their arguments, and their results as text.
  *
- * A sequence is made from a seed, and each call of it from a seed of its own,
- * so that calls can be left out and those that stay are still of the same kind
- * with the same random numbers. Which object or range a number stands for is
- * looked up in a struct world, our picture of what lives in the context: most
- * calls then ask for something possible, and some deliberately do not.
+ * A sequence is made from a seed, and each of its calls from a seed of its own,
+ * so that the remaining calls do not change when some are left out. A number in
+ * an argument selects an object or range of struct world, a model of the
+ * context: most calls are then valid, and some are deliberately not.
  *
- * What is written must not depend on anything but the calls and the
- * implementation: memory is mapped at fixed addresses, and where the layout of
- * physical memory shows through, it is either the same memory for all who run
- * or not written down (see struct object, tainted).
+ * The text must depend only on the calls and the implementation. Memory is
+ * mapped at fixed addresses. Where the layout of physical memory affects the
+ * result, either both use the same memory, or the result is not recorded (see
+ * struct object, tainted).
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -27,7 +26,7 @@
 
 /*
  * Memory to map. @SMALL and @HUGE are the same pages in every sequence; @ANON
- * is new in each. Nothing is at @HOLE.
+ * is allocated by each. Nothing is mapped at @HOLE.
  */
 #define SMALL 0x100000000000UL
 #define SMALL_SIZE 0x100000UL
@@ -38,10 +37,10 @@
 #define READONLY 0x100030000000UL
 #define READONLY_SIZE (64UL << 10)
 #define HOLE 0x100040000000UL
-/* One page, written at @FRAME and read-only at @FRAME_RO. */
+/* One page, writable at @FRAME and read-only at @FRAME_RO */
 #define FRAME 0x100050000000UL
 #define FRAME_RO 0x100051000000UL
-/* Where calls put what they copy in and out; nothing follows it. */
+/* The arguments of calls; the next page is not mapped. */
 #define BUFFER 0x100060000000UL
 #define BUFFER_SIZE (64UL << 10)
 
@@ -67,23 +66,26 @@ enum kind {
 
 struct object {
 	enum kind kind;
-	/* The id; of an access and a dma-buf, the fd. */
+	/* The id; the fd of an access or a dma-buf */
 	u32 id;
-	/* Of an event queue; -1: closed. */
+	/* The fd of an event queue; -1 if it is closed */
 	int fd;
 	/* PAGING: its IOAS; ACCESS: the IOAS it is attached to. */
 	u32 ioas;
-	/* What it was made for: IDEV of a STDEV, VIOMMU of a VDEVICE ... */
+	/*
+	 * The object that it was made for: IDEV of a STDEV, VIOMMU of a VDEVICE
+	 * ...
+	 */
 	u32 parent;
-	/* STDEV: what it is attached to. */
+	/* STDEV: the HWPT that it is attached to */
 	u32 pt;
 	u32 fault;
 	u32 flags;
-	/* PAGING: made by an attach, gone with the last one. */
+	/* PAGING: made by an attach, destroyed by the last detach */
 	bool automatic;
 	/*
-	 * IOAS: has pages that are not the same for everybody, so that what
-	 * depends on their being neighbours is not written down.
+	 * IOAS: has pages that differ between runs, so results that depend on
+	 * their being contiguous are not recorded
 	 */
 	bool tainted;
 	u32 pasid[PASIDS], pasid_pt[PASIDS];
@@ -99,26 +101,29 @@ struct mapping {
 	u32 ioas;
 	u64 iova;
 	u64 length;
-	/* What the CPU sees there; 0: nothing (dma-buf). */
+	/* The memory as the CPU maps it; 0 for a dma-buf */
 	u64 uva;
 };
 
 struct world {
 	int fd;
 	u64 rng;
-	/* Ask for nothing that is known to fail. */
+	/* Make no call that is known to fail */
 	bool good;
-	/* One more than how call_struct() has to spoil the argument. */
+	/*
+	 * One more than the way in which call_struct() has to spoil the
+	 * argument
+	 */
 	unsigned int forced;
 	bool files_only;
-	/* What is pinned is on the account of a process that has ended. */
+	/* Pinned memory is charged to a process that has exited */
 	bool orphaned;
 	const char *index;
 	char number[16];
 	char note[384];
 	/*
-	 * A few are enough for what a call comes to; what many of them cost, or
-	 * fail at, is for iommufd_growth to say.
+	 * A few objects are enough for the results of calls. iommufd_growth
+	 * tests large numbers.
 	 */
 	struct object objects[256];
 	unsigned int nr_objects;
@@ -145,7 +150,7 @@ static bool chance(struct world *w, unsigned int percent)
 	return under(w, 100) < percent;
 }
 
-/* Something is to be wrong with an argument. */
+/* Decide whether an argument is to be wrong */
 static bool wrong(struct world *w, unsigned int percent)
 {
 	return chance(w, percent) && !w->good;
@@ -182,7 +187,7 @@ static void put(struct world *w, const char *format, ...)
 		log->used += n;
 }
 
-/* What the next call is, in words. */
+/* Describe the next call */
 __printf(2, 3)
 static void note(struct world *w, const char *format, ...)
 {
@@ -203,7 +208,7 @@ static u64 hash(const void *data, size_t n)
 	return h;
 }
 
-/* One line: which call it was, its arguments, and what it returned. */
+/* Record a call: name, arguments, result */
 static void result(struct world *w, enum command cmd, long rc)
 {
 	put(w, "%s %s %s -> ", w->index, commands[cmd].name, w->note);
@@ -231,8 +236,8 @@ static void changes(struct world *w, const void *before, const void *after,
 }
 
 /*
- * Make a call whose argument begins with its size; sometimes the argument is
- * too short, too long, in no memory, or in memory that cannot be written.
+ * Make a call whose argument begins with its size. Sometimes the argument is
+ * too short, too long, unmapped, or read-only.
  */
 static long call_struct(struct world *w, enum command cmd, unsigned long nr,
 			void *arg, size_t size)
@@ -241,7 +246,7 @@ static long call_struct(struct world *w, enum command cmd, unsigned long nr,
 	unsigned int how = w->good ? 100 : under(w, 80);
 	long rc;
 
-	/* Not where a call is part of another: it has to succeed. */
+	/* Not if the call is part of another one, and has to succeed */
 	if (w->forced && !w->good)
 		how = w->forced - 1;
 	memcpy(before, arg, size);
@@ -290,7 +295,7 @@ static long call_test(struct world *w, enum command cmd,
 	return call_struct(w, cmd, IOMMU_TEST_CMD, arg, sizeof(*arg));
 }
 
-/* ---- what lives ---------------------------------------------------------- */
+/* ---- objects ------------------------------------------------------------- */
 
 static struct object *add(struct world *w, enum kind kind, u32 id)
 {
@@ -356,7 +361,7 @@ static struct object *pick(struct world *w, enum kind kind)
 	return NULL;
 }
 
-/* Of those that have one of FLAGS, if there are such. */
+/* An object with one of FLAGS, if there is one */
 static struct object *pick_with(struct world *w, enum kind wanted,
 				u32 flags)
 {
@@ -371,7 +376,7 @@ static struct object *pick_with(struct world *w, enum kind wanted,
 	return o;
 }
 
-/* Of those made on PARENT, if there are such. */
+/* An object made on PARENT, if there is one */
 static struct object *pick_on(struct world *w, enum kind wanted, u32 parent)
 {
 	struct object *o = NULL;
@@ -385,7 +390,7 @@ static struct object *pick_on(struct world *w, enum kind wanted, u32 parent)
 	return o;
 }
 
-/* An id that is of no object, was of one, or is of one of another kind. */
+/* An id of no object, of a destroyed one, or of another type */
 static u32 wrong_id(struct world *w)
 {
 	switch (under(w, 4)) {
@@ -440,7 +445,7 @@ static void drop_mappings(struct world *w, u32 ioas, u64 iova,
 	}
 }
 
-/* A mapping of IOAS (0: of any); a made-up one where there is none. */
+/* A mapping of IOAS (0: of any); a made-up one if there is none */
 static struct mapping pick_mapping(struct world *w, u32 ioas)
 {
 	struct mapping none = {
@@ -467,7 +472,7 @@ static bool tainted(struct world *w, u32 ioas)
 	return !o || o->tainted;
 }
 
-/* Part of a mapping, or more than it, or something else. */
+/* A part of a mapping, more than it, or another range */
 static void pick_range(struct world *w, struct mapping *m)
 {
 	u64 skip;
@@ -661,7 +666,7 @@ static void op_destroy(struct world *w)
 	struct object *o = NULL;
 	unsigned int tries;
 
-	/* Rather something that many others do not hang on. */
+	/* Preferably one that few others depend on */
 	for (tries = 0; tries < 4 && w->nr_objects; tries++) {
 		o = &w->objects[under(w, w->nr_objects)];
 		if (o->kind != ACCESS && o->kind != DMABUF &&
@@ -768,7 +773,9 @@ static void op_map_file(struct world *w)
 	u64 uva = 0;
 
 	if (wrong(w, 5)) {
-		/* A context that is mapped into itself must not stay. */
+		/*
+		 * A context that is mapped into itself must be unmapped again.
+		 */
 		int others[] = { -1, 1000, null_fd, w->fd };
 
 		cmd.fd = others[under(w, ARRAY_SIZE(others))];
@@ -841,7 +848,7 @@ static void op_unmap(struct world *w)
 	cmd.iova = all ? 0 : m.iova;
 	cmd.length = all ? UINT64_MAX : m.length;
 	if (wrong(w, 5)) {
-		/* Several at once. */
+		/* Several at once */
 		cmd.iova &= ~0xfffffUL;
 		cmd.length = 1UL << 20;
 	}
@@ -876,12 +883,16 @@ static void op_change_process(struct world *w)
 	bool other = chance(w, 15);
 	pid_t pid;
 
-	/* C warns when what a process has left behind is taken over. */
+	/*
+	 * C warns when pages of a process that has exited change their owner.
+	 */
 	if (w->orphaned)
 		return;
 	pid = other ? fork() : 0;
 	if (pid) {
-		/* The other process takes it all, and ends. */
+		/*
+		 * The other process becomes the owner of all pages, and exits.
+		 */
 		waitpid(pid, NULL, 0);
 		w->orphaned = true;
 		return;
@@ -1223,7 +1234,7 @@ static void op_hw_queue_alloc(struct world *w)
 	cmd.viommu_id = id_of(w, viommu);
 	cmd.nesting_parent_iova = m.iova;
 	cmd.length = m.length;
-	/* Whether its pages are neighbours must not depend on luck. */
+	/* Its pages may be contiguous by chance. */
 	if (cmd.length > PAGE - m.iova % PAGE && cmd.length < UINT64_MAX / 4 &&
 	    (chance(w, 60) || !hwpt || tainted(w, hwpt->ioas)))
 		cmd.length = PAGE - m.iova % PAGE;
@@ -1578,7 +1589,7 @@ static void attached(struct world *w, u32 ioas_or_hwpt, u32 pt)
 {
 	struct object *o;
 
-	/* Given an IOAS, it says which page table it has found or made. */
+	/* For an IOAS, it returns the HWPT that it has found or made. */
 	if (!find(w, IOAS, ioas_or_hwpt) || find(w, PAGING, pt))
 		return;
 	o = add(w, PAGING, pt);
@@ -1639,7 +1650,7 @@ static void op_mock_replace(struct world *w)
 	struct object *o;
 	long rc;
 
-	/* Through a vIOMMU, only what has a vDEVICE there. */
+	/* By a vIOMMU, only devices that have a vDEVICE there */
 	o = chance(w, 40) ? pick(w, VDEVICE) : NULL;
 	if (o) {
 		dev = pick_on(w, STDEV, o->pt);
@@ -1654,7 +1665,7 @@ static void op_mock_replace(struct world *w)
 	note(w, "dev=%u pt=%u", cmd.id, pt);
 	rc = call_test(w, CMD_MOCK_REPLACE, &cmd);
 	dev = find(w, STDEV, cmd.id);
-	/* Done, but not told to what. */
+	/* Attached, but the id is not known. */
 	if (dev && rc == -EFAULT)
 		dev->pt = 0;
 	if (rc || !dev)
@@ -1703,7 +1714,7 @@ static void op_pasid_attach(struct world *w)
 	for (i = 0; dev && i < PASIDS; i++)
 		if (!dev->pasid[i])
 			break;
-	/* No room to remember it, and it must be detached some day. */
+	/* Nowhere to record it, and it must be detached later. */
 	if (!dev || i == PASIDS)
 		cmd.id = dev ? 0 : cmd.id;
 	note(w, "dev=%u pasid=%u pt=%u", cmd.id, pasid,
@@ -1752,7 +1763,7 @@ static void op_pasid_replace(struct world *w)
 		.pasid_replace = { .pasid = pasid, .pt_id = id_of(w, hwpt) },
 	};
 
-	/* Mostly, there is something to replace. */
+	/* Mostly when there is something to replace */
 	if ((!dev || !dev->pasid[i]) && chance(w, 70))
 		return;
 	note(w, "dev=%u pasid=%u pt=%u", cmd.id, pasid,
@@ -2024,9 +2035,8 @@ static struct object *pick_faulting(struct world *w)
 }
 
 /*
- * A fault is delivered by a worker. It has to have arrived before anything
- * else happens, so at most one waits to be read at a time: what was there is
- * read first.
+ * A worker delivers faults. Wait until it has arrived, so that at most one is
+ * unread at a time: read earlier ones first.
  */
 static void op_trigger_fault(struct world *w)
 {
@@ -2046,7 +2056,7 @@ static void op_trigger_fault(struct world *w)
 
 	cmd.trigger_iopf.dev_id = !dev || wrong(w, 5) ? wrong_id(w) :
 							dev->parent;
-	/* A wrong one may be another device's. */
+	/* A wrong cookie can be that of another device. */
 	dev = bound_as(w, cmd.trigger_iopf.dev_id);
 	if (dev)
 		fault = fault_queue(w, dev, cmd.trigger_iopf.pasid);
@@ -2068,7 +2078,7 @@ static void op_trigger_fault(struct world *w)
 	if (!rc && fault)
 		put(w, "\tarrived=%d\n", readable(fault->fd, PATIENCE_SECONDS));
 	else if (!rc)
-		/* It should not arrive anywhere, or we do not know. */
+		/* It should not arrive, or we cannot know where. */
 		usleep(dev && dev->pt ? 500 : 20000);
 }
 
@@ -2225,10 +2235,10 @@ static void op_check_cache(struct world *w)
 /* ---- the table ----------------------------------------------------------- */
 
 /*
- * What the code of each command can return, from reading the C driver, the
- * mock, and what they call; ENOMEM only where a limit gives it, since nothing
- * injects failures here. Every errno must be seen, and none that is not here.
- * The rare ones come less than twenty times in 50,000 calls.
+ * The errnos that the code of each command can return, from reading the C
+ * driver, the mock driver, and what they call. ENOMEM only where a limit causes
+ * it, since no failures are injected here. Every errno must occur, and no
+ * other. Rare ones occur less than twenty times in 50,000 calls.
  */
 #define RARE(error) (-(error))
 
@@ -2403,7 +2413,7 @@ static void (*const functions[CMD_NR])(struct world *w) = {
 
 /* ---- a sequence ---------------------------------------------------------- */
 
-/* How most sequences begin, so that there is something to call upon. */
+/* The start of most sequences, which creates objects */
 static const enum command opening[] = {
 	CMD_OPTION, CMD_IOAS_ALLOC, CMD_IOAS_ALLOC, CMD_MOCK_DEVICE,
 	CMD_MAP, CMD_MAP, CMD_MAP_FILE, CMD_ACCESS_CREATE, CMD_VFIO_IOAS,
@@ -2414,8 +2424,8 @@ static const enum command opening[] = {
 };
 
 /*
- * Then, in each sequence, one command has its argument spoilt in each way, so
- * that none of that depends on luck in a run of a few hundred sequences.
+ * Then, in each sequence, one command gets its argument spoilt in each way, so
+ * that a run of a few hundred sequences covers all of them.
  */
 #define FIRST_SPOILT 60
 static const unsigned int spoilt[] = { 0, 2, 3 };
@@ -2458,7 +2468,7 @@ void diff_init(void)
 	       MAP_SHARED | MAP_POPULATE, huge_fd);
 }
 
-/* What this process may do, and how much it may pin. */
+/* Privileges and memory limit of this process */
 static void set_limits(u64 *rng, struct world *w)
 {
 	struct __user_cap_header_struct head = {
@@ -2513,7 +2523,7 @@ static void teardown(struct world *w)
 		if (w->objects[i].kind == STDEV)
 			pasid_detach_all(w, &w->objects[i]);
 	ioctl(w->fd, IOMMU_TEST_CMD, &limit);
-	/* Files go in any order, and the context with the last of them. */
+	/* Close files in any order, and so the context */
 	n = w->nr_objects ? under(w, w->nr_objects) : 0;
 	for (i = 0; i <= w->nr_objects; i++) {
 		struct object *o = &w->objects[i];

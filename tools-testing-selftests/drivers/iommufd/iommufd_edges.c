@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * At the edges: addresses, lengths, page sizes and numbers at or beyond the last
- * one there is, and memory that is not the CPU's.
+ * Test boundary values: addresses, lengths, page sizes and counts at or beyond
+ * their maximum, and memory that the CPU cannot access.
  *
- * Each test stands for bugs that the C driver once had, or nearly: a sum that
- * wraps, an alignment that does, a shift wider than its type, a count without a
- * bound or with one too many, a page that is none. What is expected is what the
- * C driver of today says, also of calls that it has two reasons to refuse. Each
- * leaves no page pinned.
+ * Each test stands for bugs that the C driver had: a sum or an alignment that
+ * wraps, a shift wider than its type, a count without a bound or off by one, a
+ * page frame without a struct page. Expected are the results of the C driver of
+ * today, also for calls with two errors. No page may stay pinned.
  */
 #define _GNU_SOURCE
 #include <sys/wait.h>
@@ -17,7 +16,7 @@
 
 #define LAST_PAGE (UINT64_MAX - (PAGE - 1))
 #define HUGE_PAGE (2UL << 20)
-/* Where the page table of the mock driver ends. */
+/* The end of the page table of the mock driver */
 #define APERTURE_SHIFT 38
 
 static unsigned char *memory;
@@ -32,7 +31,7 @@ static bool is(const char *what, int rc, int expected)
 	return false;
 }
 
-/* Neither the process's address space nor the sum that tells its end wraps. */
+/* Neither the address nor address plus length may wrap. */
 static bool user_address(int fd, u32 ioas)
 {
 	u64 iova = MOCK_APERTURE_START;
@@ -68,7 +67,7 @@ static bool file_offset(int fd, u32 ioas)
 	return ok;
 }
 
-/* The last IOVA can be used, and nothing reaches beyond it. */
+/* The last IOVA can be used, and no range extends beyond it. */
 static bool last_iova(int fd, u32 ioas)
 {
 	u32 other;
@@ -96,7 +95,7 @@ static bool last_iova(int fd, u32 ioas)
 		  do_unmap(fd, other, LAST_PAGE, PAGE), 0);
 }
 
-/* Aligned up from close to the end, an IOVA does not become a low one. */
+/* Aligning an IOVA near the end must not wrap to a low one. */
 static bool chosen_iova(int fd, u32 ioas)
 {
 	struct iommu_iova_range end = {
@@ -129,7 +128,7 @@ static bool chosen_iova(int fd, u32 ioas)
 	return ok;
 }
 
-/* A page size may be any power of two, far beyond those of page tables. */
+/* A page size can be any power of two, also one that no page table has. */
 static bool dirty_bitmap(int fd, u32 ioas)
 {
 	struct iommu_hwpt_selftest data = {
@@ -160,7 +159,7 @@ static bool dirty_bitmap(int fd, u32 ioas)
 	track.hwpt_id = hwpt.out_hwpt_id;
 	ok &= is("SET_DIRTY_TRACKING",
 		 call(fd, IOMMU_HWPT_SET_DIRTY_TRACKING, &track), 0);
-	/* One word, and nothing behind it. */
+	/* One word, with no memory behind it */
 	bits = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (!ok || bits == MAP_FAILED || munmap((void *)bits + PAGE, PAGE))
@@ -208,7 +207,7 @@ static bool dirty_bitmap(int fd, u32 ioas)
 	return ok;
 }
 
-/* The kernel does not go through as many entries as a number can say. */
+/* The kernel must not process as many entries as a u32 can express. */
 static bool invalidations(int fd, u32 ioas)
 {
 	struct iommu_hwpt_invalidate cmd = {
@@ -248,7 +247,7 @@ static bool invalidations(int fd, u32 ioas)
 	return ok;
 }
 
-/* Memory of a device has no pages that the CPU could use. */
+/* Memory of a device has no pages that the CPU could access. */
 static bool device_memory(int fd, u32 ioas)
 {
 	const u32 slow = MOCK_ACCESS_RW_SLOW_PATH, to = MOCK_ACCESS_RW_WRITE;
@@ -267,7 +266,7 @@ static bool device_memory(int fd, u32 ioas)
 		do_access_create(fd, ioas,
 				 MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES,
 				 &access), 0);
-	/* In a domain, it has physical addresses. */
+	/* In a domain, with physical addresses */
 	for (domain = 0; ok && domain < 2; domain++) {
 		const u32 flags[] = { 0, slow, to, to | slow };
 
@@ -288,8 +287,8 @@ static bool device_memory(int fd, u32 ioas)
 }
 
 /*
- * Who has pinned memory is asked a limited number of times to let go of an
- * area: of each area, however many there are, and however close to each other.
+ * An unmap calls the drivers of accesses a limited number of times: for each
+ * area, with any number of adjacent areas.
  */
 static bool accessed_areas(int fd, u32 ioas)
 {
@@ -325,9 +324,9 @@ static bool accessed_areas(int fd, u32 ioas)
 	return ok;
 }
 
-/* ---- two things wrong at once -------------------------------------------- */
+/* ---- calls with two errors ----------------------------------------------- */
 
-/* A value for a field that the call refuses. */
+/* A value of a field that the call refuses */
 struct wrong {
 	const char *field;
 	size_t offset, size;
@@ -345,9 +344,9 @@ struct wrong {
 #define FIXED IOMMU_IOAS_MAP_FIXED_IOVA
 
 /*
- * For each command, in the order in which they are seen. With two of them the
- * answer is that to the first. Except where it says so, the call would succeed
- * without.
+ * For each command, in the order in which they are checked. With two of them
+ * the errno is that of the first one. Without them the call succeeds, unless
+ * noted.
  */
 static const struct wrong map_wrongs[] = {
 	WRONG(iommu_ioas_map, flags, 1 << 20, EOPNOTSUPP),
@@ -440,7 +439,7 @@ static const struct wrong nested_wrongs[] = {
 	{},
 };
 
-/* The HWPT cannot track anything. */
+/* The HWPT has no dirty tracking. */
 static const struct wrong dirty_wrongs[] = {
 	WRONG(iommu_hwpt_get_dirty_bitmap, flags, 1 << 20, EOPNOTSUPP),
 	WRONG(iommu_hwpt_get_dirty_bitmap, __reserved, 1, EOPNOTSUPP),
@@ -531,7 +530,7 @@ static bool order(int fd, unsigned long nr, const void *good, size_t size,
 	memcpy(args, good, size);
 	snprintf(what, sizeof(what), "call %lx", nr);
 	ok &= is(what, call(fd, nr, args), expected);
-	/* It holds the context as long as it is open. */
+	/* It holds the context while it is open. */
 	if (nr == IOMMU_VEVENTQ_ALLOC) {
 		memcpy(&veventq, args, sizeof(veventq));
 		close(veventq.out_veventq_fd);
@@ -636,7 +635,7 @@ static bool orders(int fd, const struct ids *id)
 	       ORDER(fd, IOMMU_HW_QUEUE_ALLOC, queue, queue_wrongs, 0);
 }
 
-/* Of two reasons to refuse a call, user space is told the same one. */
+/* With two errors, the errno is always that of the one checked first. */
 static bool first_reason(int fd, u32 ioas)
 {
 	struct ids id = { .ioas = ioas };
@@ -647,7 +646,7 @@ static bool first_reason(int fd, u32 ioas)
 	id.file = memfd_create("edges", MFD_CLOEXEC);
 	if (id.file < 0 || ftruncate(id.file, 4 * PAGE))
 		return false;
-	/* A file that cannot be mapped has the number 0. */
+	/* fd 0 is a file that cannot be mapped. */
 	if (pipe(pipes) || dup2(pipes[0], 0))
 		return false;
 	ok = is("IOAS_ALLOC", do_ioas_alloc(fd, &id.other), 0) &&
@@ -671,7 +670,7 @@ static bool first_reason(int fd, u32 ioas)
 	return ok;
 }
 
-/* More than 4 GiB, above 1 TiB: what is long enough for a u32 is not here. */
+/* More than 4 GiB, above 1 TiB: larger than a u32 */
 static bool beyond_4g(int fd, u32 ioas)
 {
 	const u64 length = (8UL << 30) + PAGE, iova = 2UL << 40;
@@ -733,9 +732,9 @@ static bool beyond_4g(int fd, u32 ioas)
 }
 
 /*
- * Memory of a process that has ended, or is another program now, which comes to
- * the same: what is pinned stays as it is, for domains that come later, too;
- * what is not cannot be had any more.
+ * Memory of a process that has exited or called execve(), which is the same:
+ * pages that are pinned stay pinned, also for later domains; others cannot be
+ * pinned any more.
  */
 static bool dead_memory(int fd, u32 ioas)
 {
@@ -803,12 +802,12 @@ static bool dead_memory(int fd, u32 ioas)
 	return ok;
 }
 
-/* What refused_mmap() and its thread share. */
+/* Shared by refused_mmap() and its thread */
 struct refused {
 	int fd;
-	/* Of a region; 0: there is none. -1: the end. */
+	/* The offset of a region; 0: none; -1: stop */
 	u64 offset;
-	/* Calls, and those that were not refused. */
+	/* The number of calls, and of those that were not refused */
 	unsigned int calls, mapped;
 };
 
@@ -827,7 +826,7 @@ static void *map_half_of_it(void *arg)
 	return NULL;
 }
 
-/* Nothing depends on what an mmap() that is refused has named. */
+/* A refused mmap() must not make DESTROY of the owner return EBUSY. */
 static bool refused_mmap(int fd, u32 ioas)
 {
 	struct iommu_viommu_selftest data = {};
@@ -845,7 +844,7 @@ static bool refused_mmap(int fd, u32 ioas)
 					  &parent), 0) ||
 	    pthread_create(&thread, NULL, map_half_of_it, &refused))
 		return false;
-	/* A second of it, or a few where that is too short. */
+	/* A second, or a few if that is too short */
 	end = now_ns() + 1000000000;
 	for (i = 0; (i < 1000 || now_ns() < end) && !failed; i++) {
 		if (do_viommu_alloc(fd, mock.idev, parent, &data, &viommu)) {
@@ -856,14 +855,16 @@ static bool refused_mmap(int fd, u32 ioas)
 				 __ATOMIC_RELAXED);
 		if (i % 2)
 			sched_yield();
-		/* One that stays busy is one that failed. */
+		/* A vIOMMU that stays busy is a failure. */
 		while ((rc = do_destroy(fd, viommu)) == -EBUSY && busy < 1000)
 			busy++;
 		failed += !!rc;
 	}
 	__atomic_store_n(&refused.offset, (u64)-1, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);
-	/* Neither waits for the other, so that both have had their share. */
+	/*
+	 * The threads do not wait for each other, so both must have run enough.
+	 */
 	ksft_print_msg("%u vIOMMUs, %u calls: %u times EBUSY, %u failed, %u mapped\n",
 		       i, refused.calls, busy, failed, refused.mapped);
 	return refused.calls >= 1000 && !busy && !failed && !refused.mapped;
@@ -905,7 +906,7 @@ int main(void)
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (memory == MAP_FAILED)
 		ksft_exit_fail_msg("out of memory\n");
-	/* Aligned, so that its IOVA should be. */
+	/* Aligned, so that the chosen IOVA is */
 	memory += HUGE_PAGE - (uintptr_t)memory % HUGE_PAGE;
 	before = pages_pinned_at_rest();
 	for (i = 0; i < ARRAY_SIZE(tests); i++) {

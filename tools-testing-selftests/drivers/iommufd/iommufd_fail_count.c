@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The kernel's own iommufd_fail_nth, and how many failures each of its
- * scenarios has met: a code path that passes by a point where failures are
- * injected is not tested by it, though the test passes. With -i only those of
- * iommufd_should_fail() are injected, and no failing allocations.
+ * Run the iommufd_fail_nth of the kernel, and count the failures that each of
+ * its scenarios triggers. A path without points of injection passes that test
+ * without having been tested. With -i only iommufd_should_fail() fails, and no
+ * allocations.
  *
- * Counting is done where the test asks for the next failure, in what is shared
+ * Failures are counted where the test asks for the next one, in memory shared
  * with the processes that run its scenarios.
  */
 #include <stdint.h>
@@ -28,7 +28,7 @@ static ssize_t count_failure(const char *scenario, int fd, const void *nth,
 
 struct scenario {
 	char name[64];
-	/* The last failure that was asked for; it has not come. */
+	/* The last failure that was requested; it has not occurred. */
 	unsigned int nth;
 };
 
@@ -52,7 +52,7 @@ static ssize_t count_failure(const char *name, int fd, const void *nth,
 	return pwrite(fd, nth, size, offset);
 }
 
-/* Allocations fail only from caches that are marked for it: none is. */
+/* Allocations fail only from caches that are marked; mark none. */
 static void inject_by_iommufd_only(bool only)
 {
 	int debugfs = open("/sys/kernel/debug", O_RDONLY);
@@ -62,7 +62,7 @@ static void inject_by_iommufd_only(bool only)
 	close(debugfs);
 }
 
-/* The test ends by exiting. */
+/* The test ends with exit(). */
 static void report(void)
 {
 	unsigned int i;

@@ -1,34 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Each call, with each failure that fault injection can give it.
+ * Test each call with each failure that fault injection can trigger in it.
  *
  * A case (iommufd_fault_sweep_cases.c) is a context in some state and one
- * system call. The call is made with its first possible point of failure
- * failing, then in a new context with the second, and so on until it succeeds
- * untouched: allocations of slabs and pages, user copies, and what the driver
- * asks iommufd_should_fail() for, as far as the kernel is configured for them.
- * Each time:
+ * system call. The call is made with its first point of failure failing, then
+ * in a new context with the second, until it succeeds without a failure. Points
+ * of failure are allocations of slabs and pages, user copies, and
+ * iommufd_should_fail(), as far as the kernel is configured for them. Each
+ * time:
  *
- * - after a failure everything is as before the call (_state.c says what is
- *   looked at), and the same call then succeeds and comes to the same as one
- *   that was never disturbed;
- * - a success in spite of a failure comes to the same, too;
- * - the context comes apart, object by object or all at once, and leaves no
- *   page pinned, no memory accounted, no file and no reference to the module.
+ * - After a failure the state is that before the call (_state.c compares it),
+ *   and the same call then succeeds with the same result as without failures.
+ * - If the call succeeds in spite of a failure, the result is the same, too.
+ * - The context can be destroyed, object by object or by closing it, and leaves
+ *   no page pinned, no memory charged, no file and no reference to the module.
  *
- * RLIMIT_MEMLOCK is just enough for the undisturbed call, so that an account
- * that is not given back fails what comes after.
+ * RLIMIT_MEMLOCK is just enough for the call without failures, so that a charge
+ * that is lost makes later calls fail.
  *
- * A case with no point of failure at all fails, but where it says so. There is
- * one thread: beside another, nobody could say what has changed.
+ * A case without a point of failure fails, unless marked. There is only one
+ * thread, since others would change the state.
  *
- * Where the uAPI has a call done before its results are copied out, or done by
- * halves, the case says so. What takes apart must succeed whatever fails, and
- * does with every allocation failing. The argument is read-only once for each
- * case, since user copies fail by injection on few kernels.
+ * If the uAPI lets a call take effect before its results are copied out, or in
+ * part, the case says so. Calls that destroy must succeed in any case, also
+ * with every allocation failing. Each case is also run once with a read-only
+ * argument, as few kernels can inject failures of user copies.
  *
- * With two modules, first the one that is right, cases run on both, and where a
- * case has an exception, its outcomes must be the same ones.
+ * With two modules, the first one being the reference, cases run on both. Where
+ * a case has such an exception, both must have the same outcomes.
  */
 #define _GNU_SOURCE
 #include <getopt.h>
@@ -40,17 +39,17 @@
 #include "iommufd_fault_sweep.h"
 #include "kselftest.h"
 
-/* More points of failure than a call has. */
+/* More points of failure than any call has */
 #define NTH_MAX 5000
 #define OUTCOMES 24
 /* A case that takes longer hangs. */
 #define SECONDS 1200
 
-/* What a call came to, beside the errno. */
+/* The outcome of a call, besides the errno */
 enum state {
 	UNCHANGED,
 	DONE,
-	/* By halves. */
+	/* Done in part */
 	OTHER,
 };
 
@@ -62,13 +61,13 @@ struct outcome {
 	unsigned int times;
 };
 
-/* What a case came to, shared with the process that it runs in. */
+/* The result of a case, shared with the process that it runs in */
 struct report {
 	unsigned int points;
 	struct outcome outcomes[OUTCOMES];
 	unsigned int nr_outcomes;
 	unsigned int wrong;
-	/* Of what is wrong first. */
+	/* The first error */
 	char message[24576];
 	struct text good;
 	bool finished;
@@ -82,7 +81,7 @@ struct options {
 
 static struct options options;
 static int nth_fd, all_fd, mem_file;
-/* Those who hold the module without us. */
+/* References to the module that are not ours */
 static int others;
 static struct world *w;
 
@@ -100,7 +99,7 @@ static void set_attr(const char *attr, const char *name, const char *value)
 	write_text(path, value);
 }
 
-/* Any allocation may fail, and says nothing. */
+/* Let any allocation fail, without a message */
 static bool set_injection(void)
 {
 	unsigned int i;
@@ -128,14 +127,14 @@ static void arm(unsigned int nth)
 		abort();
 }
 
-/* Whether the point was reached. Looking may be what fails. */
+/* Was the point reached? Asking can fail, too. */
 static bool disarm(void)
 {
 	char text[16] = "";
 	ssize_t n = pread(nth_fd, text, sizeof(text) - 1, 0);
 	bool left = n < 0;
 
-	/* Writing, too. */
+	/* Writing can fail, too. */
 	if (pwrite(nth_fd, "0", 1, 0) != 1) {
 		left = true;
 		arm(0);
@@ -143,7 +142,7 @@ static bool disarm(void)
 	return !left && !strcmp(text, "0\n");
 }
 
-/* All of this task's allocations fail, from now on or no more. */
+/* Make all allocations of this task fail from now on, or stop that */
 static void fail_all(bool on)
 {
 	unsigned int i;
@@ -155,7 +154,7 @@ static void fail_all(bool on)
 			set_attr(attrs[i], "space", "0");
 			set_attr(attrs[i], "probability", "100");
 		}
-	/* Opened before, when it could be. */
+	/* It was opened earlier, while that was possible. */
 	if (pwrite(all_fd, on ? "1" : "0", 1, 0) != 1)
 		abort();
 	if (!on)
@@ -249,7 +248,7 @@ static void end_world(struct report *r, unsigned int nth)
 	if (left.used)
 		complain(r, "point %u: after taking apart %s: %s", nth,
 			 nth % 2 ? "by id" : "at once", left.bytes);
-	/* The context that looks at pages has one. */
+	/* The second context, with which pages are checked, is one. */
 	held = holders_at_most(others + 1) - 1;
 	if (held > others) {
 		complain(r, "point %u: the module is still held\n", nth);
@@ -261,7 +260,7 @@ static void end_world(struct report *r, unsigned int nth)
 /* ---- a case -------------------------------------------------------------- */
 
 struct states {
-	/* Before the call; after it; what it copied out and returned. */
+	/* State before the call; after it; its output and result */
 	struct text before, after, out;
 };
 
@@ -274,7 +273,9 @@ static void look_anew(struct text *t)
 	look(w, t);
 }
 
-/* What a call returned, and its argument, except for what no two runs share. */
+/*
+ * The result of a call and its argument, without fields that differ in each run
+ */
 static void write_out(struct text *t, long rc)
 {
 	unsigned int i;
@@ -304,7 +305,7 @@ static void count(struct report *r, int error, enum state state)
 	r->outcomes[i].times++;
 }
 
-/* Whether the case may come to this. */
+/* Is this outcome allowed for the case? */
 static bool allowed(const struct sweep_case *c, int error, enum state state)
 {
 	if (!error)
@@ -312,7 +313,7 @@ static bool allowed(const struct sweep_case *c, int error, enum state state)
 			(state == UNCHANGED && c->flags & LOSSY) ||
 			(state == OTHER && c->flags & FALLBACK);
 	if (state == UNCHANGED)
-		/* Copying the argument or looking up may fail all the same. */
+		/* Copying the argument or a lookup can fail in any case. */
 		return !(c->flags & SURE) || error == EFAULT ||
 			error == ENOENT;
 	if (state == DONE)
@@ -333,7 +334,7 @@ static long call_case(const struct sweep_case *c)
 	return c->call(w);
 }
 
-/* Judge a call that was disturbed in HOW; make it again if it did not happen. */
+/* Judge a call that failed in HOW; repeat it if it had no effect */
 static void judge(const struct sweep_case *c, struct report *r, const char *how,
 		  unsigned int nth, long rc)
 {
@@ -343,7 +344,7 @@ static void judge(const struct sweep_case *c, struct report *r, const char *how,
 	look_anew(&now.after);
 	if (!strcmp(now.after.bytes, good.after.bytes))
 		state = DONE;
-	/* Both, of a call that changes nothing that can be seen. */
+	/* For a call without visible effect it is both. */
 	if (!strcmp(now.after.bytes, good.before.bytes) &&
 	    (error || state != DONE))
 		state = UNCHANGED;
@@ -380,7 +381,7 @@ static void judge(const struct sweep_case *c, struct report *r, const char *how,
 	}
 }
 
-/* How much the user has pinned, which is what the limit is for. */
+/* The number of pages charged to the user */
 static rlim_t pinned(const struct text *t)
 {
 	const char *at = t->bytes;
@@ -393,7 +394,7 @@ static rlim_t pinned(const struct text *t)
 	return bytes;
 }
 
-/* The call as it is when nothing disturbs it. */
+/* Make the call without failures. */
 static bool run_good(const struct sweep_case *c, struct report *r)
 {
 	rlim_t most;
@@ -445,7 +446,7 @@ static void run_case(const struct sweep_case *c, struct report *r)
 		return;
 	}
 	for (nth = 1; nth < NTH_MAX && r->wrong < 8; nth += step) {
-		/* A few of the first, then fewer and fewer. */
+		/* The first few points, then fewer and fewer */
 		if (options.quick && nth > 6)
 			step = 1 + nth / 5;
 		if (!prepare(c, r))
@@ -495,7 +496,7 @@ static void *map_at(unsigned long at, size_t size, int prot, int fd)
 	return p;
 }
 
-/* Memory that all cases use; before the first. */
+/* Allocate memory for all cases; called first */
 static void map_memory(void)
 {
 	int frame = memfd_create("frame", MFD_CLOEXEC);
@@ -521,7 +522,7 @@ static void fork_case(const struct sweep_case *c, struct report *r)
 	pid = fork();
 	if (!pid) {
 		alarm(SECONDS);
-		/* It would make the limit moot. */
+		/* Exempt from the limit */
 		if (drop_ipc_lock())
 			_exit(1);
 		nth_fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
@@ -616,7 +617,7 @@ static void print_report(const char *name, const struct sweep_case *c,
 		print_lines(r->good.bytes);
 }
 
-/* Exceptions: where EFAULT has left something done, in C and here. */
+/* Cases in which EFAULT has left something done, with C and here */
 static unsigned int exceptions(const struct report *r)
 {
 	unsigned int i, seen = 0;
@@ -747,7 +748,7 @@ int main(int argc, char **argv)
 		if (!selected(&sweep_cases[i]))
 			continue;
 		points += r->points;
-		/* What gives back needs no memory, or it could fail. */
+		/* Calls that release memory must not need any. */
 		if (!r->points && !(sweep_cases[i].flags & (SURE | NO_POINTS))) {
 			ksft_print_msg("%s: no point of failure\n",
 				       sweep_cases[i].name);

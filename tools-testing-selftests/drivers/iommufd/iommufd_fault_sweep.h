@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the halves of iommufd_fault_sweep share: the cases are in
- * iommufd_fault_sweep_cases.c, what is seen of a context from outside is in
- * iommufd_fault_sweep_state.c, and iommufd_fault_sweep.c injects the faults
- * and judges.
+ * Shared by the parts of iommufd_fault_sweep: the cases are in
+ * iommufd_fault_sweep_cases.c; iommufd_fault_sweep_state.c records the state of
+ * a context; iommufd_fault_sweep.c injects failures and judges.
  */
 #ifndef __IOMMUFD_FAULT_SWEEP_H
 #define __IOMMUFD_FAULT_SWEEP_H
@@ -14,15 +13,15 @@
 #include "iommufd_stress.h"
 
 /*
- * Memory to map: MEM_SIZE of small pages. The argument of a call is at FRAME,
- * and FRAME_RO is the same page, read-only.
+ * Memory to map: MEM_SIZE bytes of small pages. The argument of a call is at
+ * FRAME; FRAME_RO is the same page, read-only.
  */
 #define MEM 0x100000000000UL
 #define MEM_SIZE (64 * PAGE)
 #define FRAME 0x100010000000UL
 #define FRAME_RO 0x100011000000UL
 
-/* Where setup and calls map parts of MEM, all of them in the mock's aperture */
+/* Places where setup and calls map parts of MEM, in the mock's aperture */
 #define IOVA_FIRST 0x1000000UL
 #define IOVA_SECOND 0x1100000UL
 #define IOVA_NEW 0x1200000UL
@@ -37,10 +36,10 @@
 #define PASID 200
 #define VIRT_ID 0x88
 
-/* A context and what setup has put into it. */
+/* A context, and the objects that setup has created */
 struct world {
 	int fd;
-	/* Another context, to ask about pages with. */
+	/* Another context, to check pages with */
 	int check_fd;
 	/* MEM as a file. */
 	int mem_fd;
@@ -55,49 +54,49 @@ struct world {
 	__u32 cookie;
 	__u64 mmap_offset, mmap_length;
 	void *map;
-	/* A process that shares our files and not our memory. */
+	/* A process that shares our files but not our memory */
 	pid_t helper;
 	int helper_pipe;
-	/* Make the call with an argument that cannot be written. */
+	/* Make the call with a read-only argument */
 	bool readonly;
-	/* Failed while being set up, with this errno, at this line. */
+	/* Setup has failed with this errno at this line */
 	int error, line;
 };
 
 enum {
 	/*
-	 * Gives back or takes apart: succeeds with no memory left. It is also
-	 * called with all allocations failing.
+	 * Releases or destroys: succeeds without memory. Also called with all
+	 * allocations failing.
 	 */
 	SURE = 1 << 0,
 	/*
-	 * The uAPI has it done before its results are copied out: EFAULT may
-	 * mean that all of it has been done.
+	 * Takes effect before its results are copied out: after EFAULT all of
+	 * it may be done.
 	 */
 	COMMITS = 1 << 1,
-	/* May have done a part of it, just what C would have. */
+	/* May take effect in part, exactly as in C */
 	PARTIAL = 1 << 2,
-	/* An event may be lost, and that be told by another. */
+	/* An event may be lost, which another event reports */
 	LOSSY = 1 << 3,
-	/* Success may come in another way, with another object. */
+	/* May succeed in another way, with another object */
 	FALLBACK = 1 << 5,
-	/* Needs twice the memory that it leaves accounted. */
+	/* Needs twice the memory that it leaves charged */
 	TWICE = 1 << 6,
-	/* The mock does not let it be called again. */
+	/* The mock driver does not allow a second call */
 	ONCE = 1 << 7,
-	/* Batches of a few pages: many more allocations. */
+	/* With batches of a few pages: many more allocations */
 	SMALL_BATCHES = 1 << 4,
-	/* Needs no memory, so that nothing can fail but a user copy. */
+	/* Allocates nothing: only user copies can fail */
 	NO_POINTS = 1 << 8,
 };
 
 struct sweep_case {
 	const char *name;
 	void (*setup)(struct world *w);
-	/* One system call; the errno is returned negative. */
+	/* One system call; returns a negative errno */
 	long (*call)(struct world *w);
 	unsigned int flags;
-	/* Why COMMITS, PARTIAL, LOSSY. */
+	/* The reason for COMMITS, PARTIAL, LOSSY */
 	const char *why;
 };
 
@@ -112,11 +111,11 @@ struct text {
 __printf(2, 3)
 void put(struct text *t, const char *format, ...);
 
-/* Write down all that can be seen of W without changing it. */
+/* Record the visible state of W without changing it */
 void look(struct world *w, struct text *t);
 /*
- * Take W apart, object by object, or by closing the context first, and write
- * down what stays behind.
+ * Destroy W, object by object or by closing the context first, and record what
+ * is left
  */
 void take_apart(struct world *w, bool by_id, struct text *t);
 long test_ioctl(int fd, void *cmd);

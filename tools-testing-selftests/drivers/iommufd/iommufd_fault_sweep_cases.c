@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What iommufd_fault_sweep calls: each case is a context in some state and one
- * system call on it. All commands of /dev/iommu, the VFIO container's, and what
- * the mock calls of the kernel's interface.
+ * The cases of iommufd_fault_sweep: each is a context in some state and one
+ * system call. All commands of /dev/iommu and of a VFIO container, and the
+ * in-kernel interfaces that the mock driver calls.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -195,21 +195,21 @@ static void set_device(struct world *w)
 	add_device(w);
 }
 
-/* Nothing is mapped yet. */
+/* An IOAS without mappings */
 static void set_bare_device(struct world *w)
 {
 	set_ioas(w);
 	add_device(w);
 }
 
-/* Both IOASes have a device. */
+/* Two IOASes with a device each */
 static void set_devices(struct world *w)
 {
 	set_device(w);
 	add_device_on(w, w->ioas2, &w->stdev2, &w->idev2, &w->hwpt2);
 }
 
-/* Two page tables of one IOAS. */
+/* Two domains of one IOAS */
 static void set_two(struct world *w)
 {
 	set_device(w);
@@ -217,7 +217,7 @@ static void set_two(struct world *w)
 	add_device_on(w, w->paging, &w->stdev2, &w->idev2, &w->hwpt2);
 }
 
-/* Pages of three areas, held by an access: some by the domain as well. */
+/* Pages of three areas pinned by an access; some also mapped by a domain */
 static void set_access(struct world *w)
 {
 	set_mapped(w);
@@ -283,7 +283,7 @@ static void set_dirty(struct world *w)
 	MUST(w, ioctl(w->fd, IOMMU_TEST_CMD, &cmd));
 }
 
-/* A page table that others nest in. */
+/* A HWPT that can be a nesting parent */
 static void set_parent(struct world *w)
 {
 	set_device(w);
@@ -336,7 +336,7 @@ static void set_vdevice(struct world *w)
 	w->vdevice = cmd.out_vdevice_id;
 }
 
-/* Everything there is to a vIOMMU, with an event and a fault pending. */
+/* All objects of a vIOMMU, with an event and a fault pending */
 static void set_events(struct world *w)
 {
 	struct iommu_fault_alloc fault = { .size = sizeof(fault) };
@@ -446,7 +446,7 @@ static void set_vfio(struct world *w)
 	set_ioas(w);
 	cmd.ioas_id = w->ioas;
 	MUST(w, ioctl(w->fd, IOMMU_VFIO_IOAS, &cmd));
-	/* Which takes no type once pages are mapped for a device. */
+	/* A container type cannot be set once pages are mapped for a device. */
 	MUST(w, ioctl(w->fd, VFIO_SET_IOMMU, VFIO_TYPE1_IOMMU));
 	add_maps(w);
 	add_device(w);
@@ -464,7 +464,7 @@ static void set_compat(struct world *w)
 	MUST(w, ioctl(w->fd, IOMMU_VFIO_IOAS, &cmd));
 }
 
-/* Memory files, mapped by another process that goes on living. */
+/* Memory files, mapped by another process that stays alive */
 static void set_other_process(struct world *w)
 {
 	int ready[2], end[2];
@@ -495,7 +495,7 @@ static void set_other_process(struct world *w)
 
 /* ---- calling ------------------------------------------------------------- */
 
-/* The argument, where it can be had read-only as well. */
+/* Place the argument, at a second address read-only */
 static void *frame(void)
 {
 	return (void *)FRAME;
@@ -765,7 +765,7 @@ static long call_vfio_unmap(struct world *w)
 	return vfio_unmap(w, 0, IOVA_FIRST, FIRST_SIZE);
 }
 
-/* From the middle: type1 splits the area, which takes memory. */
+/* From the middle: type1 splits the area, which allocates. */
 static long call_vfio_split(struct world *w)
 {
 	return vfio_unmap(w, 0, IOVA_FIRST + 4 * PAGE, 4 * PAGE);
@@ -958,7 +958,7 @@ static long call_queue_alloc(struct world *w)
 	return queue_alloc(w, 0, IOVA_FIRST);
 }
 
-/* It depends on the one before. */
+/* It depends on the previous one. */
 static long call_queue_alloc_next(struct world *w)
 {
 	return queue_alloc(w, 1, IOVA_FIRST);
@@ -1302,7 +1302,7 @@ static long call_destroy_nested(struct world *w)
 	return destroy(w, w->nested);
 }
 
-/* A page table of the IOAS that nothing is attached to: it is filled. */
+/* A HWPT of the IOAS that no device is attached to; it is filled. */
 static void set_spare_paging(struct world *w)
 {
 	set_device(w);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What is seen of a context from outside, without changing it: which ids are
- * taken and by what, IOVA ranges, what an access reads and what each page table
- * maps, dirty bits, attachments, pins, accounted memory, files, events.
+ * Record the state of a context without changing it: ids and types of objects,
+ * IOVA ranges, memory as accesses read it and domains map it, dirty bits,
+ * attachments, pins, charges, files, events.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -15,7 +15,7 @@
 #define IDS 28
 #define FDS 48
 
-/* IOVAs that are looked at, and the memory that may be there. */
+/* IOVAs that are checked, and the memory that can be mapped there */
 static const struct {
 	__u64 iova, uva;
 } points[] = {
@@ -134,7 +134,7 @@ static bool exists(int fd, __u32 id)
 	return !ioctl(fd, IOMMU_HWPT_INVALIDATE, &cmd) || errno != ENOENT;
 }
 
-/* The ids that objects get next: a reservation that was forgotten shows. */
+/* Record the ids that objects get next, which shows leaked reservations. */
 static void look_next(int fd, struct text *t)
 {
 	struct iommu_ioas_alloc cmd[4];
@@ -396,7 +396,7 @@ static void detach_pasids(int fd)
 	}
 }
 
-/* Whatever nothing depends on goes, until nothing is left. */
+/* Destroy objects that nothing depends on, until there are none. */
 static void destroy_all(int fd, struct text *t)
 {
 	struct iommu_destroy cmd = { .size = sizeof(cmd) };
@@ -426,7 +426,7 @@ void take_apart(struct world *w, bool by_id, struct text *t)
 		close(w->fd);
 	if (w->map)
 		munmap(w->map, w->mmap_length);
-	/* What a call has opened is closed as well. */
+	/* Close files that a call has opened. */
 	for (i = 3; i < FDS; i++)
 		if (i != w->fd && i != w->check_fd && i != w->mem_fd &&
 		    i != w->helper_pipe && fcntl(i, F_GETFD) >= 0 && i > w->mem_fd)

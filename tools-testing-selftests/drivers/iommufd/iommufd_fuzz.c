@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Hostile user space: calls that nobody in his senses makes.
+ * Fuzz iommufd: invalid and hostile calls.
  *
- * Processes come and go. Each has a context, and threads that call whatever
- * there is to call, at random: every ioctl with arguments that are half right
- * (a table tells what each field is), others with garbage; sizes that are
- * wrong; reads, writes, polls and mmaps of every descriptor at hand, of which
- * half are of another kind. Arguments lie where they should not: across pages,
- * in none, in pages that cannot be written, and in pages that another thread
- * changes, unmaps and protects meanwhile. One process in four is killed in the
- * midst of it, one in four maps nothing but files.
+ * Processes are started again and again. Each has a context, and threads that
+ * make random calls: every ioctl with partly valid arguments (a table has the
+ * type of each field) or with garbage; wrong sizes; read, write, poll and mmap
+ * of every descriptor, half of them of another type. Arguments cross pages, are
+ * unmapped or read-only, or are in pages that another thread changes, unmaps
+ * and protects meanwhile. One process in four is killed while it runs, one in
+ * four maps only files.
  *
- * Nothing may come of it: each call returns, the kernel says nothing, no page
- * stays pinned, and no memory is lost. Each command succeeds now and then, so
- * that not all of it ends where arguments are checked.
+ * Each call must return, the kernel log must stay empty, no page may stay
+ * pinned, and no memory may be lost. Each command has to succeed now and then,
+ * so that not every call ends in the check of its arguments.
  *
- * The second half asks for too much with one call, again and again, and sends
- * SIGKILL in the midst of one: the process has to be gone soon.
+ * The second half makes calls that ask for too much, and sends SIGKILL during a
+ * call: the process must exit soon.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -30,31 +29,31 @@
 #include "kselftest.h"
 
 /*
- * A call hangs if it takes this long while so many others come and go; with no
- * others, if it takes ten minutes. A slow machine is slow for all of them.
+ * A call hangs if it takes this long while so many other calls are made;
+ * without others, if it takes ten minutes. A slow machine slows down all of
+ * them.
  */
 #define HANG_NS (30 * 1000000000ULL)
 #define HANG_CALLS 2000
 #define HANG_ALONE_NS (600 * 1000000000ULL)
 /*
- * From SIGKILL until the process is gone, by a clock that stands still when the
- * machine does. Giving back a GiB may take longer on a busy machine, or with a
- * debug kernel; a call that cannot be killed takes longer each time, and nothing
- * takes as long as KILL_MOST_NS, not once.
+ * From SIGKILL until the process has exited, by a clock that does not count
+ * pauses of the machine. Freeing a GiB can take longer on a busy machine or a
+ * debug kernel, but not each time; KILL_MOST_NS is never exceeded.
  */
 #define KILL_NS (2 * 1000000000ULL)
 #define KILL_MOST_NS (20 * 1000000000ULL)
 #define KILL_TRIES 4
-/* From that many on, each command has its chance. */
+/* After that many calls each command must have succeeded. */
 #define CALLS_FOR_SUCCESS 15000
 /*
- * Memory that may be gone at the end: caches of the kernel's own. What is counted
- * page by page (pinned pages, page tables) has to be back to the last one, and
- * vmalloc() but for cached stacks of threads.
+ * Memory that may be in use at the end: caches of the kernel. Pinned pages and
+ * page tables have to be back to the last page, and vmalloc() except for cached
+ * stacks of threads.
  */
 #define DRIFT_KB 16384
 #define DRIFT_VMALLOC_KB 1024
-/* Until memory has come back: RCU, dying processes and idle CPUs take time. */
+/* How long to wait for memory that RCU, exiting processes and idle CPUs free */
 #define SETTLE_TRIES 15
 
 struct board *board;
@@ -77,7 +76,7 @@ struct memory {
 static void settle(void)
 {
 	sleep(1);
-	/* If it is not ours to drop them, they are in what may drift. */
+	/* Without permission to drop caches they count as drift. */
 	write_text("/proc/sys/vm/drop_caches", "3");
 	sleep(1);
 }
@@ -92,7 +91,7 @@ static void measure(struct memory *m)
 	m->pinned = pages_pinned_at_rest();
 }
 
-/* What it has said since. */
+/* The kernel log since then */
 static unsigned int read_log(int log)
 {
 	unsigned int lines = 0;
@@ -115,7 +114,7 @@ static bool is_flat(const struct memory *before, const struct memory *after)
 /* A call that hangs; CALLS is how many there have been. */
 static const char *hanging(u64 calls)
 {
-	/* Since when each call has been going on, and CALLS when it was seen. */
+	/* When each call began, and the value of CALLS at that time */
 	static struct {
 		u64 since, calls;
 	} seen[PROCESSES][THREADS];
@@ -139,7 +138,7 @@ static const char *hanging(u64 calls)
 	return NULL;
 }
 
-/* Of one process, and of those before it in its place. */
+/* Of one process, and of earlier ones in its place */
 static u64 calls_of(unsigned int which)
 {
 	u64 calls = 0;
@@ -176,10 +175,10 @@ static pid_t start_life(unsigned int which, u64 seed)
 	return pid;
 }
 
-/* Other modules may need it. */
+/* The module may be in use by others. */
 static int holders_before;
 
-/* How many more hold it now. */
+/* The number of additional users */
 static int holders(void)
 {
 	return holders_at_most(holders_before) - holders_before;
@@ -197,7 +196,7 @@ static void run_fuzz(const struct options *options)
 	unsigned int i, j, lines;
 	int status, log;
 
-	/* One life for what is made once and kept. */
+	/* One process first, for memory that is allocated once and kept */
 	pids[0] = start_life(0, seed++);
 	waitpid(pids[0], &status, 0);
 	measure(&before);
@@ -210,7 +209,7 @@ static void run_fuzz(const struct options *options)
 		for (i = 0; i < options->processes; i++) {
 			if (pids[i] && waitpid(pids[i], &status, WNOHANG) ==
 				       pids[i]) {
-				/* Its stack may have gone as well. */
+				/* Its stack may be freed, too. */
 				if (WIFSIGNALED(status) ?
 					    WTERMSIG(status) != SIGKILL :
 					    WEXITSTATUS(status) == CRASHED)
@@ -218,7 +217,7 @@ static void run_fuzz(const struct options *options)
 				for (j = 0; j < THREADS; j++)
 					board->gauges[i][j].since = 0;
 				pids[i] = 0;
-				/* With one process: whose fault it is. */
+				/* With one process, it is the one to blame. */
 				if (options->processes == 1 && holders())
 					ksft_exit_fail_msg("seed %lu holds the module\n",
 							   seed - 1);
@@ -282,7 +281,7 @@ static void run_fuzz(const struct options *options)
 				       commands[i].name, board->calls[i],
 				       board->good[i]);
 	}
-	/* A short run cannot do all of it. */
+	/* A short run cannot cover all commands. */
 	ksft_test_result(!good || options->calls < CALLS_FOR_SUCCESS,
 			 "every command succeeds now and then\n");
 	ksft_test_result(killed * 8 >= lives ||
@@ -298,9 +297,11 @@ static void run_fuzz(const struct options *options)
 	close(log);
 }
 
-/* ---- too much at once ---------------------------------------------------- */
+/*
+ * ---- calls that ask for too much ------------------------------------------
+ */
 
-/* The same memory each time, or a process that is not killed runs out of it. */
+/* The same memory each time; otherwise a process could run out of memory. */
 static void *reserve(size_t size)
 {
 	static struct {
@@ -320,7 +321,7 @@ static void *reserve(size_t size)
 	return had[i].mem;
 }
 
-/* The call that is to be killed begins, or has ended. */
+/* The call to be interrupted begins, or has ended. */
 static void at_it(bool at)
 {
 	__atomic_store_n(&board->gauges[0][0].since, at ? now_ns() : 0,
@@ -365,7 +366,7 @@ static void much_invalidate(struct scene *s)
 	call(s->fd, IOMMU_HWPT_INVALIDATE, &cmd);
 }
 
-/* It is refused: nobody can say how long it would take. */
+/* Must be refused, since its duration is unbounded. */
 static bool refuses_too_much(void)
 {
 	struct iommu_hwpt_invalidate cmd = {
@@ -390,7 +391,7 @@ static void much_map(struct scene *s)
 {
 	size_t size = 1UL << 30;
 
-	/* The memory comes with it, each time. */
+	/* Allocates the memory each time */
 	madvise(reserve(size), size, MADV_DONTNEED);
 	at_it(true);
 	do_map(s->fd, s->ioas, reserve(size), size, MOCK_APERTURE_START);
@@ -484,9 +485,9 @@ static void much_copy(struct scene *s)
 	do_ioas_alloc(s->fd, &to);
 	do_map(s->fd, s->ioas, reserve(PAGE), PAGE, iova);
 	/*
-	 * As many areas as there is time for; closing ends them all. That they
-	 * are made upwards does not matter here: what one costs beside others
-	 * is for iommufd_growth to say, in both directions.
+	 * As many areas as possible in the time; close() removes all of them.
+	 * The order in which they are made does not matter here; iommufd_growth
+	 * compares the cost per area.
 	 */
 	at_it(true);
 	while (!do_copy(s->fd, to, iova, s->ioas, MOCK_APERTURE_START, PAGE))
@@ -498,7 +499,7 @@ static void much_copy(struct scene *s)
 static const struct {
 	const char *name;
 	void (*call)(struct scene *s);
-	/* What the C driver does instead; it is not judged there. */
+	/* What the C driver does; not judged there */
 	const char *c;
 } demands[] = {
 	{ "HWPT_INVALIDATE of 2^19 entries", much_invalidate },
@@ -512,8 +513,8 @@ static const struct {
 };
 
 /*
- * Files that are no memory, and hold the context that maps them: kept by an
- * IOAS, the context would hold itself.
+ * Files that are not memory files, and that hold the context that maps them:
+ * the context would hold itself.
  */
 static bool refuses_itself(void)
 {
@@ -545,8 +546,8 @@ static bool refuses_itself(void)
 }
 
 /*
- * Kill it, in the midst of a call, AFTER_MS or so after the first one began;
- * returns how long until it is gone. UINT64_MAX: it could not be set up.
+ * Kill the process during a call, about AFTER_MS after the first one began.
+ * Returns the time until it has exited; UINT64_MAX if setup failed.
  */
 static u64 kill_one(unsigned int which, unsigned int after_ms)
 {
@@ -602,7 +603,7 @@ static void run_demands(const struct options *options, unsigned int rounds)
 		}
 		ok = true;
 		for (worst = 0, j = 0; j < rounds; j++) {
-			/* In the midst of it, at different places. */
+			/* During the call, after different times */
 			tries = 0;
 			do {
 				took = kill_one(i, 20 + below(&rng, 800));

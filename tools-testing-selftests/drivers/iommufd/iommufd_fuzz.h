@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the parts of iommufd_fuzz share: iommufd_fuzz_commands.c tells what
- * there is to call, iommufd_fuzz_life.c calls it, iommufd_fuzz.c watches.
+ * Shared by the parts of iommufd_fuzz: iommufd_fuzz_commands.c has the table of
+ * commands, iommufd_fuzz_life.c makes the calls, iommufd_fuzz.c watches.
  */
 #ifndef __IOMMUFD_FUZZ_H
 #define __IOMMUFD_FUZZ_H
@@ -11,20 +11,20 @@
 #define PROCESSES 2
 #define THREADS 3
 #define COMMANDS_MAX 64
-/* Calls of a thread before its process ends. */
+/* The number of calls of a thread before its process exits */
 #define CALLS_OF_A_LIFE 1000U
 
 enum type {
 	END,
 	/* The size of the structure. */
 	SIZE,
-	/* Nothing yet. */
+	/* A reserved field */
 	ZERO,
-	/* Few bits, few values, any value. */
+	/* Flags, a small number, any number */
 	FLAGS,
 	FEW,
 	ANY,
-	/* An id, mostly of an object of this kind. */
+	/* An id, mostly of an object of this type */
 	ID,
 	IOAS,
 	DEV,
@@ -34,7 +34,7 @@ enum type {
 	FAULT,
 	VIOMMU,
 	KINDS,
-	/* A descriptor, mostly such a one. */
+	/* A descriptor, mostly of this type */
 	FD = KINDS,
 	ACCESS,
 	MEMORY_FD,
@@ -42,11 +42,11 @@ enum type {
 	FD_KINDS,
 	IOVA = FD_KINDS,
 	LENGTH,
-	/* Memory to map, and memory to read or write. */
+	/* Memory to map, and memory to read or write */
 	MEMORY,
 	BUFFER,
 	BUFFER_LENGTH,
-	/* One of a few numbers that mean something. */
+	/* One of a few defined values */
 	MAGIC,
 	PAGE_SIZES,
 	OFFSET,
@@ -55,7 +55,7 @@ enum type {
 struct field {
 	unsigned char offset, width;
 	enum type type;
-	/* What it is most of the time, if that is one value. */
+	/* The most frequent value, if there is one */
 	u32 usual;
 };
 
@@ -63,10 +63,10 @@ struct command {
 	const char *name;
 	unsigned long nr;
 	unsigned int size;
-	/* How often, relative to the others. */
+	/* Relative frequency */
 	unsigned int weight;
 	struct field fields[12];
-	/* Where the answer has an id or a descriptor, and of what kind. */
+	/* Where the response has an id or a descriptor, and its type */
 	unsigned char out_id, out_id2, out_fd;
 	enum type id_kind, id2_kind, fd_kind;
 	/* The operation of the mock driver. */
@@ -76,7 +76,7 @@ struct command {
 extern const struct command commands[];
 extern const unsigned int nr_commands;
 
-/* What the watch sees of a thread; shared with it. */
+/* State of a thread for the watch; shared memory */
 struct gauge {
 	u64 calls, good, since;
 	const char *what;
@@ -88,13 +88,13 @@ struct board {
 };
 
 extern struct board *board;
-/* Commands that have this in their name are left out. */
+/* Leave out commands with this in their name */
 extern const char *excluded[8];
 extern unsigned int nr_excluded;
 
 /*
- * One process, number @which on the board: does not return. Its status is
- * CRASHED if memory went under its feet.
+ * One process, number @which on the board; does not return. Its status is
+ * CRASHED if it touched memory that another thread had unmapped.
  */
 #define CRASHED 3
 void live(unsigned int which, u64 seed);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What iommufd_fuzz calls by ioctl(): the commands, what each field of their
- * arguments is, and where the answer has something to go on with.
+ * The table of commands that iommufd_fuzz calls by ioctl(): the type of each
+ * field, and the ids and descriptors in the response.
  *
- * Commands of the mock driver are among them where they do what a driver of the
- * kernel would; those that check or configure it are not. Nor are PASIDs: a
- * device that goes with one attached is a bug of its driver, which the mock
- * driver leaves to its user.
+ * Commands of the mock driver are included if they do what a real driver does,
+ * except those that check or configure it. PASIDs are not: a device that is
+ * removed with a PASID attached is a bug of its driver, and the mock driver
+ * leaves this to its user.
  */
 #include <assert.h>
 #include <stddef.h>
@@ -16,7 +16,7 @@
 #include "iommufd_fuzz.h"
 #include "kselftest.h"
 
-/* A field by its width; what it is most of the time may follow. */
+/* A field by its width, and optionally its most frequent value */
 #define F(struct_, field_, ...) \
 	{ offsetof(struct struct_, field_), 4, __VA_ARGS__ }
 #define F8(struct_, field_, ...) \
@@ -178,7 +178,7 @@ const struct command commands[] = {
 	  .fields = { F(vfio_iommu_type1_info, flags, FLAGS) } },
 	{ C(VFIO_IOMMU_DIRTY_PAGES, vfio_iommu_type1_dirty_bitmap, 2),
 	  .fields = { F(vfio_iommu_type1_dirty_bitmap, flags, FLAGS) } },
-	/* Devices are slow to make, and the IOMMU core tells of each. */
+	/* Creating devices is slow, and the IOMMU core logs each. */
 	{ T(IOMMU_TEST_OP_MOCK_DOMAIN, 1),
 	  .fields = { F(iommu_test_cmd, id, IOAS) },
 	  .out_id = OUT(iommu_test_cmd, mock_domain.out_stdev_id), .id_kind = STDEV,

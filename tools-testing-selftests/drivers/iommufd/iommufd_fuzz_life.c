@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A process of iommufd_fuzz: a context, threads that call, and one that spoils
- * the memory they use.
+ * A process of iommufd_fuzz: a context, threads that make calls, and one that
+ * changes the memory of their arguments.
  *
- * What calls hand out is remembered, by kind, so that most of the next ones are
- * about something that exists.
+ * Ids and descriptors that calls return are kept by type, so that most later
+ * calls name an existing object.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -24,7 +24,7 @@
 #define RING 64
 #define MAPPED 32
 
-/* What was mapped, and may have been unmapped since. */
+/* A range that was mapped, and may be unmapped again */
 struct mapped {
 	u32 ioas;
 	u64 iova, length;
@@ -33,14 +33,14 @@ struct mapped {
 struct life {
 	u64 seed;
 	int fd;
-	/* Nothing but files is mapped: another process could have it all. */
+	/* Only files are mapped: another process could become their owner. */
 	bool files_only;
 	struct mapped mapped[MAPPED];
 	unsigned int nr_mapped;
-	/* The last pin of an access, and the last device behind a vIOMMU. */
+	/* The last pin of an access, and the last device behind a vIOMMU */
 	u32 pin_access, pin;
 	u32 virtual_device, parent, viommu;
-	/* Ids and descriptors seen last, by kind; anybody may write them. */
+	/* The latest ids and descriptors by type; any thread may write them. */
 	u32 ids[FD_KINDS][RING];
 	unsigned int nr[FD_KINDS];
 	u64 offsets[8];
@@ -68,7 +68,7 @@ static void add(struct life *l, enum type kind, u32 id)
 	l->ids[kind][i % RING] = id;
 }
 
-/* Its id is no more; a thread that uses it meanwhile has it once more. */
+/* Forget an id. A thread that uses it at this moment may add it again. */
 static void drop(struct life *l, u32 id)
 {
 	unsigned int kind, i;
@@ -86,7 +86,7 @@ static void add_mapped(struct life *l, u32 ioas, u64 iova, u64 length)
 	l->mapped[i % MAPPED] = (struct mapped){ ioas, iova, length };
 }
 
-/* Something that was mapped, most likely not long ago. */
+/* A range that was mapped, mostly a recent one */
 static struct mapped some_mapped(struct life *l, u64 *rng)
 {
 	unsigned int n = __atomic_load_n(&l->nr_mapped, __ATOMIC_RELAXED);
@@ -103,7 +103,7 @@ static u32 some(struct life *l, u64 *rng, enum type kind)
 	return n ? l->ids[kind][below(rng, n < RING ? n : RING)] : 0;
 }
 
-/* All descriptors are in one list too, from which they are closed. */
+/* All descriptors are also in one list, to close them. */
 static void add_fd(struct life *l, enum type kind, int fd)
 {
 	unsigned int n = __atomic_load_n(&l->nr[FD], __ATOMIC_RELAXED);
@@ -142,7 +142,7 @@ static void *somewhere(struct fuzzer *f, size_t size)
 	case 2:
 		return (void *)(uintptr_t)mix(&f->rng);
 	case 3:
-		/* The end of the arena: nothing follows. */
+		/* The end of the arena, behind which nothing is mapped */
 		return l->arena + ARENA_PAGES * PAGE - below(&f->rng, size + 8);
 	case 4:
 		return l->mem + below(&f->rng, MEM_PAGES * PAGE);
@@ -166,7 +166,7 @@ static u64 value(struct fuzzer *f, const struct field *field,
 	if (chance(rng, 2))
 		return edge(rng);
 	if (type > ID && type < KINDS)
-		/* A thing of its kind, or of another. */
+		/* Of this type, or of another */
 		return some(l, rng, chance(rng, 90) ? type :
 				    ID + below(rng, KINDS - ID));
 	if (type >= FD && type < FD_KINDS)
@@ -211,7 +211,7 @@ static u64 value(struct fuzzer *f, const struct field *field,
 	}
 }
 
-/* Fields that mean something together only. */
+/* Fields that are only valid together */
 static void make_sense(struct fuzzer *f, const struct command *c, void *cmd)
 {
 	static const struct iommu_hwpt_selftest nested;
@@ -291,7 +291,10 @@ static void make_sense(struct fuzzer *f, const struct command *c, void *cmd)
 		break;
 	case IOMMU_TEST_CMD:
 		if (c->test_op == IOMMU_TEST_OP_ACCESS_PAGES) {
-			/* What the mock driver cannot take is not the point. */
+			/*
+			 * The mock driver cannot handle it, which is not tested
+			 * here.
+			 */
 			test->access_pages.flags &= MOCK_FLAGS_ACCESS_WRITE;
 			test->access_pages.iova = mapped.iova;
 			test->access_pages.length = PAGE;
@@ -313,7 +316,7 @@ static void make_sense(struct fuzzer *f, const struct command *c, void *cmd)
 	}
 }
 
-/* What calls that succeed have made, or destroyed, beside an id. */
+/* Record what successful calls have created or destroyed besides an id. */
 static void remember(struct fuzzer *f, const struct command *c, const void *cmd)
 {
 	const struct iommu_ioas_map_file *map_file = cmd;
@@ -402,7 +405,7 @@ static void random_ioctl(struct fuzzer *f)
 		memcpy(cmd + 4, &c->test_op, sizeof(c->test_op));
 
 	arg = chance(&f->rng, 70) ? cmd : somewhere(f, c->size);
-	/* It may not be writable, or vanish: have the kernel find out. */
+	/* It may be read-only or unmapped: let the kernel find out. */
 	if (arg != cmd) {
 		int pipefd[2];
 
@@ -445,7 +448,7 @@ static void random_garbage(struct fuzzer *f)
 	u64 *arg = somewhere(f, 64);
 	unsigned int nr = below(&f->rng, 256);
 
-	/* The mock driver has commands that are not for everybody. */
+	/* Some commands of the mock driver are excluded. */
 	if (nr == (IOMMU_TEST_CMD & 0xff))
 		return;
 	note(f, "garbage");
@@ -497,7 +500,7 @@ static void random_file_call(struct fuzzer *f)
 	}
 }
 
-/* A container of VFIO's; of the first version, it cuts areas. */
+/* A VFIO container; type1, which splits areas */
 static void random_container(struct fuzzer *f)
 {
 	note(f, "VFIO_SET_IOMMU");
@@ -506,7 +509,7 @@ static void random_container(struct fuzzer *f)
 	count(f, ioctl(f->life->fd, VFIO_CHECK_EXTENSION, below(&f->rng, 10)));
 }
 
-/* A device behind a vIOMMU, which takes too many steps to come about. */
+/* A device behind a vIOMMU, which random calls rarely create */
 static void virtual_device(struct fuzzer *f)
 {
 	static const struct iommu_hwpt_selftest nested;
@@ -540,7 +543,7 @@ static void virtual_device(struct fuzzer *f)
 	l->virtual_device = mock.idev;
 	l->parent = parent;
 	l->viommu = hwpt.pt_id;
-	/* Somebody listens to its events. */
+	/* An event queue for its events */
 	if (!count(f, do_veventq_alloc(l->fd, hwpt.pt_id, &id, &queue)))
 		add_fd(l, FD, queue);
 	add(l, HWPT, hwpt.out_hwpt_id);
@@ -666,7 +669,7 @@ static void *fuzz(void *arg)
 	return NULL;
 }
 
-/* Changes memory that calls are using. */
+/* Change the memory that calls are using. */
 static void *disturb(void *arg)
 {
 	struct life *l = arg;
@@ -704,7 +707,7 @@ static void *disturb(void *arg)
 	return NULL;
 }
 
-/* Quietly: of a crash that nobody handles, the kernel says something. */
+/* Exit quietly: the kernel logs an unhandled SIGSEGV. */
 static void crash(int signal)
 {
 	_exit(CRASHED);
@@ -747,14 +750,14 @@ void live(unsigned int which, u64 seed)
 		drop_ipc_lock();
 	limit.rlim_cur = PAGE * (64 << mix(&rng) % 6);
 	setrlimit(RLIMIT_MEMLOCK, &limit);
-	/* Something to begin with. */
+	/* Some objects to begin with */
 	for (i = 0; i < 3; i++) {
 		if (do_ioas_alloc(l->fd, &id))
 			continue;
 		add(l, IOAS, id);
 		add(l, PT, id);
 	}
-	/* A container has the first one, which may be destroyed. */
+	/* Of a container, the first IOAS, which can be destroyed */
 	compat.ioas_id = l->ids[IOAS][0];
 	call(l->fd, IOMMU_VFIO_IOAS, &compat);
 	if (!do_mock_device(l->fd, id, &mock)) {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Memory that answers when it is told to: a page at which whoever touches it
- * waits until the gate is opened. Of userfaultfd (a page that is missing, or that
- * is write-protected), or of a file of FUSE (a page that is not read yet). Any
- * user can have either.
+ * A gate: memory at which an access waits until the gate is opened. It is a
+ * page of userfaultfd (missing or write-protected) or of a FUSE file (not read
+ * yet). Every user can create either.
  */
 #ifndef __IOMMUFD_GATE_H
 #define __IOMMUFD_GATE_H
@@ -19,11 +18,11 @@
 #include "iommufd_stress.h"
 
 struct gate {
-	/* Two pages; what is behind the gate is the second one. */
+	/* Two pages, the second one being the gate */
 	unsigned char *mem;
-	/* The content of that, once it is open. */
+	/* The content of the gate once it is open */
 	unsigned char *content;
-	/* As it is armed; closed until gate_open(). */
+	/* Armed; closed until gate_open() */
 	bool fuse, protected;
 	int uffd;
 };
@@ -84,15 +83,15 @@ static inline int uffd_protect(struct gate *g, bool protect)
 
 /* ---- FUSE ---------------------------------------------------------------- */
 
-/* Each page of its one file is a gate; NEXT_PAGE is one that is not read yet. */
+/* Each page of its one file is a gate; NEXT_PAGE was not read yet. */
 struct fuse_gate {
 	int file;
 	u64 next_page;
-	/* In memory that the server has, too. */
+	/* In memory shared with the server */
 	struct fuse_state {
-		/* Who reads waits. */
+		/* Make reads wait */
 		bool closed;
-		/* Somebody does. */
+		/* A read waits */
 		bool reached;
 		unsigned char content[PAGE];
 	} *state;
@@ -118,7 +117,7 @@ static inline void fuse_reply(int dev, u64 unique, int error, const void *data,
 
 	if (size)
 		memcpy(out.data, data, size);
-	/* Who asked may be gone. */
+	/* The reader may have exited. */
 	if (write(dev, &out, out.head.len) < 0)
 		return;
 }
@@ -133,8 +132,8 @@ static inline void fuse_attributes(struct fuse_attr *attr, u64 node)
 }
 
 /*
- * In a process of its own: what waits for it ends when it does. Whoever runs the
- * case kills it.
+ * In a process of its own, which the runner of the case kills: tasks that wait
+ * for it continue then.
  */
 static inline void fuse_serve(int dev, struct fuse_state *state)
 {
@@ -196,7 +195,9 @@ static inline void fuse_serve(int dev, struct fuse_state *state)
 	}
 }
 
-/* Of this process alone; root may mount, others have fusermount. */
+/*
+ * In a mount namespace of this process; root can mount, others need fusermount.
+ */
 static inline int fuse_start(void)
 {
 	char dir[] = "/tmp/iommufd-gate-XXXXXX", text[64];
@@ -221,7 +222,7 @@ static inline int fuse_start(void)
 		fuse.file = open(text, O_RDWR | O_CLOEXEC);
 		if (fuse.file < 0)
 			rc = -errno;
-		/* It lives as long as the file does. */
+		/* It exits with the file. */
 		umount2(dir, MNT_DETACH);
 	}
 	close(dev);
@@ -245,13 +246,13 @@ static inline int gate_make_fuse(struct gate *g)
 		 MAP_PRIVATE | MAP_FIXED, fuse.file,
 		 fuse.next_page++ * PAGE) == MAP_FAILED)
 		return -errno;
-	/* No other pages with it, nor before it. */
+	/* Do not read any other page. */
 	return madvise(gate_page(g), PAGE, MADV_RANDOM) ? -errno : 0;
 }
 
 /* ---- both ---------------------------------------------------------------- */
 
-/* Close it, on who reads or, if PROTECTED (no FUSE), on who writes only. */
+/* Close it for reads or, if PROTECTED (not with FUSE), for writes only */
 static inline int gate_close(struct gate *g, bool protected)
 {
 	g->protected = protected;
@@ -263,7 +264,7 @@ static inline int gate_close(struct gate *g, bool protected)
 	return protected ? uffd_fill(g) ?: uffd_protect(g, true) : 0;
 }
 
-/* Does somebody wait at it? */
+/* Does a task wait at it? */
 static inline bool gate_reached(struct gate *g)
 {
 	struct uffd_msg msg;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What grows with how much there is.
+ * Test how cost and memory grow with the number of objects.
  *
- * - cost: an operation on one of many is repeated with so many and with eight
- *   times as many, in one run; the time of one must stay about the same. What is
- *   judged is the ratio, of the least of some tries.
- * - many: no number that user space chooses makes a call fail that would be
- *   right with another: beyond the largest kmalloc() there is, too.
- * - charged: what there can be any number of is on its memory cgroup's account.
+ * - cost: an operation is timed beside n objects and beside 8n, in one run. The
+ *   ratio of the two must be small; each is the least of several tries.
+ * - many: no number that user space chooses makes a valid call fail, even
+ *   beyond the largest kmalloc().
+ * - charged: memory of objects that user space can create in any number is
+ *   charged to its memory cgroup.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -26,21 +26,20 @@ double budget;
 
 #define TIMES_MORE 8
 /*
- * The least of some tries is what an operation costs by itself. That the machine
- * had something else to do shows once and is not judged: what grows with the
- * number of objects does so in each try.
+ * The least of several tries is the cost without disturbance by other load. A
+ * cost that grows with the number of objects does so in each try.
  *
- * Eight times as many may cost as much more each: what is linear comes to eight,
- * what is a tree to one and a bit, and a busy machine to less than twice.
+ * The limit of the ratio of n to 8n objects: linear growth is eight, a tree is
+ * little more than one, and a busy machine is less than two.
  */
 #define RATIO_LIMIT 3.0
 #define TRIES_MIN 2
 #define TRIES_MAX 6
 
 struct cost {
-	/* The smaller number. */
+	/* The smaller number of objects */
 	unsigned int n;
-	/* Nanoseconds of one operation beside @n; negative: it failed. */
+	/* Nanoseconds of one operation beside @n objects; negative on error */
 	double (*each)(unsigned int n, const void *how);
 	const void *how;
 };
@@ -60,7 +59,7 @@ static bool stays_flat(const void *arg)
 		if (ns <= 0)
 			return false;
 		many = i && many < ns ? many : ns;
-		/* Far from the limit, there is nothing to be tried again. */
+		/* Far from the limit: no further tries */
 		if (i + 1 >= TRIES_MIN && many < few * RATIO_LIMIT)
 			break;
 		if (i + 1 >= TRIES_MIN && many > few * RATIO_LIMIT * 1.5)
@@ -77,17 +76,17 @@ static double failed(int rc, const char *what)
 	return -1;
 }
 
-/* Areas of one page, copied many times. */
+/* Areas of one page that is copied many times */
 struct same_page {
-	/* Made from the last one to the first. */
+	/* Created in descending order */
 	bool down;
-	/* A second HWPT of the IOAS; what is timed is its end. */
+	/* A second HWPT of the IOAS, whose destruction is timed */
 	bool second_goes;
-	/* ... or its beginning. */
+	/* ... or whose creation */
 	bool second_comes;
-	/* ... or it stays. */
+	/* ... or which stays */
 	bool second;
-	/* The copies are unmapped one by one. */
+	/* The copies are unmapped one by one */
 	bool one_by_one;
 };
 
@@ -132,7 +131,7 @@ static double same_page(unsigned int n, const void *how)
 	return rc ? failed(rc, "what was timed") : spent / n;
 }
 
-/* Pins of accesses to one page, under areas or not. */
+/* Pins of accesses to one page, with areas or without */
 static double same_page_pins(unsigned int n, const void *how)
 {
 	void *page = anon(PAGE);
@@ -155,7 +154,7 @@ static double same_page_pins(unsigned int n, const void *how)
 	start = now_ns();
 	for (i = 0; i < n && !rc; i++)
 		rc = do_access_pin(fd, access, IOVA_BASE, PAGE, 0, &item[i]);
-	/* The mock driver has a list of them, newest last. */
+	/* The mock driver has a list of them, the newest last. */
 	for (i = 0; i < n && !rc; i++)
 		rc = do_access_unpin(fd, access, item[i]);
 	spent = now_ns() - start;
@@ -166,7 +165,7 @@ static double same_page_pins(unsigned int n, const void *how)
 	return rc ? failed(rc, "pins") : spent / n;
 }
 
-/* HWPTs of an IOAS: one more, beside so many. */
+/* HWPTs of an IOAS: one more beside n */
 static double many_hwpts(unsigned int n, const void *how)
 {
 	struct mock mock;
@@ -192,7 +191,7 @@ static double many_hwpts(unsigned int n, const void *how)
 	return rc ? failed(rc, "DESTROY") : spent / n;
 }
 
-/* In-kernel accesses to an IOAS that come and go. */
+/* In-kernel accesses of an IOAS that are created and destroyed */
 static double many_accesses(unsigned int n, const void *how)
 {
 	unsigned int i;
@@ -239,12 +238,12 @@ static double change_process(unsigned int n, const void *how)
 	return rc ? failed(rc, "CHANGE_PROCESS") : spent / n / 4;
 }
 
-/* PASIDs of a device: those that come last, and those that go first. */
+/* PASIDs of a device, the last and the first ones */
 #define PASIDS_TIMED 256
 
 struct pasids {
 	bool detach;
-	/* Downwards. */
+	/* In descending order */
 	bool down;
 };
 
@@ -257,7 +256,10 @@ static int pasid_device(int fd, u32 *stdev, u32 *hwpt)
 	rc = do_ioas_alloc(fd, &ioas) ?:
 	     do_mock_device_with(fd, ioas, MOCK_FLAGS_DEVICE_PASID, &mock);
 	*stdev = mock.stdev;
-	/* Who has PASIDs is itself on a HWPT that is made for that. */
+	/*
+	 * A device with PASIDs is attached to a HWPT that was created for
+	 * PASIDs.
+	 */
 	return rc ?: do_hwpt_alloc(fd, mock.idev, ioas, IOMMU_HWPT_ALLOC_PASID,
 				   0, hwpt) ?:
 	       do_replace(fd, *stdev, *hwpt);
@@ -292,7 +294,7 @@ static double many_pasids(unsigned int n, const void *how)
 				     pasid_of(what->down ? n - 1 - i : i),
 				     hwpt);
 	spent = now_ns() - start;
-	/* All of them, or the device goes with some attached. */
+	/* Detach all: the mock driver does not when the device is removed. */
 	if (what->detach)
 		start = now_ns();
 	for (i = 0; i < n && !rc; i++) {
@@ -304,12 +306,12 @@ static double many_pasids(unsigned int n, const void *how)
 	return rc ? failed(rc, "PASIDs") : spent / PASIDS_TIMED;
 }
 
-/* Type1 cuts pages off an area with so many runs of pages behind them. */
+/* Type1 splits pages off an area with n runs of pages behind them. */
 #define CUTS 256
 #define RUN_PAGES 16UL
 #define THP "/sys/kernel/mm/transparent_hugepage/hugepages-"
 
-/* Whether and when there are folios of a size, until it is changed back. */
+/* Enable or disable large folios of a size, until it is changed back */
 struct thp {
 	const char *path;
 	char before[16];
@@ -358,7 +360,7 @@ static double type1_cuts(unsigned int n, const void *how)
 	map.vaddr = ((uintptr_t)mem + RUN_PAGES * PAGE - 1) &
 		    -(RUN_PAGES * PAGE);
 	madvise((void *)map.vaddr, length, MADV_HUGEPAGE);
-	/* From the end, so that few of them join. */
+	/* In descending order, so that few are contiguous */
 	for (i = n; i--;)
 		*(char *)(map.vaddr + i * RUN_PAGES * PAGE) = 1;
 	write_text(small.path, small.before);
@@ -392,7 +394,7 @@ static double type1_cuts(unsigned int n, const void *how)
 
 /* ---- many ---------------------------------------------------------------- */
 
-/* kmalloc() ends at 4 MiB; so many of 16 bytes and more are beyond that. */
+/* kmalloc() ends at 4 MiB, which this number of 16-byte entries exceeds. */
 #define BEYOND_64 (65536 + 64)
 #define BEYOND_128 (32768 + 64)
 #define BEYOND_16 (262144 + 64)
@@ -494,15 +496,15 @@ static bool all_pasids(const void *arg)
 /* ---- memory cgroups ------------------------------------------------------ */
 
 /*
- * What user space can have any number of is on its cgroup's account, so that it
- * ends at the limit of that: each of N takes no less than LEAST bytes. That the
- * limit is kept is not for iommufd to do. The kernel tells of half a MiB late:
- * there are as many as take more.
+ * Memory for objects that user space can create in any number is charged to its
+ * cgroup: at least LEAST bytes for each of N. Enforcing the limit is not
+ * iommufd's task. The kernel updates the count in steps of up to half a MiB, so
+ * N is large enough to exceed that.
  */
 struct charge {
 	unsigned int n, least;
 	int (*each)(unsigned int i);
-	/* A device on the IOAS. */
+	/* A device attached to the IOAS */
 	bool device;
 };
 
@@ -553,7 +555,7 @@ static int charge_nested(unsigned int i)
 				     &id);
 }
 
-/* As many pages as there are PFNs to keep for an access. */
+/* As many pages as there are PFNs to store for an access */
 static int charge_pins(unsigned int i)
 {
 	u64 iova = IOVA_BASE + (1UL << 30);
@@ -578,12 +580,12 @@ static int charge_allowed(unsigned int i)
 
 	ranges[i].start = i * 2 * PAGE;
 	ranges[i].last = ranges[i].start + PAGE - 1;
-	/* All of them at once. */
+	/* All of them at once */
 	return i + 1 < ARRAY_SIZE(ranges) ? 0 :
 	       call(charged.fd, IOMMU_IOAS_ALLOW_IOVAS, &cmd);
 }
 
-/* Into a cgroup of its own. A process that has none is skipped. */
+/* Move to a cgroup of its own; skip if there is none. */
 static void enter_cgroup(char *dir)
 {
 	char path[128];
@@ -650,9 +652,9 @@ static bool is_charged(const void *arg)
 /* ---- errnos -------------------------------------------------------------- */
 
 /*
- * The end of the memory wraps once it is rounded up to pages. GUP says so when
- * it is asked for the last page; it is asked for this many at a time, and the
- * first ones are not there either.
+ * The end of the memory wraps when it is rounded up to pages. GUP fails when it
+ * is asked for the last page. It is asked for this many pages at a time, and
+ * the first ones do not exist either.
  */
 #define PAGES_AT_A_TIME 8192
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The kernel's log, for tests during which it has to be silent. */
+/* Reading the kernel log, for tests during which it must stay empty */
 #ifndef __IOMMUFD_LOG_H
 #define __IOMMUFD_LOG_H
 
 #include "iommufd_stress.h"
 #include "kselftest.h"
 
-/* The kernel may log this whatever a test does: devices, and starved clocks. */
+/* Lines that the kernel may log at any time: devices, and starved clocks */
 static inline bool log_is_usual(const char *line)
 {
 	static const char *const usual[] = {
@@ -14,7 +14,7 @@ static inline bool log_is_usual(const char *line)
 		"clocksource:", "Clockevents:", "hrtimer:",
 		"high resolution mode", "sched_clock:", "tsc:",
 		"perf: interrupt took too long",
-		/* The next line says more. */
+		/* The next line has the details. */
 		"[ cut here ]",
 	};
 	unsigned int i;
@@ -25,7 +25,7 @@ static inline bool log_is_usual(const char *line)
 	return line[0] == ' ';
 }
 
-/* From its end. */
+/* Start at its end */
 static inline int log_open(void)
 {
 	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -35,7 +35,7 @@ static inline int log_open(void)
 	return log;
 }
 
-/* The next unusual line since, without its header; false: there is none. */
+/* The next unexpected line, without its header; false if there is none */
 static inline bool log_next(int log, char *text, size_t size)
 {
 	char line[1024];
@@ -44,7 +44,7 @@ static inline bool log_next(int log, char *text, size_t size)
 
 	while ((n = read(log, line, sizeof(line) - 1)) > 0 ||
 	       (n < 0 && errno == EPIPE)) {
-		/* It was overwritten before it was read. */
+		/* Lines were overwritten before they were read. */
 		if (n < 0)
 			snprintf(line, sizeof(line), "0,0,0;(lines are lost)");
 		else

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Pinned memory on somebody's account, exact to the page.
+ * Test the accounting of pinned memory, exact to the page.
  *
- * A page of what was mapped is pinned, and counts once, while an area of it
- * lies in an IOAS that has a domain, or while an access has it pinned, however
- * many there are of either. The model here keeps bitmaps of that. After each of
- * a sequence of random calls (map, copy, unmap, a domain more or less, an
- * access pins and unpins, another process takes over) the process's VmPin is
- * what the model says, in each mode of accounting, and so is what counts
- * against RLIMIT_MEMLOCK: a call fails with ENOMEM if and only if it would take
- * the count beyond the limit, and changes nothing then.
+ * A page is pinned, and counts once, while at least one area with it is in an
+ * IOAS that has a domain, or at least one access has pinned it. The model keeps
+ * bitmaps of this. After each of a sequence of random calls (map, copy, unmap,
+ * create or destroy a domain, pin and unpin by an access, change the process)
+ * VmPin of the process must be that of the model, in each accounting mode, and
+ * so must the count that is limited by RLIMIT_MEMLOCK: a call must fail with
+ * ENOMEM if and only if it would exceed the limit, and must then change
+ * nothing.
  *
- * A process that is killed leaves nothing. Until then its threads map and unmap
- * beside each other, each where it alone does, so that each result is known. The
- * count is compared with one thread only: what several of them come to at rest is
- * for iommufd_model to say.
+ * A process that is killed must leave nothing pinned. Until then its threads
+ * map and unmap concurrently, each at IOVAs of its own, so that each result is
+ * known. Counts are compared with one thread only; for several threads see
+ * iommufd_model.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -27,11 +27,11 @@
 #include "kselftest.h"
 
 enum mode {
-	/* With CAP_IPC_LOCK: nobody's limit. */
+	/* With CAP_IPC_LOCK: not limited */
 	NONE,
-	/* The user's. */
+	/* Charged to the user */
 	USER,
-	/* The process's, as VFIO has it. */
+	/* Charged to the process, as with VFIO */
 	MM,
 	MODES,
 };
@@ -47,20 +47,20 @@ static const char *const mode_names[MODES] = { "none", "user", "mm" };
 #define SLOT (PAGES_MAX * PAGE)
 #define LIMIT 600U
 
-/* What one MAP made: pages, by index. */
+/* The pages of one MAP, by index */
 struct object {
 	unsigned int pages;
-	/* Whose account it is on: 0 or 1, see struct world. */
+	/* The owner, 0 or 1, see struct world */
 	unsigned int owner;
 };
 
-/* Pages @first to @first + @pages of an object, in an IOAS. */
+/* An area: pages @first to @first + @pages of an object, in an IOAS */
 struct area {
 	unsigned int ioas, object, first, pages;
 	u64 iova;
 };
 
-/* Pages of an object that the access of an IOAS has pinned. */
+/* Pages of an object that the access of an IOAS has pinned */
 struct item {
 	unsigned int ioas, object, first, pages;
 	u64 iova;
@@ -80,19 +80,19 @@ struct world {
 	struct area areas[AREAS];
 	struct item items[ITEMS];
 	unsigned int limit;
-	/* A second process, if there is one, and how to talk with it. */
+	/* A second process, if there is one, and a socket to it */
 	pid_t other;
 	int ask, answer, memfd;
 	void *mem;
 	long long base_pin[2], base_lock[2];
-	/* What was done last, for the report. */
+	/* The last operation, for the report */
 	char last[128];
 	unsigned long refused, calls;
 };
 
 /* ---- the model ----------------------------------------------------------- */
 
-/* Pinned pages of all objects on the account of process @owner. */
+/* The number of pinned pages that process @owner is charged for */
 static unsigned int counted(const struct world *w, unsigned int owner)
 {
 	u64 pinned[OBJECTS] = {};
@@ -116,7 +116,7 @@ static unsigned int counted(const struct world *w, unsigned int owner)
 	return n;
 }
 
-/* Objects that nothing refers to are gone. */
+/* Free objects without areas and pins. */
 static void forget(struct world *w)
 {
 	bool used[OBJECTS] = {};
@@ -130,7 +130,9 @@ static void forget(struct world *w)
 			w->objects[i].pages = 0;
 }
 
-/* ---- the truth ----------------------------------------------------------- */
+/*
+ * ---- counts of the kernel -------------------------------------------------
+ */
 
 static bool agrees(const struct world *w)
 {
@@ -152,7 +154,7 @@ static bool agrees(const struct world *w)
 	return true;
 }
 
-/* What counts against a limit: all of the user's, or each process's own. */
+/* The limited count: all pages of the user, or those of each process */
 static unsigned int charged(const struct world *w)
 {
 	unsigned int own = counted(w, 0), others = counted(w, 1);
@@ -165,8 +167,8 @@ static unsigned int charged(const struct world *w)
 /* ---- calls --------------------------------------------------------------- */
 
 /*
- * A call that takes the count to @after. Whether the model may do as well; what
- * it said is in @rc. @ok is cleared if that is not what it should have said.
+ * Check a call that takes the count to @after: @rc is its result, @ok is
+ * cleared if that is wrong. Returns whether the model does the same.
  */
 static bool judged(struct world *w, int rc, unsigned int after, bool *ok)
 {
@@ -183,7 +185,7 @@ static bool judged(struct world *w, int rc, unsigned int after, bool *ok)
 	return false;
 }
 
-/* The lowest slot of an IOAS with no area. */
+/* The lowest slot of an IOAS without an area */
 static u64 free_slot(const struct world *w, unsigned int ioas)
 {
 	u64 iova = MOCK_APERTURE_START;
@@ -278,7 +280,7 @@ static bool try_unmap(struct world *w)
 
 	if (!a)
 		return true;
-	/* The mock driver unpins when it is asked to. */
+	/* The unmap callback of the mock driver unpins. */
 	for (i = 0; i < ITEMS; i++)
 		if (w->items[i].ioas == a->ioas &&
 		    w->items[i].iova / SLOT == a->iova / SLOT)
@@ -347,11 +349,11 @@ static bool try_access(struct world *w)
 	return ok;
 }
 
-/* The other process, or this one, takes all of it on its account. */
+/* The other process, or this one, becomes the owner of all pages. */
 static bool try_change(struct world *w)
 {
 	unsigned int owner = below(&w->rng, 2), i;
-	/* What moves is charged anew before it is let go. */
+	/* The new owner is charged before the old one is uncharged. */
 	unsigned int most = counted(w, owner) + counted(w, !owner);
 	bool ok = true;
 	int rc;
@@ -375,7 +377,7 @@ static bool try_change(struct world *w)
 	return ok;
 }
 
-/* As much can be pinned as the limit has room for, and not a page more. */
+/* As many pages can be pinned as the limit allows, and not one more. */
 static bool try_room(struct world *w)
 {
 	unsigned int room = w->limit - charged(w);
@@ -402,7 +404,7 @@ static void set_limit(unsigned int pages)
 	setrlimit(RLIMIT_MEMLOCK, &limit);
 }
 
-/* Answers each byte on @ask with what CHANGE_PROCESS says. */
+/* For each byte on @ask, reply with the result of CHANGE_PROCESS. */
 static void be_other(int fd, int ask, int answer)
 {
 	char byte;
@@ -461,7 +463,7 @@ static int make_world(struct world *w, enum mode which, bool two, u64 seed)
 			close(ask[1]);
 			be_other(w->fd, ask[0], answer[1]);
 		}
-		/* The world is shared memory. */
+		/* The world is in shared memory. */
 		w->other = pid;
 		close(ask[0]);
 		close(answer[1]);
@@ -505,7 +507,7 @@ static bool run_world(struct world *w, unsigned int calls)
 		}
 		ok = ok && agrees(w);
 	}
-	/* All of it ends with the files, in this order or the other. */
+	/* Close the files, in one order or the other. */
 	snprintf(w->last, sizeof(w->last), "close");
 	if (w->other) {
 		close(w->ask);
@@ -520,7 +522,7 @@ static bool run_world(struct world *w, unsigned int calls)
 	return ok && agrees(w);
 }
 
-/* Pages that were pinned, and pages of page tables, when we came. */
+/* Pinned pages, and pages of page tables, at the start */
 static long long pinned_before, tables_before;
 
 static void run_mode(enum mode which, bool two, u64 seed, unsigned int calls)
@@ -560,7 +562,7 @@ static void run_mode(enum mode which, bool two, u64 seed, unsigned int calls)
 
 /* ---- killed -------------------------------------------------------------- */
 
-/* A slot of one thread's: nothing there or one area, which it knows. */
+/* A slot of one thread: one area, or none */
 #define CHURN_SLOTS 16
 
 struct churn {
@@ -570,7 +572,7 @@ struct churn {
 	u64 length[IOASES][CHURN_SLOTS];
 };
 
-/* As this the process ends if a call does not do what it should. */
+/* Exit status if a call has a wrong result */
 #define CHURN_WRONG 3
 
 static void churn_is(const struct churn *c, const char *what, int rc,
@@ -585,7 +587,7 @@ static void churn_is(const struct churn *c, const char *what, int rc,
 	_exit(CHURN_WRONG);
 }
 
-/* Nobody else has these IOVAs: each result is known beforehand. */
+/* Only this thread uses these IOVAs, so each result is known. */
 static void *churn(void *arg)
 {
 	struct churn *c = arg;
@@ -623,7 +625,9 @@ static void *churn(void *arg)
 			churn_is(c, "HWPT_ALLOC",
 				 do_hwpt_alloc(w->fd, w->mock.idev,
 					       w->ioas[ioas], 0, 0, &id), 0);
-			/* Some stay, though not so many that all is slow. */
+			/*
+			 * Keep some areas, but not so many that it gets slow.
+			 */
 			if (below(&c->rng, 16))
 				churn_is(c, "DESTROY", do_destroy(w->fd, id),
 					 0);
@@ -638,7 +642,7 @@ static void *churn(void *arg)
 	return NULL;
 }
 
-/* All the user's, in whatever process: can it be had again? */
+/* Can as much be pinned again, by any process of the user? */
 static bool has_room(void)
 {
 	struct world w;
@@ -676,7 +680,7 @@ static void run_killed(u64 seed, unsigned int rounds)
 		fflush(stdout);
 		pid = fork();
 		if (!pid) {
-			/* Its own account, in each mode. */
+			/* Its own count, in each mode */
 			if (make_world(&w, i % MODES, false, seed + i))
 				_exit(1);
 			set_limit(100000);
@@ -690,7 +694,7 @@ static void run_killed(u64 seed, unsigned int rounds)
 			}
 			pause();
 		}
-		/* Once it has something to lose, which takes a minute at most. */
+		/* Once something is pinned, within a minute */
 		for (j = 0; !waitpid(pid, &status, WNOHANG); j++) {
 			pinned = status_pages(pid, "VmPin");
 			if (pinned <= 0 && j < 60000) {
@@ -747,7 +751,9 @@ int main(int argc, char **argv)
 	tables_before = table_pages();
 	for (mode = 0; mode < MODES; mode++) {
 		run_mode(mode, false, seed, calls);
-		/* With CAP_IPC_LOCK, the account stays with who mapped it. */
+		/*
+		 * With CAP_IPC_LOCK, the owner is the process that has mapped.
+		 */
 		if (mode != NONE)
 			run_mode(mode, true, seed, calls);
 	}

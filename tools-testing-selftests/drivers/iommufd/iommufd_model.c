@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Workers that do anything to a little, and what must hold when they rest.
+ * Check random concurrent calls against a model.
  *
  * An episode (iommufd_model.h) has a plan that is made from a seed: two to four
- * workers, threads or processes, make calls of all kinds on a few objects, so
- * that they meet; with arguments that cannot be read or written, in memory that
- * vanishes, on one CPU with SCHED_FIFO in some rounds; some are killed. After
- * each round all of them rest, and it is checked that
+ * workers, threads or processes, make calls of all kinds on a few shared
+ * objects. Arguments can be unreadable or read-only, or in memory that is being
+ * unmapped. Some rounds run on one CPU with SCHED_FIFO, and some workers are
+ * killed. After each round, when all workers have stopped, it is checked that
  *
- * - what UNMAP has reported is what was mapped, less what still is;
+ * - the bytes that UNMAP has reported are those that were mapped, less those
+ *   that still are;
  * - an access reads at each IOVA, byte for byte, a page that was mapped there,
- *   each domain maps the very same page, and where nothing is mapped, each domain
- *   has room;
- * - IOMMU_DESTROY says EBUSY if and only if something depends on the object, and
- *   so did those that overlapped with other calls;
+ *   each domain maps the same page, and where nothing is mapped each domain can
+ *   map;
+ * - IOMMU_DESTROY returns EBUSY if and only if something depends on the object;
+ *   also for calls that overlapped with others;
  *
  * and at the end of each episode that everything can be destroyed in the order
- * of dependency, the table of objects is empty, nothing is pinned (VmPin, VmLck,
- * the references of each page, what GUP counts), page tables are given back, and
- * the kernel has logged nothing. No call takes longer than its bound.
+ * of dependencies, the table of objects is empty, nothing is pinned (VmPin,
+ * VmLck, references of each page, counters of GUP), page tables are freed, and
+ * the kernel log is empty. No call may take longer than its limit.
  *
- * What fails is executed again, with fewer and fewer steps, as long as it fails
- * in the same way. What is left is printed, with a command that executes it.
+ * A plan that fails is run again with fewer and fewer steps, as long as it
+ * fails in the same way. The rest is printed, with a command that runs it.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -36,17 +37,17 @@ u64 *steady;
 struct report *report;
 bool on_c;
 
-/* An operation that has not ended by then hangs; so does who is killed. */
+/* An operation that takes longer hangs, and so does a killed process. */
 #define HANG_MS 20000
-/* Until all that is given back has been counted. */
+/* How long to wait until freed memory is counted */
 #define SETTLE_MS 5000
-/* No more than this is asked for beyond the time that was given. */
+/* The longest time that is used beyond the given one */
 #define PATIENCE 5
 
 static struct {
 	int log;
 	long long pinned, tables;
-	/* After each episode, see is_back(). */
+	/* Values after each episode, see is_back() */
 	bool wait;
 	u64 episodes, killed;
 } watch;
@@ -59,8 +60,8 @@ static long long page_tables(void)
 }
 
 /*
- * Is a count what it was BEFORE? What RCU gives back takes a while, so that it
- * is waited for now and then only.
+ * Is a count back to BEFORE? RCU frees memory late, so this waits only now and
+ * then.
  */
 static bool is_back(long long (*count)(void), long long *before, bool wait,
 		    long long *more)
@@ -77,7 +78,7 @@ static bool is_back(long long (*count)(void), long long *before, bool wait,
 			break;
 		usleep(10000);
 	}
-	/* It is found once. */
+	/* Report it once. */
 	*before = is;
 	return false;
 }
@@ -89,7 +90,7 @@ static void check_between(bool wait)
 
 	if (!is_back(pages_pinned, &watch.pinned, wait, &more))
 		broken(PINS, "%lld more pages are pinned", more);
-	/* The counts of all CPUs are in, by pages_pinned(). */
+	/* pages_pinned() has updated the counts of all CPUs. */
 	if (!is_back(page_tables, &watch.tables, wait, &more))
 		broken(FLAT, "%lld more pages of page tables", more);
 	while (log_next(watch.log, line, sizeof(line)))
@@ -98,10 +99,10 @@ static void check_between(bool wait)
 
 /* ---- episodes ------------------------------------------------------------ */
 
-/* The plan that is being executed. */
+/* The plan that is being run */
 static const struct plan *running;
 
-/* It has time only as long as the machine does: see run_steady(). */
+/* Time limits do not count pauses of the machine: see run_steady(). */
 static bool is_late(unsigned int *waited_ms, u64 *before)
 {
 	u64 now = now_ns(), step;
@@ -123,7 +124,7 @@ static void give_up(const char *what)
 	ksft_exit_fail_msg("there is no going on after that\n");
 }
 
-/* Processes of it come to this one. */
+/* Orphans of it become children of this process. */
 static void end_episode(pid_t pid)
 {
 	unsigned int waited = 0;
@@ -136,7 +137,7 @@ static void end_episode(pid_t pid)
 			give_up("a process of it cannot be killed");
 }
 
-/* Kills it in the middle. */
+/* Kill it while it runs. */
 static void kill_episode(pid_t pid, u32 after_us)
 {
 	unsigned int waited = 0;
@@ -193,7 +194,7 @@ bool run_plan(const struct plan *plan)
 	pid = fork();
 	if (!pid) {
 		setpgid(0, 0);
-		/* If it hangs, it does not keep our output open. */
+		/* If it hangs, it must not keep our output open. */
 		null = open("/dev/null", O_RDWR);
 		dup2(null, STDOUT_FILENO);
 		dup2(null, STDERR_FILENO);
@@ -233,7 +234,7 @@ static void write_one(const char *path)
 	close(fd);
 }
 
-/* Objects in use, once what RCU has to free is free; false: it is not told. */
+/* Objects in use, after RCU has freed; false if unknown */
 static bool read_slab(struct slab *slab)
 {
 	char line[256], path[80];
@@ -259,7 +260,7 @@ static bool read_slab(struct slab *slab)
 	return slab->n;
 }
 
-/* A cache that has grown by so many in each of two phases. */
+/* A cache that has grown by this number in each of two phases */
 static const char *growing(const struct slab s[3], unsigned long least)
 {
 	unsigned int i;
@@ -296,7 +297,7 @@ static const struct test_option options[] = {
 	{ 'v', .flag = &verbose, .help = "how often each operation succeeds" },
 };
 
-/* The first that has not succeeded yet. */
+/* The first operation that has not succeeded yet */
 static const struct op *missing(void)
 {
 	unsigned int i;
@@ -307,7 +308,7 @@ static const struct op *missing(void)
 	return NULL;
 }
 
-/* Something is left of one of the last N episodes: which? */
+/* Which of the last N episodes has left something? */
 static void find_leak(unsigned int n)
 {
 	struct report first = *report;
@@ -325,7 +326,7 @@ static void find_leak(unsigned int n)
 
 #define BATCH 8
 
-/* Episodes for so long, or until something is broken. */
+/* Run episodes for this time, or until one fails. */
 static bool run_episodes(double time, bool all_ops)
 {
 	u64 start = now_ns();
@@ -419,7 +420,7 @@ int main(int argc, char **argv)
 	ksft_set_plan(4);
 	if (!plan_text)
 		ksft_print_msg("seed %lu\n", seed);
-	/* What is allocated once is there after a few. */
+	/* After a few episodes everything that is allocated once is. */
 	holds = run_episodes(seconds / 4, false);
 	told = read_slab(&slabs[0]);
 	for (i = 1; i < 3 && holds; i++) {

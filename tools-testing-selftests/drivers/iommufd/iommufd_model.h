@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the parts of iommufd_model share.
+ * Shared by the parts of iommufd_model.
  *
  * A *plan* is made from a seed: steps, each of a worker in a round, with all of
- * its arguments. An *episode* executes a plan in a process of its own, on a
+ * its arguments. An *episode* runs a plan in a process of its own, on a
  * *world*: one context, two IOASes that stay, and a few slots for everything
- * else, so that workers meet often. A plan can be executed again, and without
- * some of its steps.
+ * else, so that workers use the same objects. A plan can be run again, also
+ * without some of its steps.
  *
- *   iommufd_model.c          options, episodes, what must hold between them
- *   iommufd_model_plan.c     making, printing, reading and shrinking plans
- *   iommufd_model_world.c    workers and their rounds, who depends on what
- *   iommufd_model_setup.c    the start and the end of a world
+ *   iommufd_model.c          options, episodes, checks between them
+ *   iommufd_model_plan.c     making, printing, reading and shortening plans
+ *   iommufd_model_world.c    workers and their rounds, records of dependencies
+ *   iommufd_model_setup.c    start and end of a world
  *   iommufd_model_memory.c   operations on memory
  *   iommufd_model_objects.c  operations on objects
- *   iommufd_model_check.c    what must hold when all rest
+ *   iommufd_model_check.c    checks when all workers have stopped
  */
 #ifndef __IOMMUFD_MODEL_H
 #define __IOMMUFD_MODEL_H
@@ -29,41 +29,41 @@
 #define ARGS_MAX 6
 #define OPS_MAX 64
 
-/* A call takes no longer than this. */
+/* The time limit of a call */
 #define CALL_LIMIT_NS 2000000000ULL
 
 /* ---- plans --------------------------------------------------------------- */
 
 enum plan_flags {
-	/* IOAS 0 is a container of VFIO type1, whose areas can be cut. */
+	/* IOAS 0 is that of a VFIO type1 container, whose areas can be split */
 	PLAN_TYPE1 = 1,
-	/* RLIMIT_MEMLOCK is that of the process; else the user's. */
+	/* RLIMIT_MEMLOCK applies to the process; otherwise to the user */
 	PLAN_MM = 2,
-	/* No limit, as root. */
+	/* As root, without a limit */
 	PLAN_ROOT = 4,
-	/* The workers are processes; some exit or are killed. */
+	/* Workers are processes; some exit or are killed */
 	PLAN_PROCESSES = 8,
-	/* All of it is killed in the middle. */
+	/* All processes are killed while they run */
 	PLAN_KILLED = 16,
-	/* Rounds on one CPU, with SCHED_FIFO. */
+	/* Rounds on one CPU, with SCHED_FIFO */
 	PLAN_FIFO = 32,
-	/* All that is mapped is of files, as CHANGE_PROCESS needs it. */
+	/* Only files are mapped, as CHANGE_PROCESS requires */
 	PLAN_FILES = 64,
-	/* Device 0 rests at a HWPT with which it can use PASIDs. */
+	/* Device 0 is attached to a HWPT for PASIDs between rounds */
 	PLAN_PASID = 128,
-	/* Each round begins with all of what a guest's IOMMU needs. */
+	/* Each round begins with all objects of a vIOMMU */
 	PLAN_NESTED = 256,
 	PLAN_FLAGS = 512,
 };
 
-/* Where the structure of a call lies. */
+/* The memory of the structure of a call */
 enum how {
 	PLAIN,
-	/* It can be read only: the answer fails. */
+	/* Read-only: copying the response fails */
 	SEALED,
-	/* Another worker changes its protection meanwhile. */
+	/* Another worker changes its protection */
 	TORN,
-	/* Its end is in no memory. */
+	/* Its end is not mapped */
 	SPLIT,
 	HOWS,
 };
@@ -71,14 +71,14 @@ enum how {
 struct step {
 	u8 round, worker, op, how;
 	u8 arg[ARGS_MAX];
-	/* How often it yields before, or sleeps in a round with SCHED_FIFO. */
+	/* How often to yield first, or to sleep in a round with SCHED_FIFO */
 	u8 nap;
 };
 
 struct plan {
 	u64 seed;
 	u32 flags, nr_workers, nr_rounds, nr_steps;
-	/* Of PLAN_KILLED: after so many microseconds. */
+	/* With PLAN_KILLED: kill after this number of microseconds */
 	u32 kill_us;
 	struct step steps[STEPS_MAX];
 };
@@ -86,17 +86,17 @@ struct plan {
 struct op {
 	const char *name;
 	int (*run)(const u8 *arg, enum how how);
-	/* "name:limit ..." of its arguments. */
+	/* "name:limit ..." of its arguments */
 	const char *args;
-	/* How often, relative to the others. */
+	/* Relative frequency */
 	u8 weight;
-	/* Needs one of these; only if there are none of those. */
+	/* Requires one of these objects; or only if there is none */
 	u16 needs, without;
-	/* It need not ever succeed. */
+	/* Need not ever succeed */
 	bool may_fail;
-	/* Its call has a structure that may be SEALED etc. */
+	/* Its structure can be SEALED etc. */
 	bool structured;
-	/* If that is SEALED, nothing depends on what it names. */
+	/* If SEALED, nothing depends on the objects that it names */
 	bool undone;
 };
 
@@ -105,87 +105,89 @@ extern const unsigned int nr_ops;
 
 /* ---- reports ------------------------------------------------------------- */
 
-/* What must hold; a failure is shrunk as long as it is of the same kind. */
+/* The checks; a failing plan is shortened while the same one fails. */
 enum invariant {
 	HOLDS,
-	/* A call returns one of the answers that the model explains. */
+	/* A call returns a result that the model explains */
 	ANSWER,
-	/* IOMMU_DESTROY and UNMAP say EBUSY for what is in use, and only then. */
+	/* IOMMU_DESTROY and UNMAP return EBUSY if and only if it is in use */
 	BUSY,
-	/* UNMAP reports what was mapped. */
+	/* UNMAP reports the bytes that were mapped */
 	UNMAPPED,
-	/* A device sees what the memory holds. */
+	/* Devices and accesses see the mapped memory */
 	CONTENT,
-	/* All can be destroyed, and the table of objects is empty then. */
+	/*
+	 * Everything can be destroyed, and the table of objects is empty then
+	 */
 	DESTROYED,
-	/* VmPin, VmLck, and the pins of each page are zero. */
+	/* VmPin, VmLck and the pins of each page are zero */
 	PINS,
-	/* The log is silent. */
+	/* The kernel log is empty */
 	SILENT,
-	/* Page tables and slab caches are given back. */
+	/* Page tables and slab memory are freed */
 	FLAT,
-	/* No call takes longer than its bound. */
+	/* No call takes longer than its limit */
 	TIME,
-	/* The episode ends, and not by a signal. */
+	/* The episode ends, and not by a signal */
 	ENDS,
 };
 
 struct result {
-	/* Order of completion in the episode; 0: not executed. */
+	/* Order of completion in the episode; 0: not run */
 	u32 when;
 	int rc;
 };
 
-/* In memory that survives the episode. */
+/* In memory that survives the episode */
 struct report {
 	enum invariant broken;
 	char text[200];
 	u32 round;
 	u64 areas, rounds, destroys, busy;
 	u64 calls[OPS_MAX], good[OPS_MAX];
-	/* Of the plan that ran last. */
+	/* Of the last plan */
 	u32 completed;
 	struct result results[STEPS_MAX];
-	/* Set once the workers run. */
+	/* Set while the workers run */
 	u32 running;
 };
 
 extern struct report *report;
 
-/* The first one counts. */
+/* The first failure counts. */
 __printf(2, 3)
 void broken(enum invariant which, const char *format, ...);
 
 /* ---- worlds -------------------------------------------------------------- */
 
-/* Pages that have a number, of each kind of memory. */
+/* Numbered pages of each kind of memory */
 #define PAGES 24
-/* Places for areas in each IOAS. */
+/* Places for areas in each IOAS */
 #define PLACES 5
 #define AREA_PAGES 4
 #define PLACE_PAGES 16
 #define SLOTS 3
 
-/* IOASes that stay; the arguments of some operations name slots behind them. */
+/* IOASes that stay; arguments can also name slots of others. */
 #define STAYING 2
 
 enum source {
-	/* Shared memory, by its address or as a file. */
+	/* Shared memory, mapped by its address or as a file */
 	BY_ADDRESS,
 	BY_FILE,
-	/* A file that is truncated and punched, memory that vanishes. */
+	/* A file that is truncated and punched; memory that is unmapped */
 	TRUNCATED,
 	VANISHING,
 	DMABUF,
 	SOURCES,
 };
 
-/* Of what may be mapped at a page of IOVA; the lower bits are page numbers. */
+/* What may be mapped at a page of IOVA; the lower bits are page numbers */
 #define SEEN_TRUNCATED 0x1000000000000000ULL
 #define SEEN_VANISHING 0x2000000000000000ULL
 #define SEEN_DMABUF 0x4000000000000000ULL
 
-/* In the order in which they can be destroyed. */
+/* In the order in which they can be destroyed */
 enum kind {
 	NESTED,
 	VDEVICE,
@@ -202,26 +204,29 @@ enum kind {
 extern const char *const kind_names[KINDS];
 
 /*
- * Who may make a call say EBUSY: those that are there, and how many there have
- * ever been. By id of the object, and by keys of other things.
+ * Dependants, which make a call return EBUSY: their present number, and the
+ * number that there have ever been. By id of the object, and by keys of other
+ * things.
  */
 struct dep {
 	u32 now, ever;
-	/* Of them, those that may end at any time: until all rest. */
+	/*
+	 * Of these, the ones that may end at any time, until all have stopped
+	 */
 	u32 loose;
-	/* What the object itself depends on. */
+	/* The objects that this object depends on */
 	u32 on[3];
 };
 
 #define DEPS 4096
 #define DEP_IDS 2048
-/* Second queues of a vIOMMU, on which the mock makes the first one depend. */
+/* Second queues of a vIOMMU, which the mock makes depend on the first */
 #define DEP_QUEUE(viommu) (DEP_IDS + (viommu) % 1024)
-/* What is on its way or locked at a place. */
+/* Areas in transition or locked at a place */
 #define DEP_PLACE(ioas, place) (DEP_IDS + 1024 + (ioas) * PLACES + (place))
-/* Processes that have a copy of each descriptor, and of mmap(). */
+/* Processes that have copies of all descriptors and mappings */
 #define DEP_FORKS (DEP_IDS + 1100)
-/* Areas at an IOVA that the kernel chose, which may straddle places. */
+/* Areas at an IOVA that the kernel chose, which can overlap several places */
 #define DEP_CHOSEN (DEP_IDS + 1101)
 
 #define LEFT_MAX 64
@@ -238,45 +243,49 @@ struct world {
 	const struct plan *plan;
 	int fd, file, truncated, template;
 	u32 ioas[STAYING], pasid_hwpt;
-	/* Two that stay; and one that comes and goes, as stdev << 32 | idev. */
+	/*
+	 * Two that stay; and one that is added and removed: stdev << 32 | idev
+	 */
 	struct device dev[2];
 	u64 hot;
 	u32 objects[KINDS][SLOTS];
-	/* What could not be destroyed yet, as something depends on it. */
+	/*
+	 * Objects that could not be destroyed yet, as something depends on them
+	 */
 	u32 left[KINDS][LEFT_MAX];
 	/*
-	 * Of FAULT and VEVENTQ: fd << 32 | id. Who reads a queue takes it out,
-	 * so that nobody closes it meanwhile.
+	 * FAULT and VEVENTQ: fd << 32 | id. A worker that reads a queue takes
+	 * it out of its slot, so that no other one closes it.
 	 */
 	u64 queues[KINDS][SLOTS];
-	/* The automatic HWPT that a device came to last. */
+	/* The last automatic HWPT of a device */
 	u32 automatic;
-	/* Offsets of mmap(). */
+	/* Offsets for mmap() */
 	u64 regions[SLOTS];
-	/* Two that pin, and one that looks, when all rest. */
+	/* Two that pin, and one to check memory when all have stopped */
 	int access[2], eye;
 	u32 pins[2][SLOTS];
 	int dmabuf[2];
 	unsigned char *mem, *vanishing;
 	struct dep deps[DEPS];
-	/* Bytes mapped less bytes that UNMAP has reported. */
+	/* Bytes mapped less bytes that UNMAP has reported */
 	s64 balance[STAYING];
-	/* It has failed in a way that leaves open how much it took. */
+	/* A call has failed in a way that leaves this unknown */
 	bool unknown[STAYING];
-	/* An area at an IOVA that the kernel chose is still there. */
+	/* An area at an IOVA that the kernel chose still exists */
 	bool stray[STAYING];
-	/* What may be at each page of IOVA: see seen_of(). */
+	/* What may be mapped at each page of IOVA: see seen_of() */
 	u64 seen[STAYING][PLACES * AREA_PAGES];
 	struct copied copies[STEPS_MAX];
 	u32 nr_copies;
 	u32 unplugged, vdevices;
-	/* A worker is gone, with what it knew. */
+	/* A worker was killed, and what it knew is lost */
 	bool lost;
 	/* Of rounds. */
 	u32 go, stop, ready, finished[WORKERS_MAX];
 	pid_t pids[WORKERS_MAX];
 	pthread_t threads[WORKERS_MAX];
-	/* Memory for arguments; what is SEALED or TORN shows the same page. */
+	/* Memory for arguments; SEALED and TORN map the same page */
 	unsigned char *open[WORKERS_MAX], *sealed[WORKERS_MAX],
 		      *torn[WORKERS_MAX];
 };
@@ -284,7 +293,7 @@ struct world {
 extern struct world *w;
 extern bool on_c;
 
-/* Of the worker that runs. */
+/* The worker that runs */
 extern __thread unsigned int self;
 extern __thread const struct step *now;
 
@@ -293,7 +302,7 @@ extern __thread const struct step *now;
 #define take(p) __atomic_exchange_n(p, 0, __ATOMIC_ACQ_REL)
 #define add(p, n) __atomic_add_fetch(p, n, __ATOMIC_ACQ_REL)
 
-/* Puts VALUE into a slot if that is empty. */
+/* Put VALUE into a slot if that is empty */
 #define give(p, value)							\
 ({									\
 	typeof(p) to_ = (p);						\
@@ -312,7 +321,7 @@ static inline u64 iova_of(unsigned int place, unsigned int page)
 	return MOCK_APERTURE_START + (place * PLACE_PAGES + page) * PAGE;
 }
 
-/* The number of a page that it begins with: TAG is SEEN_… or 0. */
+/* The number with which a page begins: TAG is SEEN_... or 0 */
 static inline u32 number_of(u64 tag, unsigned int page)
 {
 	return (tag == SEEN_TRUNCATED ? 0x100 : tag == SEEN_VANISHING ? 0x200 :
@@ -329,8 +338,8 @@ static inline void fill_page(void *at, u32 number)
 }
 
 /*
- * What a call returned, which may be one of the errnos that follow. In memory
- * that is not there, EFAULT too.
+ * Check the result of a call, which can be one of the errnos that follow. With
+ * unmapped memory, EFAULT too.
  */
 int judge(const char *what, enum how how, int rc, ...);
 #define JUDGE(what, how, expr, ...)					\
@@ -343,41 +352,41 @@ int judge(const char *what, enum how how, int rc, ...);
 })
 void timed(const char *what, u64 start);
 
-/* A call whose structure lies HOW; what comes back is in CMD. */
+/* Make a call with its structure in memory of kind HOW; copies back to CMD. */
 int call_how(enum how how, unsigned long nr, void *cmd, size_t size);
 int test_how(enum how how, struct iommu_test_cmd *cmd);
 
 void depend(u32 key);
 void undepend(u32 key);
-/* It may end at any time from here on. */
+/* From here on it can end at any time */
 void depend_loosely(u32 key);
-/* NEW depends on these. */
+/* NEW depends on these */
 void record(u32 new, u32 a, u32 b, u32 c);
-/* Who makes DESTROY of ID say EBUSY, but for DEP_FORKS. */
+/* Dependants that make DESTROY of ID return EBUSY, except DEP_FORKS */
 u32 key_of(enum kind kind, u32 id);
-/* DESTROY of what only the caller knows; EBUSY is judged. */
+/* DESTROY of an object that only the caller knows; EBUSY is judged */
 int destroy_object(enum kind kind, u32 id);
 void leave(enum kind kind, u32 id);
-/* Destroys it now or, if it is in use, when all rest. */
+/* Destroy it now or, if it is in use, when all have stopped */
 int destroy_or_leave(enum kind kind, u32 id);
-/* Empties a slot: the id, or 0. A file is closed. */
+/* Empty a slot: returns the id, or 0. Closes a file */
 u32 take_object(enum kind kind, unsigned int slot);
-/* What a slot has. */
+/* The content of a slot */
 u32 object_in(enum kind kind, unsigned int slot);
-/* The id of the IOAS that an argument names; 0: it is not there. */
+/* The id of the IOAS that an argument names; 0 if there is none */
 u32 ioas_of(unsigned int n);
 struct device device_of(unsigned int n);
 
 int set_up(const struct plan *plan);
-/* Executes the plan: the result is in the report. */
+/* Run the plan; the result is in the report */
 void run_episode(const struct plan *plan);
 int create_device(u32 ioas, u32 flags, struct device *device);
 
-/* Makes what a round needs and the one before has destroyed. */
+/* Create objects that a round needs and the previous one has destroyed */
 void replenish(void);
-/* Memory that has vanished is there again. */
+/* Map unmapped memory again */
 void restore_memory(void);
-/* All that must hold, between rounds and at the end. */
+/* Run all checks, between rounds and at the end */
 void check_rest(bool all);
 void detach_pasids(u32 stdev);
 void tear_down(void);
@@ -437,12 +446,12 @@ int op_kill(const u8 *arg, enum how how);
 /* ---- plans --------------------------------------------------------------- */
 
 void make_plan(struct plan *plan, u64 seed);
-/* Reads what print_plan() has printed; false: it is wrong. */
+/* Read the output of print_plan(); false if it is wrong */
 bool read_plan(struct plan *plan, const char *text);
 void print_plan(const struct plan *plan, const struct result *results);
-/* Executes PLAN in a process, and says whether all holds. */
+/* Run PLAN in a process; returns whether all checks pass */
 bool run_plan(const struct plan *plan);
-/* Leaves out what is not needed for REPORT's failure, for so long. */
+/* Leave out steps that REPORT's failure does not need, for this time */
 void shrink(struct plan *plan, double seconds);
 
 #endif

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What must hold in a world of iommufd_model when all of its workers rest.
+ * Checks of a world of iommufd_model when all of its workers have stopped.
  *
- * Devices and accesses are put back to where they were in the beginning, and
- * memory that has vanished is there again, so that nothing depends on an object
- * but what the records say.
+ * First, devices and accesses are attached as in the beginning, and unmapped
+ * memory is mapped again, so that nothing depends on an object except what the
+ * records say.
  */
 #define _GNU_SOURCE
 #include "iommufd_model.h"
 
-/* The automatic HWPTs of the devices that stay. */
+/* The automatic HWPTs of the devices that stay */
 static u32 automatic[STAYING];
 
-/* ---- to rest ------------------------------------------------------------- */
+/*
+ * ---- stopping -------------------------------------------------------------
+ */
 
 void detach_pasids(u32 stdev)
 {
@@ -73,7 +75,7 @@ static u32 users_of(enum kind kind, u32 id)
 	return w->deps[key_of(kind, id) % DEPS].now;
 }
 
-/* EBUSY if and only if something depends on it. Returns true if it is gone. */
+/* EBUSY if and only if something depends on it; true if it was destroyed */
 static bool destroy_at_rest(enum kind kind, u32 id)
 {
 	u32 users = users_of(kind, id);
@@ -82,7 +84,7 @@ static bool destroy_at_rest(enum kind kind, u32 id)
 	if (rc == -EBUSY && !users)
 		broken(BUSY, "DESTROY of a %s at rest, on which nothing depends: EBUSY",
 		       kind_names[kind]);
-	/* vDEVICEs that went with their device are not known of. */
+	/* vDEVICEs that were destroyed with their device are not recorded. */
 	if (!rc && users && !w->unplugged)
 		broken(BUSY, "DESTROY of a %s that is in use succeeds",
 		       kind_names[kind]);
@@ -99,7 +101,7 @@ static void destroy_left(enum kind kind)
 			w->left[kind][i] = 0;
 }
 
-/* Automatic HWPTs have gone with their devices, so that nothing keeps these. */
+/* Automatic HWPTs are destroyed with their devices, so nothing keeps these. */
 static void destroy_unused_ioases(void)
 {
 	unsigned int i;
@@ -124,7 +126,7 @@ static void destroy_all(void)
 			if (id)
 				leave(kind, id);
 		}
-		/* Of two HW queues the second goes first. */
+		/* Destroy the second of two HW queues first. */
 		destroy_left(kind);
 		destroy_left(kind);
 		for (i = 0; i < LEFT_MAX; i++)
@@ -136,7 +138,7 @@ static void destroy_all(void)
 
 /* ---- memory -------------------------------------------------------------- */
 
-/* What was copied may be whatever was at the other place, or came there. */
+/* A copy can have the memory of any mapping that was at the other place. */
 static void follow_copies(void)
 {
 	bool more = true;
@@ -160,7 +162,7 @@ static void follow_copies(void)
 	w->nr_copies = 0;
 }
 
-/* Is something mapped there? If not, each domain has room for it. */
+/* Is something mapped there? If not, each domain must be able to map. */
 static bool is_mapped(unsigned int i, u64 iova)
 {
 	struct iommu_ioas_unmap unmap = {
@@ -198,7 +200,7 @@ static void check_domain(unsigned int i, u32 hwpt, u64 iova, u32 page)
 		       i, iova, hwpt, page, strerror(-rc));
 }
 
-/* A page that is mapped: what it is, as a mask. */
+/* The memory of a mapped page, as a mask */
 static u64 check_page(unsigned int i, u64 iova, u64 seen)
 {
 	u32 words[PAGE / sizeof(u32)], page, slot;
@@ -270,7 +272,7 @@ static void check_ioas(unsigned int i)
 	w->unknown[i] = w->stray[i];
 }
 
-/* With nothing mapped, nothing is pinned, though the context is open. */
+/* Without mappings nothing is pinned, though the context is open. */
 static void check_unpinned(void)
 {
 	struct iommu_ioas_unmap cmd;

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Plans of iommufd_model: the table of operations, plans made from a seed,
- * written and read as text, and made smaller.
+ * plans as text, and shortening
  */
 #define _GNU_SOURCE
 #include "iommufd_model.h"
 
-/* Operations that a worker chooses from in a round: few, to meet more often. */
+/*
+ * The number of operations that a worker chooses from in a round; few, so that
+ * workers use the same objects
+ */
 #define THEME 5
 
 #define IOAS_ARG "ioas:4 "
@@ -63,7 +66,7 @@ const struct op ops[] = {
 	{ "destroy", op_destroy, "kind:9 slot:3", 10, .structured = true },
 	{ "attach", op_attach, "dev:3 on:5 slot:3", 8, .structured = true },
 	/*
-	 * The mock cannot do with a device that goes with a PASID attached: so
+	 * The mock driver cannot remove a device with a PASID attached. So
 	 * these are for devices that stay, and all are detached before the end.
 	 */
 	{ "pasid_attach", op_pasid_attach, "dev:2 pasid:2 on:3 slot:3", 3,
@@ -151,12 +154,12 @@ static unsigned int some_op(u64 *rng, u32 flags)
 }
 
 /*
- * A round may be about one object: it comes and goes, and is what other calls
- * name. What makes it comes first.
+ * A round can have a focus: one object that is created and destroyed, and that
+ * other calls name. The operation that creates it comes first.
  */
 #define FOCUS_OPS 6
 
-/* Or about areas that are all alike, or automatic HWPTs. */
+/* Or areas that are equal, or automatic HWPTs */
 #define AREAS KINDS
 #define AUTOMATIC (KINDS + 1)
 #define NO_FOCUS (KINDS + 2)
@@ -188,7 +191,7 @@ static unsigned int op_of(int (*run)(const u8 *, enum how))
 	return i;
 }
 
-/* The operation NUMBER of a theme; UNDONE: one that only fails. */
+/* Operation NUMBER of a theme; UNDONE: one that only fails */
 static unsigned int focus_op(u64 *rng, unsigned int kind,
 			     unsigned int number, u32 flags, bool undone)
 {
@@ -207,7 +210,7 @@ static unsigned int focus_op(u64 *rng, unsigned int kind,
 	return fits(op, flags) && !undone ? op : some_op(rng, flags);
 }
 
-/* An argument that names the object of the round. */
+/* An argument that names the object of the round */
 static u8 focus_arg(unsigned int kind, const char *name, int length,
 		    unsigned int limit, u8 value)
 {
@@ -268,8 +271,8 @@ static void make_step(u64 *rng, struct step *step, unsigned int focus,
 }
 
 /*
- * With a focus, one worker may make and destroy the object, while all others
- * fail to depend on it: EBUSY is wrong then.
+ * With a focus, one worker can create and destroy the object, while all others
+ * make calls that fail to depend on it: EBUSY is wrong then.
  */
 static void make_round(struct plan *plan, u64 *rng, unsigned int round)
 {
@@ -278,7 +281,7 @@ static void make_round(struct plan *plan, u64 *rng, unsigned int round)
 	unsigned int worker, i, theme[THEME];
 
 	for (worker = 0; worker < plan->nr_workers; worker++) {
-		/* Who only fails must not be seen by the others. */
+		/* Calls that only fail must not be visible to others. */
 		all_sealed = strict ? worker : below(rng, 6) == 0;
 		for (i = 0; i < THEME; i++)
 			theme[i] = focus == NO_FOCUS ?
@@ -313,7 +316,7 @@ void make_plan(struct plan *plan, u64 seed)
 		plan->flags = (plan->flags & ~PLAN_TYPE1) | PLAN_FILES;
 	if (below(&rng, 6) == 0)
 		plan->flags |= PLAN_PROCESSES;
-	/* Each eighth, so that there is one. */
+	/* Every eighth, so that there is one */
 	if (seed % 8 == 0) {
 		plan->flags |= PLAN_KILLED;
 		plan->kill_us = below(&rng, 20000);
@@ -349,7 +352,7 @@ static void print_step(const struct step *step, const struct result *result)
 		       result->rc < 0 ? strerror(-result->rc) : "ok");
 }
 
-/* In the order in which they ended; then as -p has it. */
+/* In the order in which they ended; then in the format of -p */
 void print_plan(const struct plan *plan, const struct result *results)
 {
 	u32 i, when, last = 0;
@@ -426,17 +429,19 @@ bool read_plan(struct plan *plan, const char *text)
 	return true;
 }
 
-/* ---- shrinking ----------------------------------------------------------- */
+/*
+ * ---- shortening -----------------------------------------------------------
+ */
 
 static struct {
 	enum invariant broken;
 	unsigned int tries, runs;
 	u64 end;
-	/* Of the last failure. */
+	/* The last failure */
 	struct report report;
 } hunt;
 
-/* Fails PLAN in the same way, in one of some tries? */
+/* Does PLAN fail in the same way, in one of several tries? */
 static bool still_fails(const struct plan *plan)
 {
 	unsigned int i;
@@ -451,7 +456,7 @@ static bool still_fails(const struct plan *plan)
 	return false;
 }
 
-/* Takes over TRIAL if it fails, too. */
+/* Use TRIAL if it fails, too. */
 static bool improve(struct plan *plan, const struct plan *trial)
 {
 	if (!still_fails(trial))
@@ -467,7 +472,7 @@ static void drop_steps(struct plan *plan, u32 first, u32 n)
 	plan->nr_steps -= n;
 }
 
-/* Without the rounds before FIRST and those behind LAST. */
+/* Without the rounds before FIRST and after LAST */
 static void keep_rounds(struct plan *plan, unsigned int first,
 			unsigned int last)
 {
@@ -484,7 +489,7 @@ static void keep_rounds(struct plan *plan, unsigned int first,
 	plan->nr_rounds = last - first + 1;
 }
 
-/* That round only, as often as there may be rounds. */
+/* That round only, repeated */
 static void repeat_round(struct plan *plan, unsigned int round)
 {
 	u32 i, n;
@@ -585,7 +590,7 @@ void shrink(struct plan *plan, double seconds)
 		ksft_print_msg("seed %lu, round %u of %u; again: iommufd_model -1 -s %lu\n",
 			       plan->seed, report->round, plan->nr_rounds,
 			       plan->seed);
-	/* How often does it come? */
+	/* How often does it fail? */
 	hunt.end = now_ns() + seconds * 0.3e9;
 	hunt.tries = ~0U;
 	if (!still_fails(plan)) {
@@ -602,7 +607,7 @@ void shrink(struct plan *plan, double seconds)
 	}
 	hunt.tries = 3 * hunt.runs + 2;
 	hunt.end = now_ns() + seconds * 1e9;
-	/* It is found when all rest, after the round in which it happened. */
+	/* It is found after the round in which it happened. */
 	for (i = plan->nr_rounds; i-- > 0; ) {
 		unsigned int last = hunt.report.round;
 

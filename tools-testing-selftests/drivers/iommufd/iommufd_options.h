@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Command lines of the tests: a table of options, from which the usage is
- * printed, too.
+ * printed as well
  */
 #ifndef __IOMMUFD_OPTIONS_H
 #define __IOMMUFD_OPTIONS_H
@@ -14,15 +14,15 @@
 
 struct test_option {
 	char letter;
-	/* Of the argument; NULL: a flag. */
+	/* Name of the argument; NULL for a flag */
 	const char *argument;
-	/* What it sets: one of these. */
+	/* The variable that it sets, one of these */
 	bool *flag;
 	unsigned int *number;
 	unsigned long *number64;
 	double *seconds;
 	const char **text;
-	/* Called for each time it is given. */
+	/* Called each time it is given */
 	void (*add)(const char *text);
 	const char *help;
 };
@@ -72,8 +72,8 @@ static inline bool set_option(const struct test_option *o, const char *text)
 }
 
 /*
- * Returns the index of the first argument that is no option. What is wrong ends
- * the program with status 2, -h with 0.
+ * Returns the index of the first argument that is not an option. Exits with
+ * status 2 on an error, with 0 on -h.
  */
 static inline int parse_options(int argc, char **argv, const char *arguments,
 				const struct test_option *options, size_t n)

@@ -1,34 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Threads on one context, each doing what is allowed at any time: whatever the
- * interleaving, nothing is lost, nobody waits for long, and an answer that no
- * order of the calls explains does not come.
+ * Race calls of several threads on one context against each other. Whatever the
+ * interleaving, nothing may leak, no call may wait for long, and each result
+ * must be explained by some order of the calls.
  *
  * A case (iommufd_race_cases.c) has workers that take turns at random. It runs
  * in sessions of some milliseconds, each on a context of its own. Half of them
- * end in order; in the other half the fd is replaced by one of /dev/null while
+ * end in order. In the other half the fd is replaced by one of /dev/null while
  * the workers run, so that one of their calls is the last to hold the context.
- * After each session nobody holds the module, and after each case no page is
- * left pinned, no mock device is left, and RLIMIT_MEMLOCK has room for what it
- * had before; and there are as many pages of page tables as before.
+ * After each session the module has no users. After each case no page is
+ * pinned, no mock device is left, as much can be pinned under RLIMIT_MEMLOCK as
+ * before, and there are as many pages of page tables.
  *
- * A case has a list of the kinds of calls that it makes. Each must have
- * succeeded; EBUSY is right only while another worker was in the midst of what
- * explains it, and that is looked up.
+ * A case lists the kinds of calls that it makes. Each must have succeeded.
+ * EBUSY is allowed only while another worker was in a call that explains it,
+ * which is checked.
  *
- * No verdict depends on how fast the machine is. How many calls succeed under
- * fire is up to the scheduler: where they are too few, the same must succeed
- * with the workers pausing, longer and longer. How long a call takes is told by
- * a clock that stands still when the machine does.
+ * No verdict depends on the speed of the machine. How many calls succeed
+ * depends on the scheduler: if they are too few, the case is repeated with the
+ * workers pausing, longer and longer. Durations do not count pauses of the
+ * machine.
  *
- * The same seed makes the same calls, though not at the same moments: what fails
- * says which case, seed and time to run again. What has to be had each time is a
- * case of iommufd_kinds, which has one CPU and a more urgent thread for that;
- * what takes several steps is for iommufd_model, which prints them.
+ * The same seed makes the same calls, but with another timing: a failure prints
+ * the case, seed and time to run again. A case that must hit its window each
+ * time belongs into iommufd_kinds, which uses one CPU and SCHED_FIFO; one that
+ * takes several steps belongs into iommufd_model, which prints them.
  *
  * With modules to load, each case runs on each of them in turn, and unloads it
- * as soon as the last session has ended. One that is only there for comparison
- * (-r) is measured and not judged.
+ * after the last session. A reference module (-r) is measured and not judged.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -43,20 +42,20 @@
 #include "kselftest.h"
 
 /*
- * Nothing here is worth waiting longer for, on however slow a machine; who
- * misses a wake-up waits for a minute or for ever.
+ * The longest duration of a call on any machine. A task that misses a wake-up
+ * waits for a minute or forever.
  */
 #define WAIT_LIMIT_NS (5 * 1000000000ULL)
 #define UNLOAD_LIMIT_MS 60000
-/* A case that takes so much longer than it should hangs. */
+/* A case that takes this much longer than it should hangs. */
 #define PATIENCE_SECONDS 300
-/* How long to go on for calls that do not succeed under fire. */
+/* How long to continue for calls that do not succeed */
 #define CALM_SECONDS 60
 #define CALM_FIRST_US 1000
 #define CALM_LAST_US 64000
 #define MEM_SIZE (64 * PAGE)
 #define FEW_CALLS 200
-/* With pauses, so many tell; fewer if there is no time for more. */
+/* The number of sessions with pauses; fewer if there is no time */
 #define CALM_CALLS 100
 #define LIMIT_PAGES 512
 #define MODULES_MAX 4
@@ -93,23 +92,23 @@ struct options {
 	bool verbose;
 };
 
-/* What a case came to on one module. */
+/* The result of a case on one module */
 struct outcome {
 	struct op_stats stats[OP_NR];
-	/* Of them, the sessions with the last pace; whether there are more. */
+	/* The sessions with the last pause; whether there will be more */
 	struct op_stats calm[OP_NR];
 	bool over;
 	u64 sessions, worst_close_ns;
 	unsigned int pace;
 	enum op odd_op;
 	int odd_errno;
-	/* Left over: pages pinned, holders of the module, devices, room. */
+	/* Left over: pinned pages, users of the module, devices, limit */
 	long long pinned;
 	int holders, devices;
 	bool no_room;
-	/* Sessions whose objects could not be destroyed in good order. */
+	/* Sessions whose objects could not be destroyed in order */
 	unsigned int unsettled;
-	/* Pages of page tables, more than before. */
+	/* Pages of page tables, more than before */
 	long long table_pages;
 	int setup, unload;
 	u64 unload_ns;
@@ -124,7 +123,7 @@ int done(struct worker *w, enum op which, int rc, ...)
 	int e;
 
 	set(&w->calls, w->calls + 1);
-	/* Of /dev/null; what came before it is not affected. */
+	/* The file operations of /dev/null; earlier calls are not affected. */
 	if (get(&w->s->closed) &&
 	    (rc == -ENOTTY || rc == -ENODEV || rc == -EBADF))
 		return rc;
@@ -205,7 +204,7 @@ static void hire(const struct race_case *what, u64 seed, bool reference)
 		w->s = crew->s;
 		w->number = i;
 		w->rng = seed * 1000 + i;
-		/* Of this process alone: memory to pin must not be shared. */
+		/* Private: memory to pin must not be shared. */
 		w->mem = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		w->buffer = mmap(NULL, MEM_SIZE, PROT_READ | PROT_WRITE,
@@ -229,7 +228,7 @@ static void fire(void)
 	}
 }
 
-/* One context; -errno if it cannot be set up. */
+/* One context; -errno if it cannot be created */
 static int run_session(struct outcome *outcome, unsigned int number)
 {
 	struct session *s = crew->s;
@@ -238,7 +237,7 @@ static int run_session(struct outcome *outcome, unsigned int number)
 	int null, rc;
 
 	memset(s->slot, 0, sizeof(s->slot));
-	/* No event of this session has been seen in another. */
+	/* Events of this session have new numbers. */
 	memset(s->seen, 0, SEEN * sizeof(*s->seen));
 	s->shown = 0;
 	s->moves = 0;
@@ -259,7 +258,7 @@ static int run_session(struct outcome *outcome, unsigned int number)
 	usleep(2000 + below(&s->rng, 40000) + 8 * s->pace);
 	start = steady_ns();
 	if (abrupt) {
-		/* From here on the context is its users' alone. */
+		/* From here on only calls hold the context. */
 		set(&s->closed, true);
 		dup2(null, s->fd);
 	}
@@ -297,7 +296,7 @@ static int mock_devices(void)
 	return n;
 }
 
-/* Whether as much can be pinned as RLIMIT_MEMLOCK allows, and no more. */
+/* Can exactly as much be pinned as RLIMIT_MEMLOCK allows? */
 static bool has_room(void)
 {
 	struct rlimit limit = { LIMIT_PAGES * PAGE, RLIM_INFINITY };
@@ -338,7 +337,7 @@ static void add_stats(struct op_stats *sum, const struct op_stats *stats)
 		sum->errnos[i] += stats->errnos[i];
 }
 
-/* Takes over what the workers have counted. */
+/* Add up the counts of the workers. */
 static void collect(struct outcome *outcome)
 {
 	unsigned int i, j;
@@ -346,7 +345,7 @@ static void collect(struct outcome *outcome)
 	if (outcome->pace != crew->s->pace)
 		memset(outcome->calm, 0, sizeof(outcome->calm));
 	outcome->pace = crew->s->pace;
-	/* One may be another process. */
+	/* One can be another process. */
 	for (i = 0; i < WORKERS_MAX; i++) {
 		struct worker *w = &crew->workers[i];
 
@@ -380,7 +379,7 @@ static bool enough(const struct race_case *what, const struct outcome *o,
 
 	if (!(what->ops & (1U << which)))
 		return true;
-	/* A share of a few says nothing: a slow machine may not do more. */
+	/* The share of a few calls is not judged. */
 	if ((all->good && all->calls < FEW_CALLS) ||
 	    has_share(what, all, which))
 		return true;
@@ -399,7 +398,7 @@ static bool all_enough(const struct race_case *what,
 	return true;
 }
 
-/* Sessions for so long; false: no more of them. */
+/* Run sessions for this time; false if there should be no more. */
 static bool run_sessions(struct outcome *outcome, double seconds, int holders)
 {
 	u64 end = now_ns() + seconds * 1e9;
@@ -415,8 +414,8 @@ static bool run_sessions(struct outcome *outcome, double seconds, int holders)
 }
 
 /*
- * In a process of its own, so that what it leaves behind is a leak and not a
- * thread's; the watch over it is the alarm.
+ * In a process of its own, so that anything left behind is a leak; an alarm
+ * watches over it.
  */
 static void run_case(const struct options *options,
 		     const struct race_case *what, bool reference,
@@ -550,7 +549,7 @@ static void report(const struct options *options,
 		ksft_test_result(ok && calls, "%s\n", what->name);
 }
 
-/* Pages that were pinned, and pages of page tables, before the case. */
+/* Pinned pages, and pages of page tables, before the case */
 static long long pinned_before, table_pages_before;
 
 static void run_on(const struct options *options,

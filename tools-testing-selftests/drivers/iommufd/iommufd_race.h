@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the parts of iommufd_race share: iommufd_race_cases.c and
- * iommufd_race_more.c know what threads do to a context, iommufd_race.c lets
- * them, counts and judges.
+ * Shared by the parts of iommufd_race: iommufd_race_cases.c and
+ * iommufd_race_more.c have the cases, iommufd_race.c runs, counts and judges
+ * them.
  */
 #ifndef __IOMMUFD_RACE_H
 #define __IOMMUFD_RACE_H
@@ -11,7 +11,7 @@
 
 #include "iommufd_stress.h"
 
-/* What a call is counted as. */
+/* The kinds of calls that are counted */
 enum op {
 	OP_LOOKUP,
 	OP_ALLOC,
@@ -37,11 +37,13 @@ enum op {
 	OP_PUNCH,
 	OP_DIRTY,
 	OP_CUT,
-	/* An answer to a fault that nobody but the writer can answer. */
+	/* A response to a fault that only the writer can respond to */
 	OP_ANSWER,
-	/* An event that tells of lost ones. */
+	/* An event that reports lost ones */
 	OP_LOST,
-	/* A DESTROY of what nothing depended on, at any moment of it. */
+	/*
+	 * A DESTROY of an object that nothing has depended on during the call
+	 */
 	OP_ALONE,
 	OP_NR,
 };
@@ -49,12 +51,12 @@ enum op {
 #define WORKERS_MAX 8
 #define SLOTS 8
 #define ERRNOS 134
-/* Numbers of faults and events, and the descriptors that they come by. */
+/* Numbers of faults and events, and the descriptors they are read from */
 #define SEEN 65536U
 
 struct op_stats {
 	u64 calls, good, worst_ns;
-	/* How often it said what. */
+	/* The number of calls by result */
 	u32 errnos[ERRNOS];
 };
 
@@ -66,45 +68,45 @@ struct worker {
 	unsigned int number;
 	u64 rng;
 	struct op_stats stats[OP_NR];
-	/* The first result that no interleaving excuses. */
+	/* The first result that no interleaving explains */
 	enum op odd_op;
 	int odd_errno;
 	u64 start;
-	/* Memory and buffers that nobody else touches. */
+	/* Memory and buffers of this worker only */
 	void *mem, *buffer;
 	u32 id[SLOTS];
 	int fd[SLOTS];
 	u64 state;
-	/* Begun and ended turns, and calls: odd in the midst of one. */
+	/* Turns, and calls, begun and ended: odd during one */
 	u32 turns, calls;
 };
 
 /*
- * One context and those who race on it. What they show each other is in @slot,
- * ids or descriptors; 0 is nothing.
+ * One context and its workers. @slot has the ids or descriptors that they
+ * share; 0 is none.
  */
 struct session {
 	int fd;
 	unsigned int number;
 	const struct race_case *what;
-	/* The fd has been replaced by one of /dev/null under their feet. */
+	/* The fd has been replaced by one of /dev/null. */
 	bool closed;
 	bool stop;
-	/* Of a module that is there for comparison. */
+	/* Of a reference module */
 	bool reference;
-	/* All but worker 0 rest before a turn, up to so many microseconds. */
+	/* All but worker 0 pause before a turn, up to so many microseconds */
 	unsigned int pace;
 	u32 slot[SLOTS];
 	/*
-	 * What was put on show so far (see show()); calls that make or destroy
-	 * what others may depend on: how many are going on, and have begun.
+	 * The number of objects that were shared so far (see show()); calls
+	 * that create or destroy dependants: the number in progress, and begun.
 	 */
 	u32 shown, changing, changes;
-	/* Odd while the device leaves its HWPT, and its queue is still shown. */
+	/* Odd while the device is detached and its queue still shared */
 	u32 moves;
-	/* Faults reported so far in all sessions; each has a number. */
+	/* Faults reported so far in all sessions; each has a number */
 	u64 faults;
-	/* The last fault or event of a number that was read. */
+	/* The last fault or event of a number that was read */
 	u64 *seen;
 	u32 pasid;
 	u64 offset;
@@ -122,28 +124,27 @@ struct race_case {
 	const char *about;
 	unsigned int threads;
 	int (*setup)(struct session *s);
-	/* One turn of worker @w; the first is number 0. */
+	/* One turn of worker @w; the first is number 0 */
 	void (*turn)(struct session *s, struct worker *w);
-	/* What a worker still holds when its session has ended. */
+	/* Release what a worker holds when its session has ended */
 	void (*leave)(struct session *s, struct worker *w);
-	/* After the last turn, before the close. */
+	/* After the last turn, before the close */
 	void (*cleanup)(struct session *s);
-	/* No session ends abruptly. */
+	/* Every session ends in order */
 	bool orderly;
-	/* If all are there: what is left can be destroyed in good order. */
+	/* If no worker was killed: destroy the remaining objects in order */
 	bool (*settle)(struct session *s);
 	/*
-	 * Percent of the calls of each kind that must succeed, under fire or,
-	 * where who runs when does not allow for it, when all but worker 0
-	 * take their time.
+	 * Percent of the calls of each kind that must succeed; if the
+	 * scheduling does not allow this, with pauses of all but worker 0.
 	 */
 	unsigned int least;
 	/*
-	 * The kinds of calls that it makes, and no others: each must have
-	 * succeeded, or the case shows less than it says.
+	 * The kinds of calls that the case makes, and no others. Each must have
+	 * succeeded.
 	 */
 	u32 ops;
-	/* Kinds of which a smaller share succeeds, in percent. */
+	/* Kinds of which a smaller percentage succeeds */
 	struct {
 		enum op op;
 		unsigned int least;
@@ -163,7 +164,7 @@ static inline void begin(struct worker *w)
 	w->start = steady_ns();
 }
 
-/* Counts what came of a call; the errnos that may be, ended by 0. */
+/* Count the result of a call; the allowed errnos end with 0. */
 int done(struct worker *w, enum op which, int rc, ...);
 
 #define TRY(w, which, expr, ...)					\
@@ -180,28 +181,28 @@ int done(struct worker *w, enum op which, int rc, ...);
 
 #define MAGIC 0x5afec0deU
 #define IOVA MOCK_APERTURE_START
-/* IOVAs of worker W: nobody else maps there. */
+/* IOVAs of worker W: no other one maps there. */
 #define OWN_IOVA(w) (IOVA + ((w)->number + 1) * 0x1000000ULL)
 
 void nap(struct worker *w, unsigned int us);
-/* Destroy what others use in passing: nothing depends on it. */
+/* Destroy an object that others only look up: nothing depends on it. */
 int destroy(struct worker *w, u32 id);
-/* Destroy what others may depend on until their turns have ended. */
+/* Destroy an object that others may depend on until their turns end. */
 int destroy_after(struct worker *w, u32 id);
 /*
- * Has one of the workers FIRST to LAST been in the midst of a call at any time
- * since BEFORE, which is what calls_between() has said then?
+ * Was one of the workers FIRST to LAST in a call at any time since BEFORE, a
+ * result of calls_between()?
  */
 u32 calls_between(struct session *s, unsigned int first, unsigned int last);
 bool called_since(struct session *s, unsigned int first, unsigned int last,
 		  u32 before);
-/* An id or descriptor as it is shown: that of another one is never the same. */
+/* Share an id or descriptor, with a number that is not reused. */
 u32 show(struct session *s, u32 number);
 u32 number_of(u32 shown);
-/* Two IOASes; a device on the first, and a HWPT of each. */
+/* Two IOASes; a device on the first, and a HWPT of each */
 int setup_ioas(struct session *s);
 int setup_device(struct session *s);
-/* A domain that comes and goes. */
+/* A domain that is created and destroyed */
 void turn_domain(struct session *s, struct worker *w, u32 ioas);
 
 void cleanup_process(struct session *s);

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the threads of iommufd_race do, case by case.
+ * The cases of iommufd_race: what their threads do.
  *
- * A worker names, with each call, the errnos that some interleaving explains;
- * any other is a bug. ENOENT is the common one: who came after the destroyer.
- * EBUSY is explained by somebody who depends, so each use of it says who.
+ * With each call a worker names the errnos that some interleaving explains; any
+ * other is a bug. ENOENT is the common one: the object was destroyed. EBUSY is
+ * explained by a dependant, which a comment at each use names.
  *
- * What is not here, as the mock driver cannot do it: groups of faults (it marks
- * each request as the last of its group); groups of devices with faults, PASIDs
- * or nesting (each of its devices is a group of its own, and those of vfio_edu,
- * which are not, have neither); reads and writes of a kernel thread
- * (IOMMUFD_ACCESS_RW_KTHREAD, which it refuses); a driver that holds a context
- * by iommufd_ctx_get(). Nor is what the kernel does with memory by itself, as
- * collapsing, splitting, migrating or swapping it: what is pinned is exempt, and
- * GUP, which it is left to, has tests of its own.
+ * Not tested, since the mock driver does not support it: fault groups of
+ * several requests; groups of devices with faults, PASIDs or nesting (each mock
+ * device is a group of its own, and those of vfio_edu have none of these);
+ * copies by a kernel thread (IOMMUFD_ACCESS_RW_KTHREAD); a driver that holds a
+ * context by iommufd_ctx_get(). Also not tested is memory management by the
+ * kernel, such as collapsing, splitting, migrating or swapping: pinned memory
+ * is exempt, and GUP has tests of its own.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -28,16 +27,17 @@ void nap(struct worker *w, unsigned int us)
 	usleep(below(&w->rng, us));
 }
 
-/* Destroy what others use in passing: nothing depends on it. */
+/* Destroy an object that others only look up: nothing depends on it. */
 int destroy(struct worker *w, u32 id)
 {
 	return TRY(w, OP_DESTROY, do_destroy(w->s->fd, id), ENOENT);
 }
 
 /*
- * Destroy what others may have depended on by what is closed, or is not shown
- * any more: when the turns have ended in which they found it, nobody does. One
- * worker of a case does this at most, or two would wait for each other.
+ * Destroy an object that others may have depended on by something that is
+ * closed, or not shared any more. When the turns in which they found it have
+ * ended, none of them does. At most one worker of a case does this, since two
+ * would wait for each other.
  */
 int destroy_after(struct worker *w, u32 id)
 {
@@ -62,7 +62,7 @@ u32 calls_between(struct session *s, unsigned int first, unsigned int last)
 
 	for (i = first; i <= last; i++) {
 		n = get(&s->workers[i].calls);
-		/* In the midst of one, which an even number never says. */
+		/* In a turn, which an even number never indicates */
 		if (n % 2)
 			return 1;
 		calls += n;
@@ -105,7 +105,7 @@ int setup_device(struct session *s)
 			     &s->hwpt[1]);
 }
 
-/* A domain that comes and goes. */
+/* A domain that is created and destroyed */
 void turn_domain(struct session *s, struct worker *w, u32 ioas)
 {
 	u32 id = 0;
@@ -139,7 +139,7 @@ static void turn_lookup(struct session *s, struct worker *w)
 	}
 	cmd.ioas_id = get(&s->slot[0]);
 	begin(w);
-	/* There is room for no range: EMSGSIZE says it was found. */
+	/* No range fits: EMSGSIZE means that it was found. */
 	rc = call(s->fd, IOMMU_IOAS_IOVA_RANGES, &cmd);
 	done(w, OP_LOOKUP, rc == -EMSGSIZE ? 0 : rc, ENOENT, 0);
 }
@@ -186,7 +186,7 @@ static void turn_destroy(struct session *s, struct worker *w)
 		return;
 	}
 	id = get(&s->slot[0]);
-	/* Each is destroyed once, and asked for until the next one comes. */
+	/* Each is destroyed once, and looked up until the next one exists. */
 	if (id == w->state) {
 		sched_yield();
 		return;
@@ -239,8 +239,8 @@ static void turn_vfio_ioas(struct session *s, struct worker *w)
 /* ---- create, publish, abort ---------------------------------------------- */
 
 /*
- * The answer cannot be written: what was made is undone. Or another worker has
- * what there can be one of: TAKEN.
+ * The response cannot be copied out, so the object is undone; or TAKEN: another
+ * worker has created the only one that is possible.
  */
 static int aborted(struct worker *w, unsigned long nr, const void *cmd,
 		   size_t size, int taken)
@@ -258,7 +258,7 @@ static int aborted(struct worker *w, unsigned long nr, const void *cmd,
 
 #define ABORTED(w, nr, cmd, taken) aborted(w, nr, &(cmd), sizeof(cmd), taken)
 
-/* A vIOMMU that nobody destroys, and memory for queues of it. */
+/* A vIOMMU that is not destroyed, and memory for its queues */
 static int setup_create(struct session *s)
 {
 	return setup_graph(s) ?: do_viommu_alloc(s->fd, s->mock.idev,
@@ -266,7 +266,7 @@ static int setup_create(struct session *s)
 						 &s->slot[0]);
 }
 
-/* What belongs to a vIOMMU, and is undone. */
+/* Objects of a vIOMMU that are undone */
 static void abort_virtual(struct session *s, struct worker *w)
 {
 	struct iommu_viommu_alloc viommu = {
@@ -298,8 +298,8 @@ static void abort_virtual(struct session *s, struct worker *w)
 	int rc;
 
 	/*
-	 * C lets a driver see a queue that is then undone, and warns of what
-	 * comes of it: there, no next one is made.
+	 * C lets a driver find a queue that is then undone, and warns: do not
+	 * create the next one there.
 	 */
 	switch (below(&w->rng, s->reference ? 4 : 5)) {
 	case 0:
@@ -315,7 +315,7 @@ static void abort_virtual(struct session *s, struct worker *w)
 		ABORTED(w, IOMMU_HW_QUEUE_ALLOC, queue, EEXIST);
 		break;
 	default:
-		/* No queue ever comes before it; or one that is undone. */
+		/* There is no previous queue; or one that is undone. */
 		begin(w);
 		rc = do_hw_queue_alloc(s->fd, s->slot[0], 1, IOVA, PAGE, &id);
 		done(w, OP_ABORT,
@@ -375,7 +375,10 @@ static void turn_create(struct session *s, struct worker *w)
 	case 5:
 		if (!TRY(w, OP_ALLOC, do_fault_alloc(s->fd, &id, &fd)) &&
 		    below(&w->rng, 2)) {
-			/* Its id outlives its file, or the other way round. */
+			/*
+			 * Close the file before the id is destroyed, or the
+			 * other way round.
+			 */
 			close(fd);
 			fd = 0;
 		}
@@ -410,7 +413,7 @@ static void turn_create(struct session *s, struct worker *w)
 			close(fd);
 		return;
 	}
-	/* A fault queue that is open is not destroyed by its id. */
+	/* A fault queue whose file is open is not destroyed by its id. */
 	w->id[i] = fd ? 0 : id;
 	w->fd[i] = fd;
 }
@@ -447,14 +450,14 @@ static void turn_map_attach(struct session *s, struct worker *w)
 		turn_domain(s, w, s->ioas[below(&w->rng, 2)]);
 		break;
 	case 2:
-		/* Somewhere in the same few pages as the next one. */
+		/* At a random place in the same few pages as the next one */
 		iova = IOVA + below(&w->rng, 32) * PAGE;
 		if (TRY(w, OP_MAP, do_map(s->fd, s->ioas[0], w->mem, length,
 					  iova), EEXIST))
 			nap(w, 200);
 		break;
 	case 3:
-		/* Some of it is still being mapped, by the one before. */
+		/* A part of it is still being mapped by the previous one. */
 		calls = calls_between(s, 2, 2);
 		begin(w);
 		rc = do_unmap(s->fd, s->ioas[0], IOVA, 64 * PAGE);
@@ -463,7 +466,7 @@ static void turn_map_attach(struct session *s, struct worker *w)
 		nap(w, 500);
 		break;
 	default:
-		/* Nobody else maps this: it is exact at each step. */
+		/* Only this worker maps here: each result is exact. */
 		if (TRY(w, OP_MAP,
 			do_map(s->fd, s->ioas[0], w->mem, length, iova)))
 			break;
@@ -494,7 +497,7 @@ static int setup_access(struct session *s)
 {
 	int pin, rw, rc;
 
-	/* With a domain and without. */
+	/* With a domain and without */
 	rc = setup_ioas(s);
 	if (!rc && s->number / 2 % 2)
 		rc = do_mock_device(s->fd, s->ioas[0], &s->mock);
@@ -544,7 +547,7 @@ static void pin_some(struct session *s, struct worker *w, int access, u64 iova,
 	u64 length = (1 + below(&w->rng, pages - first)) * PAGE;
 	u32 item = 0;
 
-	/* EINVAL: it is being unmapped, and no new pins are wanted. */
+	/* EINVAL: it is being unmapped, and new pins are refused. */
 	if (TRY(w, OP_PIN,
 		do_access_pin(s->fd, access, iova + first * PAGE, length,
 			      below(&w->rng, 2) * MOCK_FLAGS_ACCESS_WRITE,
@@ -553,7 +556,7 @@ static void pin_some(struct session *s, struct worker *w, int access, u64 iova,
 		return;
 	}
 	nap(w, 50);
-	/* The unmap callback may have been faster. */
+	/* The unmap callback may have unpinned it. */
 	TRY(w, OP_UNPIN, do_access_unpin(s->fd, access, item), ENOENT, EBADFD);
 }
 
@@ -581,7 +584,7 @@ static void turn_access(struct session *s, struct worker *w)
 		for (i = 0; i < 2; i++)
 			TRY(w, OP_MAP, do_map(s->fd, s->ioas[i], w->mem,
 					      16 * PAGE, IOVA));
-		/* The other half of an access's range. */
+		/* The other half of an access's range */
 		TRY(w, OP_MAP, do_map(s->fd, s->ioas[0], w->mem + 16 * PAGE,
 				      16 * PAGE, IOVA + 16 * PAGE));
 		nap(w, 2000);
@@ -632,7 +635,7 @@ static void turn_access_destroy(struct session *s, struct worker *w)
 	nap(w, 5000);
 	set(&s->slot[0], 0);
 	close(fd);
-	/* The last of its users ends the access. */
+	/* The last user destroys the access. */
 	destroy_after(w, ioas);
 }
 
@@ -657,7 +660,7 @@ const struct race_case race_cases[] = {
 		.setup = setup_ioas,
 		.turn = turn_hw_info,
 		.ops = OP(LOOKUP) | OP(ALLOC) | OP(DESTROY),
-		/* A debug kernel makes a device in ten times the life of it. */
+		/* A debug kernel takes ten times as long to create a device. */
 		.least = 5,
 		.rare = { { OP_ALLOC, 50 }, { OP_DESTROY, 50 } },
 	}, {

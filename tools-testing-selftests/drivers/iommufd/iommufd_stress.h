@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What all of these tests share: random numbers, clocks, the counters that tell
- * what is still pinned, loading and unloading the module, and the calls that
- * need no thought. Calls return 0 or -errno; what they hand out is 0 then.
+ * Shared by all of these tests: random numbers, clocks, counters of pinned
+ * pages, loading and unloading of the module, and wrappers of calls. They
+ * return 0 or -errno; on error, output parameters are 0.
  */
 #ifndef __IOMMUFD_STRESS_H
 #define __IOMMUFD_STRESS_H
@@ -28,10 +28,12 @@
 #include "../../../../../drivers/iommu/iommufd/iommufd_test.h"
 #include "kselftest.h"
 
-/* The mock driver has pages of half of it, so nothing runs with larger ones. */
+/*
+ * Pages of the mock driver are half of this, so larger pages are not supported.
+ */
 #define PAGE 4096UL
 
-/* Memory that processes forked from now on share; zeroes. */
+/* Memory shared with processes forked later; zeroes */
 static inline void *shared_memory(size_t size)
 {
 	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -68,7 +70,7 @@ static inline u64 below(u64 *state, u64 n)
 	return mix(state) % n;
 }
 
-/* Another one each time; a few digits are easier to type again. */
+/* A new seed each time, of few digits */
 static inline u64 any_seed(void)
 {
 	struct timespec ts;
@@ -87,9 +89,8 @@ static inline u64 now_ns(void)
 }
 
 /*
- * A clock for verdicts: it stands still while the machine does. A virtual
- * machine may get no time for seconds, which is nobody's fault in it. One step
- * counts this much at most:
+ * A clock for verdicts. It does not count pauses of the machine: a virtual
+ * machine can be stopped for seconds. One step counts this much at most:
  */
 #define STEP_MS 5
 #define STEP_LONGEST_NS (4 * STEP_MS * 1000000ULL)
@@ -113,7 +114,7 @@ static inline void *run_steady(void *arg)
 	return arg;
 }
 
-/* Of this process; those that it forks afterwards read it, too. */
+/* Of this process; its later children read it, too */
 static inline int start_steady(void)
 {
 	pthread_t thread;
@@ -127,7 +128,7 @@ static inline u64 steady_ns(void)
 	return __atomic_load_n(steady, __ATOMIC_RELAXED);
 }
 
-/* The number after NAME in a file of "name number" lines; -1: not there. */
+/* The number after NAME in a file of "name number" lines; -1 if missing */
 static inline long long read_counter(const char *path, const char *name)
 {
 	size_t length = strlen(name);
@@ -147,7 +148,7 @@ static inline long long read_counter(const char *path, const char *name)
 	return value;
 }
 
-/* What /proc/PID/status has under NAME, in pages. 0: of this process. */
+/* The value of NAME in /proc/PID/status, in pages; PID 0: this process */
 static inline long long status_pages(pid_t pid, const char *name)
 {
 	char path[64] = "/proc/self/status";
@@ -161,15 +162,15 @@ static inline long long status_pages(pid_t pid, const char *name)
 }
 
 /*
- * Each CPU hands in its counts once a second or so, or when root asks for them.
- * If that fails, the caller waits, as without it.
+ * Counters of CPUs are summed up once a second or so, or when root asks for it.
+ * If that fails, callers wait.
  */
 static inline void refresh_counters(void)
 {
 	write_text("/proc/sys/vm/stat_refresh", "1");
 }
 
-/* Pages that GUP has pinned and nobody has unpinned, in the whole system. */
+/* Pages that are pinned by GUP, in the whole system */
 static inline long long pages_pinned(void)
 {
 	refresh_counters();
@@ -177,7 +178,7 @@ static inline long long pages_pinned(void)
 	       read_counter("/proc/vmstat", "nr_foll_pin_released");
 }
 
-/* The same, when all is quiet. */
+/* The same, once it does not change any more */
 static inline long long pages_pinned_at_rest(void)
 {
 	long long now, before;
@@ -191,7 +192,7 @@ static inline long long pages_pinned_at_rest(void)
 	return now;
 }
 
-/* How many more than BEFORE there are, once all has come and been given back. */
+/* How many more than BEFORE there are, after waiting for it to settle */
 static inline long long left_of(long long (*count)(void), long long before)
 {
 	long long now = count();
@@ -210,8 +211,8 @@ static inline long long pages_left_pinned(long long before)
 }
 
 /*
- * Pages of IOMMU page tables in the whole system. Those of devices that the
- * kernel uses itself do not change while nobody binds one.
+ * Pages of IOMMU page tables in the whole system. Those of kernel drivers do
+ * not change unless a device is bound.
  */
 static inline long long table_pages(void)
 {
@@ -224,7 +225,7 @@ static inline long long table_pages_left(long long before)
 	return left_of(table_pages, before);
 }
 
-/* How many hold the module; 0 if it is built in. */
+/* The number of users of the module; 0 if it is built in */
 static inline int module_holders(void)
 {
 	char text[16] = "";
@@ -238,7 +239,7 @@ static inline int module_holders(void)
 	return atoi(text);
 }
 
-/* The same, once there are no more than LEAST, or after a minute. */
+/* The same, once it is at most LEAST, or after a minute */
 static inline int holders_at_most(int least)
 {
 	u64 end = now_ns() + 60000000000ULL;
@@ -262,7 +263,7 @@ static inline int module_load(const char *path)
 	return rc;
 }
 
-/* Those who have just closed it may not be quite gone: within TIMEOUT_MS. */
+/* Unload it, within TIMEOUT_MS: closing a file can complete late */
 static inline int module_unload(unsigned int timeout_ms)
 {
 	u64 end = now_ns() + timeout_ms * 1000000ULL;
@@ -275,7 +276,7 @@ static inline int module_unload(unsigned int timeout_ms)
 	return 0;
 }
 
-/* A process with CAP_IPC_LOCK is not limited, nor accounted by user. */
+/* With CAP_IPC_LOCK, a process is neither limited nor charged to the user. */
 static inline int drop_ipc_lock(void)
 {
 	struct __user_cap_header_struct head = {
@@ -396,14 +397,14 @@ static inline int do_hwpt_alloc_as(int fd, u32 dev, u32 pt, u32 flags,
 	return rc;
 }
 
-/* With a fault queue it is a nested one. */
+/* With a fault queue it is nested. */
 static inline int do_hwpt_alloc(int fd, u32 dev, u32 pt, u32 flags, u32 fault,
 				u32 *id)
 {
 	return do_hwpt_alloc_as(fd, dev, pt, flags, fault, fault, id);
 }
 
-/* A nested one, in a parent or a vIOMMU. */
+/* Nested in a parent or a vIOMMU */
 static inline int do_nested_alloc(int fd, u32 dev, u32 pt, u32 *id)
 {
 	return do_hwpt_alloc_as(fd, dev, pt, 0, 0, true, id);
@@ -490,7 +491,7 @@ static inline int do_change_process(int fd)
 	return call(fd, IOMMU_IOAS_CHANGE_PROCESS, &cmd);
 }
 
-/* Calls of the mock driver: set CMD's op, id and arguments. */
+/* Calls of the mock driver: CMD has op, id and arguments. */
 static inline int do_test(int fd, struct iommu_test_cmd *cmd)
 {
 	cmd->size = sizeof(*cmd);
@@ -501,7 +502,7 @@ struct mock {
 	u32 stdev, hwpt, idev;
 };
 
-/* A device of the mock driver, attached to PT. */
+/* A device of the mock driver, attached to PT */
 static inline int do_mock_device(int fd, u32 pt, struct mock *mock)
 {
 	struct iommu_test_cmd cmd = {
@@ -516,7 +517,7 @@ static inline int do_mock_device(int fd, u32 pt, struct mock *mock)
 	return rc;
 }
 
-/* The same with MOCK_FLAGS_DEVICE_*. */
+/* The same with MOCK_FLAGS_DEVICE_* */
 static inline int do_mock_device_with(int fd, u32 pt, u32 flags,
 				      struct mock *mock)
 {
@@ -574,7 +575,7 @@ static inline int do_check_refs(int fd, void *va, u64 length, u32 refs)
 	return do_test(fd, &cmd);
 }
 
-/* How often a page is pinned: what MD_CHECK_REFS agrees with. Or -errno. */
+/* The number of pins of a page, by MD_CHECK_REFS; or -errno */
 static inline int page_pins(int fd, void *page)
 {
 	unsigned int refs;
@@ -658,7 +659,7 @@ static inline int do_access_rw(int fd, int access, u64 iova, void *buffer,
 	return do_test(fd, &cmd);
 }
 
-/* A dma-buf of the mock driver: its fd or -errno. */
+/* A dma-buf of the mock driver: its fd or -errno */
 static inline int do_dmabuf_get(int fd, u32 length)
 {
 	struct iommu_test_cmd cmd = {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * A client of VFIO and iommufd for QEMU's "edu" device, whose DMA engine copies
- * between the bus and a 4 KiB buffer of its own. What the tests that use it
- * share: finding the device, the system calls, the registers.
+ * between the bus and a 4 KiB buffer in the device. Shared by its tests:
+ * finding the device, system calls, registers.
  *
  * Run QEMU with "-device edu,dma_mask=0xffffffffffffffff": the default mask of
- * 28 bits cuts off higher IOVAs. A transfer takes 100 ms, by the device's own
- * timer. Not every test uses everything here.
+ * 28 bits truncates higher IOVAs. A transfer takes 100 ms, by a timer of the
+ * device. Not every test uses everything here.
  */
 #ifndef __VFIO_EDU_H
 #define __VFIO_EDU_H
@@ -21,7 +21,7 @@
 #include "kselftest_harness.h"
 #include "iommufd_stress.h"
 
-/* A test that takes so many seconds hangs, on however slow a machine. */
+/* A test that takes longer hangs, on any machine; in seconds */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT 300
 
@@ -43,21 +43,21 @@
 #define EDU_DMA_IRQ 0x4
 #define EDU_DMA_IRQ_STATUS 0x100
 
-/* The device's buffer, as the DMA engine addresses it. */
+/* The address of the device's buffer for the DMA engine */
 #define EDU_BUF 0x40000
 #define EDU_BUF_SIZE 4096
 
 #define MEM_SIZE (16UL * page_size)
 #define LOW_IOVA 0x10000000UL
 #define HIGH_IOVA 0x1234500000UL
-/* Where IOMMU drivers of Arm have the window for MSIs. */
+/* The MSI window of Arm IOMMU drivers */
 #define MSI_WINDOW 0x8000000UL
 
 #define MAP_RW (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
 
 static unsigned long page_size;
 
-/* One of the devices, bound to vfio-pci. */
+/* A device, bound to vfio-pci */
 struct edu {
 	char bdf[32];
 	char cdev[PATH_MAX];
@@ -97,7 +97,7 @@ static bool device_has_id(const char *name)
 	return true;
 }
 
-/* The first entry of @path for which @match says yes, in @name. */
+/* The first entry of @path that @match accepts, in @name */
 static bool find_entry(const char *path, bool (*match)(const char *name),
 		       char *name, size_t size)
 {
@@ -162,7 +162,7 @@ static void edu_give_back(const struct edu *edu)
 	write_text("/sys/bus/pci/drivers_probe", edu->bdf);
 }
 
-/* How many devices the IOMMU does not tell from this one, itself included. */
+/* The number of devices in its IOMMU group */
 static unsigned int group_size(const char *bdf)
 {
 	char path[PATH_MAX];
@@ -191,7 +191,7 @@ static bool is_in_company(const char *name)
 	return device_has_id(name) && group_size(name) > 1;
 }
 
-/* Bind it to vfio-pci; exits if that cannot be. */
+/* Bind it to vfio-pci; exits on error */
 static void edu_take(struct edu *edu)
 {
 	char path[PATH_MAX], name[NAME_MAX + 1];
@@ -279,7 +279,7 @@ static int ioas_unmap(int iommufd, u32 ioas, u64 iova,
 	return 0;
 }
 
-/* The @n first ranges; sets @n to how many there are. */
+/* The first @n ranges; sets @n to their total number */
 static int ioas_iova_ranges(int iommufd, u32 ioas,
 			    struct iommu_iova_range *ranges, u32 *n)
 {
@@ -323,7 +323,7 @@ static int hwpt_alloc(int iommufd, u32 device, u32 ioas, u32 *id)
 
 /* VFIO */
 
-/* /dev/vfio/N, N being the number of the group of @bdf; @prefix before it. */
+/* Open /dev/vfio/N for the group of @bdf; @prefix comes before N */
 static int vfio_open_group(const char *bdf, const char *prefix)
 {
 	char path[PATH_MAX], link[PATH_MAX];
@@ -382,7 +382,7 @@ static int vfio_region(int device, u32 index,
 	return ioctl(device, VFIO_DEVICE_GET_REGION_INFO, info) ? -errno : 0;
 }
 
-/* Let the device answer (PCI_COMMAND_MEMORY), and start, transactions. */
+/* Enable memory accesses (PCI_COMMAND_MEMORY) and bus mastering */
 static int vfio_set_command(int device, u16 set, u16 clear)
 {
 	struct vfio_region_info config;
@@ -427,7 +427,7 @@ static int vfio_export_bar(int device, size_t length)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Deliver the device's MSI to @eventfd; -1 takes it away again. */
+/* Deliver the device's MSI to @eventfd; -1 disables it */
 static int vfio_set_msi(int device, int eventfd)
 {
 	char buf[sizeof(struct vfio_irq_set) + sizeof(eventfd)]
@@ -454,7 +454,7 @@ static void sleep_ms(long ms)
 	nanosleep(&time, NULL);
 }
 
-/* Map BAR 0, and let the device answer there and do DMA. */
+/* Map BAR 0, and enable memory accesses and DMA */
 static int edu_open_bar(int device, void **bar, size_t *size)
 {
 	struct vfio_region_info info;
@@ -481,7 +481,9 @@ static int edu_dma(void *bar, u64 src, u64 dst, u64 count,
 	writeq(dst, bar + EDU_DMA_DST);
 	writeq(count, bar + EDU_DMA_COUNT);
 	writeq(cmd | EDU_DMA_RUN, bar + EDU_DMA_CMD);
-	/* A minute of naps at the least: a virtual machine may be starved. */
+	/*
+	 * Sleep for at least a minute in all: a virtual machine may be starved.
+	 */
 	for (i = 0; i < 12000; i++) {
 		if (!(readq(bar + EDU_DMA_CMD) & EDU_DMA_RUN))
 			return 0;
@@ -502,7 +504,7 @@ static int edu_store(void *bar, u64 iova, size_t count)
 	return edu_dma(bar, EDU_BUF, iova, count, EDU_DMA_TO_MEMORY);
 }
 
-/* Bytes that differ from one page, and from one @seed, to the next. */
+/* Bytes that differ between pages, and between values of @seed */
 static void fill(u8 *buf, size_t count, unsigned int seed)
 {
 	u32 x = seed * 2654435761u + 1;
@@ -524,7 +526,7 @@ static void fill_low(u8 *buf, size_t count, unsigned int seed)
 		buf[i] = 1 + buf[i] % 127;
 }
 
-/* Bytes from 128 to 254: none as fill_low() has, as memory that is not there. */
+/* Bytes from 128 to 254: different from fill_low() and from 0xff */
 static void fill_high(u8 *buf, size_t count, unsigned int seed)
 {
 	size_t i;
@@ -534,7 +536,7 @@ static void fill_high(u8 *buf, size_t count, unsigned int seed)
 		buf[i] = 128 + buf[i] % 127;
 }
 
-/* How many of the bytes are as @secret has them. */
+/* The number of bytes that are equal to those of @secret */
 static size_t bytes_seen(const u8 *buf, const u8 *secret, size_t count)
 {
 	size_t i, seen = 0;
@@ -547,8 +549,8 @@ static size_t bytes_seen(const u8 *buf, const u8 *secret, size_t count)
 #define EDU_CARRIED 64
 
 /*
- * The device reads @from, whose IOVA is @from_iova, and writes to @to: how many
- * bytes come there. -errno: it cannot even try.
+ * The device reads @from, whose IOVA is @from_iova, and writes to @to. Returns
+ * the number of bytes that arrive, or -errno if it cannot be tried.
  */
 static int edu_carry(void *bar, u64 from_iova, u64 to_iova, u8 *from, u8 *to)
 {

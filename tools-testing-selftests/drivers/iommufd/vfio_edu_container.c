@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * DMA of a PCI device for a program that knows only the old interface of VFIO,
- * a container with a group in it, where /dev/vfio/vfio is iommufd's; and the
- * memory of one process handed to another while the device uses it.
+ * DMA of a PCI device for a program that uses a VFIO container with a group,
+ * where /dev/vfio/vfio is provided by iommufd; and change of the process that
+ * owns the memory while the device uses it.
  *
  * Run QEMU with an IOMMU, and see vfio_edu.h.
  */
@@ -92,7 +92,7 @@ static int dma_unmap(int container, u64 iova, u64 *size)
 	return rc ? -errno : 0;
 }
 
-/* Bytes that the device carries from page @from of the memory to page @to. */
+/* The number of bytes that the device copies from page @from to page @to */
 static int carries(void *bar, u8 *mem, u64 iova, int from, int to)
 {
 	return edu_carry(bar, iova + from * page_size, iova + to * page_size,
@@ -119,7 +119,7 @@ TEST_F(container, dma)
 	EXPECT_EQ(0, carries(self->bar, self->mem, LOW_IOVA, 0, 15));
 }
 
-/* Version 1 lets go any part of a mapping, version 2 all of it or nothing. */
+/* Version 1 unmaps any part of a mapping, version 2 all of it or nothing. */
 TEST_F(container, split)
 {
 	bool splits = variant->type == VFIO_TYPE1_IOMMU;
@@ -142,7 +142,7 @@ TEST_F(container, split)
 	if (!splits)
 		return;
 
-	/* Across the hole, and into both that are left. */
+	/* Across the hole, and into the two remaining parts */
 	size = 6 * page_size;
 	EXPECT_EQ(0, dma_unmap(self->container, LOW_IOVA + 4 * page_size,
 			       &size));
@@ -150,7 +150,7 @@ TEST_F(container, split)
 	EXPECT_EQ(0, carries(self->bar, self->mem, LOW_IOVA, 0, 8));
 	EXPECT_EQ(EDU_CARRIED,
 		  carries(self->bar, self->mem, LOW_IOVA, 3, 10));
-	/* What is gone can be mapped anew. */
+	/* The hole can be mapped again. */
 	ASSERT_EQ(0, dma_map(self->container, self->mem + 4 * page_size,
 			     6 * page_size, LOW_IOVA + 4 * page_size, DMA_RW));
 	EXPECT_EQ(EDU_CARRIED,
@@ -177,7 +177,7 @@ TEST_F(container, unmap_all)
 	EXPECT_EQ(0, carries(self->bar, self->mem, HIGH_IOVA, 0, 1));
 }
 
-/* An iommufd with a memory file mapped, as for a program that is replaced. */
+/* An iommufd with a memory file mapped, as in a live update of a VMM */
 FIXTURE(successor)
 {
 	int iommufd;
@@ -238,7 +238,10 @@ TEST_F(successor, takes_over)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		/* Nothing is pinned for this process before it says so. */
+		/*
+		 * Nothing is charged to this process before it becomes the
+		 * owner.
+		 */
 		if (pinned_kib() ||
 		    ioctl(self->iommufd, IOMMU_IOAS_CHANGE_PROCESS, &cmd) ||
 		    pinned_kib() != (long)MEM_SIZE / 1024 ||
@@ -250,7 +253,7 @@ TEST_F(successor, takes_over)
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
 	EXPECT_EQ(0, pinned_kib());
-	/* Its end takes nothing away from the device. */
+	/* The device still has access after its exit. */
 	EXPECT_EQ(EDU_CARRIED,
 		  carries(self->bar, self->mem, LOW_IOVA, 15, 1));
 }
@@ -262,7 +265,7 @@ TEST_F(successor, memory_without_file)
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	u64 length = page_size;
 
-	/* What only this process has cannot be another's. */
+	/* Anonymous memory cannot change its owner. */
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, own, page_size,
 			      HIGH_IOVA));
 	EXPECT_EQ(-1, ioctl(self->iommufd, IOMMU_IOAS_CHANGE_PROCESS, &cmd));

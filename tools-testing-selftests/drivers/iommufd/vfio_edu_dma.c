@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * DMA through iommufd by a real (if emulated) PCI device.
+ * DMA of an emulated PCI device through iommufd.
  *
  * QEMU's "edu" device has a DMA engine that copies between the bus and a 4 KiB
- * buffer of its own. Here user space drives it through vfio-pci's cdev: what
- * the device may read and write is decided by iommufd and enforced by the
- * IOMMU, and the memory tells whether it was. Each test starts from a freshly
- * opened device and ends with everything released.
+ * buffer in the device. User space drives it through the cdev of vfio-pci.
+ * iommufd decides which memory the device can access, the IOMMU enforces it,
+ * and the content of the memory shows the result. Each test opens the device
+ * and releases everything at its end.
  *
  * Run QEMU with an IOMMU, and see vfio_edu.h.
  */
@@ -29,7 +29,7 @@ static bool is_smmuv3(const char *name)
 	return !strncmp(name, "smmu3.", 6);
 }
 
-/* The kernel's log, for the faults that the IOMMU reports. */
+/* The kernel log, for faults that the IOMMU reports */
 
 static int kmsg_open(void)
 {
@@ -40,13 +40,13 @@ static int kmsg_open(void)
 	return fd;
 }
 
-/* A line of VT-d about a @direction ("Read", "Write") access to the page. */
+/* A line of VT-d about a @direction ("Read", "Write") access to the page */
 static bool is_vtd_fault(const char *line, const char *direction, u64 page)
 {
 	char addr[64], access[32], source[32];
 
 	snprintf(access, sizeof(access), "[DMA %s ", direction);
-	/* With or without the segment in front of it. */
+	/* With or without the segment before it */
 	snprintf(source, sizeof(source), "%s]", strchr(edu.bdf, ':') + 1);
 	snprintf(addr, sizeof(addr), "fault addr 0x%llx ",
 		 (unsigned long long)page);
@@ -54,7 +54,7 @@ static bool is_vtd_fault(const char *line, const char *direction, u64 page)
 	       strstr(line, addr);
 }
 
-/* A line of SMMUv3; it is the next one that tells the direction. */
+/* A line of SMMUv3; the next line has the direction. */
 static bool is_smmuv3_fault(const char *line, u64 page)
 {
 	const char *iova = strstr(line, " iova: ");
@@ -66,8 +66,8 @@ static bool is_smmuv3_fault(const char *line, u64 page)
 }
 
 /*
- * Wait for the IOMMU's record of a @direction access of our device to the page
- * of @iova. They come by interrupt, after the fact.
+ * Wait for the IOMMU's report of a @direction access of our device to the page
+ * of @iova, which comes by an interrupt after the access.
  */
 static bool kmsg_has_fault(int fd, const char *direction, u64 iova)
 {
@@ -79,7 +79,9 @@ static bool kmsg_has_fault(int fd, const char *direction, u64 iova)
 	while (tries) {
 		n = read(fd, line, sizeof(line) - 1);
 		if (n < 0) {
-			/* EPIPE: lines were overwritten before we came. */
+			/*
+			 * EPIPE: lines were overwritten before they were read.
+			 */
 			if (errno != EAGAIN && errno != EPIPE)
 				return false;
 			sleep_ms(10);
@@ -149,8 +151,8 @@ FIXTURE_TEARDOWN(edu)
 }
 
 /*
- * The device carries @count bytes from one IOVA to another; @from and @to are
- * where the CPU sees them. The bytes around the destination must not change.
+ * The device copies @count bytes from one IOVA to another; @from and @to are
+ * the addresses of the CPU. The bytes around the destination must not change.
  */
 static void check_copy(struct __test_metadata *_metadata,
 		       struct _test_data_edu *self, u64 from_iova,
@@ -160,7 +162,7 @@ static void check_copy(struct __test_metadata *_metadata,
 	size_t start = to - self->mem;
 	u8 *want;
 
-	/* Fresh bytes: none of an earlier round may pass for today's. */
+	/* New bytes, different from those of earlier rounds */
 	fill(from, count, count + start);
 	want = malloc(MEM_SIZE);
 	ASSERT_NE(NULL, want);
@@ -188,8 +190,8 @@ static void check_store_refused(struct __test_metadata *_metadata,
 }
 
 /*
- * A read by the device at @iova, where the CPU sees @secret, must not get
- * those bytes. The device shows what it got through @window, mapped at
+ * A read by the device at @iova, whose memory has the bytes @secret, must not
+ * get them. The device writes what it has read to @window, mapped at
  * @window_iova.
  */
 static void check_fetch_refused(struct __test_metadata *_metadata,
@@ -199,7 +201,7 @@ static void check_fetch_refused(struct __test_metadata *_metadata,
 {
 	fill_high(secret, 64, 42);
 	fill_low(window, 64, 43);
-	/* First let the buffer hold something else. */
+	/* First fill the buffer with other bytes. */
 	ASSERT_EQ(0, edu_fetch(self->bar, window_iova, 64));
 	ASSERT_EQ(0, edu_fetch(self->bar, iova, 64));
 	ASSERT_EQ(0, edu_store(self->bar, window_iova, 64));
@@ -246,8 +248,8 @@ TEST_F(edu, offsets)
 }
 
 /*
- * Only so many reports are printed in five seconds. If this came at the end of
- * many faults, wait and try again.
+ * The kernel limits the number of reports in five seconds. After many faults,
+ * wait and try again.
  */
 static bool is_reported(void *bar, int kmsg, bool store, u64 iova)
 {
@@ -268,7 +270,7 @@ TEST_F(edu, fault_report)
 {
 	char name[NAME_MAX + 1];
 
-	/* Other IOMMUs refuse as well, but say so in other words. */
+	/* Other IOMMUs report in other words. */
 	if (!find_entry("/sys/class/iommu", is_vtd, name, sizeof(name)) &&
 	    !find_entry("/sys/class/iommu", is_smmuv3, name, sizeof(name)))
 		SKIP(return, "neither a VT-d nor an SMMUv3");
@@ -284,7 +286,7 @@ TEST_F(edu, above_4g)
 	check_copy(_metadata, self, HIGH_IOVA + page_size - 16,
 		   HIGH_IOVA + 7 * page_size, self->mem + page_size - 16,
 		   self->mem + 7 * page_size, 256);
-	/* Its low half alone must mean nothing. */
+	/* Its low half alone is not mapped. */
 	check_store_refused(_metadata, self, (u32)HIGH_IOVA);
 }
 
@@ -306,7 +308,7 @@ TEST_F(edu, scattered)
 	static const int order[] = { 5, 2, 11, 8 };
 	int i;
 
-	/* Neighbours as IOVA, strangers in memory. */
+	/* Contiguous in IOVA, but not in memory */
 	for (i = 0; i < ARRAY_SIZE(order); i++)
 		ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas,
 				      self->mem + order[i] * page_size,
@@ -314,7 +316,7 @@ TEST_F(edu, scattered)
 	for (i = 0; i < ARRAY_SIZE(order); i++)
 		fill(self->mem + order[i] * page_size, page_size, 100 + i);
 
-	/* From the end of the first one on: page 5, then page 2. */
+	/* From the end of the first one on: page 5, then page 2 */
 	ASSERT_EQ(0, edu_fetch(self->bar, LOW_IOVA + page_size - 100, 200));
 	ASSERT_EQ(0, edu_store(self->bar, LOW_IOVA + 3 * page_size - 50, 200));
 	EXPECT_EQ(0, memcmp(self->mem + 12 * page_size - 50,
@@ -334,7 +336,7 @@ TEST_F(edu, large)
 	big = mmap(NULL, 2 * length, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, big);
-	/* Huge pages in the middle of it, if there are any. */
+	/* Huge pages in the middle, if there are any */
 	madvise(big, 2 * length, MADV_HUGEPAGE);
 	fill(big, 2 * length, 5);
 	big += page_size;
@@ -354,8 +356,8 @@ TEST_F(edu, large)
 }
 
 /*
- * More than 4 GiB at once, above 1 TiB: of huge pages that are there again and
- * again, so that it takes neither so much memory nor so much time.
+ * More than 4 GiB at once, above 1 TiB. The same huge pages are mapped
+ * repeatedly, to use little memory and time.
  */
 TEST_F(edu, beyond_4g)
 {
@@ -376,7 +378,10 @@ TEST_F(edu, beyond_4g)
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ASSERT_NE(MAP_FAILED, mem);
 	mem += huge - (uintptr_t)mem % huge;
-	/* The last one is the second of the file, all others are the first. */
+	/*
+	 * The last is the second huge page of the file, all others are the
+	 * first.
+	 */
 	for (at = 0; at < length; at += huge)
 		if (mmap(mem + at, huge, PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_FIXED, fd,
@@ -390,7 +395,7 @@ TEST_F(edu, beyond_4g)
 	EXPECT_EQ(EDU_CARRIED, edu_carry(self->bar, iova + length - 128,
 					 iova + (4UL << 30) - huge + 64,
 					 end + huge - 128, mem + 64));
-	/* Its low half alone means nothing. */
+	/* Its low half alone is not mapped. */
 	EXPECT_EQ(0, edu_carry(self->bar, (u32)iova, iova, end, mem));
 	ASSERT_EQ(0, ioas_unmap(self->iommufd, self->ioas, iova, &unmapped));
 	EXPECT_EQ(length, unmapped);
@@ -433,7 +438,7 @@ TEST_F(edu, memfd)
 	ASSERT_NE(MAP_FAILED, view);
 	fill(view, 4 * page_size, 9);
 	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_IOAS_MAP_FILE, &cmd));
-	/* The mapping alone keeps the file's pages. */
+	/* Only the mapping keeps the file's pages. */
 	ASSERT_EQ(0, close(cmd.fd));
 
 	ASSERT_EQ(0, edu_fetch(self->bar, LOW_IOVA + 10, 1000));
@@ -442,8 +447,8 @@ TEST_F(edu, memfd)
 }
 
 /*
- * The device reads and writes its own registers through the IOMMU, by a
- * dma-buf that vfio-pci makes of them.
+ * The device accesses its own registers through the IOMMU, by a dma-buf that
+ * vfio-pci exports.
  */
 TEST_F(edu, dma_buf)
 {
@@ -477,7 +482,7 @@ TEST_F(edu, dma_buf)
 	ASSERT_EQ(0, edu_store(self->bar, HIGH_IOVA + EDU_LIVENESS, 4));
 	EXPECT_EQ(~value, readl(self->bar + EDU_LIVENESS));
 
-	/* A BAR that is switched off is nobody's to map, or to keep mapped. */
+	/* A disabled BAR can neither be mapped nor stay mapped. */
 	ASSERT_EQ(0, vfio_set_command(self->device, 0, PCI_COMMAND_MEMORY));
 	cmd.iova += page_size;
 	EXPECT_EQ(-1, ioctl(self->iommufd, IOMMU_IOAS_MAP_FILE, &cmd));
@@ -488,7 +493,7 @@ TEST_F(edu, dma_buf)
 	ASSERT_EQ(0, edu_store(self->bar, HIGH_IOVA + EDU_LIVENESS, 4));
 	EXPECT_EQ(~value, readl(self->bar + EDU_LIVENESS));
 
-	/* What was taken away stays away; a new mapping works. */
+	/* What was revoked stays unmapped; a new mapping works. */
 	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_IOAS_MAP_FILE, &cmd));
 	ASSERT_EQ(0, edu_fetch(self->bar, cmd.iova + EDU_ID, 4));
 	ASSERT_EQ(0, edu_store(self->bar, LOW_IOVA + 12, 4));
@@ -516,7 +521,7 @@ TEST_F(edu, unmapped)
 			      LOW_IOVA));
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem + page_size,
 			      page_size, gone));
-	/* The IOMMU has cached it now, and has to forget it again. */
+	/* The IOMMU has cached it, and must invalidate it. */
 	check_copy(_metadata, self, LOW_IOVA, gone, self->mem,
 		   self->mem + page_size, 64);
 	check_copy(_metadata, self, gone, LOW_IOVA, self->mem + page_size,
@@ -552,7 +557,7 @@ TEST_F(edu, unmap_part)
 {
 	u64 length = page_size;
 
-	/* A mapping goes as a whole or not at all. */
+	/* A mapping is unmapped as a whole or not at all. */
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
 			      4 * page_size, LOW_IOVA));
 	ASSERT_EQ(-ENOENT, ioas_unmap(self->iommufd, self->ioas,
@@ -579,7 +584,10 @@ TEST_F(edu, read_only)
 
 TEST_F(edu, read_only_memory)
 {
-	/* What the process may not write, its device may not either. */
+	/*
+	 * Memory that the process cannot write must be read-only for the
+	 * device.
+	 */
 	ASSERT_EQ(0, mprotect(self->mem, page_size, PROT_READ));
 	ASSERT_EQ(-EFAULT, ioas_map(self->iommufd, self->ioas, self->mem,
 				    page_size, LOW_IOVA));
@@ -602,7 +610,7 @@ TEST_F(edu, copy_and_replace)
 			      4 * page_size, LOW_IOVA));
 	ASSERT_EQ(0, ioas_alloc(self->iommufd, &cmd.dst_ioas_id));
 	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_IOAS_COPY, &cmd));
-	/* The copy shares the pages, pinned once. */
+	/* The copy has the same pages, pinned once. */
 	EXPECT_EQ(4 * page_size / 1024, pinned_kib());
 	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
 		   self->mem + page_size, 64);
@@ -613,7 +621,7 @@ TEST_F(edu, copy_and_replace)
 		   self->mem, self->mem + 2 * page_size, 64);
 	check_store_refused(_metadata, self, LOW_IOVA);
 
-	/* With the original gone, the copy still works. */
+	/* After the original is unmapped, the copy still works. */
 	ASSERT_EQ(0, iommufd_destroy(self->iommufd, self->ioas));
 	EXPECT_EQ(4 * page_size / 1024, pinned_kib());
 	check_copy(_metadata, self, HIGH_IOVA, HIGH_IOVA + 3 * page_size,
@@ -628,14 +636,14 @@ TEST_F(edu, hwpt)
 			      2 * page_size, LOW_IOVA));
 	ASSERT_EQ(0, hwpt_alloc(self->iommufd, self->device_id, self->ioas,
 				&hwpt));
-	/* Two page tables now, the pages still pinned once. */
+	/* With two page tables the pages are still pinned once. */
 	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
 	ASSERT_EQ(0, vfio_attach(self->device, hwpt));
 	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, hwpt));
 	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
 		   self->mem + page_size, 64);
 
-	/* Mapped later, it appears in both. */
+	/* A later mapping is in both. */
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas,
 			      self->mem + 2 * page_size, page_size, HIGH_IOVA));
 	check_copy(_metadata, self, LOW_IOVA, HIGH_IOVA, self->mem,
@@ -662,19 +670,22 @@ TEST_F(edu, failed_replace)
 	if (!find_entry("/sys/class/iommu", is_vtd, name, sizeof(name)))
 		SKIP(return, "not a VT-d");
 	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas, before, &n));
-	/* There is a hole where the device has its interrupts. */
+	/* The MSI window is not usable. */
 	ASSERT_LT(1, n);
 	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_FAULT_QUEUE_ALLOC, &queue));
 	hwpt.fault_id = queue.out_fault_id;
 	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_HWPT_ALLOC, &hwpt));
 
-	/* The device has no page requests, and stays with what it has. */
+	/*
+	 * The device has no page requests: attaching fails, and it stays
+	 * attached.
+	 */
 	ASSERT_EQ(-ENODEV, vfio_attach(self->device, hwpt.out_hwpt_id));
 	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas, after,
 				      &again));
 	EXPECT_EQ(n, again);
 	EXPECT_EQ(0, memcmp(before, after, sizeof(before)));
-	/* What VT-d has undone is done again by a replace that succeeds. */
+	/* A replace that succeeds restores what VT-d has undone. */
 	hwpt.flags = 0;
 	hwpt.fault_id = 0;
 	fault_hwpt = hwpt.out_hwpt_id;
@@ -695,7 +706,7 @@ TEST_F(edu, detach)
 	check_copy(_metadata, self, LOW_IOVA, LOW_IOVA + page_size, self->mem,
 		   self->mem + page_size, 64);
 	ASSERT_EQ(0, vfio_detach(self->device));
-	/* No device needs the pages now, and none gets at them. */
+	/* No device is attached, so the pages are not pinned. */
 	EXPECT_EQ(0, pinned_kib());
 	check_store_refused(_metadata, self, LOW_IOVA);
 
@@ -734,7 +745,7 @@ TEST_F(edu, hw_info)
 		ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_GET_HW_INFO, &cmd));
 		EXPECT_EQ(IOMMU_HW_INFO_TYPE_ARM_SMMUV3, cmd.out_data_type);
 		EXPECT_EQ(sizeof(smmu), cmd.data_len);
-		/* IDR1.SIDSIZE, and IDR5 for the page size that we run on. */
+		/* IDR1.SIDSIZE, and IDR5 for the page size of the kernel */
 		EXPECT_NE(0, smmu.idr[1] & 0x3f);
 		EXPECT_NE(0, smmu.idr[5] & (page_size == 0x1000 ? 0x10 :
 					    page_size == 0x4000 ? 0x20 : 0x40));
@@ -747,7 +758,7 @@ TEST_F(edu, hw_info)
 	ASSERT_EQ(0, ioctl(self->iommufd, IOMMU_GET_HW_INFO, &cmd));
 	EXPECT_EQ(IOMMU_HW_INFO_TYPE_INTEL_VTD, cmd.out_data_type);
 	EXPECT_EQ(sizeof(vtd), cmd.data_len);
-	/* The registers as the VT-d driver shows them. */
+	/* The registers as the VT-d driver prints them */
 	snprintf(path, sizeof(path), "/sys/class/iommu/%s/intel-iommu/cap",
 		 name);
 	ASSERT_TRUE(read_text(path, text, sizeof(text)));
@@ -824,8 +835,9 @@ TEST_F(edu, interrupt_elsewhere)
 }
 
 /*
- * The page that the MSIs of a device go to stays in the HWPT when the device
- * leaves, so no memory can be mapped there before the HWPT is gone.
+ * The page that MSIs of a device are written to stays mapped in the HWPT when
+ * the device is detached. No memory can be mapped there before the HWPT is
+ * destroyed.
  */
 TEST_F(edu, interrupt_window)
 {
@@ -833,7 +845,7 @@ TEST_F(edu, interrupt_window)
 	u32 hwpt = 0;
 	int event;
 
-	/* Where the hardware has a window of its own, this IOVA is free */
+	/* With a window of the hardware this IOVA is free */
 	if (!ioas_map(self->iommufd, self->ioas, self->mem, page_size,
 		      MSI_WINDOW)) {
 		EXPECT_EQ(0, ioas_unmap(self->iommufd, self->ioas, MSI_WINDOW,
@@ -882,7 +894,7 @@ TEST_F(edu, iommufd_closed_first)
 {
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem,
 			      2 * page_size, LOW_IOVA));
-	/* The bound device keeps the context alive, mappings included. */
+	/* The bound device keeps the context, including the mappings. */
 	ASSERT_EQ(0, close(self->iommufd));
 	self->iommufd = -1;
 	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
@@ -903,7 +915,7 @@ TEST_F(edu, device_closed_first)
 	munmap(self->bar, self->bar_size);
 	ASSERT_EQ(0, close(self->device));
 	self->device = -1;
-	/* The mapping outlives the device; the pins do not. */
+	/* The mapping outlives the device, the pins do not. */
 	EXPECT_EQ(0, pinned_kib());
 	EXPECT_EQ(-ENOENT, iommufd_destroy(self->iommufd, self->device_id));
 	EXPECT_EQ(0, ioas_unmap(self->iommufd, self->ioas, LOW_IOVA, &length));
@@ -919,7 +931,7 @@ TEST_F(edu, killed)
 	pid_t child;
 	char c;
 
-	/* Another process takes the device and dies without a word. */
+	/* Another process binds the device and exits without cleaning up. */
 	edu_close(self);
 	ASSERT_EQ(0, pipe(pipes));
 	child = fork();
@@ -944,7 +956,7 @@ TEST_F(edu, killed)
 	ASSERT_EQ(child, waitpid(child, &status, 0));
 	ASSERT_TRUE(WIFSIGNALED(status));
 
-	/* The device is free for the next one. */
+	/* The device can be bound again. */
 	self->iommufd = open("/dev/iommu", O_RDWR);
 	self->device = open(edu.cdev, O_RDWR);
 	ASSERT_EQ(0, vfio_bind(self->device, self->iommufd, &id));

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Two PCI devices that the IOMMU cannot tell apart, being behind a bridge that
- * speaks for both: they are attached, moved and detached as a group, though
- * user space names them one by one.
+ * Two PCI devices that the IOMMU cannot distinguish, behind a bridge that
+ * aliases them: they are attached, moved and detached as a group, though user
+ * space names them one by one.
  *
  * Run QEMU with an IOMMU, "-device pcie-pci-bridge,id=shared" and two of
  * "-device edu,bus=shared", and see vfio_edu.h. Two functions of one device,
  * "-device edu,addr=1e.0,multifunction=on" and "-device edu,addr=1e.1", are a
- * group as well, and serve where there is no such bridge.
+ * group as well, where there is no such bridge.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -49,7 +49,10 @@ FIXTURE_SETUP(group)
 					  &self->bar_size));
 		ASSERT_EQ(0, ioas_alloc(self->iommufd, &self->ioas[i]));
 	}
-	/* The first IOAS shows two pages low, the second two others high. */
+	/*
+	 * The first IOAS maps two pages at low IOVAs, the second two at high
+	 * ones.
+	 */
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas[0], self->mem,
 			      2 * page_size, LOW_IOVA));
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas[1],
@@ -74,7 +77,10 @@ FIXTURE_TEARDOWN(group)
 	EXPECT_EQ(0, pinned_kib());
 }
 
-/* Bytes that device @i carries from the first page at @iova to the second. */
+/*
+ * The number of bytes that device @i copies from the first page at @iova to the
+ * second
+ */
 static int carries(struct _test_data_group *self, int i, u64 iova, u8 *mem)
 {
 	return edu_carry(self->bar[i], iova, iova + page_size, mem,
@@ -96,7 +102,7 @@ TEST_F(group, attach_each)
 	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
 	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
 	EXPECT_EQ(EDU_CARRIED, sees_first(self, 0));
-	/* All of a group or none: the other is where the first one is. */
+	/* A group has one HWPT: the other device is attached to the same. */
 	EXPECT_EQ(-EINVAL, vfio_attach(self->device[1], self->ioas[1]));
 	EXPECT_EQ(2 * page_size / 1024, pinned_kib());
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
@@ -113,10 +119,10 @@ TEST_F(group, replace_moves_all)
 	EXPECT_EQ(EDU_CARRIED, sees_second(self, 0));
 	EXPECT_EQ(EDU_CARRIED, sees_second(self, 1));
 	EXPECT_EQ(0, sees_first(self, 1));
-	/* Nobody is left in the first. */
+	/* No device uses the first IOAS. */
 	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->ioas[1]));
 	EXPECT_EQ(0, iommufd_destroy(self->iommufd, self->ioas[0]));
-	/* It is there already. */
+	/* It is attached there already. */
 	EXPECT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
 	EXPECT_EQ(EDU_CARRIED, sees_second(self, 1));
 }
@@ -129,7 +135,7 @@ TEST_F(group, first_leaves)
 	EXPECT_EQ(EDU_CARRIED, sees_first(self, 1));
 	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->ioas[0]));
 	EXPECT_EQ(-EINVAL, vfio_attach(self->device[0], self->ioas[1]));
-	/* The one that is attached may move. */
+	/* A device that is attached can move the group. */
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
 	EXPECT_EQ(EDU_CARRIED, sees_second(self, 1));
 	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[1]));
@@ -146,7 +152,7 @@ TEST_F(group, last_leaves)
 	EXPECT_EQ(0, pinned_kib());
 	EXPECT_EQ(0, sees_first(self, 0));
 	EXPECT_EQ(0, sees_first(self, 1));
-	/* Free to go elsewhere. */
+	/* Can be attached elsewhere. */
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[1]));
 	EXPECT_EQ(EDU_CARRIED, sees_second(self, 1));
 	EXPECT_EQ(0, iommufd_destroy(self->iommufd, self->ioas[0]));
@@ -156,7 +162,7 @@ TEST_F(group, first_closed)
 {
 	ASSERT_EQ(0, vfio_attach(self->device[0], self->ioas[0]));
 	ASSERT_EQ(0, vfio_attach(self->device[1], self->ioas[0]));
-	/* Unbound, too: the group was attached in its name. */
+	/* Unbind it, too: the attach handle pointed to it. */
 	close_device(self, 0);
 	EXPECT_EQ(EDU_CARRIED, sees_first(self, 1));
 	EXPECT_EQ(-EBUSY, iommufd_destroy(self->iommufd, self->id[1]));
@@ -177,7 +183,7 @@ TEST_F(group, reserved_regions)
 	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas[0], used,
 				      &n_used));
 	EXPECT_LT(n_free, n_used);
-	/* Each has its own, and the last takes them away. */
+	/* Each has reserved regions; the last detach removes them. */
 	ASSERT_EQ(0, vfio_detach(self->device[0]));
 	ASSERT_EQ(0, ioas_iova_ranges(self->iommufd, self->ioas[0], now, &n));
 	EXPECT_EQ(n_used, n);
@@ -195,7 +201,7 @@ TEST_F(group, other_owner)
 	int other;
 	u32 id;
 
-	/* Memory of one context must not be had by devices of two. */
+	/* Devices of a group must not access memory of two contexts. */
 	close_device(self, 1);
 	other = open("/dev/iommu", O_RDWR);
 	ASSERT_LE(0, other);
@@ -207,7 +213,7 @@ TEST_F(group, other_owner)
 	close(other);
 }
 
-/* Functions of one device: VFIO has no lock that both of them take. */
+/* Functions of one device: VFIO has no lock that covers both. */
 FIXTURE(functions)
 {
 	int iommufd;
@@ -247,7 +253,7 @@ struct leaving {
 	int rc;
 };
 
-/* The urgent one preempts the other, wherever that is, when it wakes up. */
+/* When the SCHED_FIFO thread wakes up it preempts the other, at any place. */
 static void *leave(void *arg)
 {
 	const struct sched_param param = { .sched_priority = 10 };
@@ -266,7 +272,9 @@ static void *leave(void *arg)
 	return NULL;
 }
 
-/* Whoever comes last: the HWPT that the kernel made goes, and lets the IOAS go. */
+/*
+ * The last detach destroys the automatic HWPT, and the IOAS can be destroyed.
+ */
 TEST_F(functions, leave_at_once)
 {
 	pthread_barrier_t barrier;
@@ -301,7 +309,7 @@ TEST_F(functions, leave_at_once)
 		}
 		ASSERT_EQ(0, iommufd_destroy(self->iommufd, ioas))
 			TH_LOG("in round %d", round);
-		/* It is to meet the other one, which may have waited for it. */
+		/* To meet the other one, which may wait for it */
 		if (l[0].spent_ns < range / 2)
 			range -= range / 16;
 		else if (l[0].spent_ns > 2 * range)

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A PCI device without an IOMMU, by its VFIO cdev: memory is mapped in an IOAS
- * as for any other, which pins it; where it is for the device, which sees
- * physical memory, IOMMU_IOAS_NOIOMMU_GET_PA tells. And by a group in a
- * container, which maps nothing.
+ * A PCI device without an IOMMU, by its VFIO cdev. Memory is mapped in an IOAS,
+ * which pins it; IOMMU_IOAS_NOIOMMU_GET_PA returns its physical address, which
+ * the device uses. And by a group in a container, which cannot map anything.
  *
- * Run QEMU without an IOMMU and "-device edu,dma_mask=0xffffffffffffffff", and
- * the vfio module with enable_unsafe_noiommu_mode=1. See vfio_edu.h, too.
+ * Run QEMU without an IOMMU and with "-device edu,dma_mask=0xffffffffffffffff",
+ * and the vfio module with enable_unsafe_noiommu_mode=1. See also vfio_edu.h.
  */
 #include <sys/syscall.h>
 
@@ -101,7 +100,7 @@ TEST_F(noiommu, neighbours)
 
 	ASSERT_EQ(0, ioas_map(self->iommufd, self->ioas, self->mem, MEM_SIZE,
 			      LOW_IOVA));
-	/* As far as it tells, the next page is next in memory, too. */
+	/* As far as reported, the next page is contiguous with it. */
 	while (at < end) {
 		length = UINT64_MAX;
 		ASSERT_EQ(0, get_pa(self->iommufd, self->ioas, at, &length,
@@ -119,7 +118,7 @@ TEST_F(noiommu, neighbours)
 			at += page_size;
 		}
 	}
-	/* From within a page to within another. */
+	/* From within one page to within another */
 	length = 3 * page_size;
 	ASSERT_EQ(0, get_pa(self->iommufd, self->ioas, LOW_IOVA, &length,
 			    &pa));
@@ -313,7 +312,7 @@ TEST_F(container, maps_nothing)
 	close(device);
 }
 
-/* One context is with an IOMMU or without, whichever comes first. */
+/* A context is with or without an IOMMU, whichever comes first. */
 TEST_F(container, not_with_an_ioas)
 {
 	u32 ioas = 0;
@@ -333,7 +332,7 @@ TEST_F(container, then_an_ioas)
 			   &self->container));
 	ASSERT_EQ(0, ioas_alloc(self->container, &ioas));
 	ASSERT_EQ(0, set_vfio_ioas(self->container, ioas));
-	/* Somebody expects translation. */
+	/* Another device expects translation. */
 	EXPECT_EQ(-1, ioctl(self->group, VFIO_GROUP_GET_DEVICE_FD, edu.bdf));
 	EXPECT_EQ(EPERM, errno);
 }

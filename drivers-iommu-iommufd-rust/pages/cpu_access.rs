@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages for the kernel itself: in-kernel accesses.
+//! Access to pages by the CPU, for in-kernel accesses.
 //!
-//! Actors: a driver that emulates a device (an mdev) wants pages of an IOAS to read and write with
-//! the CPU. It either *pins* a range of them, gets the pages, and unpins the same range when it is
-//! done; or has bytes *copied* once. Ranges of different accesses overlap at will, and the same
-//! range can be pinned many times, which is counted.
+//! A driver that emulates a device (an mdev) reads and writes pages of an IOAS by the CPU. It
+//! either *pins* a range, uses the pages, and unpins the same range; or *copies* bytes. Ranges of
+//! different accesses can overlap, and the same range can be pinned several times, which is
+//! counted.
 //!
-//! What is pinned is an [`Access`], one of the [holders](super::tiers): it has the PFNs of its
-//! whole range in memory, so that unpinning needs no memory and asks nobody, and so that it can
-//! tell them to others.
+//! A pinned range is an [`Access`], one of the [holders](super::tiers). It stores the PFNs of its
+//! whole range. So unpinning allocates nothing, and other users of the pages can read the PFNs from
+//! it.
 //!
-//! Copying looks for the cheapest way: through the mapping of user space, if it is that of the
-//! current process or a kernel thread may borrow it; one page that is pinned for a moment; else the
-//! slow path, which reads PFNs from wherever they are as a domain would see them.
+//! Copying uses the first of these that is possible: the user mapping, if it is that of the current
+//! process or a kernel thread can adopt it; pinning a single page temporarily; the slow path, which
+//! reads the PFNs as for a domain.
 //!
-//! Locks: all but the fast ways of copying is done under the mutex of the pages.
+//! Locks: the mutex of the pages, except for the first two ways of copying.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -28,8 +28,8 @@ use super::{
         RunList, //
     },
     source::{
-        Few,
-        Room,
+        PinBuffer,
+        PinnedBatch,
         Source, //
     },
     tiers::{
@@ -77,11 +77,11 @@ use kernel::{
     warn_on, //
 };
 
-/// Bytes to be copied.
+/// A buffer to copy to or from.
 pub(crate) enum RwBuf<'a> {
-    /// Out of the pages.
+    /// Copy from the pages.
     Read(&'a mut [u8]),
-    /// Into the pages.
+    /// Copy to the pages.
     Write(&'a [u8]),
 }
 
@@ -97,7 +97,7 @@ impl RwBuf<'_> {
         matches!(self, Self::Write(_))
     }
 
-    /// Copies at address `addr` of the current task.
+    /// Copies from or to address `addr` of the current task.
     fn copy_user(self, addr: usize) -> Result {
         let user = UserSlice::new(UserPtr::from_addr(addr), self.len());
 
@@ -107,8 +107,8 @@ impl RwBuf<'_> {
         }
     }
 
-    /// Copies at most `most` bytes from the front of the buffer, and takes them off it, at `offset`
-    /// in a run whose pins are stored.
+    /// Copies at most `most` bytes at `offset` of a run, whose pins are stored, and removes them
+    /// from the front of the buffer.
     #[inline]
     fn copy_run(&mut self, most: usize, run: Run, offset: usize) -> Result {
         match self {
@@ -129,18 +129,18 @@ impl RwBuf<'_> {
     }
 }
 
-/// How to copy.
+/// Flags of a copy.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct RwFlags {
-    /// The caller is a kernel thread that has no memory of its own. (`IOMMUFD_ACCESS_RW_KTHREAD`)
+    /// The caller is a kernel thread without an mm. (`IOMMUFD_ACCESS_RW_KTHREAD`)
     pub(crate) kthread: bool,
-    /// For tests: do not use the fast way. (`__IOMMUFD_ACCESS_RW_SLOW_PATH`)
+    /// For tests: use the slow path. (`__IOMMUFD_ACCESS_RW_SLOW_PATH`)
     pub(crate) slow_path: bool,
 }
 
 impl Inner {
-    /// Reads the PFNs of a range into a list, which is empty and begins at the same index, so that
-    /// all of it is pinned. On error nothing is, and what is in the list means nothing.
+    /// Pins a range and adds its PFNs to a list, which is empty and begins at the same index. On
+    /// error nothing is pinned, and the contents of the list are undefined.
     fn collect(
         &mut self,
         source: &Source,
@@ -157,13 +157,15 @@ impl Inner {
             return Ok(());
         }
 
-        let mut room = Room::new();
-        if self.tiers.is_empty() && self.collect_few(source, writable, range, &mut room, list)? {
+        let mut buffer = PinBuffer::new();
+        if self.tiers.is_empty()
+            && self.collect_batch(source, writable, range, &mut buffer, list)?
+        {
             return Ok(());
         }
 
-        let mut reader = Reader::new(source, range, &mut room)?;
-        // A run that was read, but is not in the list.
+        let mut reader = Reader::new(source, range, &mut buffer)?;
+        // A run that was pinned but could not be added to the list.
         let mut stray: Option<Run> = None;
 
         let res = reader.read_to(self, &mut |run| {
@@ -187,23 +189,23 @@ impl Inner {
         res
     }
 
-    /// As [`Self::collect`], for pages that nobody holds and that one call can pin. Tells whether
-    /// it is done.
-    fn collect_few(
+    /// Fast path of [`Self::collect`], for pages without holders that one call can pin. Returns
+    /// whether it has done so.
+    fn collect_batch(
         &mut self,
         source: &Source,
         writable: bool,
         range: PageRange,
-        room: &mut Room,
+        buffer: &mut PinBuffer,
         list: &mut RunList,
     ) -> Result<bool> {
-        let mut few = Few::new(room);
-        if !few.pin(source, range)? {
+        let mut batch = PinnedBatch::new(buffer);
+        if !batch.pin(source, range)? {
             return Ok(false);
         }
 
         self.account.pinned(range.len());
-        let res = few
+        let res = batch
             .runs()
             .try_for_each(|run| {
                 list.push(run, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
@@ -211,11 +213,11 @@ impl Inner {
             })
             .and_then(|()| self.account.settle(None));
 
-        self.end_few(&mut few, range.len(), writable, res)
+        self.end_batch(&mut batch, range.len(), writable, res)
             .map(|()| true)
     }
 
-    /// The access to exactly this range.
+    /// Returns the access with exactly this range.
     fn find_access(&mut self, range: PageRange) -> Option<Entry<'_, Access>> {
         let PageRange { first, last } = range;
 
@@ -225,7 +227,7 @@ impl Inner {
     }
 }
 
-/// In C, each span of PFNs is stored in an XArray, and tests let this fail.
+/// A point of fault injection: the C driver stores each span of PFNs in an XArray.
 fn storing_may_fail() -> Result {
     if should_fail() {
         return Err(EINVAL);
@@ -233,9 +235,9 @@ fn storing_may_fail() -> Result {
     Ok(())
 }
 
-/// Names the pages of a list in `out`.
+/// Writes the `struct page` pointers of a list to `out`.
 fn name_pages(list: &RunList, mut out: &mut [MaybeUninit<PagePtr>]) {
-    // Memory is mostly either contiguous over a long stretch or not at all.
+    // Short runs: page by page is faster.
     if list.len() / 8 < list.run_count() {
         for (pfn, slot) in list.pfns().zip(out) {
             pin::name_page(pfn, slot);
@@ -252,14 +254,14 @@ fn name_pages(list: &RunList, mut out: &mut [MaybeUninit<PagePtr>]) {
 }
 
 impl Pages {
-    /// Pins a range for the kernel and names its pages in `out`, of which it initialises all.
+    /// Pins a range for CPU access and initialises `out` with its `struct page` pointers.
     ///
-    /// To be undone by [`Self::unpin_access`] with the same range.
+    /// Undone by [`Self::unpin_access`] with the same range.
     ///
     /// # Errors
     ///
-    /// `EPERM` if `write` is wanted of pages that are not writable, `EINVAL` for a dma-buf or if
-    /// `out` is not as long as the range, else what pinning says, `ENOMEM` if it is too much.
+    /// `EPERM` if `write` is set and the pages are not writable, `EINVAL` for a dma-buf or if `out`
+    /// is not as long as the range, what pinning returns, and `ENOMEM`, also beyond the limit.
     pub(crate) fn pin_access(
         &self,
         range: PageRange,
@@ -298,10 +300,9 @@ impl Pages {
         Ok(())
     }
 
-    /// Undoes one [`Self::pin_access`] of the same range. The caller does not use the pages any
-    /// more.
+    /// Undoes one [`Self::pin_access`] of the same range, whose pages are not in use any more.
     ///
-    /// Never fails, works without memory.
+    /// Never fails, allocates nothing.
     #[inline(never)]
     pub(crate) fn unpin_access(&self, range: PageRange) {
         let mut inner = self.lock();
@@ -320,15 +321,15 @@ impl Pages {
         inner.account.settle_less(None);
     }
 
-    /// Copies bytes into or out of the pages, from byte `start_byte` on.
+    /// Copies bytes to or from the pages, from byte `start_byte` on.
     ///
-    /// The memory is shared with user space and devices: this is no snapshot.
+    /// User space and devices can change the memory meanwhile: the copy is not a snapshot.
     ///
     /// # Errors
     ///
-    /// `EPERM` for writing to pages that are not writable, `EINVAL` for a dma-buf or no bytes,
-    /// `EFAULT` if there is no memory any more, and others that pinning gives. Some of the bytes
-    /// may have been copied.
+    /// `EPERM` for writing to pages that are not writable, `EINVAL` for a dma-buf or an empty
+    /// buffer, `EFAULT` if the memory was unmapped, and what pinning returns. Some bytes may have
+    /// been copied.
     pub(crate) fn rw(&self, start_byte: usize, buf: RwBuf<'_>, flags: RwFlags) -> Result {
         if buf.is_write() && !self.writable {
             return Err(EPERM);
@@ -364,7 +365,7 @@ impl Pages {
 
         let pages = PageRange::of_bytes(start_byte, buf.len())?;
         if !flags.kthread && pages.len() == 1 {
-            // The process may be gone, but pages of it may still be pinned.
+            // Without an mm the process has exited. Pages of it may still be pinned: slow path.
             if let Some(mm) = mm.mmget_not_zero() {
                 return self.rw_page(&mut RemoteMm::new(&mm), addr, buf);
             }
@@ -372,21 +373,21 @@ impl Pages {
         self.rw_slow(start_byte, buf)
     }
 
-    /// Copies bytes of one page that is pinned as long as this takes.
+    /// Copies bytes of one page, which is pinned temporarily.
     fn rw_page(&self, mm: &mut RemoteMm<'_>, addr: usize, buf: RwBuf<'_>) -> Result {
         if should_fail() {
             return Err(EINVAL);
         }
 
-        let mut room = PinRoom::<1>::new();
-        let mut queue = PinQueue::new(&mut room);
+        let mut buffer = PinRoom::<1>::new();
+        let mut queue = PinQueue::new(&mut buffer);
         let flags = if buf.is_write() {
             PinFlags::WRITE
         } else {
             PinFlags::READ
         };
         queue.pin_remote(mm, addr & !(PAGE_SIZE - 1), 1, flags)?;
-        // Do not keep others waiting.
+        // Not needed for the copy.
         mm.unlock();
 
         let Some(run) = queue.next_run() else {
@@ -399,40 +400,40 @@ impl Pages {
         }
     }
 
-    /// Copies bytes of pages as a domain would see them, from wherever their PFNs are.
+    /// Copies bytes, with the PFNs from a holder or from the source.
     fn rw_slow(&self, start_byte: usize, buf: RwBuf<'_>) -> Result {
         let range = PageRange::of_bytes(start_byte, buf.len())?;
         let mut inner = self.lock();
-        let mut room = Room::new();
-        let mut reader = Reader::new(&self.source, range, &mut room)?;
-        let mut copy = Copy {
+        let mut buffer = PinBuffer::new();
+        let mut reader = Reader::new(&self.source, range, &mut buffer)?;
+        let mut sink = CopySink {
             buf,
             offset: start_byte % PAGE_SIZE,
             writable: self.writable,
             unpinned: 0,
         };
 
-        let res = reader.read_to(&mut inner, &mut copy);
+        let res = reader.read_to(&mut inner, &mut sink);
         reader.finish(&mut inner);
-        inner.account.unpinned(copy.unpinned);
+        inner.account.unpinned(sink.unpinned);
         inner.account.settle_less(None);
         res
     }
 }
 
-/// Copies bytes of the runs that are read, and unpins those that were pinned for that.
-struct Copy<'a> {
-    /// What is not copied yet.
+/// A sink that copies bytes of the runs, and unpins those that were pinned for the copy.
+struct CopySink<'a> {
+    /// The part of the buffer that is left.
     buf: RwBuf<'a>,
-    /// Where it is in the next run.
+    /// The offset into the next run.
     offset: usize,
-    /// How to unpin.
+    /// Set if the pages are to be marked dirty.
     writable: bool,
-    /// How many pages were unpinned.
+    /// The number of pages that were unpinned.
     unpinned: usize,
 }
 
-impl Sink for Copy<'_> {
+impl Sink for CopySink<'_> {
     #[inline]
     fn push(&mut self, run: Run) -> Result {
         let res = self.push_held(run);
@@ -469,7 +470,7 @@ mod tests {
 
     const PAGES: usize = 48;
 
-    /// Pages of memory of this test, from the middle of the first page on, whose bytes are known.
+    /// Memory with known contents, from the middle of its first page on.
     fn test_pages() -> Result<(Arc<Pages>, usize, UserPtr)> {
         let addr = test_memory(PAGES * PAGE_SIZE)?;
         let mut writer = UserSlice::new(UserPtr::from_addr(addr), PAGES * PAGE_SIZE).writer();
@@ -495,7 +496,7 @@ mod tests {
         pages.lock().account.pages()
     }
 
-    /// The PFNs that the access to exactly this range has.
+    /// Returns the PFNs of the access with exactly this range.
     fn pfns(pages: &Pages, range: PageRange) -> Result<KVec<usize>> {
         let mut inner = pages.lock();
         let mut entry = inner.find_access(range).ok_or(ENOENT)?;
@@ -524,7 +525,7 @@ mod tests {
         pages.unpin_access(all);
 
         for round in 0..400 {
-            // Let go of more and more.
+            // Unpin more and more often.
             if !held.is_empty() && random.below(400) < round {
                 let range = held.remove(random.below(held.len())).map_err(|_| EINVAL)?;
                 pages.unpin_access(range);
@@ -536,7 +537,7 @@ mod tests {
 
                 pages.pin_access(range, &mut out, true)?;
                 held.push(range, GFP_KERNEL)?;
-                // Whether they come from the source, from other accesses or from both.
+                // The same PFNs from the source and from other accesses.
                 assert!(pfns(&pages, range)?.as_slice() == &known[first..=last]);
             }
             let model = (0..PAGES).filter(|&n| held.iter().any(|range| range.contains(n)));
@@ -554,13 +555,13 @@ mod tests {
         let (pages, ..) = test_pages()?;
         let range = |first, last| PageRange { first, last };
 
-        // There is nothing behind the memory.
+        // The memory ends before the range.
         assert!(pages
             .pin_access(range(40, 60), &mut out(21)?, true)
             .is_err());
         assert_eq!(pinned(&pages), 0);
 
-        // What is held by others stays.
+        // Pages of another access stay pinned.
         pages.pin_access(range(42, 45), &mut out(4)?, true)?;
         assert!(pages
             .pin_access(range(40, 60), &mut out(21)?, true)
@@ -575,11 +576,10 @@ mod tests {
         Ok(())
     }
 
-    /// Memory that ends with the address space, or behind it, is none, however much is pinned at a
-    /// time.
+    /// Memory at the end of the address space fails to be pinned, for each number of pages.
     #[test]
     fn memory_that_wraps() -> Result {
-        // The test may have no memory yet.
+        // Gives the test an mm.
         test_pages()?;
 
         for count in [1, 2, 510, 511, 512, 513, 600] {
@@ -629,7 +629,7 @@ mod tests {
             assert!(ours == theirs);
             assert_eq!(pinned(&pages), 7);
         }
-        // One page only, and the fast way where it is allowed.
+        // A single page, and the user mapping.
         pages.rw(start, RwBuf::Write(&[1, 2, 3]), slow)?;
         let mut three = [0; 3];
         pages.rw(start, RwBuf::Read(&mut three), RwFlags::default())?;
