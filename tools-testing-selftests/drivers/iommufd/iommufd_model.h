@@ -166,6 +166,14 @@ void broken(enum invariant which, const char *format, ...);
 #define PLACE_PAGES 16
 #define SLOTS 3
 
+/*
+ * Long areas have places behind these. There are as many PFNs, and as far from
+ * each other, as the driver does not keep beside the page table.
+ */
+#define LONG_PLACES 2
+#define LONG_PAGES 160
+#define ALL_PLACES (PLACES + LONG_PLACES)
+
 /* IOASes that stay; the arguments of some operations name slots behind them. */
 #define STAYING 2
 
@@ -218,7 +226,7 @@ struct dep {
 /* Second queues of a vIOMMU, on which the mock makes the first one depend. */
 #define DEP_QUEUE(viommu) (DEP_IDS + (viommu) % 1024)
 /* What is on its way or locked at a place. */
-#define DEP_PLACE(ioas, place) (DEP_IDS + 1024 + (ioas) * PLACES + (place))
+#define DEP_PLACE(ioas, place) (DEP_IDS + 1024 + (ioas) * ALL_PLACES + (place))
 /* Processes that have a copy of each descriptor, and of mmap(). */
 #define DEP_FORKS (DEP_IDS + 1100)
 /* Areas at an IOVA that the kernel chose, which may straddle places. */
@@ -236,8 +244,10 @@ struct copied {
 
 struct world {
 	const struct plan *plan;
-	int fd, file, truncated, template;
+	int fd, file, truncated, template, long_file;
 	u32 ioas[STAYING], pasid_hwpt;
+	/* What long areas are copied of; no device is on it. */
+	u32 long_ioas;
 	/* Two that stay; and one that comes and goes, as stdev << 32 | idev. */
 	struct device dev[2];
 	u64 hot;
@@ -257,7 +267,7 @@ struct world {
 	int access[2], eye;
 	u32 pins[2][SLOTS];
 	int dmabuf[2];
-	unsigned char *mem, *vanishing;
+	unsigned char *mem, *vanishing, *long_mem;
 	struct dep deps[DEPS];
 	/* Bytes mapped less bytes that UNMAP has reported. */
 	s64 balance[STAYING];
@@ -312,6 +322,11 @@ static inline u64 iova_of(unsigned int place, unsigned int page)
 	return MOCK_APERTURE_START + (place * PLACE_PAGES + page) * PAGE;
 }
 
+static inline u64 long_iova(unsigned int place)
+{
+	return iova_of(PLACES, 0) + place * 2 * LONG_PAGES * PAGE;
+}
+
 /* The number of a page that it begins with: TAG is SEEN_… or 0. */
 static inline u32 number_of(u64 tag, unsigned int page)
 {
@@ -357,6 +372,8 @@ void record(u32 new, u32 a, u32 b, u32 c);
 u32 key_of(enum kind kind, u32 id);
 /* DESTROY of what only the caller knows; EBUSY is judged. */
 int destroy_object(enum kind kind, u32 id);
+/* A long area, to an IOAS that stays. */
+int copy_long(unsigned int ioas, unsigned int place);
 void leave(enum kind kind, u32 id);
 /* Destroys it now or, if it is in use, when all rest. */
 int destroy_or_leave(enum kind kind, u32 id);
@@ -390,6 +407,8 @@ int op_map_any(const u8 *arg, enum how how);
 int op_type1_map(const u8 *arg, enum how how);
 int op_type1_unmap(const u8 *arg, enum how how);
 int op_copy(const u8 *arg, enum how how);
+int op_long_copy(const u8 *arg, enum how how);
+int op_long_unmap(const u8 *arg, enum how how);
 int op_unmap(const u8 *arg, enum how how);
 int op_vanish(const u8 *arg, enum how how);
 int op_truncate(const u8 *arg, enum how how);
