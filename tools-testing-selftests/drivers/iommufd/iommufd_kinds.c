@@ -358,7 +358,27 @@ struct failing {
 	int (*fail)(struct scene *s, u32 id);
 	/* As what it fails. */
 	int rc;
+	/* Makes what depends on it. */
+	int (*depend)(struct scene *s, u32 id, u32 *out);
+	/* As what else, beside others that do the same. */
+	int also;
 };
+
+/* And these do not fail. */
+static int depend_hwpt(struct scene *s, u32 id, u32 *out)
+{
+	return do_hwpt_alloc(s->fd, s->dev.idev, id, 0, 0, out);
+}
+
+static int depend_nested(struct scene *s, u32 id, u32 *out)
+{
+	return do_nested_alloc(s->fd, s->dev.idev, id, out);
+}
+
+static int depend_fault(struct scene *s, u32 id, u32 *out)
+{
+	return do_hwpt_alloc(s->fd, s->dev.idev, viommu_parent, 0, id, out);
+}
 
 struct failing_thread {
 	struct scene *s;
@@ -425,58 +445,420 @@ static bool failed_well(const struct failing_thread *f, unsigned long rounds)
 	return !f->odd && f->failed >= ROUNDS_MIN && raced_enough(rounds);
 }
 
+/* ---- destroying what failing calls name ---------------------------------- */
+
+/* So many are made by a thread, and then destroyed one by one. */
+#define VICTIMS 128
 /*
- * What calls name that fail is destroyed meanwhile: nobody depends on it, ever,
- * so DESTROY never says EBUSY.
+ * Threads for each CPU: while some wait, as who uses a victim has no CPU, others
+ * go on. And an urgent one.
+ */
+#define CPUS_MAX 4
+#define CALMS_EACH 6
+#define CALMS_MAX (CALMS_EACH * CPUS_MAX)
+#define HUNTERS_MAX (CALMS_MAX + CPUS_MAX)
+/* Without so many calls that were met, a case has shown nothing. */
+#define MET_MIN 50
+/* One call of so many makes what depends on the victim, until it is gone. */
+#define DEPENDS_EACH 64
+/* Of a thread, the last ones: more than there are during one DESTROY. */
+#define DEPENDANTS 256
+/*
+ * One DESTROY of so many waits for who uses the victim. In a virtual machine
+ * that may take as long as the other CPU gets no time.
+ */
+#define MEETS_EACH 64
+/* How far ahead of who destroys the others may be. */
+#define LEAD_MAX 8
+
+enum dependant { BEING_MADE, MADE, NOT_MADE };
+
+struct hunt {
+	struct scene *s;
+	const struct failing *what;
+	/* The urgent ones are the last of all. */
+	unsigned int cpus, calms, threads;
+	bool stop;
+	/*
+	 * Each makes victims, and destroys them, each after a call that names
+	 * one of another thread and fails. The urgent ones make none: each
+	 * interrupts those on its CPU, and destroys what their calls name.
+	 */
+	struct hunter {
+		struct hunt *h;
+		pthread_t thread;
+		unsigned int cpu;
+		u64 rng;
+		/* Who destroys one takes it out. */
+		u32 ids[VICTIMS];
+		/* The next one to be destroyed. */
+		unsigned int at;
+		unsigned int last_at[CALMS_MAX], lead;
+		/* What its call names, or 0; and where that is. */
+		u32 named, *slot;
+		/* How many dependants it has begun, and ended. */
+		unsigned long begun, ended;
+		struct {
+			u32 on, state;
+		} dependants[DEPENDANTS];
+		/* Calls that failed as they should, and dependants made. */
+		unsigned long failed, depended;
+		/* Victims that are gone, and those named when they went. */
+		unsigned long destroys, met;
+		/* How many were gone when one was met last. */
+		unsigned long last_met;
+		/* EBUSY with a dependant and without. */
+		unsigned long right, busy;
+		bool forever;
+		/* The first result that nothing explains. */
+		int odd;
+	} all[HUNTERS_MAX];
+};
+
+/* In memory that all cases share. */
+static struct {
+	unsigned long destroys, busy;
+	double seconds;
+} *never_busy_in_all;
+
+static void note_odd(struct hunter *me, int rc)
+{
+	if (!me->odd)
+		me->odd = rc;
+	__atomic_store_n(&me->h->stop, true, __ATOMIC_RELEASE);
+}
+
+/* What depends on ID for a moment. */
+static void depend_on(struct hunter *me, u32 id)
+{
+	unsigned int slot = me->begun % DEPENDANTS;
+	struct scene *s = me->h->s;
+	u32 dependant;
+	int rc;
+
+	me->dependants[slot].on = id;
+	me->dependants[slot].state = BEING_MADE;
+	__atomic_fetch_add(&me->begun, 1, __ATOMIC_SEQ_CST);
+	rc = me->h->what->depend(s, id, &dependant);
+	__atomic_store_n(&me->dependants[slot].state, rc ? NOT_MADE : MADE,
+			 __ATOMIC_SEQ_CST);
+	if (!rc) {
+		me->depended++;
+		rc = do_destroy(s->fd, dependant);
+	}
+	__atomic_fetch_add(&me->ended, 1, __ATOMIC_SEQ_CST);
+	if (rc && rc != -ENOENT && rc != -EINVAL)
+		note_odd(me, rc);
+}
+
+/*
+ * Had ID a dependant of T from when BEFORE had ended until now? What is still
+ * being made may come to nothing: that is none.
+ */
+static bool had_dependant(struct hunter *t, u32 id, unsigned long before)
+{
+	unsigned long begun = __atomic_load_n(&t->begun, __ATOMIC_SEQ_CST), i;
+	bool had = false;
+
+	/* It has forgotten some. */
+	if (begun - before > DEPENDANTS)
+		return true;
+	for (i = before; i < begun; i++) {
+		u32 *state = &t->dependants[i % DEPENDANTS].state;
+
+		if (t->dependants[i % DEPENDANTS].on != id)
+			continue;
+		while (__atomic_load_n(state, __ATOMIC_SEQ_CST) == BEING_MADE)
+			sleep_us(20);
+		had |= __atomic_load_n(state, __ATOMIC_SEQ_CST) == MADE;
+	}
+	return had;
+}
+
+static bool is_named(struct hunt *h, u32 id)
+{
+	unsigned int t;
+
+	for (t = 0; t < h->calms; t++)
+		if (__atomic_load_n(&h->all[t].named, __ATOMIC_SEQ_CST) == id)
+			return true;
+	return false;
+}
+
+static void destroy_victim(struct hunter *me, u32 id)
+{
+	unsigned long before[HUNTERS_MAX];
+	struct hunt *h = me->h;
+	bool named = is_named(h, id), had;
+	u64 end = 0;
+	unsigned int t;
+	int rc;
+
+	for (;;) {
+		for (t = 0; t < h->threads; t++)
+			before[t] = __atomic_load_n(&h->all[t].ended,
+						    __ATOMIC_SEQ_CST);
+		rc = do_destroy(h->s->fd, id);
+		if (rc != -EBUSY)
+			break;
+		for (had = false, t = 0; t < h->threads; t++)
+			had |= had_dependant(&h->all[t], id, before[t]);
+		me->right += had;
+		me->busy += !had;
+		if (!end)
+			end = now_ns() + 5000000000;
+		me->forever |= now_ns() > end;
+		if (!had)
+			__atomic_store_n(&h->stop, true, __ATOMIC_RELEASE);
+		if (me->forever)
+			return;
+		/* An urgent one lets the dependant go. */
+		sleep_us(20);
+	}
+	if (rc)
+		note_odd(me, rc);
+	me->destroys++;
+	if (!named)
+		return;
+	me->met++;
+	me->last_met = me->destroys;
+}
+
+/*
+ * What another thread destroys now or right after, or NULL. Best of one that has
+ * gone on since it was looked at.
+ */
+static u32 *next_victim(struct hunter *me, struct hunter **of)
+{
+	struct hunt *h = me->h;
+	unsigned int first = below(&me->rng, h->calms), i, n, at;
+	u32 *slot = NULL;
+
+	for (i = 0; i < h->calms; i++) {
+		n = (first + i) % h->calms;
+		at = __atomic_load_n(&h->all[n].at, __ATOMIC_ACQUIRE);
+		if (&h->all[n] == me || at + me->lead >= VICTIMS)
+			continue;
+		*of = &h->all[n];
+		slot = &h->all[n].ids[at + me->lead];
+		if (at != me->last_at[n]) {
+			me->last_at[n] = at;
+			break;
+		}
+	}
+	return slot;
+}
+
+static void fail_beside(struct hunter *me)
+{
+	struct hunter *other;
+	u32 *slot = next_victim(me, &other), id;
+	struct hunt *h = me->h;
+	unsigned int at, i;
+	int rc;
+
+	id = slot ? __atomic_load_n(slot, __ATOMIC_ACQUIRE) : 0;
+	if (!id) {
+		/* They are making them, or it is gone. */
+		if (me->lead < LEAD_MAX)
+			me->lead++;
+		else
+			me->lead = 0;
+		return;
+	}
+	i = slot - other->ids;
+	if (h->what->depend && !below(&me->rng, DEPENDS_EACH)) {
+		depend_on(me, id);
+		return;
+	}
+	me->slot = slot;
+	__atomic_store_n(&me->named, id, __ATOMIC_SEQ_CST);
+	rc = h->what->fail(h->s, id);
+	__atomic_store_n(&me->named, 0, __ATOMIC_SEQ_CST);
+	at = __atomic_load_n(&other->at, __ATOMIC_ACQUIRE);
+	if (rc == h->what->rc) {
+		me->failed++;
+		/* It came too early, or late if that looks the same. */
+		if (me->lead && at < i)
+			me->lead--;
+		else if (me->lead < LEAD_MAX && at > i + 1)
+			me->lead++;
+	} else if (rc == -ENOENT || rc == -EINVAL || rc == h->what->also) {
+		/* Too late: HWPT_ALLOC says EINVAL. */
+		if (me->lead < LEAD_MAX)
+			me->lead++;
+	} else {
+		note_odd(me, rc ?: 1);
+	}
+}
+
+/* Destroys what is in a slot. */
+static void empty(struct hunter *me, u32 *slot)
+{
+	u32 id = __atomic_exchange_n(slot, 0, __ATOMIC_SEQ_CST);
+
+	if (id)
+		destroy_victim(me, id);
+}
+
+static void hunt(struct hunter *me)
+{
+	struct hunt *h = me->h;
+	unsigned int i;
+	u32 id;
+	int rc = 0;
+
+	while (!__atomic_load_n(&h->stop, __ATOMIC_ACQUIRE) && !rc) {
+		__atomic_store_n(&me->at, VICTIMS, __ATOMIC_RELEASE);
+		for (i = 0; i < VICTIMS && !rc; i++) {
+			rc = h->what->make(h->s, &id);
+			if (rc)
+				note_odd(me, rc);
+			else
+				__atomic_store_n(&me->ids[i], id,
+						 __ATOMIC_RELEASE);
+		}
+		for (i = 0; i < VICTIMS; i++) {
+			__atomic_store_n(&me->at, i, __ATOMIC_RELEASE);
+			if (!__atomic_load_n(&h->stop, __ATOMIC_ACQUIRE))
+				fail_beside(me);
+			/* Later, if it would wait too often. */
+			id = __atomic_load_n(&me->ids[i], __ATOMIC_ACQUIRE);
+			if (me->destroys - me->last_met >= MEETS_EACH ||
+			    !is_named(h, id))
+				empty(me, &me->ids[i]);
+		}
+		__atomic_store_n(&me->at, VICTIMS, __ATOMIC_RELEASE);
+		for (i = 0; i < VICTIMS; i++)
+			empty(me, &me->ids[i]);
+	}
+}
+
+/* Whom this interrupts may be in the middle of a call. */
+static void hunt_urgently(struct hunter *me)
+{
+	struct hunt *h = me->h;
+	unsigned int i;
+
+	if (!must(urgent(), "sched_setscheduler"))
+		note_odd(me, -EPERM);
+	while (!__atomic_load_n(&h->stop, __ATOMIC_ACQUIRE)) {
+		sleep_us(20 + below(&me->rng, 150));
+		for (i = me->cpu; i < h->calms; i += h->cpus)
+			if (__atomic_load_n(&h->all[i].named, __ATOMIC_SEQ_CST))
+				empty(me, h->all[i].slot);
+	}
+}
+
+static void *start_hunter(void *arg)
+{
+	struct hunter *me = arg;
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(me->cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		note_odd(me, -errno);
+	if (me < me->h->all + me->h->calms)
+		hunt(me);
+	else
+		hunt_urgently(me);
+	return NULL;
+}
+
+static bool hunted_well(struct hunt *h, double seconds)
+{
+	struct hunter sum = {};
+	unsigned int t;
+
+	for (t = 0; t < h->threads; t++) {
+		const struct hunter *a = &h->all[t];
+
+		sum.failed += a->failed;
+		sum.depended += a->depended;
+		sum.destroys += a->destroys;
+		sum.met += a->met;
+		sum.right += a->right;
+		sum.busy += a->busy;
+		sum.forever |= a->forever;
+		if (a->odd && !sum.odd)
+			sum.odd = a->odd;
+	}
+	never_busy_in_all->destroys += sum.destroys;
+	never_busy_in_all->busy += sum.busy;
+	never_busy_in_all->seconds += seconds;
+	ksft_print_msg("%lu times DESTROY, %.0f a second; %lu met one of %lu calls that failed, %lu one of %lu dependants\n",
+		       sum.destroys, sum.destroys / seconds, sum.met,
+		       sum.failed, sum.right, sum.depended);
+	if (sum.busy)
+		ksft_print_msg("EBUSY %lu times, though nothing depends on it%s\n",
+			       sum.busy, sum.forever ? ", for ever" : "");
+	if (sum.odd)
+		ksft_print_msg("a call ended with %s instead\n",
+			       sum.odd > 0 ? "success" : strerror(-sum.odd));
+	ksft_print_msg("in all: %lu times DESTROY, %.0f a second, %lu times EBUSY with no dependant\n",
+		       never_busy_in_all->destroys,
+		       never_busy_in_all->destroys / never_busy_in_all->seconds,
+		       never_busy_in_all->busy);
+	if (sum.met < MET_MIN)
+		ksft_print_msg("that is too few\n");
+	return !sum.busy && !sum.odd && sum.failed >= ROUNDS_MIN &&
+	       sum.met >= MET_MIN && sum.destroys >= times_each;
+}
+
+/*
+ * What calls name that fail is destroyed meanwhile: DESTROY says EBUSY while
+ * there is a dependant that was made, and only then.
  */
 static bool never_busy(const void *arg)
 {
-	struct failing_thread f = { .what = arg };
-	unsigned long rounds = 0, busy = 0, forever = 0;
+	unsigned int cpus = sysconf(_SC_NPROCESSORS_ONLN), t;
+	static struct hunt h;
 	struct scene s;
-	pthread_t thread;
+	u64 met, destroys;
+	u32 id;
 	bool ok;
-	int rc;
 
 	if (!must(make_scene(&s), "scene"))
 		return false;
-	f.s = &s;
-	/* The one of which it is not the parent that goes. */
-	if (f.what->make == make_fault)
-		rc = make_parent(&s, &viommu_parent);
-	else
-		rc = 0;
-	if (!must(rc, "parent"))
+	h.s = &s;
+	h.what = arg;
+	h.cpus = cpus < CPUS_MAX ? cpus : CPUS_MAX;
+	h.calms = CALMS_EACH * h.cpus;
+	h.threads = h.calms + h.cpus;
+	/* The parent is made once, and not by the one that comes first. */
+	if (!must(h.what->make == make_fault ? make_parent(&s, &viommu_parent) :
+		  h.what->make == make_viommu ? make_viommu(&s, &id) : 0,
+		  "parent"))
 		return false;
-	pthread_create(&thread, NULL, keep_failing, &f);
 	race_start = now_ns();
-	while (racing(rounds) && !forever && !f.odd) {
-		u64 end;
-		u32 id;
-
-		if (!must(f.what->make(&s, &id), "make"))
-			return false;
-		start_failing(&f, id);
-		rc = do_destroy(s.fd, id);
-		end = now_ns() + 5000000000;
-		while (rc == -EBUSY && now_ns() < end) {
-			busy++;
-			rc = do_destroy(s.fd, id);
-		}
-		forever += rc == -EBUSY;
-		if (rc && rc != -EBUSY)
-			return must(rc, "DESTROY");
-		end_failing(&f);
-		rounds++;
+	for (t = 0; t < h.threads; t++) {
+		h.all[t].h = &h;
+		h.all[t].rng = t;
+		h.all[t].cpu = t % h.cpus;
+		h.all[t].at = VICTIMS;
+		pthread_create(&h.all[t].thread, NULL, start_hunter, &h.all[t]);
 	}
-	f.stop = true;
-	pthread_join(thread, NULL);
-	if (busy)
-		ksft_print_msg("EBUSY %lu times, though nobody depends on it%s\n",
-			       busy, forever ? ", for ever" : "");
-	ok = failed_well(&f, rounds);
-	return leave_scene(&s) && ok && !busy;
+	do {
+		/* It is not what it does that takes long. */
+		alarm(HANGS_SECONDS);
+		usleep(20000);
+		for (met = 0, destroys = 0, t = 0; t < h.threads; t++) {
+			met += __atomic_load_n(&h.all[t].met, __ATOMIC_RELAXED);
+			destroys += __atomic_load_n(&h.all[t].destroys,
+						    __ATOMIC_RELAXED);
+		}
+	} while (!__atomic_load_n(&h.stop, __ATOMIC_ACQUIRE) &&
+		 (racing(met < MET_MIN ? 0 : ROUNDS_MIN) ||
+		  destroys < times_each));
+	__atomic_store_n(&h.stop, true, __ATOMIC_RELEASE);
+	for (t = 0; t < h.threads; t++)
+		pthread_join(h.all[t].thread, NULL);
+	ok = hunted_well(&h, (now_ns() - race_start) / 1e9);
+	return leave_scene(&s) && ok;
 }
+
+/* ---- the last device of an automatic HWPT -------------------------------- */
 
 /*
  * A device leaves its automatic HWPT while a failing call names that: nobody
@@ -1346,9 +1728,10 @@ static bool owner_changes(const void *arg)
 #define C_MOVED "puts the user of the old one when others see the new one"
 #define C_ORPHAN "lets an automatic HWPT outlive its last device"
 
-#define BUSY(what, make, how, errno_) \
+#define BUSY(what, make, how, errno_, depend, ...) \
 	{ "never_busy." what, never_busy, \
-	  &(const struct failing){ make, how, -(errno_) }, C_BUSY }
+	  &(const struct failing){ make, how, -(errno_), depend, \
+				   ##__VA_ARGS__ }, C_BUSY, .counted = true }
 #define ORPHAN(what, make, how, errno_) \
 	{ "no_orphan." what, no_orphan, \
 	  &(const struct failing){ make, how, -(errno_) }, C_ORPHAN }
@@ -1362,22 +1745,34 @@ static bool owner_changes(const void *arg)
 static const struct kind kinds[] = {
 	{ "queue_undone", queue_undone, NULL,
 	  "lets a driver depend on what is not published" },
-	BUSY("hwpt_flags", make_ioas, fail_hwpt_flags, EOPNOTSUPP),
-	BUSY("hwpt_answer", make_ioas, fail_hwpt_answer, EFAULT),
-	BUSY("nested_type", make_parent, fail_nested_type, EOPNOTSUPP),
-	BUSY("nested_answer", make_parent, fail_nested_answer, EFAULT),
-	BUSY("nested_viommu", make_viommu, fail_nested_answer, EFAULT),
-	BUSY("fault_answer", make_fault, fail_fault_answer, EFAULT),
-	BUSY("viommu_answer", make_parent, fail_viommu_answer, EFAULT),
-	BUSY("viommu_data", make_parent, fail_viommu_data, EFAULT),
-	BUSY("vdevice_answer", make_viommu, fail_vdevice_answer, EFAULT),
-	BUSY("veventq_answer", make_viommu, fail_veventq_answer, EFAULT),
-	BUSY("queue_answer", make_viommu, fail_queue_answer, EFAULT),
-	BUSY("queue_index", make_viommu, fail_queue_index, EINVAL),
-	BUSY("queue_memory", make_viommu, fail_queue_memory, ENOENT),
-	BUSY("access_replace", make_odd_ioas, fail_access_replace, EADDRINUSE),
-	BUSY("attach_dirty", make_dirty, fail_attach_dirty, EINVAL),
-	BUSY("attach_pasid", make_dirty, fail_attach_pasid, EINVAL),
+	BUSY("hwpt_flags", make_ioas, fail_hwpt_flags, EOPNOTSUPP, depend_hwpt),
+	BUSY("hwpt_answer", make_ioas, fail_hwpt_answer, EFAULT, depend_hwpt),
+	BUSY("nested_type", make_parent, fail_nested_type, EOPNOTSUPP,
+	     depend_nested),
+	BUSY("nested_answer", make_parent, fail_nested_answer, EFAULT,
+	     depend_nested),
+	BUSY("nested_viommu", make_viommu, fail_nested_answer, EFAULT,
+	     depend_nested),
+	BUSY("fault_answer", make_fault, fail_fault_answer, EFAULT,
+	     depend_fault),
+	BUSY("viommu_answer", make_parent, fail_viommu_answer, EFAULT,
+	     depend_nested),
+	BUSY("viommu_data", make_parent, fail_viommu_data, EFAULT,
+	     depend_nested),
+	BUSY("vdevice_answer", make_viommu, fail_vdevice_answer, EFAULT,
+	     depend_nested, -EEXIST),
+	BUSY("veventq_answer", make_viommu, fail_veventq_answer, EFAULT,
+	     depend_nested, -EEXIST),
+	BUSY("queue_answer", make_viommu, fail_queue_answer, EFAULT,
+	     depend_nested, -EEXIST),
+	BUSY("queue_index", make_viommu, fail_queue_index, EINVAL,
+	     depend_nested),
+	BUSY("queue_memory", make_viommu, fail_queue_memory, ENOENT,
+	     depend_nested),
+	BUSY("access_replace", make_odd_ioas, fail_access_replace, EADDRINUSE,
+	     NULL),
+	BUSY("attach_dirty", make_dirty, fail_attach_dirty, EINVAL, NULL),
+	BUSY("attach_pasid", make_dirty, fail_attach_pasid, EINVAL, NULL),
 	ORPHAN("nested_of_it", make_parent, fail_nested_type, EINVAL),
 	ORPHAN("viommu_on_it", make_parent, fail_viommu_answer, EINVAL),
 	ORPHAN("pasid_to_it", make_ioas, fail_attach_pasid, EINVAL),
@@ -1402,5 +1797,6 @@ static const struct kind kinds[] = {
 
 int main(int argc, char **argv)
 {
+	never_busy_in_all = shared_memory(sizeof(*never_busy_in_all));
 	return run_kinds(kinds, ARRAY_SIZE(kinds), argc, argv);
 }

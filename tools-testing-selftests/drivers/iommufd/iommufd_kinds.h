@@ -32,7 +32,15 @@ struct kind {
 	const char *c;
 	/* It ends by SIGKILL, if all is well. */
 	bool killed;
+	/* It does what it does as often as -n asks for. */
+	bool counted;
 };
+
+/* The slowest machine does it so often in a second. */
+#define TIMES_PER_SECOND 200
+
+/* At least so often; that is the share of the case that runs. */
+static unsigned long times_each;
 
 /* Seconds for a case that races; it takes more if the machine is slow. */
 extern double budget;
@@ -101,7 +109,7 @@ static inline bool end_case(pid_t group)
 
 static inline void run_kind(const struct kind *kind, bool on_c)
 {
-	u64 start = now_ns();
+	u64 seconds = ENDS_SECONDS, start = now_ns();
 	int status = -1;
 	bool ok;
 	pid_t pid;
@@ -123,12 +131,15 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 	}
 	if (pid < 0)
 		ksft_exit_fail_msg("cannot start a case\n");
+	/* One that is counted sets its alarm again. */
+	if (kind->counted)
+		seconds += times_each / TIMES_PER_SECOND;
 	/* Both do it, so that it is done for both. */
 	setpgid(pid, pid);
 	running = pid;
 	while (!waitpid(pid, &status, WNOHANG)) {
 		usleep(500);
-		if (now_ns() - start < ENDS_SECONDS * 1000000000ULL)
+		if (now_ns() - start < seconds * 1000000000ULL)
 			continue;
 		ksft_print_msg("cannot even be killed\n");
 		ksft_test_result_fail("%s\n", kind->name);
@@ -154,11 +165,14 @@ static inline int run_kinds(const struct kind *kinds, unsigned int n, int argc,
 			    char **argv)
 {
 	bool on_c = false, list = false, *wanted;
+	unsigned long times = 0, counted = 0;
 	const struct test_option options[] = {
 		{ 'c', .flag = &on_c,
 		  .help = "the module is C's: leave out what it is known to do otherwise" },
 		{ 't', "SECONDS", .seconds = &budget,
 		  .help = "for each case that races" },
+		{ 'n', "TIMES", .number64 = &times,
+		  .help = "the cases that count do it so often, together" },
 		{ 'l', .flag = &list, .help = "list the cases" },
 	};
 	unsigned int i, j, planned = 0;
@@ -186,7 +200,10 @@ static inline int run_kinds(const struct kind *kinds, unsigned int n, int argc,
 			wanted[i] |= !strncmp(kinds[i].name, argv[j],
 					      strlen(argv[j]));
 		planned += wanted[i];
+		counted += wanted[i] && kinds[i].counted;
 	}
+	if (counted)
+		times_each = (times + counted - 1) / counted;
 	if (!planned)
 		ksft_exit_fail_msg("no such case: see -l\n");
 	ksft_set_plan(planned);

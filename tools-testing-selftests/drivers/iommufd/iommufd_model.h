@@ -168,6 +168,14 @@ void broken(enum invariant which, const char *format, ...);
 #define PLACE_PAGES 16
 #define SLOTS 3
 
+/*
+ * Long areas have places behind these. There are as many PFNs, and as far from
+ * each other, as the driver does not keep beside the page table.
+ */
+#define LONG_PLACES 2
+#define LONG_PAGES 160
+#define ALL_PLACES (PLACES + LONG_PLACES)
+
 /* IOASes that stay; arguments can also name slots of others. */
 #define STAYING 2
 
@@ -223,7 +231,7 @@ struct dep {
 /* Second queues of a vIOMMU, which the mock makes depend on the first */
 #define DEP_QUEUE(viommu) (DEP_IDS + (viommu) % 1024)
 /* Areas in transition or locked at a place */
-#define DEP_PLACE(ioas, place) (DEP_IDS + 1024 + (ioas) * PLACES + (place))
+#define DEP_PLACE(ioas, place) (DEP_IDS + 1024 + (ioas) * ALL_PLACES + (place))
 /* Processes that have copies of all descriptors and mappings */
 #define DEP_FORKS (DEP_IDS + 1100)
 /* Areas at an IOVA that the kernel chose, which can overlap several places */
@@ -241,8 +249,10 @@ struct copied {
 
 struct world {
 	const struct plan *plan;
-	int fd, file, truncated, template;
+	int fd, file, truncated, template, long_file;
 	u32 ioas[STAYING], pasid_hwpt;
+	/* Source of copies of long areas; no device is attached to it */
+	u32 long_ioas;
 	/*
 	 * Two that stay; and one that is added and removed: stdev << 32 | idev
 	 */
@@ -266,7 +276,7 @@ struct world {
 	int access[2], eye;
 	u32 pins[2][SLOTS];
 	int dmabuf[2];
-	unsigned char *mem, *vanishing;
+	unsigned char *mem, *vanishing, *long_mem;
 	struct dep deps[DEPS];
 	/* Bytes mapped less bytes that UNMAP has reported */
 	s64 balance[STAYING];
@@ -321,6 +331,11 @@ static inline u64 iova_of(unsigned int place, unsigned int page)
 	return MOCK_APERTURE_START + (place * PLACE_PAGES + page) * PAGE;
 }
 
+static inline u64 long_iova(unsigned int place)
+{
+	return iova_of(PLACES, 0) + place * 2 * LONG_PAGES * PAGE;
+}
+
 /* The number with which a page begins: TAG is SEEN_... or 0 */
 static inline u32 number_of(u64 tag, unsigned int page)
 {
@@ -366,6 +381,8 @@ void record(u32 new, u32 a, u32 b, u32 c);
 u32 key_of(enum kind kind, u32 id);
 /* DESTROY of an object that only the caller knows; EBUSY is judged */
 int destroy_object(enum kind kind, u32 id);
+/* A long area, to an IOAS that stays. */
+int copy_long(unsigned int ioas, unsigned int place);
 void leave(enum kind kind, u32 id);
 /* Destroy it now or, if it is in use, when all have stopped */
 int destroy_or_leave(enum kind kind, u32 id);
@@ -399,6 +416,8 @@ int op_map_any(const u8 *arg, enum how how);
 int op_type1_map(const u8 *arg, enum how how);
 int op_type1_unmap(const u8 *arg, enum how how);
 int op_copy(const u8 *arg, enum how how);
+int op_long_copy(const u8 *arg, enum how how);
+int op_long_unmap(const u8 *arg, enum how how);
 int op_unmap(const u8 *arg, enum how how);
 int op_vanish(const u8 *arg, enum how how);
 int op_truncate(const u8 *arg, enum how how);

@@ -187,12 +187,17 @@ static bool is_mapped(unsigned int i, u64 iova)
 	return false;
 }
 
+static bool is_hwpt_of(unsigned int i, u32 hwpt)
+{
+	return hwpt && (hwpt == automatic[i] ||
+			w->deps[hwpt % DEP_IDS].on[0] == w->ioas[i]);
+}
+
 static void check_domain(unsigned int i, u32 hwpt, u64 iova, u32 page)
 {
 	int rc;
 
-	if (!hwpt || (hwpt != automatic[i] &&
-		      w->deps[hwpt % DEP_IDS].on[0] != w->ioas[i]))
+	if (!is_hwpt_of(i, hwpt))
 		return;
 	rc = do_check_map(w->fd, hwpt, w->mem + page * PAGE, PAGE, iova);
 	if (rc)
@@ -244,6 +249,55 @@ static u64 check_page(unsigned int i, u64 iova, u64 seen)
 	return 1ULL << page;
 }
 
+static void check_long_in(unsigned int i, u32 hwpt, unsigned int place)
+{
+	int rc;
+
+	if (!is_hwpt_of(i, hwpt))
+		return;
+	rc = do_check_map(w->fd, hwpt, w->long_mem, LONG_PAGES * PAGE,
+			  long_iova(place));
+	if (rc)
+		broken(CONTENT, "IOAS %u: HWPT %u does not map long area %u: %s",
+		       i, hwpt, place, strerror(-rc));
+}
+
+/* A long area is mapped in each domain, or has room there. Returns its bytes. */
+static s64 check_long(unsigned int i, unsigned int place)
+{
+	struct iommu_ioas_unmap unmap = {
+		.size = sizeof(unmap),
+		.ioas_id = w->ioas[i],
+		.iova = long_iova(place),
+		.length = LONG_PAGES * PAGE,
+	};
+	unsigned int slot;
+	int rc = copy_long(i, place);
+
+	if (!rc) {
+		rc = call(w->fd, IOMMU_IOAS_UNMAP, &unmap);
+		if (rc || unmap.length != LONG_PAGES * PAGE)
+			broken(UNMAPPED, "UNMAP of a long area reports %llu bytes, %s",
+			       unmap.length, strerror(-rc));
+		return 0;
+	}
+	if (rc != -EEXIST) {
+		broken(CONTENT, "IOAS %u: long area %u cannot be mapped where nothing is: %s",
+		       i, place, strerror(-rc));
+		return 0;
+	}
+	/* It may be another one that is there. */
+	if (w->stray[i])
+		return 0;
+	check_long_in(i, automatic[i], place);
+	check_long_in(i, w->pasid_hwpt, place);
+	for (slot = 0; slot < SLOTS; slot++) {
+		check_long_in(i, w->objects[PARENT][slot], place);
+		check_long_in(i, w->objects[HWPT][slot], place);
+	}
+	return LONG_PAGES * PAGE;
+}
+
 static void check_ioas(unsigned int i)
 {
 	unsigned int place, page;
@@ -265,6 +319,8 @@ static void check_ioas(unsigned int i)
 			mapped += PAGE;
 			*seen = check_page(i, iova, *seen);
 		}
+	for (place = 0; place < LONG_PLACES; place++)
+		mapped += check_long(i, place);
 	if (!w->unknown[i] && w->balance[i] != mapped)
 		broken(UNMAPPED, "IOAS %u: %ld bytes are mapped, by MAP and UNMAP it is %ld",
 		       i, mapped, w->balance[i]);

@@ -142,7 +142,7 @@ int op_map_any(const u8 *arg, enum how how)
 	page = arg[1] + AREA_PAGES > PAGES ? PAGES - AREA_PAGES : arg[1];
 	cmd.start = page * PAGE;
 	depend(DEP_CHOSEN);
-	for (i = 0; i < PLACES; i++)
+	for (i = 0; i < ALL_PLACES; i++)
 		begin_at(ioas, i);
 	rc = JUDGE("MAP anywhere", PLAIN,
 		   call(w->fd, IOMMU_IOAS_MAP_FILE, &cmd));
@@ -168,7 +168,7 @@ int op_map_any(const u8 *arg, enum how how)
 	if (w->stray[ioas])
 		note_unknown(ioas);
 	undepend(DEP_CHOSEN);
-	for (i = 0; i < PLACES; i++)
+	for (i = 0; i < ALL_PLACES; i++)
 		end_at(ioas, i);
 	return rc;
 }
@@ -210,7 +210,7 @@ int op_type1_unmap(const u8 *arg, enum how how)
 	unsigned int place = arg[0], i;
 	int rc;
 
-	for (i = 0; i < PLACES; i++)
+	for (i = 0; i < ALL_PLACES; i++)
 		if (i == place || !arg[3])
 			begin_at(0, i);
 	/* What an access has pinned is not cut, nor are dma-bufs. */
@@ -224,7 +224,7 @@ int op_type1_unmap(const u8 *arg, enum how how)
 	if (!rc && arg[3] && unmap.size > (arg[2] + 1) * PAGE)
 		broken(UNMAPPED, "VFIO_IOMMU_UNMAP_DMA of %u pages reports %llu bytes",
 		       arg[2] + 1, unmap.size);
-	for (i = 0; i < PLACES; i++)
+	for (i = 0; i < ALL_PLACES; i++)
 		if (i == place || !arg[3])
 			end_at(0, i);
 	return rc;
@@ -297,7 +297,8 @@ int op_unmap(const u8 *arg, enum how how)
 		.length = all ? UINT64_MAX :
 			  (whole ? AREA_PAGES : pages) * PAGE,
 	};
-	unsigned int from = all ? 0 : place, last = all ? PLACES - 1 : place, i;
+	unsigned int from = all ? 0 : place, i;
+	unsigned int last = all ? ALL_PLACES - 1 : place;
 	u32 others, ever, later, chosen = get(&w->deps[DEP_CHOSEN].ever);
 	u64 asked = cmd.length;
 	int rc;
@@ -330,6 +331,65 @@ int op_unmap(const u8 *arg, enum how how)
 	}
 	for (i = from; i <= last; i++)
 		end_at(ioas, i);
+	return rc;
+}
+
+int copy_long(unsigned int ioas, unsigned int place)
+{
+	struct iommu_ioas_copy cmd = {
+		.size = sizeof(cmd),
+		.flags = ALL_FLAGS,
+		.dst_ioas_id = w->ioas[ioas],
+		.src_ioas_id = w->long_ioas,
+		.length = LONG_PAGES * PAGE,
+		.dst_iova = long_iova(place),
+		.src_iova = long_iova(0),
+	};
+
+	return call(w->fd, IOMMU_IOAS_COPY, &cmd);
+}
+
+/* All long areas are of the same pages, and all but their IOAS may be alike. */
+int op_long_copy(const u8 *arg, enum how how)
+{
+	unsigned int ioas = arg[0], place = arg[1];
+	int rc;
+
+	begin_at(ioas, PLACES + place);
+	rc = JUDGE("COPY of a long area", PLAIN, copy_long(ioas, place),
+		   EEXIST);
+	if (!rc)
+		add(&w->balance[ioas], LONG_PAGES * PAGE);
+	end_at(ioas, PLACES + place);
+	return rc;
+}
+
+int op_long_unmap(const u8 *arg, enum how how)
+{
+	unsigned int ioas = arg[0], place = PLACES + arg[1];
+	struct iommu_ioas_unmap cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = w->ioas[ioas],
+		.iova = long_iova(arg[1]),
+		.length = LONG_PAGES * PAGE,
+	};
+	u32 others, ever, later;
+	int rc;
+
+	begin_at(ioas, place);
+	others = users_at(ioas, place, place, &ever) - 1;
+	rc = JUDGE("UNMAP of a long area", PLAIN,
+		   call(w->fd, IOMMU_IOAS_UNMAP, &cmd), ENOENT, EBUSY);
+	users_at(ioas, place, place, &later);
+	if (rc == -EBUSY && !others && later == ever && !on_c)
+		broken(BUSY, "UNMAP of a long area that nothing uses: EBUSY");
+	if (!rc)
+		add(&w->balance[ioas], -cmd.length);
+	if (!rc && cmd.length != LONG_PAGES * PAGE && !get(&w->stray[ioas]) &&
+	    !get(&w->deps[DEP_CHOSEN].ever))
+		broken(UNMAPPED, "UNMAP of a long area reports %llu bytes",
+		       cmd.length);
+	end_at(ioas, place);
 	return rc;
 }
 

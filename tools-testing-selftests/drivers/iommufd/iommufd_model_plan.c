@@ -26,6 +26,8 @@ const struct op ops[] = {
 	  .needs = PLAN_TYPE1, .structured = true },
 	{ "copy", op_copy, "from:4 place:5 to:4 to_place:5 first:4 pages:4", 6,
 	  .structured = true },
+	{ "long_copy", op_long_copy, "ioas:2 place:2", 4 },
+	{ "long_unmap", op_long_unmap, "ioas:2 place:2", 4 },
 	{ "unmap", op_unmap, IOAS_ARG RANGE_ARGS "how:8", 8,
 	  .structured = true },
 	{ "vanish", op_vanish, "page:24 pages:4 how:4", 2,
@@ -159,10 +161,13 @@ static unsigned int some_op(u64 *rng, u32 flags)
  */
 #define FOCUS_OPS 6
 
-/* Or areas that are equal, or automatic HWPTs */
+/* Or areas that are equal, short or long, or automatic HWPTs */
 #define AREAS KINDS
-#define AUTOMATIC (KINDS + 1)
-#define NO_FOCUS (KINDS + 2)
+#define LONG_AREAS (KINDS + 1)
+#define AUTOMATIC (KINDS + 2)
+#define NO_FOCUS (KINDS + 3)
+/* These are more often than others: what they meet takes three at a time. */
+#define AUTOMATIC_TOO 3
 
 static int (* const focus_ops[NO_FOCUS][FOCUS_OPS])(const u8 *, enum how) = {
 	[NESTED] = { op_nested, op_attach, op_invalidate, op_fault },
@@ -179,7 +184,10 @@ static int (* const focus_ops[NO_FOCUS][FOCUS_OPS])(const u8 *, enum how) = {
 	[IOAS] = { op_ioas, op_hwpt, op_attach, op_access, op_plug, op_map },
 	[AREAS] = { op_copy, op_map, op_unmap, op_pin, op_type1_unmap,
 		    op_attach },
-	[AUTOMATIC] = { op_attach, op_nested, op_nested },
+	[LONG_AREAS] = { op_long_copy, op_long_unmap, op_attach, op_hwpt,
+			 op_destroy },
+	/* An IOAS that no device comes to again shows whether it is in use. */
+	[AUTOMATIC] = { op_attach, op_nested, op_nested, op_ioas, op_destroy },
 };
 
 static unsigned int op_of(int (*run)(const u8 *, enum how))
@@ -237,6 +245,8 @@ static u8 focus_arg(unsigned int kind, const char *name, int length,
 		return limit == 3 ? 2 : value % 2 ? 4 : 0;
 	if (kind == AUTOMATIC && !strncmp(name, "dev", length))
 		return 0;
+	if (kind == LONG_AREAS)
+		return value;
 	if (kind == AUTOMATIC)
 		kind = IOAS;
 	if (!strncmp(name, "kind", length))
@@ -276,10 +286,13 @@ static void make_step(u64 *rng, struct step *step, unsigned int focus,
  */
 static void make_round(struct plan *plan, u64 *rng, unsigned int round)
 {
-	unsigned int focus = below(rng, 2) ? below(rng, NO_FOCUS) : NO_FOCUS;
+	unsigned int focus = below(rng, 2) ?
+			     below(rng, NO_FOCUS + AUTOMATIC_TOO) : NO_FOCUS;
 	bool strict = focus < AREAS && below(rng, 2), all_sealed;
 	unsigned int worker, i, theme[THEME];
 
+	if (focus > NO_FOCUS)
+		focus = AUTOMATIC;
 	for (worker = 0; worker < plan->nr_workers; worker++) {
 		/* Calls that only fail must not be visible to others. */
 		all_sealed = strict ? worker : below(rng, 6) == 0;

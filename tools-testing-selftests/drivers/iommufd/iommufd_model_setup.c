@@ -39,6 +39,30 @@ static void *map_before_hole(int file)
 		    file, 0);
 }
 
+/* Pages that were touched in any order are anywhere. */
+static void *scattered_memory(void)
+{
+	unsigned int order[LONG_PAGES], i, n;
+	u64 rng = w->plan->seed;
+	unsigned char *mem;
+
+	w->long_file = memfd_create("long", MFD_CLOEXEC);
+	if (w->long_file < 0 || ftruncate(w->long_file, LONG_PAGES * PAGE))
+		return NULL;
+	mem = mmap(NULL, LONG_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+		   w->long_file, 0);
+	if (mem == MAP_FAILED)
+		return NULL;
+	for (i = 0; i < LONG_PAGES; i++) {
+		n = below(&rng, i + 1);
+		order[i] = order[n];
+		order[n] = i;
+	}
+	for (i = 0; i < LONG_PAGES; i++)
+		mem[order[i] * PAGE] = 1;
+	return mem;
+}
+
 static int set_up_memory(void)
 {
 	unsigned char page[PAGE] = {};
@@ -66,6 +90,9 @@ static int set_up_memory(void)
 		if (pwrite(w->template, page, PAGE, i * PAGE) != PAGE)
 			return -errno;
 	}
+	w->long_mem = scattered_memory();
+	if (!w->long_mem)
+		return -errno;
 	restore_memory();
 	for (i = 0; i < WORKERS_MAX; i++) {
 		file = memfd_create("arguments", MFD_CLOEXEC);
@@ -242,7 +269,10 @@ int set_up(const struct plan *plan)
 	}
 	rc = rc ?: do_access_create(w->fd, w->ioas[0], 0, &w->eye) ?:
 	     do_hwpt_alloc(w->fd, w->dev[0].idev, w->ioas[0],
-			   IOMMU_HWPT_ALLOC_PASID, 0, &w->pasid_hwpt);
+			   IOMMU_HWPT_ALLOC_PASID, 0, &w->pasid_hwpt) ?:
+	     do_ioas_alloc(w->fd, &w->long_ioas) ?:
+	     do_map_file(w->fd, w->long_ioas, w->long_file, 0,
+			 LONG_PAGES * PAGE, long_iova(0));
 	if (rc)
 		return rc;
 	record(w->pasid_hwpt, w->ioas[0], 0, 0);
@@ -287,7 +317,8 @@ static void check_table(void)
 
 static void check_refs(void)
 {
-	int rc = do_check_refs(w->fd, w->mem, PAGES * PAGE, 0);
+	int rc = do_check_refs(w->fd, w->mem, PAGES * PAGE, 0) ?:
+		 do_check_refs(w->fd, w->long_mem, LONG_PAGES * PAGE, 0);
 
 	if (rc)
 		broken(PINS, "pages are still pinned: %s", strerror(-rc));
@@ -352,6 +383,7 @@ void tear_down(void)
 	destroy_last("the HWPT for PASIDs", w->pasid_hwpt);
 	destroy_last("IOAS 0", w->ioas[0]);
 	destroy_last("IOAS 1", w->ioas[1]);
+	destroy_last("the IOAS of long areas", w->long_ioas);
 	close_context();
 }
 
