@@ -12,6 +12,6 @@ stress_part()
 	suite_race _lookup "$(scaled 60)" -v "$@" lookup || part_rc=1
 	set --
 	if [ -e $c.ko ]; then set -- -r $c.ko; fi
-	suite_race "" "$(scaled 60)" -v "$@" || part_rc=1
+	suite_race "" "$(scaled 20)" -v "$@" || part_rc=1
 	return $part_rc
 }

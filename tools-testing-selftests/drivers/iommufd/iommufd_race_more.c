@@ -510,12 +510,14 @@ static void destroy_graph(struct session *s, struct worker *w, enum graph what)
 	bool alone;
 	int rc;
 
-	/* Nothing depends on what a vIOMMU depends on. */
-	if (what != VIOMMU)
-		change_begins(s);
+	/*
+	 * A vIOMMU, too, which nothing here depends on by itself: the id may be
+	 * that of another object by now, and this the destroyer of that.
+	 */
+	change_begins(s);
 	changes = get(&s->changes);
-	alone = get(&s->changing) == (what != VIOMMU) &&
-		get(&s->slot[what]) == shown && !has_dependant(s, what);
+	alone = get(&s->changing) == 1 && get(&s->slot[what]) == shown &&
+		!has_dependant(s, what);
 	begin(w);
 	rc = do_destroy(s->fd, number_of(shown));
 	alone = alone && get(&s->slot[what]) == shown &&
@@ -524,8 +526,7 @@ static void destroy_graph(struct session *s, struct worker *w, enum graph what)
 	if (rc != -EBUSY)
 		__atomic_compare_exchange_n(&s->slot[what], &shown, 0, false,
 					    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-	if (what != VIOMMU)
-		change_ends(s);
+	change_ends(s);
 	if (alone && !rc)
 		TRY(w, OP_ALONE, 0);
 }
