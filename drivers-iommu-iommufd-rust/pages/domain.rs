@@ -434,6 +434,7 @@ mod tests {
             PageRange, //
         },
         sys::{
+            domain::RunQueue,
             pin::test_memory,
             task::AccountMode,
             test_domain, //
@@ -632,6 +633,45 @@ mod tests {
             assert_eq!(pinned(&pages), 0);
             assert!(test_domain::pfns(&domain) == table);
             test_domain::set_pfn(&domain, page, None);
+        }
+        Ok(())
+    }
+
+    /// What cannot be mapped in one of two domains leaves nothing behind in either, be it in the
+    /// first list of runs, in the last, or where one ends.
+    #[test]
+    fn areas_of_several_lists_that_fail() -> Result {
+        let mut random = Random::new(13);
+        let addr = memory(&mut random)?;
+        let domains = [test_domain::new()?, test_domain::new()?];
+        let len = 90;
+        let last = RunQueue::CAPACITY;
+
+        for page in (0..len).filter(|page| page % 9 == 0 || (last - 2..=last + 1).contains(page)) {
+            for (bad, small) in [(0, false), (0, true), (1, false), (1, true)] {
+                let (mut pages, start) = test_pages(addr, 0, len * PAGE_SIZE)?;
+                let iova = IovaRange::from_len(0, len * PAGE_SIZE)?;
+                let mapping = Mapping::new(iova, start, Prot(1))?;
+                let mut room = Room::new();
+                let mut few = Few::new(&mut room);
+                let mut table = [0; test_domain::PAGES];
+
+                // Something is in the way.
+                test_domain::set_pfn(&domains[bad], page, Some(1));
+                table[page] = 1;
+                if pages.pages.pin_few(mapping.pages(), &mut few)? {
+                    let res = pages.fill_few(&mut few, &mapping, &domains, small);
+
+                    assert!(res.is_err() && !pages.is_stored());
+                }
+                assert_eq!(pinned(&pages), 0);
+                assert!(pages.fill(&mapping, &domains, small).is_err());
+                assert!(!pages.is_stored());
+                assert_eq!(pinned(&pages), 0);
+                assert!(test_domain::pfns(&domains[bad]) == table);
+                assert!(test_domain::pfns(&domains[1 - bad]) == [0; test_domain::PAGES]);
+                test_domain::set_pfn(&domains[bad], page, None);
+            }
         }
         Ok(())
     }

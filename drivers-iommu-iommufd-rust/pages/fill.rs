@@ -9,8 +9,8 @@
 //! [`Collector`] keeps the runs for the record of the area, as long as they are worth their memory.
 //!
 //! A run is mapped as a whole, so that the domain can use large pages. Hence an unmap of a part of
-//! an area has to end where a run ends: it would take all of a large page. What is mapped by
-//! several calls is synced by one.
+//! an area has to end where a run ends: it would take all of a large page. Runs are mapped many by
+//! one call, which maps all of them or none. What is mapped by several calls is synced by one.
 //!
 //! Locks: see [`super::domain`].
 #![forbid(unsafe_code)]
@@ -20,7 +20,10 @@ use super::{
         Reader,
         Sink, //
     },
-    record::gfp_optional,
+    record::{
+        gfp_optional,
+        pfns_of, //
+    },
     run::{
         Run,
         RunList, //
@@ -41,16 +44,21 @@ use crate::{
         IovaRange,
         PageRange, //
     },
-    sys::domain::PagingDomain, //
+    sys::domain::{
+        PagingDomain,
+        RunQueue, //
+    }, //
 };
 use kernel::{
     io::PhysAddr,
+    iommu::domain::PhysRun,
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    warn_on, //
 };
 
 /// Collects the runs of a new record, until they are too many to be worth their memory.
@@ -188,75 +196,149 @@ pub(super) fn unmap_from_all<'a>(
     }
 }
 
-/// Maps the runs of a mapping, in order.
+/// Maps contiguous memory, which is all of a mapping, in all domains, or in none if one of them
+/// fails. They are to be [synced](sync_all).
+#[inline]
+fn map_only(mapping: &Mapping, domains: &[Arc<PagingDomain>], run: Run, small: bool) -> Result {
+    let (iova, prot) = (mapping.iova, mapping.prot);
+    // CAST: An offset in a page is part of an address.
+    let paddr = phys_of(run).paddr() + mapping.page_offset() as PhysAddr;
+
+    match domains {
+        [domain] if !small => domain.map_nosync(iova.start, paddr, mapping.len(), prot),
+        _ => map_in_all_nosync(domains, iova, paddr, prot, small),
+    }
+}
+
+/// All of the memory of a run.
+#[inline(always)]
+fn phys_of(run: Run) -> PhysRun {
+    // CAST: Page frames have addresses.
+    PhysRun::new((run.pfn as PhysAddr) << PAGE_SHIFT, run.len * PAGE_SIZE)
+}
+
+/// Maps the runs of a mapping, in order, many by one call.
 ///
-/// Where memory is fragmented, this is done for each page.
+/// Where memory is scattered, [`Self::push`] is called for each page.
 struct Mapper<'a> {
     mapping: &'a Mapping,
     domains: &'a [Arc<PagingDomain>],
     small: bool,
-    /// The only domain, if it may use large pages.
-    only: Option<&'a PagingDomain>,
+    /// What is pushed and not mapped.
+    queue: &'a mut RunQueue,
     /// How many bytes are not mapped,
     left: usize,
     /// the IOVA of the first of them, if there is one,
-    iova: usize,
+    start: usize,
     /// and the number of bytes before it in its page.
     offset: usize,
 }
 
 impl<'a> Mapper<'a> {
     #[inline]
-    fn new(mapping: &'a Mapping, domains: &'a [Arc<PagingDomain>], small: bool) -> Self {
+    fn new(
+        mapping: &'a Mapping,
+        domains: &'a [Arc<PagingDomain>],
+        small: bool,
+        queue: &'a mut RunQueue,
+    ) -> Self {
         Self {
             mapping,
             domains,
             small,
-            only: match domains {
-                [domain] if !small => Some(domain),
-                _ => None,
-            },
+            queue,
             left: mapping.len(),
-            iova: mapping.iova.start,
+            start: mapping.iova.start,
             offset: mapping.page_offset(),
         }
     }
 
-    /// Maps the next run in all domains, or in none if one of them fails.
+    /// Takes the next run, which may be mapped later. On error, `run` is what was not taken.
     #[inline(always)]
-    fn map(&mut self, run: Run) -> Result {
-        let (iova, prot) = (self.iova, self.mapping.prot);
-        // CAST: Page frames have addresses.
-        let paddr = ((run.pfn as PhysAddr) << PAGE_SHIFT) + self.offset as PhysAddr;
-        // The last page may be shown in part only.
-        let len = self.left.min(run.len * PAGE_SIZE - self.offset);
-
-        if let Some(domain) = self.only {
-            domain.map_nosync(iova, paddr, len, prot)?;
-        } else {
-            let range = IovaRange::from_len(iova, len)?;
-
-            map_in_all_nosync(self.domains, range, paddr, prot, self.small)?;
+    fn push(&mut self, run: &mut Run) -> Result {
+        if self.small {
+            return self.push_small(run);
         }
+        self.enqueue(*run)?;
+        run.len = 0;
+        Ok(())
+    }
+
+    /// As [`Self::push`], page by page: two runs of the queue are never mapped by one page.
+    fn push_small(&mut self, run: &mut Run) -> Result {
+        while run.len != 0 {
+            self.enqueue(run.part(0, 1))?;
+            run.pfn = run.pfn.wrapping_add(1);
+            run.len -= 1;
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn enqueue(&mut self, run: Run) -> Result {
+        let run = phys_of(run);
+
+        if !self.queue.push(run) {
+            self.flush()?;
+            // It is empty now.
+            warn_on!(!self.queue.push(run));
+        }
+        Ok(())
+    }
+
+    /// Maps what was taken in all domains, or in none if one of them fails: it stays in the queue
+    /// then.
+    #[inline(never)]
+    fn flush(&mut self) -> Result {
+        let (start, prot) = (self.start, self.mapping.prot);
+        if self.queue.as_slice().is_empty() {
+            return Ok(());
+        }
+        let iova = self.clip_queue()?;
+
+        for (n, domain) in self.domains.iter().enumerate() {
+            let res = match self.queue.as_slice() {
+                [run] => domain.map_nosync(start, run.paddr(), run.len(), prot),
+                runs => domain.map_runs_nosync(start, runs, prot),
+            };
+
+            if let Err(err) = res {
+                unmap_from_all(self.domains.iter().take(n), iova);
+                return Err(err);
+            }
+        }
+        self.queue.clear();
         // It wraps behind the last run at most, and is not used then.
-        self.iova = iova.wrapping_add(len);
-        self.left -= len;
+        self.start = iova.last.wrapping_add(1);
+        self.left -= iova.last - iova.start + 1;
         self.offset = 0;
         Ok(())
+    }
+
+    /// Leaves in the queue what is mapped of the first and the last page. Returns the IOVA of all
+    /// of it.
+    fn clip_queue(&mut self) -> Result<IovaRange> {
+        let (offset, left) = (self.offset, self.left);
+        let runs = self.queue.as_mut_slice();
+
+        if let Some(first) = runs.first_mut() {
+            // CAST: An offset in a page is part of an address.
+            *first = PhysRun::new(first.paddr() + offset as PhysAddr, first.len() - offset);
+        }
+        let mut len = runs.iter().map(PhysRun::len).sum::<usize>();
+        if let (Some(last), Some(behind)) = (runs.last_mut(), len.checked_sub(left)) {
+            *last = PhysRun::new(last.paddr(), last.len() - behind);
+            len = left;
+        }
+        IovaRange::from_len(self.start, len)
     }
 
     /// The index of the first page that is not mapped.
     fn index(&self) -> usize {
         match self.left {
             0 => self.mapping.pages().last + 1,
-            _ => self.mapping.iova_to_index(self.iova),
+            _ => self.mapping.iova_to_index(self.start),
         }
-    }
-
-    /// Ends the mapping. On error it is to be unmapped.
-    #[inline]
-    fn sync(&self) -> Result {
-        sync_all(self.domains, self.mapping.iova)
     }
 
     /// What was mapped.
@@ -269,7 +351,7 @@ impl<'a> Mapper<'a> {
 struct Joiner<'a> {
     mapper: Mapper<'a>,
     collector: Collector,
-    /// What was read behind what is mapped, if `len` is not zero.
+    /// What was read behind what the mapper has, if `len` is not zero.
     pending: Run,
     /// What was read behind `pending`, after an error.
     stray: Option<Run>,
@@ -277,10 +359,10 @@ struct Joiner<'a> {
 
 impl<'a> Joiner<'a> {
     #[inline]
-    fn new(mapping: &'a Mapping, domains: &'a [Arc<PagingDomain>], small: bool) -> Self {
+    fn new(mapper: Mapper<'a>) -> Self {
         Self {
-            mapper: Mapper::new(mapping, domains, small),
-            collector: Collector::new(mapping.pages().first),
+            collector: Collector::new(mapper.mapping.pages().first),
+            mapper,
             // Nothing continues this.
             pending: Run {
                 pfn: usize::MAX,
@@ -290,15 +372,14 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// Maps what is pending.
+    /// Gives what is pending to the mapper. On error the collector has it nevertheless.
     #[inline(always)]
     fn flush(&mut self) -> Result {
-        if self.pending.len != 0 {
-            self.mapper.map(self.pending)?;
-            self.collector.push(self.pending);
-            self.pending.len = 0;
+        if self.pending.len == 0 {
+            return Ok(());
         }
-        Ok(())
+        self.collector.push(self.pending);
+        self.mapper.push(&mut self.pending)
     }
 }
 
@@ -327,12 +408,14 @@ impl Inner {
     ) -> Result<Option<RunList>> {
         let mut buffer = PinBuffer::new();
         let mut reader = Reader::new(source, mapping.pages(), &mut buffer)?;
-        let mut joiner = Joiner::new(mapping, domains, small);
+        let mut queue = RunQueue::new();
+        let mut joiner = Joiner::new(Mapper::new(mapping, domains, small, &mut queue));
 
         let res = reader
             .read_to(self, &mut joiner)
             .and_then(|()| joiner.flush())
-            .and_then(|()| joiner.mapper.sync())
+            .and_then(|()| joiner.mapper.flush())
+            .and_then(|()| sync_all(domains, mapping.iova))
             .and_then(|()| reader.settle(self));
 
         reader.finish(self);
@@ -347,11 +430,15 @@ impl Inner {
         };
 
         // What was read but not mapped goes the same way.
-        if pending.len != 0 {
-            self.unpin_unheld(writable, mapper.index(), pending);
+        let mut index = mapper.index();
+        let pending = (pending.len != 0).then_some(pending);
+        for run in mapper.queue.as_slice().iter().map(pfns_of) {
+            self.unpin_unheld(writable, index, run);
+            index += run.len;
         }
-        if let Some(stray) = stray {
-            self.unpin_unheld(writable, mapper.index() + pending.len, stray);
+        for run in [pending, stray].into_iter().flatten() {
+            self.unpin_unheld(writable, index, run);
+            index += run.len;
         }
         if let (Some((storage, others)), Some(range)) = (domains.split_first(), mapper.mapped()) {
             unmap_from_all(others.iter(), mapping.iova_of(range));
@@ -372,38 +459,47 @@ impl Inner {
         domains: &[Arc<PagingDomain>],
         small: bool,
     ) -> Result<Option<RunList>> {
-        let mut mapper = Mapper::new(mapping, domains, small);
         let pages = mapping.pages().len();
 
         self.account.pinned(pages);
         let res = match batch.only_run() {
-            Some(run) => mapper
-                .map(run)
+            Some(run) => map_only(mapping, domains, run, small)
                 .map(|()| Some(RunList::of(mapping.pages().first, run))),
-            None => map_runs(batch, &mut mapper),
+            None => map_runs(batch, mapping, domains, small),
         };
         let res = res.and_then(|runs| {
-            mapper.sync()?;
-            self.account.settle(None)?;
+            sync_all(domains, mapping.iova)
+                .and_then(|()| self.account.settle(None))
+                // Before they are unpinned.
+                .inspect_err(|_| unmap_from_all(domains.iter(), mapping.iova))?;
             Ok(runs)
         });
 
-        if res.is_err() {
-            // Before they are unpinned.
-            if let Some(range) = mapper.mapped() {
-                unmap_from_all(domains.iter(), mapping.iova_of(range));
-            }
-        }
         self.end_batch(batch, pages, writable, res)
     }
 }
 
-/// Maps a few runs.
-fn map_runs(batch: &PinnedBatch<'_>, mapper: &mut Mapper<'_>) -> Result<Option<RunList>> {
-    let mut collector = Collector::new(mapper.mapping.pages().first);
+/// Maps a few runs, which are all of a mapping. On error nothing is mapped.
+fn map_runs(
+    batch: &PinnedBatch<'_>,
+    mapping: &Mapping,
+    domains: &[Arc<PagingDomain>],
+    small: bool,
+) -> Result<Option<RunList>> {
+    let mut queue = RunQueue::new();
+    let mut mapper = Mapper::new(mapping, domains, small, &mut queue);
+    let mut collector = Collector::new(mapping.pages().first);
 
-    batch
-        .runs()
-        .try_for_each(|run| mapper.map(run).map(|()| collector.push(run)))?;
+    batch.runs()
+        .try_for_each(|mut run| {
+            collector.push(run);
+            mapper.push(&mut run)
+        })
+        .and_then(|()| mapper.flush())
+        .inspect_err(|_| {
+            if let Some(range) = mapper.mapped() {
+                unmap_from_all(domains.iter(), mapping.iova_of(range));
+            }
+        })?;
     Ok(collector.0)
 }

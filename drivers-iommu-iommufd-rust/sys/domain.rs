@@ -167,6 +167,20 @@ impl PagingDomain {
         }
     }
 
+    /// As [`Self::map_nosync`] for each of `runs`, one behind the other from `iova` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::map_nosync`] of the first run that fails. Nothing of the runs is mapped then.
+    #[inline]
+    pub(crate) fn map_runs_nosync(&self, iova: usize, runs: &[PhysRun], prot: Prot) -> Result {
+        // SAFETY: See the contract at the top of this file.
+        unsafe {
+            self.0
+                .map_runs_nosync(iova, runs, prot.0, GFP_KERNEL_ACCOUNT)
+        }
+    }
+
     /// Makes devices see all of `range`, which was mapped.
     ///
     /// # Errors
@@ -397,6 +411,66 @@ impl PhysRuns {
 
         // SAFETY: `read()` has filled in so many.
         unsafe { core::slice::from_raw_parts(first, self.len) }
+    }
+}
+
+/// Runs that are to be mapped by one call.
+///
+/// # Invariants
+///
+/// The first `len` runs are initialised.
+pub(crate) struct RunQueue {
+    runs: [MaybeUninit<PhysRun>; RunQueue::CAPACITY],
+    len: usize,
+}
+
+impl RunQueue {
+    /// The number of runs that there is room for: what is done once for all of them is a few
+    /// instructions for each, and they are 1 KiB of the stack.
+    pub(crate) const CAPACITY: usize = 64;
+
+    /// An empty queue.
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: There is no run.
+        Self {
+            runs: [const { MaybeUninit::uninit() }; Self::CAPACITY],
+            len: 0,
+        }
+    }
+
+    /// Appends a run, and returns whether there was room for it.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, run: PhysRun) -> bool {
+        let Some(slot) = self.runs.get_mut(self.len) else {
+            return false;
+        };
+
+        slot.write(run);
+        // INVARIANT: It was just initialised.
+        self.len += 1;
+        true
+    }
+
+    /// Removes all runs.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        // INVARIANT: There is no run.
+        self.len = 0;
+    }
+
+    /// The runs, in order.
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[PhysRun] {
+        // SAFETY: So many are initialised, by the type invariant.
+        unsafe { core::slice::from_raw_parts(self.runs.as_ptr().cast(), self.len) }
+    }
+
+    /// As [`Self::as_slice`], to change them.
+    #[inline]
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [PhysRun] {
+        // SAFETY: So many are initialised, by the type invariant.
+        unsafe { core::slice::from_raw_parts_mut(self.runs.as_mut_ptr().cast(), self.len) }
     }
 }
 

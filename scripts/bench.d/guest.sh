@@ -5,7 +5,7 @@
 #
 #     guest.sh run SYMBOLS ARG...     the benchmark with these arguments; then, with SYMBOLS=yes, "symbol ..." lines:
 #                                     /proc/kallsyms as far as it is of modules
-#     guest.sh load c|rust|type1      make this the one that is loaded; the benchmark calls it before each turn
+#     guest.sh load c|core|rust|type1      make this the one that is loaded; the benchmark calls it before each turn
 
 unload()
 {
@@ -32,7 +32,8 @@ load()
 	[ "$1" != "$loaded" ] || return 0
 	unload || return 1
 	case $1 in
-	c) insmod /guest/files/iommufd-c.ko || return 1 ;;
+	c) insmod /guest/files/iommufd-c-upstream.ko || return 1 ;;
+	core) insmod /guest/files/iommufd-c.ko || return 1 ;;
 	*) modprobe iommufd || return 1 ;;
 	esac
 	modprobe vfio-pci && modprobe vfio_iommu_type1 && insmod /guest/files/iommufd_bench_access.ko || return 1
