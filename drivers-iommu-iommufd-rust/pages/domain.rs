@@ -652,15 +652,15 @@ mod tests {
                 let (mut pages, start) = test_pages(addr, 0, len * PAGE_SIZE)?;
                 let iova = IovaRange::from_len(0, len * PAGE_SIZE)?;
                 let mapping = Mapping::new(iova, start, Prot(1))?;
-                let mut room = Room::new();
-                let mut few = Few::new(&mut room);
+                let mut buffer = PinBuffer::new();
+                let mut batch = PinnedBatch::new(&mut buffer);
                 let mut table = [0; test_domain::PAGES];
 
                 // Something is in the way.
                 test_domain::set_pfn(&domains[bad], page, Some(1));
                 table[page] = 1;
-                if pages.pages.pin_few(mapping.pages(), &mut few)? {
-                    let res = pages.fill_few(&mut few, &mapping, &domains, small);
+                if pages.pages.pin_batch(mapping.pages(), &mut batch)? {
+                    let res = pages.fill_batch(&mut batch, &mapping, &domains, small);
 
                     assert!(res.is_err() && !pages.is_stored());
                 }
