@@ -490,7 +490,8 @@ fn map_runs(
     let mut mapper = Mapper::new(mapping, domains, small, &mut queue);
     let mut collector = Collector::new(mapping.pages().first);
 
-    batch.runs()
+    batch
+        .runs()
         .try_for_each(|mut run| {
             collector.push(run);
             mapper.push(&mut run)
