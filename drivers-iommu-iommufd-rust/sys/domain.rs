@@ -2,15 +2,16 @@
 
 //! IOMMU domains that this driver fills.
 //!
-//! Contract of their page tables, which IOMMU drivers do not lock: calls of one domain on
-//! overlapping IOVA are ordered. That holds because the areas of an IO page table are disjoint and
+//! Two rules that no type expresses, see `Documentation/driver-api/iommufd-rust.rst`. The *rule of
+//! ranges*: IOMMU drivers do not lock page tables, so that calls of one domain on overlapping IOVA
+//! are ordered. That holds because the areas of an IO page table are disjoint and
 //! one thread works on an area at a time: the one that holds its IOVA range in the IO page table
 //! (`iova_rwsem` for writing, or the area is marked as in flight) or the mutex of its pages, or of
 //! the memory behind a dma-buf. A reader of an area's IOVA excludes every unmapper of it: it holds
 //! `iova_rwsem` and the area is not of a dma-buf, or it holds the mutex of that memory. (A
-//! revocation holds only that mutex.) What is mapped stays pinned until it is unmapped: the pages
-//! own the pins and give them up only after the unmap. MSI pages lie in reserved IOVA, where there
-//! is no area, and are mapped under `sw_msi_lock`.
+//! revocation holds only that mutex.) MSI pages lie in reserved IOVA, where there is no area, and
+//! are mapped under `sw_msi_lock`. The *rule of pins*: what is mapped stays pinned until it is
+//! unmapped. The pages own the pins and give them up only after the unmap.
 //!
 //! The domains are complete in the sense of [`kernel::iommu::domain`]: an automatic HWPT for a
 //! device that is not attached yet is attached before its domain is listed in the IO page table.
@@ -160,7 +161,9 @@ impl PagingDomain {
         len: usize,
         prot: Prot,
     ) -> Result {
-        // SAFETY: See the contract at the top of this file.
+        // SAFETY: The domain is complete, and the range, which belongs to an area, is the caller's:
+        // by the rule of ranges nobody else maps or unmaps there, and nothing is mapped. By the
+        // rule of pins the memory stays until the range is unmapped, and may be accessed like that.
         unsafe {
             self.0
                 .map_nosync(iova, paddr, len, prot.0, GFP_KERNEL_ACCOUNT)
@@ -188,7 +191,7 @@ impl PagingDomain {
     /// What the IOMMU driver says. The range is mapped nevertheless.
     #[inline]
     pub(crate) fn sync_map(&self, range: IovaRange) -> Result {
-        // SAFETY: See the contract at the top of this file.
+        // SAFETY: The domain is complete.
         unsafe { self.0.sync_map(range.start, size_of_range(range)) }
     }
 
@@ -197,7 +200,8 @@ impl PagingDomain {
     pub(crate) fn unmap(&self, range: IovaRange) {
         let size = size_of_range(range);
 
-        // SAFETY: See the contract at the top of this file.
+        // SAFETY: The domain is complete, and the range is the caller's: by the rule of ranges
+        // nobody else maps, unmaps or reads there.
         let done = unsafe { self.0.unmap(range.start, size) };
         // Memory that stays mapped while its pins go would be open to devices.
         kernel::warn_on!(done != size);
@@ -208,7 +212,8 @@ impl PagingDomain {
     pub(crate) fn unmap_many(&self, ranges: impl Iterator<Item = IovaRange>) {
         let ranges = ranges.map(|range| (range.start, size_of_range(range)));
 
-        // SAFETY: See the contract at the top of this file.
+        // SAFETY: The domain is complete, and the ranges are the caller's: by the rule of ranges
+        // nobody else maps, unmaps or reads there.
         let all = unsafe { self.0.unmap_many(ranges) };
         // Memory that stays mapped while its pins go would be open to devices.
         kernel::warn_on!(!all);
@@ -218,7 +223,8 @@ impl PagingDomain {
     #[cfg(any(CONFIG_IOMMUFD_NOIOMMU, CONFIG_IOMMUFD_TEST))]
     pub(crate) fn iova_to_phys(&self, iova: usize) -> PhysAddr {
         // CAST: The driver depends on 64BIT.
-        // SAFETY: See the contract at the top of this file.
+        // SAFETY: The domain is complete. By the rule of ranges the caller excludes who maps or
+        // unmaps there.
         unsafe { self.0.iova_to_phys(iova as kernel::dma::DmaAddress) }.unwrap_or(0)
     }
 
@@ -396,7 +402,8 @@ impl PhysRuns {
             None => &mut self.few,
         };
 
-        // SAFETY: See the contract at the top of this file.
+        // SAFETY: The domain is complete. By the rule of ranges the caller excludes who maps or
+        // unmaps there.
         self.len = unsafe { domain.0.iova_to_phys_runs(range.start, size, out) }.len();
         self.as_slice()
     }
@@ -491,7 +498,8 @@ impl Dirty<'_, '_> {
         if self.window.is_some_and(|window| !window.covers(range)) {
             return Err(EINVAL);
         }
-        // SAFETY: See the contract at the top of this file; the range is in the window.
+        // SAFETY: The domain is complete, and the range in the window. By the rule of ranges the
+        // caller excludes who maps or unmaps there.
         unsafe { self.reader.as_mut().read(range.start, size_of_range(range)) }
     }
 }

@@ -6,10 +6,10 @@
 //! IOMMU page table or with an in-kernel access, only the PFNs are left, as [`Run`]s. This file is
 //! where one turns into the other.
 //!
-//! Contract of stored pins: the layer above has each pin of an index stored for as long as the
-//! tiers say that somebody holds the index, and nowhere else. So a run that it reads from a tier,
-//! or stored itself, is pinned; it unpins an index once, when the last holder is gone. Pages of a
-//! source that is not writable are never written.
+//! The *rule of pins*, which no type expresses: the layer above has each pin of an index stored for
+//! as long as the tiers say that somebody holds the index, and nowhere else. So a run that it reads
+//! from a tier, or stored itself, is pinned; it unpins an index once, when the last holder is gone.
+//! Pages of a source that is not writable are never written.
 
 use crate::range::Run;
 use core::mem::{
@@ -57,7 +57,8 @@ pub(crate) fn store(run: PinnedRun) -> Run {
 /// Takes stored pins back.
 #[inline]
 fn take(run: Run) -> PinnedRun {
-    // SAFETY: The pins of the run are stored, see the contract at the top of this file.
+    // SAFETY: By the rule above the pins of the run are stored, and the caller, who is the only one
+    // to take them, either gives them up or leaves them where they are.
     unsafe { PinnedRun::from_raw(run.pfn, run.len) }
 }
 

@@ -266,7 +266,9 @@ impl Driver for VdeviceDriver {
 
     unsafe fn init(&self, object: &Raw<bindings::iommufd_vdevice>, (): ()) -> Result {
         // SAFETY: The object is initialised as far as C accesses it.
-        if kernel::warn_on!(!ptr::eq(unsafe { (*object.get()).viommu }, self.viommu)) {
+        let viommu = unsafe { (*object.get()).viommu };
+
+        if kernel::warn_on!(!ptr::eq(viommu, self.viommu)) {
             return Err(EINVAL);
         }
         match self.init {
