@@ -44,8 +44,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// Points to the header of an `Object<T>` in an [`RcuFreeBox`] that this owns, where `T::TYPE` is the
-/// type in the header.
+/// Points to the header of an `Object<T>` in an [`RcuFreeBox`] that this owns, where `T::TYPE` is
+/// the type in the header.
 pub(crate) struct ObjectBox<C: Owner>(NonNull<Header>, PhantomData<fn() -> C>);
 
 // SAFETY: All kinds of objects are `Send`.

@@ -278,8 +278,8 @@ impl<T: AnonFile> Vtable<T> {
         // SAFETY: Only an open file is polled. The data is borrowed until its release: nobody else
         // has access that is not shared before that.
         let this = unsafe { Self::data(file) };
-        // SAFETY: File and table are valid for this call. The lifetime is that of the data, which is
-        // released with the file.
+        // SAFETY: File and table are valid for this call. The lifetime is that of the data, which
+        // is released with the file.
         let poller = unsafe { Poller::from_raw(file, table) };
 
         T::poll(this, &poller)

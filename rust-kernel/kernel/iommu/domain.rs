@@ -108,8 +108,8 @@ impl Domain {
         unsafe { (*self.as_raw()).dirty_ops.as_ref() }
     }
 
-    /// Invalidates what the IOMMU has cached of a nested domain, as requests in user memory say. The
-    /// IOMMU driver sets `array.entry_num` to the number of requests that it has handled.
+    /// Invalidates what the IOMMU has cached of a nested domain, as requests in user memory say.
+    /// The IOMMU driver sets `array.entry_num` to the number of requests that it has handled.
     ///
     /// # Errors
     ///

@@ -176,8 +176,8 @@ impl Group {
         ManuallyDrop::new(self).answer(response);
     }
 
-    /// Gives up the group for its node, which is in no list. It stays valid until the group is taken
-    /// back by [`group_of`] and dropped.
+    /// Gives up the group for its node, which is in no list. It stays valid until the group is
+    /// taken back by [`group_of`] and dropped.
     fn into_node<'a>(self) -> &'a CListHead {
         let group: *mut bindings::iopf_group = ManuallyDrop::new(self).0.as_ptr().cast();
 

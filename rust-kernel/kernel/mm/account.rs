@@ -2,9 +2,9 @@
 
 //! Accounting of pinned memory.
 //!
-//! Pinned memory is charged against `RLIMIT_MEMLOCK`, by one of two counters ([`AccountMode`]): that
-//! of the user, which sums up over all processes, as io_uring does, or that of the process, as VFIO
-//! does. Besides, each process shows how much of its memory is pinned (`VmPin` in
+//! Pinned memory is charged against `RLIMIT_MEMLOCK`, by one of two counters ([`AccountMode`]):
+//! that of the user, which sums up over all processes, as io_uring does, or that of the process, as
+//! VFIO does. Besides, each process shows how much of its memory is pinned (`VmPin` in
 //! `/proc/pid/status`).
 //!
 //! A [`Charge`] owns what is charged, and uncharges it when it is dropped.
@@ -247,8 +247,8 @@ impl Charge {
         self.frozen
     }
 
-    /// Moves `pages` of the pages, or all if there are less, to a charge of their own. Moves none if
-    /// the charge is frozen.
+    /// Moves `pages` of the pages, or all if there are less, to a charge of their own. Moves none
+    /// if the charge is frozen.
     pub fn split_off(&mut self, pages: usize) -> Charge {
         let pages = if self.frozen {
             0

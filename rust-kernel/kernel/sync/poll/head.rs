@@ -100,8 +100,8 @@ impl<'a> Poller<'a> {
     ///
     /// # Safety
     ///
-    /// - `file` must be valid, and `table` null or a valid `poll_table` for `file`, while the result
-    ///   lives.
+    /// - `file` must be valid, and `table` null or a valid `poll_table` for `file`, while the
+    ///   result lives.
     /// - `'a` must not end before the release of `file`.
     pub unsafe fn from_raw(file: *mut bindings::file, table: *mut bindings::poll_table) -> Self {
         // INVARIANT: By the safety requirements.

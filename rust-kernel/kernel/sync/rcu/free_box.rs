@@ -127,7 +127,8 @@ unsafe impl<T: Sync + RcuFreeSafe> Sync for RcuFreeBox<T> {}
 /// # Invariants
 ///
 /// `base` is an allocation of [`Kmalloc`] with this layout, which `self` owns. It is aligned for a
-/// `T`, with which it begins, and has room for a `struct kvfree_rcu_head` at `RcuFreeBox::<T>::HEAD`.
+/// `T`, with which it begins, and has room for a `struct kvfree_rcu_head` at
+/// `RcuFreeBox::<T>::HEAD`.
 struct Uninit<T: RcuFreeSafe> {
     base: NonNull<u8>,
     layout: Layout,
@@ -279,8 +280,8 @@ impl<T: RcuFreeSafe> Drop for RcuFreeBox<T> {
     fn drop(&mut self) {
         let base = self.0.as_ptr();
 
-        // SAFETY: By the type invariants the value is valid and pinned. The box is being dropped, so
-        // that this is called once, and only RCU readers use the value after it.
+        // SAFETY: By the type invariants the value is valid and pinned. The box is being dropped,
+        // so that this is called once, and only RCU readers use the value after it.
         unsafe { Pin::new_unchecked(&mut *base).drop_before_gp() };
         // SAFETY: By the type invariants, `base` is the start of a kmalloc() allocation that nobody
         // else frees. It has room for the head behind the value, which RCU readers do not access.
