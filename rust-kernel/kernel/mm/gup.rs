@@ -484,35 +484,26 @@ impl<'a> PinQueue<'a> {
     /// Returns [`None`] if the queue is empty.
     #[inline(always)]
     pub fn next_run(&mut self) -> Option<PinnedRun> {
-        let Some(pfn) = self.lone_page_at(0) else {
+        if self.tail - self.head < 2 {
             return self.next_long_run();
-        };
-
-        // INVARIANT: The pin moves from the queue to the run.
-        self.head += 1;
-        Some(PinnedRun { pfn, len: 1 })
-    }
-
-    /// The PFN of the page behind the first `skip` pages of the array, if there is another page
-    /// behind it that does not continue it.
-    ///
-    /// Where memory is scattered, this is all that is done for a page.
-    #[inline(always)]
-    fn lone_page_at(&self, skip: usize) -> Option<usize> {
-        if self.tail - self.head < skip + 2 {
-            return None;
         }
 
         // SAFETY: By the type invariant these slots are initialised.
         let (first, second) = unsafe {
-            let slots = self.slots.as_ptr().add(self.head + skip);
+            let slots = self.slots.as_ptr().add(self.head);
             (*slots, *slots.add(1))
         };
         if follows(first, 1, second) {
-            return None;
+            return self.next_long_run();
         }
-        // SAFETY: The page is valid as it is pinned.
-        Some(unsafe { bindings::page_to_pfn(first) })
+        // Where memory is scattered, this is done for each page.
+        // INVARIANT: The pin moves from the queue to the run.
+        self.head += 1;
+        Some(PinnedRun {
+            // SAFETY: The page is valid as it is pinned.
+            pfn: unsafe { bindings::page_to_pfn(first) },
+            len: 1,
+        })
     }
 
     /// As [`Self::next_run`], which has the shortest way.
@@ -598,10 +589,6 @@ impl<'a> PinQueue<'a> {
         let mut more = self.more.as_ref().map(|more| (more.pfn, more.len));
 
         core::iter::from_fn(move || {
-            if let Some(pfn) = self.lone_page_at(skip) {
-                skip += 1;
-                return Some((pfn, 1));
-            }
             let Some((pfn, len)) = self.run_at(skip) else {
                 return more.take();
             };
