@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Accesses: how a driver without an IOMMU (an emulated device) uses the memory of an IOAS.
+//! Accesses: use of the memory of an IOAS by a driver without an IOMMU (of an emulated device).
 //!
 //! An [`Access`] is attached to one IOAS at a time. The driver pins pages there, or reads and
-//! writes through it. When user space unmaps, or the access moves to another IOAS, the driver is
-//! *notified* and must unpin before it returns. An *internal* access ([`Internal`]) belongs to this
-//! driver: it cannot be notified, and so what it pins cannot be unmapped.
+//! writes them. When user space unmaps, or the access moves to another IOAS, the driver is
+//! *notified* by its `unmap` callback and must unpin before that returns. An *internal* access
+//! ([`Internal`]) belongs to this driver: it has no callback, so what it pins cannot be unmapped.
 //!
-//! The access is in the list of its IO page table from attach to detach, as a
-//! [`Notifier`]: the list keeps it, and needs neither the object nor its
-//! lock.
+//! From attach to detach the access is in the list of its IO page table, as a [`Notifier`]. The
+//! list has a reference to that, and uses neither the object nor its lock.
 //!
-//! The driver is a user of the object, and holds the context by it, and the access is a user of its
-//! IOAS. An internal access holds no context, and is a user of nothing: it belongs to a HW queue,
-//! which depends on the IOAS by its vIOMMU.
+//! The driver is a user of the object, which holds the context, and the access is a user of its
+//! IOAS. An internal access holds no context and is a user of nothing: it belongs to a HW queue,
+//! which depends on the IOAS through its vIOMMU.
 //!
-//! Locks: [`Access::state`], which the driver's callback takes to unpin; so nobody notifies while
-//! holding it. After it come the locks of the IO page table.
+//! Locks: [`Access::state`], which the driver's callback takes to unpin, so it is not held while
+//! notifying. The locks of the IO page table are taken inside of it.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -71,7 +70,7 @@ use kernel::{
     }, //
 };
 
-/// An access. C knows how it begins.
+/// An access. C accesses its first fields.
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Access {
@@ -89,7 +88,7 @@ const _: () = {
 
     assert!(HEADER + offset_of!(Access, ops) == offset_of!(C, ops));
     assert!(HEADER + offset_of!(Access, state) == offset_of!(C, ioas_lock));
-    // A Rust mutex is the C one, and behind it the data, of which the IOAS is first.
+    // A Rust mutex is a C mutex followed by the data, whose first field is the IOAS.
     assert!(size_of::<Mutex<State>>() == size_of::<bindings::mutex>() + size_of::<State>());
     assert!(offset_of!(State, ioas) == 0);
     assert!(offset_of!(C, ioas) == offset_of!(C, ioas_lock) + size_of::<bindings::mutex>());
@@ -102,18 +101,18 @@ impl Notify for Notifier {
     }
 }
 
-/// What an access is attached to. C knows how it begins.
+/// The IOAS that an access is attached to. C accesses its first field.
 #[repr(C)]
 pub(crate) struct State {
-    /// The read side keeps the IOAS for what is pinned.
+    /// A read side of the IOAS, for the pins.
     ioas: Option<Dependency<Ioas>>,
-    /// Keeps the IOAS that the access is attached to, or about to be, from being destroyed by its
-    /// id. [`None`] for an internal access, which belongs to an object that depends on the IOAS.
+    /// A user of the IOAS that the access is attached to, or about to be: IOMMU_DESTROY returns
+    /// EBUSY. [`None`] for an internal access, which belongs to an object that depends on the IOAS.
     user: Option<User<Ioas>>,
     /// The number of the access in the list of `ioas`.
     list_id: u64,
-    /// The IOAS that the access is leaving, and its number there: the driver is being told to
-    /// unpin, and can. Who destroys that IOAS waits.
+    /// The IOAS that the access is leaving, and its number there, while the driver unpins. A
+    /// destroyer of that IOAS waits.
     leaving: Option<(Dependency<Ioas>, u64)>,
 }
 
@@ -121,7 +120,7 @@ pub(crate) struct State {
 type StateGuard<'a> = Guard<'a, State, MutexBackend>;
 
 impl Access {
-    /// Makes an access for a driver, which holds the context by it.
+    /// Creates an access for a driver. It holds the context.
     ///
     /// # Errors
     ///
@@ -151,7 +150,7 @@ impl Access {
         }? Error))
     }
 
-    /// How an IO page table lists the access.
+    /// Returns the entry for the list of an IO page table.
     fn entry(&self) -> AccessEntry {
         AccessEntry {
             alignment: self.driver.alignment(),
@@ -163,7 +162,7 @@ impl Access {
         self.ctx.is_none()
     }
 
-    /// The context that the access holds.
+    /// Returns the context that the access holds.
     pub(crate) fn ctx(&self) -> Option<&Context> {
         self.ctx.as_deref()
     }
@@ -187,7 +186,7 @@ impl Access {
         }
         let list_id = ioas.iopt.add_access(self.entry())?;
         if !self.is_internal() {
-            // Nothing fails after this, and nobody sees a user of both.
+            // In one step: the access is never a user of both. Nothing fails after this.
             ioas.move_user(&mut state.user)
                 .inspect_err(|_| ioas.iopt.remove_access(list_id))?;
         }
@@ -196,14 +195,14 @@ impl Access {
         Ok(())
     }
 
-    /// Leaves the IOAS that the access is attached to, if any, for another one that lists it and
-    /// has its user, or none. It is not being moved. Releases the lock while it notifies.
+    /// Moves the access from its IOAS, if any, to another one that already lists it and has its
+    /// user, or to none. The access is not being moved. Releases the lock while it notifies.
     fn switch<'a>(&'a self, mut state: StateGuard<'a>, new: Option<(Dependency<Ioas>, u64)>) {
         if new.is_none() {
             state.user = None;
         }
         if let Some(old) = state.ioas.take() {
-            // From here on nothing can be pinned, but what is pinned can be unpinned.
+            // From here on the driver can unpin, but not pin.
             state.leaving = Some((old, state.list_id));
             if self.driver.can_notify() {
                 drop(state);
@@ -261,7 +260,7 @@ impl Access {
         if kernel::warn_on!(state.ioas.is_none()) {
             return;
         }
-        // Only another move of the same access can get in the way: a bug of its driver.
+        // Only another move of the same access can be in progress: a bug of its driver.
         if !kernel::warn_on!(state.leaving.is_some()) {
             self.switch(state, None);
         }
@@ -272,7 +271,7 @@ impl Access {
     /// # Errors
     ///
     /// - [`ENOENT`] if the access is not attached, or part of the range is not mapped;
-    /// - [`EINVAL`] if the range is not made of whole pages, or is not to be accessed;
+    /// - [`EINVAL`] if the range is not made of whole pages, or is being unmapped;
     /// - [`EPERM`] if the mapping does not allow it;
     /// - [`ENOMEM`], [`EFAULT`].
     pub(crate) fn pin(
@@ -295,18 +294,18 @@ impl Access {
 
         match ioas {
             Some(ioas) => ioas.iopt.unpin(range, self.is_internal()),
-            // The driver unpins what it cannot have pinned.
+            // A bug of the driver: an access that is not attached has no pins.
             None => {
                 kernel::warn_on!(true);
             }
         }
     }
 
-    /// Reads or writes a range. `buf` is as long.
+    /// Reads or writes a range, which has the length of `buf`.
     ///
     /// # Errors
     ///
-    /// As [`Self::pin`], but any range will do.
+    /// As [`Self::pin`], but the range need not be made of whole pages.
     pub(crate) fn rw(&self, range: IovaRange, buf: RwBuf<'_>, flags: RwFlags) -> Result {
         let state = self.state.lock();
         let ioas = state.ioas.as_ref().ok_or(ENOENT)?;
@@ -314,7 +313,7 @@ impl Access {
         ioas.iopt.rw(range, buf, flags)
     }
 
-    /// Whether pages can be pinned through this access. A driver that forgets about that is buggy.
+    /// Returns whether the driver of this access supports pinning.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn can_pin(&self) -> bool {
         self.driver.alignment() == kernel::page::PAGE_SIZE
@@ -330,19 +329,19 @@ impl Kind for Access {
     }
 
     fn destroy(this: WriteSide<'_, Self>) {
-        // Waits for a notification that is under way; there are none after this.
+        // Waits for a notification in progress, and prevents later ones.
         this.driver.close();
         this.switch(this.state.lock(), None);
     }
 }
 
-/// An access that belongs to this driver and is not published: what it pins cannot be unmapped.
+/// An unpublished access that belongs to this driver: what it pins cannot be unmapped.
 ///
-/// Dropping it detaches it; what was pinned must have been unpinned.
+/// Dropping it detaches it; it must have no pins then.
 pub(crate) struct Internal<'a>(Option<Reserved<'a, Access>>);
 
 impl<'a> Internal<'a> {
-    /// An internal access, not attached.
+    /// Creates an internal access that is not attached.
     ///
     /// # Errors
     ///
@@ -355,7 +354,7 @@ impl<'a> Internal<'a> {
         )?)))
     }
 
-    /// Publishes the access, as a part of publishing the object that the user is for.
+    /// Publishes the access, in the step that publishes the object that it belongs to.
     pub(crate) fn publish_along(
         mut self,
         table: &mut TableGuard<'_, Context>,
@@ -378,8 +377,8 @@ impl<'a> Internal<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Access::pin`]; [`EINVAL`] if `len` is zero, [`EOVERFLOW`] if there are not so many
-    /// bytes after `iova`.
+    /// As [`Access::pin`]; [`EINVAL`] if `len` is zero, [`EOVERFLOW`] if the last byte does not fit
+    /// into a `usize`.
     pub(crate) fn pin(
         &self,
         iova: usize,

@@ -2,11 +2,11 @@
 
 //! Accounting of pinned pages.
 //!
-//! The owner is the [`Process`] that is charged: the one that mapped the memory, or a later one that
-//! called `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages): it
-//! counts the pinned pages, and has the [`Charge`] of the owner. Pinning changes the first; at the
-//! end of an operation [`Account::settle`] charges the difference, since how many pages of a range
-//! are pinned already is not known in advance. If the charge fails, the operation is undone.
+//! The owner is the [`Process`] that is charged: the one that mapped the memory, or a later one
+//! that called `IOMMU_IOAS_CHANGE_PROCESS`. An [`Account`] belongs to one [`Pages`](super::Pages):
+//! it counts the pinned pages, and has the [`Charge`] of the owner. Pinning changes the first; at
+//! the end of an operation [`Account::settle`] charges the difference, since how many pages of a
+//! range are pinned already is not known in advance. If the charge fails, the operation is undone.
 //!
 //! A [`Handover`] moves the charges of many [`Pages`] from their owners to the current process.
 //!

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of devices, behind a dma-buf.
+//! Memory of devices, imported by a dma-buf.
 //!
-//! Actors: the exporter of the dma-buf, a VFIO device, has physically contiguous memory that is not
-//! RAM. We are an importer that pins the buffer, learns its physical address and maps it like other
-//! memory. But the exporter can *revoke* it at any time, from whatever context: then all of it has
-//! to be unmapped at once, and is never mapped again. Areas that show it stay, and show nothing.
+//! The exporter of the dma-buf, a VFIO device, has physically contiguous memory that is not RAM.
+//! The driver pins the buffer, gets its physical address and maps it like other memory. The
+//! exporter can
+//! *revoke* it at any time, with locks of its own held: then it has to be unmapped at once, and is
+//! not mapped again. Its areas stay, without a mapping.
 //!
-//! So these pages have a list of where they are mapped ([`Shown`]), and PFNs are always computed
-//! from the physical address, never read from a domain. The record in the domain tier is kept as
-//! for other sources. No in-kernel access exists: no CPU may touch the memory.
+//! So there is a list of its mappings ([`Shown`]), and PFNs are always computed from the physical
+//! address, never read from a domain. The record in the domain tier is kept as for other sources.
+//! There are no in-kernel accesses, as the CPU must not access the memory.
 //!
-//! A place where they are mapped has a name of its own: the domain and the first IOVA. At most one
-//! mapping is there at any time, as it is noted before it is made, and unmapped under the mutex of
-//! [`Memory`] by the same call that removes the note, while the area still occupies its IOVA.
+//! A mapping is identified by the domain and the first IOVA. There is at most one at a time: it is
+//! added to the list before it is made, and one call removes it from the list and unmaps it under
+//! the mutex of [`Memory`], while the area still occupies its IOVA.
 //!
 //! Locks: revocation runs under the reservation lock of the dma-buf and takes the mutex of
 //! [`Memory`]; it must take neither `domains_rwsem` nor the mutex of the pages: that is held when
@@ -59,7 +60,7 @@ use kernel::{
     warn_on, //
 };
 
-/// Where an area is mapped: the address of the domain and the first IOVA.
+/// The key of a mapping: the address of the domain and the first IOVA.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct At {
     domain: usize,
@@ -75,20 +76,20 @@ impl At {
     }
 }
 
-/// What an area shows in one domain, which is kept for as long as its address is in use.
+/// A mapping of an area in one domain. Holds the domain, whose address is in the key.
 #[cfg_attr(not(CONFIG_DMA_SHARED_BUFFER), expect(dead_code))]
 struct Shown {
     iova: IovaRange,
     domain: Arc<PagingDomain>,
 }
 
-/// What changes about the memory behind a dma-buf.
+/// The fields of [`Memory`] that change.
 struct State {
     /// The physical address of the memory, unless it was revoked (or is not known yet).
     phys: Option<PhysAddr>,
-    /// All mappings that there are, or would be if the memory had not been revoked.
+    /// All mappings, or those that would exist without the revocation.
     ///
-    /// User space can make any number, so that each has its own memory.
+    /// User space can create any number, so each is an allocation of its own.
     shown: RBTree<At, Shown>,
 }
 
@@ -100,7 +101,7 @@ impl State {
         }
     }
 
-    /// Notes that `iova` shows the memory in all domains, or in none if memory is short.
+    /// Adds mappings at `iova` for all domains; for none if allocation fails.
     fn note(&mut self, domains: &[Arc<PagingDomain>], iova: IovaRange) -> Result {
         for (n, domain) in domains.iter().enumerate() {
             let shown = Shown {
@@ -136,10 +137,10 @@ impl State {
     }
 }
 
-/// The memory behind a dma-buf, as pages import it.
+/// The imported memory of a dma-buf.
 #[pin_data]
 pub(super) struct Memory {
-    /// How many bytes of the buffer the pages need, from its start to the end of their last page.
+    /// The number of bytes from the start of the buffer to the end of the last page.
     #[cfg_attr(not(CONFIG_DMA_SHARED_BUFFER), expect(dead_code))]
     needed: usize,
     #[pin]
@@ -147,8 +148,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Memory that is not known yet, of which `npages` pages from byte `start` of the buffer on are
-    /// needed.
+    /// Creates memory for `npages` pages from byte `start` of a buffer on. Its physical address is
+    /// not known yet.
     fn new(start: usize, npages: usize) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             needed: npages
@@ -159,7 +160,7 @@ impl Memory {
         }? Error)
     }
 
-    /// Keeps what is mapped from being unmapped by a revocation.
+    /// Prevents a revocation while the result exists.
     ///
     /// # Errors
     ///
@@ -174,8 +175,8 @@ impl Memory {
         Ok(state)
     }
 
-    /// Maps the memory, which begins with byte `start` of the buffer, in all domains, or in none if
-    /// one of them fails. If it was revoked, there is only the note that it would be mapped.
+    /// Maps the memory, which begins at byte `start` of the buffer, in all domains, or in none if
+    /// one of them fails. If it was revoked, the mapping is only added to the list.
     pub(super) fn map(
         &self,
         start: usize,
@@ -191,7 +192,7 @@ impl Memory {
             return Ok(());
         };
 
-        // The buffer has all of these bytes: that was checked when the pages were made.
+        // Does not overflow: the size of the buffer was checked when the pages were created.
         let byte = start
             .wrapping_add(mapping.pages().first.wrapping_mul(PAGE_SIZE))
             .wrapping_add(mapping.page_offset());
@@ -210,7 +211,7 @@ impl Memory {
         let mut state = self.state.lock();
         let shown = state.shown.remove(&At::new(domain, mapping.iova));
 
-        // If the memory was revoked, it is unmapped already.
+        // A revocation has already unmapped it.
         if !warn_on!(shown.is_none()) && state.phys.is_some() {
             domain.unmap(mapping.iova);
         }
@@ -218,8 +219,8 @@ impl Memory {
 }
 
 impl Pages {
-    /// Makes pages of the `len` bytes from byte `start` of a dma-buf on, and attaches them to it.
-    /// There are so many bytes after `start`.
+    /// Creates pages of the `len` bytes from byte `start` of a dma-buf on, and attaches to it.
+    /// `start` plus `len` does not overflow.
     ///
     /// # Errors
     ///
@@ -230,7 +231,7 @@ impl Pages {
         len: usize,
         writable: bool,
     ) -> Result<Arc<Self>> {
-        // C counts the pages of a run in 32 bits; what it refuses is refused here.
+        // As in C, where the number of pages of a run has 32 bits.
         if buf.size().saturating_sub(start) < len || len / PAGE_SIZE >= u32::MAX as usize {
             return Err(EINVAL);
         }
@@ -247,13 +248,13 @@ impl Pages {
 
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
 impl Importer for Memory {
-    /// Notes where the memory is. The reservation lock of the buffer is held.
+    /// Stores the physical address. The reservation lock of the buffer is held.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if that is less memory than the buffer promised.
+    /// `EINVAL` if it is less memory than the size of the buffer.
     fn mapped(&self, phys: PhysRange) -> Result {
-        // The last page may be there in part only.
+        // The last page may be partial.
         if self.needed > phys.len.div_ceil(PAGE_SIZE).saturating_mul(PAGE_SIZE) {
             return Err(EINVAL);
         }
@@ -261,7 +262,7 @@ impl Importer for Memory {
         Ok(())
     }
 
-    /// Unmaps the memory everywhere, for good. Called by the exporter, under the reservation lock.
+    /// Unmaps the memory from all domains. The exporter holds the reservation lock.
     fn revoked(&self) {
         let mut state = self.state.lock();
 
