@@ -79,6 +79,12 @@ suite_kinds()
 	suite iommufd_kinds $tests/iommufd_kinds $(on_c) -t "$1"
 }
 
+# suite_busy TIMES: no EBUSY beside calls that fail, so often.
+suite_busy()
+{
+	suite iommufd_busy $tests/iommufd_kinds -t 1 -n "$1" never_busy
+}
+
 # suite_growth: what operations cost beside many objects.
 suite_growth()
 {

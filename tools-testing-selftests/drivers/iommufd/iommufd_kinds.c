@@ -462,7 +462,7 @@ static bool failed_well(const struct failing_thread *f, unsigned long rounds)
 /* One call of so many makes what depends on the victim, until it is gone. */
 #define DEPENDS_EACH 64
 /* Of a thread, the last ones: more than there are during one DESTROY. */
-#define DEPENDANTS 256
+#define DEPENDENTS 256
 /*
  * One DESTROY of so many waits for who uses the victim. In a virtual machine
  * that may take as long as the other CPU gets no time.
@@ -471,7 +471,7 @@ static bool failed_well(const struct failing_thread *f, unsigned long rounds)
 /* How far ahead of who destroys the others may be. */
 #define LEAD_MAX 8
 
-enum dependant { BEING_MADE, MADE, NOT_MADE };
+enum dependent { BEING_MADE, MADE, NOT_MADE };
 
 struct hunt {
 	struct scene *s;
@@ -496,18 +496,18 @@ struct hunt {
 		unsigned int last_at[CALMS_MAX], lead;
 		/* What its call names, or 0; and where that is. */
 		u32 named, *slot;
-		/* How many dependants it has begun, and ended. */
+		/* How many dependents it has begun, and ended. */
 		unsigned long begun, ended;
 		struct {
 			u32 on, state;
-		} dependants[DEPENDANTS];
-		/* Calls that failed as they should, and dependants made. */
+		} dependents[DEPENDENTS];
+		/* Calls that failed as they should, and dependents made. */
 		unsigned long failed, depended;
 		/* Victims that are gone, and those named when they went. */
 		unsigned long destroys, met;
 		/* How many were gone when one was met last. */
 		unsigned long last_met;
-		/* EBUSY with a dependant and without. */
+		/* EBUSY with a dependent and without. */
 		unsigned long right, busy;
 		bool forever;
 		/* The first result that nothing explains. */
@@ -531,20 +531,20 @@ static void note_odd(struct hunter *me, int rc)
 /* What depends on ID for a moment. */
 static void depend_on(struct hunter *me, u32 id)
 {
-	unsigned int slot = me->begun % DEPENDANTS;
+	unsigned int slot = me->begun % DEPENDENTS;
 	struct scene *s = me->h->s;
-	u32 dependant;
+	u32 dependent;
 	int rc;
 
-	me->dependants[slot].on = id;
-	me->dependants[slot].state = BEING_MADE;
+	me->dependents[slot].on = id;
+	me->dependents[slot].state = BEING_MADE;
 	__atomic_fetch_add(&me->begun, 1, __ATOMIC_SEQ_CST);
-	rc = me->h->what->depend(s, id, &dependant);
-	__atomic_store_n(&me->dependants[slot].state, rc ? NOT_MADE : MADE,
+	rc = me->h->what->depend(s, id, &dependent);
+	__atomic_store_n(&me->dependents[slot].state, rc ? NOT_MADE : MADE,
 			 __ATOMIC_SEQ_CST);
 	if (!rc) {
 		me->depended++;
-		rc = do_destroy(s->fd, dependant);
+		rc = do_destroy(s->fd, dependent);
 	}
 	__atomic_fetch_add(&me->ended, 1, __ATOMIC_SEQ_CST);
 	if (rc && rc != -ENOENT && rc != -EINVAL)
@@ -552,21 +552,21 @@ static void depend_on(struct hunter *me, u32 id)
 }
 
 /*
- * Had ID a dependant of T from when BEFORE had ended until now? What is still
+ * Had ID a dependent of T from when BEFORE had ended until now? What is still
  * being made may come to nothing: that is none.
  */
-static bool had_dependant(struct hunter *t, u32 id, unsigned long before)
+static bool had_dependent(struct hunter *t, u32 id, unsigned long before)
 {
 	unsigned long begun = __atomic_load_n(&t->begun, __ATOMIC_SEQ_CST), i;
 	bool had = false;
 
 	/* It has forgotten some. */
-	if (begun - before > DEPENDANTS)
+	if (begun - before > DEPENDENTS)
 		return true;
 	for (i = before; i < begun; i++) {
-		u32 *state = &t->dependants[i % DEPENDANTS].state;
+		u32 *state = &t->dependents[i % DEPENDENTS].state;
 
-		if (t->dependants[i % DEPENDANTS].on != id)
+		if (t->dependents[i % DEPENDENTS].on != id)
 			continue;
 		while (__atomic_load_n(state, __ATOMIC_SEQ_CST) == BEING_MADE)
 			sleep_us(20);
@@ -602,7 +602,7 @@ static void destroy_victim(struct hunter *me, u32 id)
 		if (rc != -EBUSY)
 			break;
 		for (had = false, t = 0; t < h->threads; t++)
-			had |= had_dependant(&h->all[t], id, before[t]);
+			had |= had_dependent(&h->all[t], id, before[t]);
 		me->right += had;
 		me->busy += !had;
 		if (!end)
@@ -612,7 +612,7 @@ static void destroy_victim(struct hunter *me, u32 id)
 			__atomic_store_n(&h->stop, true, __ATOMIC_RELEASE);
 		if (me->forever)
 			return;
-		/* An urgent one lets the dependant go. */
+		/* An urgent one lets the dependent go. */
 		sleep_us(20);
 	}
 	if (rc)
@@ -787,16 +787,19 @@ static bool hunted_well(struct hunt *h, double seconds)
 	never_busy_in_all->destroys += sum.destroys;
 	never_busy_in_all->busy += sum.busy;
 	never_busy_in_all->seconds += seconds;
-	ksft_print_msg("%lu times DESTROY, %.0f a second; %lu met one of %lu calls that failed, %lu one of %lu dependants\n",
-		       sum.destroys, sum.destroys / seconds, sum.met,
-		       sum.failed, sum.right, sum.depended);
+	ksft_print_msg("%lu times DESTROY, %.0f a second\n", sum.destroys,
+		       sum.destroys / seconds);
+	ksft_print_msg("%lu met one of %lu calls that failed\n", sum.met,
+		       sum.failed);
+	ksft_print_msg("EBUSY %lu times beside one of %lu dependents\n",
+		       sum.right, sum.depended);
 	if (sum.busy)
 		ksft_print_msg("EBUSY %lu times, though nothing depends on it%s\n",
 			       sum.busy, sum.forever ? ", for ever" : "");
 	if (sum.odd)
 		ksft_print_msg("a call ended with %s instead\n",
 			       sum.odd > 0 ? "success" : strerror(-sum.odd));
-	ksft_print_msg("in all: %lu times DESTROY, %.0f a second, %lu times EBUSY with no dependant\n",
+	ksft_print_msg("in all: DESTROY %lu times, %.0f a second; EBUSY %lu times, wrongly\n",
 		       never_busy_in_all->destroys,
 		       never_busy_in_all->destroys / never_busy_in_all->seconds,
 		       never_busy_in_all->busy);
@@ -808,7 +811,7 @@ static bool hunted_well(struct hunt *h, double seconds)
 
 /*
  * What calls name that fail is destroyed meanwhile: DESTROY says EBUSY while
- * there is a dependant that was made, and only then.
+ * there is a dependent that was made, and only then.
  */
 static bool never_busy(const void *arg)
 {

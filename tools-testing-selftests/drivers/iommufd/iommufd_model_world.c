@@ -92,7 +92,7 @@ int test_how(enum how how, struct iommu_test_cmd *cmd)
 	return call_how(how, IOMMU_TEST_CMD, cmd, sizeof(*cmd));
 }
 
-/* ---- dependants ---------------------------------------------------------- */
+/* ---- dependents ---------------------------------------------------------- */
 
 static struct dep *dep_of(u32 key)
 {

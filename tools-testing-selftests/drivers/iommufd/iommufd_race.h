@@ -99,7 +99,7 @@ struct session {
 	u32 slot[SLOTS];
 	/*
 	 * The number of objects that were shared so far (see show()); calls
-	 * that create or destroy dependants: the number in progress, and begun.
+	 * that create or destroy dependents: the number in progress, and begun.
 	 */
 	u32 shown, changing, changes;
 	/* Odd while the device is detached and its queue still shared */

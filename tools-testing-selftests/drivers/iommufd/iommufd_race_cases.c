@@ -4,7 +4,7 @@
  *
  * With each call a worker names the errnos that some interleaving explains; any
  * other is a bug. ENOENT is the common one: the object was destroyed. EBUSY is
- * explained by a dependant, which a comment at each use names.
+ * explained by a dependent, which a comment at each use names.
  *
  * Not tested, since the mock driver does not support it: fault groups of
  * several requests; groups of devices with faults, PASIDs or nesting (each mock

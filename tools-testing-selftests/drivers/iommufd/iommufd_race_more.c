@@ -484,7 +484,7 @@ static void make_vdevice(struct session *s, struct worker *w)
 }
 
 /* Is anything there that may depend on it? */
-static bool has_dependant(struct session *s, enum graph what)
+static bool has_dependent(struct session *s, enum graph what)
 {
 	switch (what) {
 	case VIOMMU:
@@ -517,11 +517,11 @@ static void destroy_graph(struct session *s, struct worker *w, enum graph what)
 	change_begins(s);
 	changes = get(&s->changes);
 	alone = get(&s->changing) == 1 && get(&s->slot[what]) == shown &&
-		!has_dependant(s, what);
+		!has_dependent(s, what);
 	begin(w);
 	rc = do_destroy(s->fd, number_of(shown));
 	alone = alone && get(&s->slot[what]) == shown &&
-		!has_dependant(s, what) && get(&s->changes) == changes;
+		!has_dependent(s, what) && get(&s->changes) == changes;
 	done(w, OP_DESTROY, rc, ENOENT, alone ? 0 : EBUSY, 0);
 	if (rc != -EBUSY)
 		__atomic_compare_exchange_n(&s->slot[what], &shown, 0, false,

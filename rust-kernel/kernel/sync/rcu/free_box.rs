@@ -66,7 +66,9 @@ impl_without_cleanup! {i8, u8, i16, u16, i32, u32, i64, u64, isize, usize}
 // SAFETY: Nothing is done to the values.
 unsafe impl<T: RcuFreeSafe + Copy, const N: usize> RcuFreeSafe for [T; N] {
     #[inline]
-    unsafe fn drop_before_gp(self: Pin<&mut Self>) {}
+    unsafe fn drop_before_gp(self: Pin<&mut Self>) {
+        const { assert!(!core::mem::needs_drop::<T>()) };
+    }
 }
 
 /// A box that cleans up its value at once and frees the memory after an RCU grace period.
