@@ -65,8 +65,8 @@ use kernel::{
 
 /// A device that is bound to a context. C knows how it begins.
 ///
-/// The fields are dropped in order: first `member` ends the control over DMA, last the reference to
-/// the context is put.
+/// The fields are dropped in order: `member` ends the control over DMA before the reference to the
+/// context is put, which is last.
 #[repr(C)]
 pub(crate) struct Device {
     pub(crate) ictx: ContextPtr,

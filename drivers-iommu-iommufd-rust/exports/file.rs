@@ -126,7 +126,8 @@ pub(crate) unsafe extern "C" fn iommufd_fops_release(
     let ctx = unsafe { <Pin<KBox<Context>>>::from_foreign((*file).private_data.cast()) };
     if !ctx.destroy_all() {
         // Objects that are left name the context, which stays, and nobody gets its file any more.
-        ctx.c.file().clear();
+        // SAFETY: By the requirements of this function.
+        unsafe { ctx.c.file().clear() };
         core::mem::forget(ctx);
         return 0;
     }

@@ -40,6 +40,12 @@ use kernel::{
 /// The modes, in the order in which a handover charges them.
 const MODES: [AccountMode; 3] = [AccountMode::None, AccountMode::User, AccountMode::Mm];
 
+// Charges are found by the mode.
+static_assert!(
+    MODES[0] as usize == 0 && MODES[1] as usize == 1 && MODES[2] as usize == 2,
+    "in the order of their values"
+);
+
 /// Returns the mode for pages of the current process, in a context of mode `mode`.
 pub(super) fn mode_for_current(mode: AccountMode) -> AccountMode {
     if capable(Capability::IPC_LOCK) {

@@ -57,8 +57,12 @@ impl FilePtr {
         unsafe { self.0.get().read_volatile() }
     }
 
-    /// The file is going, and what has this is not.
-    pub(crate) fn clear(&self) {
+    /// Forgets the file, whose private data lives longer.
+    ///
+    /// # Safety
+    ///
+    /// `release` of the file must be running: there is no reference to the file any more.
+    pub(crate) unsafe fn clear(&self) {
         // SAFETY: The pointer is valid for writes, and is read as a whole.
         unsafe { self.0.get().write_volatile(null_mut()) };
     }

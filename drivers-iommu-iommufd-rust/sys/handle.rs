@@ -12,8 +12,11 @@
 //! - The core serialises what is done to a group by the mutex of the group. It refuses to attach
 //!   where something is attached.
 //! - It follows the pointer to a handle from when that is attached to when it is replaced or
-//!   detached, which waits for page faults that are being handed over. Those that were handed over
-//!   name it longer: they are counted in the handle, see [`iopf`](super::iopf).
+//!   detached. Page faults that were handed over name it longer: they are counted in the handle, see
+//!   [`iopf`](super::iopf), and answered before it is freed. A fault whose handler has found the
+//!   handle and not counted it yet is left to the core. It does not wait for such a handler on
+//!   replace, where it stores the new handle after the new domain is in use. This window is in the
+//!   C driver, too; only the core can close it.
 //! - `driver.c` follows `idev` of a handle under the mutex of the group, or for the id, which the
 //!   handle has too, not at all.
 
@@ -154,12 +157,16 @@ impl NewHandle {
         }
     }
 
-    /// Waits until all page faults are answered that name the handle, and frees it. Nothing is
-    /// attached with it any more.
+    /// Answers all page faults that name the handle, and frees it. Nothing is attached with it any
+    /// more.
     fn end(self, hwpt: &impl HoldsHwpt) {
-        hwpt.answer_faults(self.as_raw());
-        // Acquire: after what was done by those who have answered, see `put_fault()`.
-        while kernel::warn_on_once!(self.0.faults.load(Acquire) != 0) {
+        loop {
+            hwpt.answer_faults(self.as_raw());
+            // Acquire: after what was done by those who have answered, see `put_fault()`.
+            if self.0.faults.load(Acquire) == 0 {
+                break;
+            }
+            // One was counted that is not in the queue yet: its handler is running.
             fsleep(Delta::from_millis(1));
         }
     }

@@ -4,8 +4,8 @@
 //!
 //! Contract with the IOMMU core: it calls the handler of a domain's faults with a group whose
 //! attach handle is one of [`handle`](super::handle), which is attached. Handle, domain, HWPT and
-//! fault queue live until the handler returns: detaching waits for that. The device is bound all
-//! that time, and so has its fault queue.
+//! fault queue live until the handler has counted the group: detaching waits for handlers, but see
+//! there for replace. The device is managed by the core as long as it is bound.
 //!
 //! A [`FaultGroup`] is counted in the handle that it names: who detaches waits until all of them
 //! are answered.

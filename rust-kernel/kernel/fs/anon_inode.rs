@@ -97,7 +97,7 @@ pub trait AnonFile: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Names the queues that `poller` is to wait on, by [`Poller::wait_on`], and then tells what
+    /// Names the queues that `poller` is to wait on, by [`Poller::register_wait`], and then tells what
     /// the file is ready for, as a mask of [`POLL_IN`] and [`POLL_OUT`].
     fn poll<'a>(_this: <Self::Ptr as ForeignOwnable>::Borrowed<'a>, _poller: &Poller<'a>) -> u32 {
         build_error!(VTABLE_DEFAULT_ERROR)

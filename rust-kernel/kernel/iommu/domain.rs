@@ -70,8 +70,9 @@ pub struct Domain(Opaque<bindings::iommu_domain>);
 // any task.
 unsafe impl Send for Domain {}
 // SAFETY: The safe methods read fields that are constant since the allocation of the domain, or
-// numbers that are written as a whole, or call `set_dirty_tracking`, which may be called on any
-// number of threads: VT-d and AMD-Vi take a lock of the domain, and SMMUv3 has nothing to change.
+// numbers that are written as a whole, or call operations that may be called on any number of
+// threads: `set_dirty_tracking`, for which VT-d and AMD-Vi take a lock of the domain, and SMMUv3 has
+// nothing to change; and `cache_invalidate_user`, which the C driver calls without a lock, too.
 unsafe impl Sync for Domain {}
 
 impl Domain {

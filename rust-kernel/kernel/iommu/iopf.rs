@@ -135,7 +135,7 @@ impl Fault {
 ///
 /// # Invariants
 ///
-/// `self.0` points to a [`Pending`] that nobody else owns, of a device that has its fault queue.
+/// `self.0` points to a [`Pending`] that nobody else owns, of a device that the IOMMU core manages.
 /// Its `node` is initialised, and in no list.
 #[must_use = "the device waits for an answer"]
 pub struct Group(NonNull<Pending>);
@@ -153,8 +153,9 @@ impl Group {
     ///
     /// - `group` must be the argument of an `iopf_handler` that is running and that returns 0; this
     ///   may be called once for it.
-    /// - The result must be answered before the device leaves its fault queue: the IOMMU core,
-    ///   which then answers what is on the list of the device, does not know of it any more.
+    /// - The result must be answered while the IOMMU core still manages the device that faulted.
+    ///   When the device leaves its fault queue, the core answers what is on the list of the
+    ///   device: it does not know of this group any more.
     ///
     /// Context: process context; may sleep.
     pub unsafe fn claim(group: NonNull<bindings::iopf_group>) -> Self {

@@ -486,8 +486,8 @@ static void much_copy(struct scene *s)
 	do_map(s->fd, s->ioas, reserve(PAGE), PAGE, iova);
 	/*
 	 * As many areas as possible in the time; close() removes all of them.
-	 * The order in which they are made does not matter here; iommufd_growth
-	 * compares the cost per area.
+	 * The order in which they are made does not matter here: that is what
+	 * iommufd_growth tests.
 	 */
 	at_it(true);
 	while (!do_copy(s->fd, to, iova, s->ioas, MOCK_APERTURE_START, PAGE))
