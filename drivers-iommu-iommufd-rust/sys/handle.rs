@@ -12,9 +12,9 @@
 //! - The core serialises what is done to a group by the mutex of the group. It refuses to attach
 //!   where something is attached.
 //! - It follows the pointer to a handle from when that is attached to when it is replaced or
-//!   detached. Page faults that were handed over name it longer: they are counted in the handle, see
-//!   [`iopf`](super::iopf), and answered before it is freed. A fault whose handler has found the
-//!   handle and not counted it yet is left to the core. It does not wait for such a handler on
+//!   detached. Page faults that were handed over name it longer: they are counted in the handle,
+//!   see [`iopf`](super::iopf), and answered before it is freed. A fault whose handler has found
+//!   the handle and not counted it yet is left to the core. It does not wait for such a handler on
 //!   replace, where it stores the new handle after the new domain is in use. This window is in the
 //!   C driver, too; only the core can close it.
 //! - `driver.c` follows `idev` of a handle under the mutex of the group, or for the id, which the

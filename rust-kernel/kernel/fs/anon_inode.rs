@@ -97,8 +97,8 @@ pub trait AnonFile: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Names the queues that `poller` is to wait on, by [`Poller::register_wait`], and then tells what
-    /// the file is ready for, as a mask of [`POLL_IN`] and [`POLL_OUT`].
+    /// Names the queues that `poller` is to wait on, by [`Poller::register_wait`]. Then returns
+    /// what the file is ready for, as a mask of [`POLL_IN`] and [`POLL_OUT`].
     fn poll<'a>(_this: <Self::Ptr as ForeignOwnable>::Borrowed<'a>, _poller: &Poller<'a>) -> u32 {
         build_error!(VTABLE_DEFAULT_ERROR)
     }

@@ -71,8 +71,8 @@ pub struct Domain(Opaque<bindings::iommu_domain>);
 unsafe impl Send for Domain {}
 // SAFETY: The safe methods read fields that are constant since the allocation of the domain, or
 // numbers that are written as a whole, or call operations that may be called on any number of
-// threads: `set_dirty_tracking`, for which VT-d and AMD-Vi take a lock of the domain, and SMMUv3 has
-// nothing to change; and `cache_invalidate_user`, which the C driver calls without a lock, too.
+// threads: `set_dirty_tracking`, for which VT-d and AMD-Vi take a lock of the domain, and SMMUv3
+// has nothing to change; and `cache_invalidate_user`, which the C driver calls without a lock, too.
 unsafe impl Sync for Domain {}
 
 impl Domain {
