@@ -65,7 +65,10 @@ use crate::{
             FaultQueue,
             FaultRoute, //
         },
-        sw_msi::SwMsiMaps, //
+        sw_msi::{
+            has_pages,
+            SwMsiMaps, //
+        }, //
     },
     viommu::Viommu, //
 };
@@ -156,6 +159,14 @@ impl HwptPaging {
     /// [`ENOMEM`].
     pub(crate) fn keep_msi_window(&self, start: PhysAddr) -> Result {
         self.ioas.iopt.keep_msi_window(&self.paging, start)
+    }
+
+    /// Undoes [`Self::keep_msi_window`], unless there are pages in the window, or something is
+    /// attached that makes them.
+    pub(crate) fn forget_msi_window(this: &Object<Self>, ctx: &Context) {
+        this.ioas.iopt.forget_msi_window_if(&this.paging, || {
+            !this.is_used() && !has_pages(&ctx.c, &this.present_sw_msi)
+        });
     }
 
     /// Whether it can be the parent of nested HWPTs.

@@ -176,7 +176,8 @@ fn remove_reserved(ioas: &Object<Ioas>, devices: Which<'_>) {
     });
 }
 
-/// Maps the MSI pages of the group into the domain that it is about to use.
+/// Maps the MSI pages of the group into the domain that it is about to use, and reserves the MSI
+/// window on behalf of the domain.
 fn set_up_msi(ctx: &Context, group: &Group, hwpt: AnyHwpt<'_>) -> Result {
     if !group.has_sw_msi() {
         return Ok(());
@@ -190,6 +191,14 @@ fn set_up_msi(ctx: &Context, group: &Group, hwpt: AnyHwpt<'_>) -> Result {
         group.required_sw_msi(),
         paging.as_c(),
     )
+}
+
+/// Undoes what [`set_up_msi`] has reserved for a group that is not attached after all, unless
+/// another one is attached, or is about to be and makes sure of it when it is, or there are pages.
+fn undo_set_up_msi(ctx: &Context, group: &Group, hwpt: AnyHwpt<'_>) {
+    if group.has_sw_msi() {
+        HwptPaging::forget_msi_window(hwpt.paging(), ctx);
+    }
 }
 
 /// Whether the group can use this HWPT for this PASID. [`EINVAL`] if not.
@@ -234,7 +243,8 @@ fn attach<C: Candidate>(
     pasid: u32,
     hwpt: C,
 ) -> Result<(), (C, Error)> {
-    let mut state = device.group().lock();
+    let group = device.group();
+    let mut state = group.lock();
     let Joining { node, reserved } = match join(ctx, device, pasid, &state, hwpt.get()) {
         Ok(joining) => joining,
         Err(err) => return Err((hwpt, err)),
@@ -250,6 +260,13 @@ fn attach<C: Candidate>(
             Err(err) => return Err((hwpt, err)),
         };
         let attached = Attached::new(ctx, hwpt, device.another(), pasid)?;
+        if reserved.is_some() && group.has_sw_msi() {
+            // It is, unless an attach of another group has failed meanwhile and undone it.
+            let _ = attached
+                .hwpt()
+                .paging()
+                .keep_msi_window(group.sw_msi_start());
+        }
         let mut devices = Devices::new();
         devices.insert(node);
         // INVARIANT: The leader is the only device.
@@ -431,6 +448,16 @@ pub(crate) fn detach(ctx: &Context, device: &User<Device>, pasid: u32) {
     }
 }
 
+/// Answers the page faults of a device that is about to be unbound, and that has been detached. If
+/// other devices of its group are attached, its faults are still in their fault queues.
+pub(super) fn answer_faults(device: &Device) {
+    let state = device.group().lock();
+
+    for fault in state.attached().filter_map(|at| at.hwpt().fault()) {
+        fault.respond_to_device(device.dev());
+    }
+}
+
 /// Detaches a device from a new HWPT, which is not published.
 ///
 /// Its driver attaches, replaces and detaches it one after the other, so it is still attached to
@@ -466,6 +493,7 @@ impl Op {
             Self::Attach => attach(ctx, device, pasid, hwpt).map(|()| None),
             Self::Replace => replace(ctx, device, pasid, hwpt),
         }
+        .inspect_err(|(hwpt, _)| undo_set_up_msi(ctx, device.group(), hwpt.get()))
     }
 }
 

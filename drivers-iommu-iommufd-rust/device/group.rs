@@ -142,6 +142,11 @@ impl GroupState {
         self.attached.get_mut(&pasid)
     }
 
+    /// All that is attached.
+    pub(super) fn attached(&self) -> impl Iterator<Item = &Attachment> {
+        self.attached.values()
+    }
+
     /// Whether DMA with some PASID is attached.
     pub(super) fn has_pasids(&self) -> bool {
         self.attached.cursor_lower_bound(&(NO_PASID + 1)).is_some()

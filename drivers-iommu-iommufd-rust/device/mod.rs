@@ -159,6 +159,7 @@ impl Kind for Device {
 
     fn pre_destroy(this: &Object<Self>, ctx: &Context) {
         viommu::vdevice::revoke(this, ctx);
+        attach::answer_faults(this);
     }
 }
 

@@ -56,6 +56,7 @@ use crate::{
 use core::ptr;
 use kernel::{
     bindings,
+    device::Device,
     fs::{
         anon_inode::{
             AnonFile,
@@ -156,18 +157,25 @@ impl Fault {
     ///
     /// Context: process context; may sleep.
     pub(crate) fn auto_respond(&self, handle: *const bindings::iommu_attach_handle) {
+        self.respond_to(|group| ptr::eq(group.attach_handle(), handle));
+    }
+
+    /// As [`Self::auto_respond`], to the groups of `dev`, which is about to be unbound. Other devices
+    /// of its IOMMU group may stay attached with the same handle.
+    pub(crate) fn respond_to_device(&self, dev: &Device) {
+        self.respond_to(|group| group.is_of(dev));
+    }
+
+    fn respond_to(&self, which: impl Fn(&Pending) -> bool) {
         let mut awaiting = self.awaiting.lock();
         {
             // Dropping the queue answers its groups.
             pin_init::stack_pin_init!(let unread = FaultGroups::new());
-            self.unread.extract(unread.as_mut(), |group| {
-                ptr::eq(group.attach_handle(), handle)
-            });
+            self.unread.extract(unread.as_mut(), &which);
         }
-        awaiting.cookies.remove_if(
-            |delivery| ptr::eq(delivery.group.attach_handle(), handle),
-            drop,
-        );
+        awaiting
+            .cookies
+            .remove_if(|delivery| which(&delivery.group), drop);
     }
 
     /// Moves the first unread group to the table, if its messages fit into `room` bytes, and

@@ -272,7 +272,21 @@ impl IoPagetable {
 
     /// Undoes [`Self::keep_msi_window`] for a domain that is not added to this space.
     pub(crate) fn forget_msi_window(&self, domain: &PagingDomain) {
-        self.iova.write().unreserve(Reserver::from(domain));
+        self.forget_msi_window_if(domain, || true);
+    }
+
+    /// Undoes [`Self::keep_msi_window`] for a domain that no device was attached to, if `unused`
+    /// still returns true with the IOVA space locked.
+    pub(crate) fn forget_msi_window_if(
+        &self,
+        domain: &PagingDomain,
+        unused: impl FnOnce() -> bool,
+    ) {
+        let mut space = self.iova.write();
+
+        if unused() {
+            space.unreserve(Reserver::from(domain));
+        }
     }
 
     /// Removes the reserved regions of `dev`. Allocates nothing.

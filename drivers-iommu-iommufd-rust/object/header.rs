@@ -250,6 +250,11 @@ impl<T> Object<T> {
         self.header.users.as_atomic().load(Relaxed) == 0
     }
 
+    /// Whether the object has users beside the table. There may be others a moment later.
+    pub(crate) fn is_used(&self) -> bool {
+        self.header.users.as_atomic().load(Relaxed) > 1
+    }
+
     /// How many users the object has, that of the table included.
     #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
     pub(crate) fn users(&self) -> i32 {

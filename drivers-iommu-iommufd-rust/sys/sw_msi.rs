@@ -95,6 +95,27 @@ pub(crate) fn install(
     Ok(())
 }
 
+/// Whether there are pages in `maps`.
+///
+/// Context: takes `sw_msi_lock`.
+#[cfg(CONFIG_IRQ_MSI_IOMMU)]
+pub(crate) fn has_pages(ctx: &CFields, maps: &SwMsiMaps) -> bool {
+    let c = ctx.as_ptr();
+    // SAFETY: The mutex is initialised and lives as long as the context.
+    let lock = unsafe { kernel::sync::Mutex::<()>::from_raw(&raw mut (*c).sw_msi_lock) };
+    let _guard = lock.lock();
+    // SAFETY: The set is initialised, and does not change while the lock is held.
+    let bitmap = unsafe { (*maps.as_raw()).bitmap };
+
+    bitmap.iter().any(|&bits| bits != 0)
+}
+
+/// No interrupt of this architecture goes through a window that the kernel maps.
+#[cfg(not(CONFIG_IRQ_MSI_IOMMU))]
+pub(crate) fn has_pages(_ctx: &CFields, _maps: &SwMsiMaps) -> bool {
+    false
+}
+
 /// No interrupt of this architecture goes through a window that the kernel maps.
 #[cfg(not(CONFIG_IRQ_MSI_IOMMU))]
 pub(crate) fn install(

@@ -15,6 +15,7 @@
 use crate::{
     bindings,
     container_of,
+    device::Device,
     interop::list::{
         clist_create,
         CListHead, //
@@ -25,7 +26,10 @@ use crate::{
 use core::{
     mem::ManuallyDrop,
     ops::Deref,
-    ptr::NonNull, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 /// The answer to a group of page requests.
@@ -107,6 +111,13 @@ impl Pending {
     pub fn attach_handle(&self) -> *mut bindings::iommu_attach_handle {
         // SAFETY: By the type invariants.
         unsafe { (*self.0.get()).attach_handle }
+    }
+
+    /// Whether it is `dev` that faulted: the attach handle can be that of several devices.
+    pub fn is_of(&self, dev: &Device) -> bool {
+        // SAFETY: By the type invariants. The group has a reference to the fault parameters, whose
+        // device does not change; it is only compared.
+        ptr::eq(unsafe { (*(*self.0.get()).fault_param).dev }, dev.as_raw())
     }
 }
 
