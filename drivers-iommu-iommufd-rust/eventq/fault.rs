@@ -160,8 +160,8 @@ impl Fault {
         self.respond_to(|group| ptr::eq(group.attach_handle(), handle));
     }
 
-    /// As [`Self::auto_respond`], to the groups of `dev`, which is about to be unbound. Other devices
-    /// of its IOMMU group may stay attached with the same handle.
+    /// As [`Self::auto_respond`], to the groups of `dev`, which is about to be unbound. Other
+    /// devices of its IOMMU group may stay attached with the same handle.
     pub(crate) fn respond_to_device(&self, dev: &Device) {
         self.respond_to(|group| group.is_of(dev));
     }
