@@ -165,12 +165,20 @@ static int make_ioas(struct scene *s, u32 *id)
 	return do_ioas_alloc(s->fd, id);
 }
 
+/* Who names an id that is used again finds all of the object, or none. */
+static pthread_rwlock_t half_made = PTHREAD_RWLOCK_INITIALIZER;
+
 /* With an area that an access cannot have: it is not aligned to pages. */
 static int make_odd_ioas(struct scene *s, u32 *id)
 {
-	return do_ioas_alloc(s->fd, id) ?:
-	       do_map(s->fd, *id, s->mem + PAGE / 2, PAGE / 2,
-		      IOVA_BASE + PAGE / 2);
+	int rc;
+
+	pthread_rwlock_wrlock(&half_made);
+	rc = do_ioas_alloc(s->fd, id) ?:
+	     do_map(s->fd, *id, s->mem + PAGE / 2, PAGE / 2,
+		    IOVA_BASE + PAGE / 2);
+	pthread_rwlock_unlock(&half_made);
+	return rc;
 }
 
 static int make_parent(struct scene *s, u32 *id)
@@ -720,8 +728,12 @@ static void hunt(struct hunter *me)
 		}
 		for (i = 0; i < VICTIMS; i++) {
 			__atomic_store_n(&me->at, i, __ATOMIC_RELEASE);
+			if (h->what->make == make_odd_ioas)
+				pthread_rwlock_rdlock(&half_made);
 			if (!__atomic_load_n(&h->stop, __ATOMIC_ACQUIRE))
 				fail_beside(me);
+			if (h->what->make == make_odd_ioas)
+				pthread_rwlock_unlock(&half_made);
 			/* Later, if it would wait too often. */
 			id = __atomic_load_n(&me->ids[i], __ATOMIC_ACQUIRE);
 			if (me->destroys - me->last_met >= MEETS_EACH ||
