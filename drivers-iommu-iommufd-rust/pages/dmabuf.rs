@@ -141,7 +141,10 @@ impl State {
 #[pin_data]
 pub(super) struct Memory {
     /// The number of bytes from the start of the buffer to the end of the last page.
-    #[cfg_attr(not(CONFIG_DMA_SHARED_BUFFER), expect(dead_code))]
+    #[cfg_attr(
+        not(CONFIG_DMA_SHARED_BUFFER),
+        allow(dead_code, reason = "all of it may be unused")
+    )]
     needed: usize,
     #[pin]
     state: Mutex<State>,
