@@ -426,7 +426,7 @@ impl Candidate for Ref<'_, HwptNested> {
     }
 }
 
-/// An automatic HWPT that is not published, nor filled. Nobody else can attach to it.
+/// An automatic HWPT that is neither published nor filled: no lookup finds it yet.
 impl Candidate for &mut NewPaging<'_> {
     fn get(&self) -> AnyHwpt<'_> {
         AnyHwpt::Paging(&self.0)

@@ -380,6 +380,7 @@ impl<T: Registered> User<T> {
     /// As [`Self::put_or_claim`], and destroys the object if it was the last user.
     ///
     /// Context: may sleep, until the operations that use the object have ended.
+    #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
     pub(crate) fn put_and_try_destroy(self, owner: &T::Owner) {
         if let Some(object) = self.put_or_claim(owner) {
             object.finish();

@@ -125,7 +125,7 @@ pub(crate) unsafe extern "C" fn iommufd_fops_release(
     // last use.
     let ctx = unsafe { <Pin<KBox<Context>>>::from_foreign((*file).private_data.cast()) };
     if !ctx.destroy_all() {
-        // Objects that are left name the context, which stays, and nobody gets its file any more.
+        // Objects that are left point to the context: leak it, without its file.
         // SAFETY: By the requirements of this function.
         unsafe { ctx.c.file().clear() };
         core::mem::forget(ctx);
