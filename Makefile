@@ -13,7 +13,7 @@ export IMPL
 
 export RUST_IOMMUFD_T0 := $(shell date +%s)
 
-.PHONY: help run test test-full stress next bench shell config build kernel series check-series fmt lint unsafe where clean
+.PHONY: help run test test-full stress next bench shell config build kernel tree series fold check-series fmt lint unsafe where clean
 .PHONY: distclean
 
 help: ## print this list
@@ -54,11 +54,18 @@ build: ## fetch the base kernel, apply the series, build (IMPL=rust or c)
 kernel: ## fetch the base kernel and apply the series, without building
 	@scripts/kernel tree
 
-series: ## regenerate patches/ from the directories
+tree: ## make a kernel work tree on the branch of the series, one commit per patch (DIR=: where)
 	@scripts/kernel base
-	@scripts/series generate
+	@scripts/series tree $(DIR)
 
-check-series: ## check that patches/ is current, applies, is clean and builds (FULL=1: build every patch)
+series: ## write the commits of that branch to patches/ and the directories
+	@scripts/series export
+
+fold: ## carry an edit of the directories into the commits that it belongs to, and write patches/
+	@scripts/kernel base
+	@scripts/series fold
+
+check-series: ## check that patches/ applies, is what the directories say, is clean and builds (FULL=1: build every patch)
 	@scripts/kernel base
 	@scripts/series check
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of scripts/series: what an item of text is, and where an insertion goes. `scripts/series check` runs them first."""
+"""Tests of scripts/series: parts, notes, mails and paths. `scripts/series check` runs them first. tests/contributor tries its
+commands."""
 
 import importlib.util
 import sys
-import textwrap
 import unittest
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -16,316 +16,75 @@ series = importlib.util.module_from_spec(importlib.util.spec_from_loader("series
 loader.exec_module(series)
 
 
-def text(words):
-    return textwrap.dedent(words).lstrip("\n")
+class Parts(unittest.TestCase):
+    def of(self, *parts):
+        told = series.Series.__new__(series.Series)
+        told.parts = parts
+        return told
 
+    def test_each_ends_before_the_next(self):
+        told = self.of(("one", "a"), ("two", "b"), ("three", "d"))
+        self.assertEqual(told.ranges(["a", "b", "c", "d"]), [("one", 1, 1), ("two", 2, 3), ("three", 4, 4)])
 
-def without(name, words, *lines):
-    """WORDS without the items of the lines that contain one of LINES."""
-    items = series.Items(name, text(words))
-    drop = set()
-    for i, line in enumerate(items.lines):
-        if any(l in line for l in lines):
-            first, last = items.span(i)
-            drop |= set(range(first, last + 1))
-    assert drop, lines
-    return items.without(drop)
-
-
-class Item(unittest.TestCase):
-    maxDiff = None
-
-    def test_line_of_rust(self):
-        self.assertEqual(without("a.rs", """
-            mod a;
-            #[cfg(CONFIG_B)]
-            mod b;
-            mod c;
-            """, "mod b;"), text("""
-            mod a;
-            mod c;
-            """))
-
-    def test_function_with_its_documentation(self):
-        self.assertEqual(without("a.rs", """
-            fn a() {
-                ('{', "}", /* } */ 'a: loop {}) // }
-            }
-
-            /// Does b.
-            #[inline]
-            pub(crate) fn b<'a>(
-                x: &'a str,
-            ) -> Result
-            where
-                Self: Sized,
-            {
-                if x == "{" {
-                    return;
-                }
-            }
-
-            fn c() {}
-            """, "fn b"), text("""
-            fn a() {
-                ('{', "}", /* } */ 'a: loop {}) // }
-            }
-
-            fn c() {}
-            """))
-
-    def test_row_of_a_table(self):
-        self.assertEqual(without("a.rs", """
-            commands! {
-                IOMMU_DESTROY(iommu_destroy, id) => object::destroy,
-                IOMMU_IOAS_ALLOC(iommu_ioas_alloc, out_ioas_id) =>
-                    ioas::alloc,
-                IOMMU_OPTION(iommu_option, val64) => option,
-            }
-            """, "IOMMU_IOAS_ALLOC"), text("""
-            commands! {
-                IOMMU_DESTROY(iommu_destroy, id) => object::destroy,
-                IOMMU_OPTION(iommu_option, val64) => option,
-            }
-            """))
-
-    def test_last_element_leaves_no_blank_line(self):
-        self.assertEqual(without("a.rs", """
-            enum Kind {
-                A,
-
-                /// B.
-                B { x: u32 },
-            }
-            """, "B {"), text("""
-            enum Kind {
-                A,
-            }
-            """))
-
-    def test_last_item_of_a_block(self):
-        self.assertEqual(without("a.rs", """
-            impl A for B {
-                /// C.
-                fn c() {}
-            }
-            """, "fn c"), text("""
-            impl A for B {}
-            """))
-
-    def test_end_of_a_vertical_list(self):
-        self.assertEqual(without("a.rs", """
-            use crate::{
-                context::Context,
-                ioas,
-                object, //
-            };
-            """, "ioas,", "object,"), text("""
-            use crate::{
-                context::Context, //
-            };
-            """))
-
-    def test_function_of_c(self):
-        self.assertEqual(without("shim.c", """
-            int a(void);
-
-            /*
-             * What b is: { is no bracket.
-             */
-            int b(struct x *x,
-                  int y)
-            {
-            	return '}';
-            }
-            EXPORT_SYMBOL_GPL(b);
-
-            int c(void);
-            """, "int b(", "(b)"), text("""
-            int a(void);
-
-            int c(void);
-            """))
-
-    def test_condition_of_c(self):
-        self.assertEqual(without("shim.h", """
-            int a;
-
-            #ifdef CONFIG_B
-            #if C
-            int b;
-            #endif
-            #else
-            int d;
-            #endif
-
-            int e;
-            """, "#ifdef CONFIG_B"), text("""
-            int a;
-
-            int e;
-            """))
-
-    def test_struct_field(self):
-        self.assertEqual(without("a.h", """
-            struct a {
-            	int a;
-            	/* Which b? */
-            	int b;
-            };
-            """, "int b"), text("""
-            struct a {
-            	int a;
-            };
-            """))
-
-    def test_makefile(self):
-        self.assertEqual(without("Makefile", """
-            iommufd-y := main.o \\
-            	shim.o
-            # only for tests
-            iommufd-$(CONFIG_TEST) += \\
-            	selftest.o
-            obj-y += iommufd.o
-            """, "CONFIG_TEST"), text("""
-            iommufd-y := main.o \\
-            	shim.o
-            obj-y += iommufd.o
-            """))
-
-    def test_kconfig_entry(self):
-        self.assertEqual(without("Kconfig", """
-            config A
-            	bool "a"
-
-            config B
-            	bool "b"
-            	help
-            	  Two paragraphs.
-
-            	  Of help.
-
-            config C
-            	bool "c"
-            """, "config B"), text("""
-            config A
-            	bool "a"
-
-            config C
-            	bool "c"
-            """))
-
-    def test_raw_strings_and_lifetimes(self):
-        code = series.code_only("""a("(", r#"{"(["#, b'{', '\\'', '\\u{7f}', &'static str, 'x) // {\n/* [\n[ */}""")
-        self.assertEqual([c for c in code if c in "([{}])"], ["(", ")", "}"])
-        self.assertEqual(code.count("\n"), 2)
-
-
-class Insertion(unittest.TestCase):
-    def test_not_into_a_condition(self):
-        self.assertEqual(series.insert_sorted("h.c", text("""
-            #include "a.c"
-            #ifdef CONFIG_D
-            #include "d.c"
-            #endif
-            #include "x.c"
-            """), '#include "e.c"'), text("""
-            #include "a.c"
-            #include "e.c"
-            #ifdef CONFIG_D
-            #include "d.c"
-            #endif
-            #include "x.c"
-            """))
-
-    def test_not_into_another_paragraph(self):
-        self.assertEqual(series.insert_sorted("h.h", text("""
-            #include <linux/z.h>
-
-            #include <linux/a.h>
-            #include <linux/c.h>
-
-            #include <../private.h>
-            """), "#include <linux/b.h>"), text("""
-            #include <linux/z.h>
-
-            #include <linux/a.h>
-            #include <linux/b.h>
-            #include <linux/c.h>
-
-            #include <../private.h>
-            """))
-
-    def test_modules_with_conditions(self):
-        self.assertEqual(series.insert_sorted("lib.rs", text("""
-            //! Docs.
-
-            pub mod alloc;
-            #[cfg(CONFIG_B)]
-            pub mod b;
-            mod d;
-            """), "#[cfg(CONFIG_A)]\npub mod a;\npub(crate) mod c;"), text("""
-            //! Docs.
-
-            #[cfg(CONFIG_A)]
-            pub mod a;
-            pub mod alloc;
-            #[cfg(CONFIG_B)]
-            pub mod b;
-            pub(crate) mod c;
-            mod d;
-            """))
-
-    def test_twice(self):
-        with self.assertRaises(series.Problem):
-            series.insert_sorted("lib.rs", "mod a;\nmod b;\n", "pub mod b;")
-
-    def test_strays_do_not_matter(self):
-        self.assertEqual(series.best_rank(["a", "z", "b", "c", "e", "f"], "d"), 4)
-        self.assertEqual(series.best_rank(["b"], "a"), 0)
-        self.assertEqual(series.best_rank(["b"], "c"), 1)
-
-    def test_anchor_must_be_one(self):
-        for anchor in ("^x", "^a"):
+    def test_a_first_patch_must_be_there_once(self):
+        for subjects in (["a", "c"], ["a", "b", "b"]):
             with self.assertRaises(series.Problem):
-                series.insert_at("f", "a\na\n", {"after": anchor, "text": "b"}, "t")
+                self.of(("one", "a"), ("two", "b")).ranges(subjects)
 
-    def test_maintainers(self):
-        before = "Head\n\nARM\nM:\tx\n\nZORRO\nM:\tx\n\nIOMMUFD\nM:\tx\n\nIOSYS\nM:\tx\n\nTHE REST\nM:\ty\n"
-        after = series.with_entries(before, [("IOMMUFD [RUST]", ["S:\tMaintained", "F:\ta/"])])
-        self.assertEqual(after, before.replace("IOSYS", "IOMMUFD [RUST]\nS:\tMaintained\nF:\ta/\n\nIOSYS"))
+    def test_they_are_in_order_and_no_patch_is_before_them(self):
+        for subjects in (["b", "a"], ["x", "a", "b"]):
+            with self.assertRaises(series.Problem):
+                self.of(("one", "a"), ("two", "b")).ranges(subjects)
 
 
-class Mailbox(unittest.TestCase):
+class Notes(unittest.TestCase):
+    MAIL = b"Subject: x\n\nWhy.\n---\n%s a/b.rs | 2 +-\n 1 file changed\n\ndiff --git a/a/b.rs b/a/b.rs\n"
+
+    def test_what_is_below_the_dashes(self):
+        self.assertEqual(series.note_of(self.MAIL % b"\nNotes:\n    Changes in v2:\n    \n     - one\n\n"), "Changes in v2:\n\n - one")
+
+    def test_a_mail_without(self):
+        self.assertIsNone(series.note_of(self.MAIL % b""))
+
+
+class Mails(unittest.TestCase):
     def test_a_header_is_one_line(self):
-        class Told:
-            date = 0
-
         mail = b"From 0000 Mon Sep 17 00:00:00 2001\nSubject: [PATCH 1/1] rust: a\n b\n c\nX: y\n\nText\n of it\nFrom here\n---\n"
-        box = series.as_mbox(Told, {series.COVER: mail, "0001-a.patch": mail}).decode()
+        box = series.as_mbox({series.COVER: mail, "0001-a.patch": mail}).decode()
         self.assertEqual(box.count("\nSubject: [PATCH 1/1] rust: a b c\nX: y\n\nText\n of it\n>From here\n---\n"), 2)
         self.assertEqual(len(set(series.re.findall(r"^Message-ID: (.*)$", box, series.re.M))), 2)
         self.assertEqual(box.count("\nIn-Reply-To: "), 1)
 
+    def test_the_number_of_a_patch_is_not_part_of_it(self):
+        self.assertEqual(series.unnumbered(b"Subject: [RFC PATCH v2  7/96] a\n"), series.unnumbered(b"Subject: [RFC PATCH v2 12/97] a\n"))
+
+    def test_another_base_makes_no_other_patch(self):
+        mails = [b"index 12ab..34cd 100644\n@@ -%d,2 +%d,3 @@ fn x\n+y\nbase-commit: %s\n" % m for m in ((1, 1, b"aa"), (7, 9, b"bb"))]
+        self.assertEqual(*map(series.normal, mails))
+
 
 class Paths(unittest.TestCase):
-    def test_globs(self):
-        self.assertTrue(series.matches("a/**", "a/b/c.rs"))
-        self.assertTrue(series.matches("a/**/c.rs", "a/c.rs"))
-        self.assertTrue(series.matches("a/*.rs", "a/c.rs"))
-        self.assertFalse(series.matches("a/*.rs", "a/b/c.rs"))
+    def test_there_and_back(self):
+        for ours, theirs in (("rust-kernel/kernel/mm/gup.rs", "rust/kernel/mm/gup.rs"),
+                             ("tools-testing-selftests/iommu/x.c", "tools/testing/selftests/iommu/x.c")):
+            self.assertEqual(series.kernel_path(ours), theirs)
+            self.assertEqual(series.our_path(theirs), ours)
+        self.assertIsNone(series.our_path("drivers/iommu/iommufd/device.c"))
 
-    def test_maintainers_patterns(self):
-        self.assertTrue(series.covers("a/b/", "a/b/c/d"))
-        self.assertFalse(series.covers("a/*.c", "a/b/c.c"))
+    def test_a_choice_of_patches(self):
+        self.assertEqual(series.select(9, "1,3..5"), [0, 2, 3, 4])
+        for wrong in ("0", "5..4", "10", "x"):
+            with self.assertRaises(series.Problem):
+                series.select(9, wrong)
 
-    def test_maintainers_of_a_directory_in_parts(self):
-        ours = ["a/Makefile", "a/b/x.rs", "a/b/y.rs", "a/c/x.rs", "ab/z.rs"]
-        self.assertEqual(series.named_so_far("a/", ours, {"a/Makefile", "a/b/x.rs", "a/c/x.rs"}),
-                         ["a/Makefile", "a/b/x.rs", "a/c/"])
-        self.assertEqual(series.named_so_far("a/", ours, set(ours)), ["a/"])
-        self.assertEqual(series.named_so_far("a/", ours, {"ab/z.rs"}), [])
-        self.assertEqual(series.named_so_far("none/", ours, set(ours)), ["none/"])
+
+class Code(unittest.TestCase):
+    def test_words_are_no_code(self):
+        code = series.code_only("""f("for (", '"'); /* while ( */ g(); // do {\n""")
+        self.assertNotIn("for", code)
+        self.assertNotIn("while", code)
+        self.assertNotIn("do {", code)
+        self.assertIn("g();", code)
 
 
 if __name__ == "__main__":
