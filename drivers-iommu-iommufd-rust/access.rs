@@ -76,7 +76,7 @@ use kernel::{
 pub(crate) struct Access {
     ops: AccessOps,
     #[pin]
-    state: Mutex<State>,
+    state: Mutex<AccessState>,
     driver: AccessDriver,
     /// [`None`] for an internal access. Dropped last.
     ctx: Option<ContextRef>,
@@ -89,8 +89,10 @@ const _: () = {
     assert!(HEADER + offset_of!(Access, ops) == offset_of!(C, ops));
     assert!(HEADER + offset_of!(Access, state) == offset_of!(C, ioas_lock));
     // A Rust mutex is a C mutex followed by the data, whose first field is the IOAS.
-    assert!(size_of::<Mutex<State>>() == size_of::<bindings::mutex>() + size_of::<State>());
-    assert!(offset_of!(State, ioas) == 0);
+    assert!(
+        size_of::<Mutex<AccessState>>() == size_of::<bindings::mutex>() + size_of::<AccessState>()
+    );
+    assert!(offset_of!(AccessState, ioas) == 0);
     assert!(offset_of!(C, ioas) == offset_of!(C, ioas_lock) + size_of::<bindings::mutex>());
     assert!(size_of::<Option<Dependency<Ioas>>>() == size_of::<*mut c_void>());
 };
@@ -103,7 +105,7 @@ impl Notify for Notifier {
 
 /// The IOAS that an access is attached to. C accesses its first field.
 #[repr(C)]
-pub(crate) struct State {
+pub(crate) struct AccessState {
     /// A read side of the IOAS, for the pins.
     ioas: Option<Dependency<Ioas>>,
     /// A user of the IOAS that the access is attached to, or about to be: IOMMU_DESTROY returns
@@ -117,7 +119,7 @@ pub(crate) struct State {
 }
 
 /// The state of an access, locked.
-type StateGuard<'a> = Guard<'a, State, MutexBackend>;
+type StateGuard<'a> = Guard<'a, AccessState, MutexBackend>;
 
 impl Access {
     /// Creates an access for a driver. It holds the context.
@@ -137,7 +139,7 @@ impl Access {
         ctx.reserve(try_pin_init!(Self {
             ops: driver.ops(),
             state <- new_mutex!(
-                State {
+                AccessState {
                     ioas: None,
                     user: None,
                     list_id: 0,

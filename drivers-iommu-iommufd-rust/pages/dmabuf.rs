@@ -84,7 +84,7 @@ struct Shown {
 }
 
 /// The fields of [`Memory`] that change.
-struct State {
+struct MemoryState {
     /// The physical address of the memory, unless it was revoked (or is not known yet).
     phys: Option<PhysAddr>,
     /// All mappings, or those that would exist without the revocation.
@@ -93,7 +93,7 @@ struct State {
     shown: RBTree<At, Shown>,
 }
 
-impl State {
+impl MemoryState {
     fn new() -> Self {
         Self {
             phys: None,
@@ -147,7 +147,7 @@ pub(super) struct Memory {
     )]
     needed: usize,
     #[pin]
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
 }
 
 impl Memory {
@@ -159,7 +159,7 @@ impl Memory {
                 .checked_mul(PAGE_SIZE)
                 .and_then(|len| len.checked_add(start))
                 .ok_or(EINVAL)?,
-            state <- new_mutex!(State::new(), "iommufd_pages::dmabuf"),
+            state <- new_mutex!(MemoryState::new(), "iommufd_pages::dmabuf"),
         }? Error)
     }
 

@@ -28,6 +28,7 @@ use super::{
     layout::{
         AsC,
         Holds,
+        HoldsPublished,
         Raw, //
     },
     viommu::alloc_domain_nested, //
@@ -166,8 +167,11 @@ where
         parent: P,
         flags: u32,
         data: &bindings::iommu_user_data,
-    ) -> Result<Self> {
-        let domain = alloc_domain_nested(viommu.raw(), flags, data)?;
+    ) -> Result<Self>
+    where
+        V: HoldsPublished<bindings::iommufd_viommu>,
+    {
+        let domain = alloc_domain_nested(&viommu, flags, data)?;
 
         Self::check(domain, parent, Some(viommu))
     }

@@ -30,21 +30,19 @@ struct Entry(bindings::iommufd_mmap);
 type Regions = MapleTreeAlloc<KBox<Entry>>;
 const _: () = assert!(size_of::<Regions>() == size_of::<bindings::maple_tree>());
 
-/// A region of MMIO, as its driver offers it.
-#[derive(Clone, Copy)]
-pub(crate) struct Region {
-    owner: *mut bindings::iommufd_object,
+/// A region of MMIO, as its driver offers it, and what holds the object that it belongs to.
+///
+/// # Invariants
+///
+/// `owner` holds the owner of the region.
+pub(crate) struct Region<H: Hold> {
+    owner: H,
     first_page: usize,
     address: bindings::phys_addr_t,
     length: usize,
 }
 
-impl Region {
-    /// The object whose driver offers the region, which may be gone.
-    pub(crate) fn owner(&self) -> *const bindings::iommufd_object {
-        self.owner
-    }
-
+impl<H: Hold> Region<H> {
     /// The offset of the region, as a number of pages.
     pub(crate) fn first_page(&self) -> usize {
         self.first_page
@@ -56,15 +54,15 @@ impl Region {
     }
 }
 
-/// Finds the region that contains a page of the offset space, and calls `f` with it and the id of
-/// its owner, which is not freed before `f` has returned.
+/// Finds the region that contains a page of the offset space. `hold` looks up the owner by its id,
+/// which may be that of another object by now: none is found then.
 ///
-/// `f` is called with a spinlock held.
-pub(crate) fn with_region<R>(
+/// `hold` is called with a spinlock held.
+pub(crate) fn find<H: Hold>(
     ctx: &CFields,
     page: usize,
-    f: impl FnOnce(Region, u32) -> Option<R>,
-) -> Option<R> {
+    hold: impl FnOnce(u32) -> Option<H>,
+) -> Option<Region<H>> {
     // SAFETY: The tree was initialised with the context, and its entries are as the contract at the
     // top of this file says.
     let regions: &Regions = unsafe { &*(&raw const (*ctx.as_ptr()).mt_mmap).cast() };
@@ -72,27 +70,35 @@ pub(crate) fn with_region<R>(
     let mut regions = regions.lock();
     let Entry(entry) = regions.load(page << PAGE_SHIFT)?;
     // SAFETY: The entry is in the tree, which is locked, so its owner has not been freed.
-    let id = unsafe { (*entry.owner).id };
-    let region = Region {
-        owner: entry.owner,
+    let owner = hold(unsafe { (*entry.owner).id })?;
+
+    // INVARIANT: The owner has not been freed, so that nothing else has its address.
+    ptr::eq(owner.object(), entry.owner).then(|| Region {
+        owner,
         first_page: entry.vm_pgoff,
         address: entry.mmio_addr,
         length: entry.length,
-    };
+    })
+}
 
-    f(region, id)
+/// What holds the owner of a region.
+///
+/// # Safety
+///
+/// What [`Self::object`] returns stays the same, and the object is not destroyed while the value
+/// exists.
+pub(crate) unsafe trait Hold {
+    /// The object.
+    fn object(&self) -> *const bindings::iommufd_object;
 }
 
 /// What a VMA keeps, so that the region that it maps stays.
 ///
 /// # Safety
 ///
-/// [`Self::from_raw`] of what [`Self::into_raw`] returned is the same value. What [`Self::object`]
-/// returns is not freed while the value exists, or [another](Self::another) one.
-pub(crate) unsafe trait Keep: Send + Sync + Sized {
-    /// The object that it keeps.
-    fn object(&self) -> *const bindings::iommufd_object;
-
+/// [`Self::from_raw`] of what [`Self::into_raw`] returned is the same value, and
+/// [another](Self::another) one holds the same object.
+pub(crate) unsafe trait Keep: Hold + Send + Sync + Sized {
     /// Makes a pointer of it.
     fn into_raw(self) -> *mut c_void;
 
@@ -113,17 +119,17 @@ pub(crate) fn first_page(vma: &VmaNew) -> usize {
     unsafe { (*vma.as_ptr()).vm_pgoff }
 }
 
-/// Maps a region into a new VMA. `keep` is called when nothing else can fail, and what it returns
-/// keeps the owner of the region; until then the caller does.
+/// Maps a region into a new VMA. `keep` is called when nothing else can fail, with what holds the
+/// owner of the region; the VMA keeps what it returns.
 ///
 /// # Errors
 ///
 /// [`ENXIO`] if the VMA is not as long, or `keep` keeps something else; [`ENOMEM`], or what `keep`
 /// returns. Nothing is mapped then.
-pub(crate) fn map<K: Keep>(
+pub(crate) fn map<H: Hold, K: Keep>(
     vma: &VmaNew,
-    region: Region,
-    keep: impl FnOnce() -> Result<K>,
+    region: Region<H>,
+    keep: impl FnOnce(&H) -> Result<K>,
 ) -> Result {
     if vma.end() - vma.start() != region.length {
         return Err(ENXIO);
@@ -131,7 +137,7 @@ pub(crate) fn map<K: Keep>(
     let vma = vma.as_ptr();
 
     // SAFETY: The VMA is being set up, by us alone, and as long as the region. The region is MMIO
-    // of the owner that its driver offers to user space. It stays while the caller has the owner,
+    // of the owner that its driver offers to user space. It stays while `region` holds the owner,
     // and then while the VMA keeps it. If this fails the core of mm takes back what it did and does
     // not call the operations.
     to_result(unsafe {
@@ -146,15 +152,15 @@ pub(crate) fn map<K: Keep>(
             (*vma).vm_page_prot,
         )
     })?;
-    let keep = keep().and_then(|keep| {
-        if kernel::warn_on!(!ptr::eq(keep.object(), region.owner)) {
+    let keep = keep(&region.owner).and_then(|keep| {
+        if kernel::warn_on!(!ptr::eq(keep.object(), region.owner.object())) {
             return Err(ENXIO);
         }
         Ok(keep)
     });
     let keep = keep.inspect_err(|_| {
-        // User space can reach the registers already, and the core of mm unmaps them when the
-        // caller does not have the owner any more.
+        // User space can reach the registers already, and the core of mm unmaps them only when
+        // nothing holds the owner any more.
         // SAFETY: The VMA is being set up, by us alone, and the region is what was mapped.
         unsafe {
             let start = (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start;

@@ -22,7 +22,10 @@ use super::{
         Extended, //
     },
     hwpt::owned,
-    layout::Raw, //
+    layout::{
+        HoldsPublished,
+        Raw, //
+    }, //
 };
 use core::ptr::{
     self,
@@ -120,21 +123,23 @@ impl Raw<bindings::iommufd_viommu> {
 }
 
 /// Has the driver of a vIOMMU make a nested domain. `data` says how, in the driver's own terms. The
-/// caller keeps the vIOMMU until the domain is freed.
+/// caller keeps `viommu` until the domain is freed.
 ///
 /// # Errors
 ///
 /// [`EOPNOTSUPP`] if the driver cannot do that, or what it says.
 pub(super) fn alloc_domain_nested(
-    viommu: &Raw<bindings::iommufd_viommu>,
+    viommu: &impl HoldsPublished<bindings::iommufd_viommu>,
     flags: u32,
     data: &bindings::iommu_user_data,
 ) -> Result<OwnedDomain> {
+    let viommu = viommu.raw();
     let alloc = viommu
         .ops()
         .and_then(|ops| ops.alloc_domain_nested)
         .ok_or(EOPNOTSUPP)?;
-    // SAFETY: The object is initialised, and lives during the call; then the caller keeps it.
+    // SAFETY: The object was published, so that its driver has initialised it; it lives during the
+    // call, and then the caller keeps it.
     let domain = unsafe { owned(alloc(viommu.get(), flags, data)) }?;
 
     // SAFETY: The domain is new, so that nobody else uses it. The IOMMU is that of the vIOMMU.

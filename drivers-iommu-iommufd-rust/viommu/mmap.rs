@@ -16,10 +16,9 @@ use crate::{
     },
     object::Ref,
     sys::mmap::{
+        find,
         first_page,
-        map,
-        with_region,
-        Region, //
+        map, //
     }, //
 };
 use kernel::{
@@ -31,17 +30,6 @@ use kernel::{
     prelude::*,
     sync::rcu, //
 };
-
-/// Finds the region that contains a page of the offset space, and takes the read side of its owner.
-fn find(ctx: &Context, page: usize) -> Option<(Region, Ref<'_, Any>)> {
-    with_region(&ctx.c, page, |region, id| {
-        let rcu = rcu::read_lock();
-        let owner = Ref::<Any>::try_lock(ctx.objects.load(id, &rcu)?, ctx)?;
-
-        // The owner is not published, or being destroyed; the id belongs to nobody, or to another.
-        core::ptr::eq(owner.as_ptr(), region.owner()).then_some((region, owner))
-    })
-}
 
 /// Maps a region of MMIO into a new VMA.
 ///
@@ -61,12 +49,18 @@ pub(crate) fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
     }
 
     let page = first_page(vma);
-    let (region, owner) = find(ctx, page).ok_or(ENXIO)?;
+    // No owner is found that is not published, or is being destroyed.
+    let region = find(&ctx.c, page, |id| {
+        let rcu = rcu::read_lock();
+
+        Ref::<Any>::try_lock(ctx.objects.load(id, &rcu)?, ctx)
+    })
+    .ok_or(ENXIO)?;
     if page != region.first_page() || length != region.length() {
         return Err(ENXIO);
     }
 
     // The user comes last: it is not given up again, so nobody has to wait until that is known.
-    // Waiting here would be with `mmap_lock` held. Until then the read side keeps the owner.
-    map(vma, region, || owner.lasting_user().map_err(|_| ENXIO))
+    // Waiting here would be with `mmap_lock` held. Until then the read side holds the owner.
+    map(vma, region, |owner| owner.lasting_user().map_err(|_| ENXIO))
 }

@@ -15,7 +15,6 @@ use super::{
     Depends,
     Header,
     Held,
-    KindOfC,
     Object,
     Owned,
     Registered, //
@@ -31,7 +30,10 @@ use crate::{
             HoldsPublished,
             Raw, //
         },
-        mmap::Keep, //
+        mmap::{
+            Hold,
+            Keep, //
+        }, //
     }, //
 };
 use core::{
@@ -144,7 +146,7 @@ impl<'a, T: Registered> Ref<'a, T> {
 impl<'a, C: Owner> Ref<'a, Any<C>> {
     /// The kind of the object.
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(crate) fn kind(&self) -> KindOfC {
+    pub(crate) fn kind(&self) -> super::KindOfC {
         self.header.kind
     }
 
@@ -280,6 +282,9 @@ unsafe impl<T: Owned + CLayout> Holds<T::Raw> for Dependency<T> {
     }
 }
 
+// SAFETY: It was made of a `Ref`, or of another one, and a destroyer waits for it, too.
+unsafe impl<T: Owned + CLayout> HoldsPublished<T::Raw> for Dependency<T> {}
+
 impl<T: Owned> Drop for Dependency<T> {
     fn drop(&mut self) {
         put_kept_read_side(self);
@@ -385,12 +390,22 @@ unsafe impl<T: CLayout> Holds<T::Raw> for User<T> {
     }
 }
 
-// SAFETY: It is the same count of the same object, which is not freed while there is one.
-unsafe impl<T: Registered> Keep for User<T> {
+// SAFETY: It has a count of the object, which is not destroyed while there is one.
+unsafe impl<T: Registered> Hold for Ref<'_, T> {
     fn object(&self) -> *const bindings::iommufd_object {
         self.as_ptr()
     }
+}
 
+// SAFETY: It has a count of the object, which is not destroyed while there is one.
+unsafe impl<T: Registered> Hold for User<T> {
+    fn object(&self) -> *const bindings::iommufd_object {
+        self.as_ptr()
+    }
+}
+
+// SAFETY: It is the same count of the same object.
+unsafe impl<T: Registered> Keep for User<T> {
     fn into_raw(self) -> *mut c_void {
         User::into_raw(self).cast()
     }

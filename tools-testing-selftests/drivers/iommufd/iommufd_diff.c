@@ -33,8 +33,12 @@
 /* With fewer calls an errno, or a rare one, need not have occurred. */
 #define CALLS_FOR_ERRNOS 50000
 #define CALLS_FOR_RARE 400000
-/* With fewer calls of a command half the share is enough. */
+/*
+ * With fewer calls of a command chance may take three standard deviations off
+ * its share; all of it only if there are not even CALLS_FOR_ONE.
+ */
 #define CALLS_FOR_SHARE 1000
+#define CALLS_FOR_ONE 60
 /* A call that takes longer hangs, on any machine. */
 #define SILENCE_SECONDS 300
 
@@ -428,6 +432,18 @@ static bool lists(const struct command_row *row, int error, bool *rare)
 	return false;
 }
 
+/* Less than a tenth. */
+static bool too_rare(unsigned long calls, unsigned long good)
+{
+	unsigned long least = calls / 10;
+
+	if (good >= least)
+		return false;
+	if (calls >= CALLS_FOR_SHARE || (!good && calls >= CALLS_FOR_ONE))
+		return true;
+	return (least - good) * (least - good) > 9 * least;
+}
+
 static void report_command(const struct options *options, enum command cmd,
 			   const struct stats *stats)
 {
@@ -459,8 +475,7 @@ static void report_command(const struct options *options, enum command cmd,
 	}
 	ksft_print_msg("%s: %lu calls, %lu succeeded;%s\n", row->name, calls,
 		       good, seen);
-	if (!row->never &&
-	    good * 10 < (calls < CALLS_FOR_SHARE ? calls / 2 : calls)) {
+	if (!row->never && too_rare(calls, good)) {
 		ksft_print_msg("succeeds too rarely\n");
 		ok = false;
 	}

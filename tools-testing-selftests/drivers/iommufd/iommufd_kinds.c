@@ -932,38 +932,118 @@ static bool no_orphan(const void *arg)
 
 /* ---- what moves on, or leaves -------------------------------------------- */
 
-/* Who sees by EBUSY that something is on the new one destroys the old one. */
-struct moving {
-	const struct scene *s;
-	/* What it moves to, and where it was. */
-	u32 new, old;
-	unsigned int us;
-	int new_rc, old_rc;
+/*
+ * A step that has two effects. Who sees the first one by a call has to find the
+ * second one by the next call.
+ */
+struct step;
+
+struct two_effects {
+	int (*make)(struct step *st);
+	int (*take)(struct step *st);
+	/* The two calls; the first one returns done when it comes after the step. */
+	int (*see)(const struct step *st);
+	int (*find)(const struct step *st);
+	int done;
+	/* What must be if it comes before the step, which returned rc. */
+	bool (*not_yet)(const struct step *st, int rc);
+	bool (*clean)(struct step *st);
+	/* The calls come up to that many microseconds later than 20. */
+	unsigned int spread;
+	const char *seen, *wrong;
+	/* What moves. */
+	int (*move)(struct scene *s, u32 to);
 };
 
-static void *destroy_both(void *arg)
+struct step {
+	const struct two_effects *what;
+	struct scene *s;
+	struct mock dev;
+	u32 old, new;
+	unsigned int us;
+	int seen, found;
+};
+
+static void *see_and_find(void *arg)
 {
-	struct moving *m = arg;
+	struct step *st = arg;
 
 	if (urgent())
 		return NULL;
-	sleep_us(m->us);
-	m->new_rc = do_destroy(m->s->fd, m->new);
-	m->old_rc = do_destroy(m->s->fd, m->old);
+	sleep_us(st->us);
+	st->seen = st->what->see(st);
+	st->found = st->what->find(st);
 	return NULL;
 }
 
-/* A device and two HWPTs; or, as it is told, an IOAS as the new one. */
-static int make_hwpts(struct scene *s, struct moving *m)
+static bool at_once(const void *arg)
 {
-	return do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[1], 0, 0, &m->old) ?:
-	       do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[1], 0, 0, &m->new);
+	unsigned long rounds = 0, met = 0, busy = 0;
+	const struct two_effects *what = arg;
+	struct scene s;
+	bool ok = true;
+
+	if (!on_cpu_0() || !must(make_scene(&s), "scene"))
+		return false;
+	race_start = now_ns();
+	while (racing(met) && !busy && ok) {
+		struct step st = { .what = what, .s = &s, .seen = -EIO };
+		pthread_t thread;
+		int rc;
+
+		if (!must(what->make(&st), "make"))
+			return false;
+		st.us = 20 + rounds * 7 % what->spread;
+		pthread_create(&thread, NULL, see_and_find, &st);
+		/* It sleeps, and has read what it was given. */
+		sched_yield();
+		rc = what->take(&st);
+		pthread_join(thread, NULL);
+		rounds++;
+		if (st.seen == what->done) {
+			ok &= must(rc, "the step");
+			met++;
+			busy += st.found == -EBUSY;
+		} else {
+			ok &= what->not_yet(&st, rc);
+		}
+		ok &= what->clean(&st);
+	}
+	ksft_print_msg("%lu rounds, in %lu of them %s\n", rounds, met,
+		       what->seen);
+	if (busy)
+		ksft_print_msg("%s\n", what->wrong);
+	return leave_scene(&s) && ok && !busy && raced_enough(met);
 }
 
-static int make_hwpt_and_ioas(struct scene *s, struct moving *m)
+/*
+ * A device moves from one HWPT to another, or to that of another IOAS, or an
+ * access from one IOAS to another. DESTROY of the new one says EBUSY: it is
+ * there, and so the old one has no user and can be destroyed.
+ */
+static int make_hwpts(struct step *st)
 {
-	return do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[1], 0, 0, &m->old) ?:
-	       do_ioas_alloc(s->fd, &m->new);
+	struct scene *s = st->s;
+
+	return do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[1], 0, 0, &st->old) ?:
+	       do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[1], 0, 0, &st->new) ?:
+	       st->what->move(s, st->old);
+}
+
+static int make_hwpt_and_ioas(struct step *st)
+{
+	struct scene *s = st->s;
+
+	return do_hwpt_alloc(s->fd, s->dev.idev, s->ioas[1], 0, 0, &st->old) ?:
+	       do_ioas_alloc(s->fd, &st->new) ?:
+	       st->what->move(s, st->old);
+}
+
+static int make_ioases(struct step *st)
+{
+	return do_ioas_alloc(st->s->fd, &st->old) ?:
+	       do_ioas_alloc(st->s->fd, &st->new) ?:
+	       st->what->move(st->s, st->old);
 }
 
 static int move_device(struct scene *s, u32 pt)
@@ -971,145 +1051,81 @@ static int move_device(struct scene *s, u32 pt)
 	return do_replace(s->fd, s->dev.stdev, pt);
 }
 
-/* An access and two IOASes. */
-static int make_ioases(struct scene *s, struct moving *m)
-{
-	return do_ioas_alloc(s->fd, &m->old) ?: do_ioas_alloc(s->fd, &m->new);
-}
-
 static int move_access(struct scene *s, u32 ioas)
 {
 	return do_access_replace(s->fd, s->access, ioas);
 }
 
-struct mover {
-	int (*make)(struct scene *s, struct moving *m);
-	int (*move)(struct scene *s, u32 to);
-};
-
-/*
- * A device moves from one HWPT to another, or to that of another IOAS, or an
- * access from one IOAS to another. DESTROY of the new one says EBUSY: it is
- * there, and so the old one has no user and can be destroyed.
- */
-static bool moved_at_once(const void *arg)
+static int move(struct step *st)
 {
-	unsigned long rounds = 0, met = 0, busy = 0;
-	const struct mover *what = arg;
-	struct scene s;
-	bool ok = true;
-
-	if (!on_cpu_0() || !must(make_scene(&s), "scene"))
-		return false;
-	race_start = now_ns();
-	while (racing(met) && !busy && ok) {
-		struct moving m = { .s = &s, .new_rc = -EIO };
-		pthread_t thread;
-		int rc;
-
-		rc = what->make(&s, &m) ?: what->move(&s, m.old);
-		if (!must(rc, "make"))
-			return false;
-		m.us = 20 + rounds % 100;
-		pthread_create(&thread, NULL, destroy_both, &m);
-		/* It sleeps, and has read what it was given. */
-		sched_yield();
-		rc = what->move(&s, m.new);
-		pthread_join(thread, NULL);
-		rounds++;
-		if (m.new_rc == -EBUSY) {
-			ok &= must(rc, "move");
-			met++;
-			busy += m.old_rc == -EBUSY;
-		} else {
-			/* It came first, so that nothing has moved. */
-			ok &= must(m.new_rc, "DESTROY of the new one") &&
-			      must(rc == -ENOENT ? 0 : rc ?: -EIO, "no move") &&
-			      must(m.old_rc == -EBUSY ? 0 : m.old_rc ?: -EIO,
-				   "no DESTROY of the old one");
-		}
-		rc = what->move(&s, s.ioas[1]);
-		ok &= must(rc, "move elsewhere");
-		if (m.old_rc)
-			ok &= must(do_destroy(s.fd, m.old), "DESTROY of the old one");
-		if (m.new_rc)
-			ok &= must(do_destroy(s.fd, m.new), "DESTROY of the new one");
-	}
-	ksft_print_msg("%lu rounds, in %lu of them it was on the new one\n",
-		       rounds, met);
-	if (busy)
-		ksft_print_msg("the old one is busy with nothing on it\n");
-	return leave_scene(&s) && ok && !busy && raced_enough(met);
+	return st->what->move(st->s, st->new);
 }
 
-struct unbinding {
-	const struct scene *s;
-	u32 idev, viommu;
-	unsigned int us;
-	int dev_rc, viommu_rc;
-};
-
-static void *destroy_viommu(void *arg)
+static int destroy_new(const struct step *st)
 {
-	struct unbinding *u = arg;
-	struct iommu_hw_info cmd = { .size = sizeof(cmd), .dev_id = u->idev };
+	return do_destroy(st->s->fd, st->new);
+}
 
-	if (urgent())
-		return NULL;
-	sleep_us(u->us);
-	u->dev_rc = call(u->s->fd, IOMMU_GET_HW_INFO, &cmd);
-	u->viommu_rc = do_destroy(u->s->fd, u->viommu);
-	return NULL;
+static int destroy_old(const struct step *st)
+{
+	return do_destroy(st->s->fd, st->old);
+}
+
+static bool not_moved(const struct step *st, int rc)
+{
+	return must(st->seen, "DESTROY of the new one") &&
+	       must(rc == -ENOENT ? 0 : rc ?: -EIO, "no move") &&
+	       must(st->found == -EBUSY ? 0 : st->found ?: -EIO,
+		    "no DESTROY of the old one");
+}
+
+static bool move_elsewhere(struct step *st)
+{
+	bool ok = must(st->what->move(st->s, st->s->ioas[1]), "move elsewhere");
+
+	if (st->found)
+		ok &= must(destroy_old(st), "DESTROY of the old one");
+	if (st->seen)
+		ok &= must(destroy_new(st), "DESTROY of the new one");
+	return ok;
 }
 
 /*
  * A device is unbound, and its vDEVICE ends with that. When the device cannot be
  * found any more, the vIOMMU is not busy because of the vDEVICE.
  */
-static bool unbound_at_once(const void *arg)
+static int make_vdevice(struct step *st)
 {
-	unsigned long rounds = 0, met = 0, busy = 0;
-	struct scene s;
-	bool ok = true;
+	u32 vdevice;
 
-	if (!on_cpu_0() || !must(make_scene(&s), "scene"))
-		return false;
-	race_start = now_ns();
-	while (racing(met) && !busy && ok) {
-		struct unbinding u = { .s = &s, .dev_rc = -EIO };
-		pthread_t thread;
-		struct mock dev;
-		u32 vdevice;
-		int rc;
+	return do_mock_device(st->s->fd, st->s->ioas[1], &st->dev) ?:
+	       make_viommu(st->s, &st->old) ?:
+	       do_vdevice_alloc(st->s->fd, st->old, st->dev.idev, 1, &vdevice);
+}
 
-		rc = do_mock_device(s.fd, s.ioas[1], &dev) ?:
-		     make_viommu(&s, &u.viommu) ?:
-		     do_vdevice_alloc(s.fd, u.viommu, dev.idev, 1, &vdevice);
-		if (!must(rc, "make"))
-			return false;
-		u.idev = dev.idev;
-		u.us = 20 + rounds * 7 % 300;
-		pthread_create(&thread, NULL, destroy_viommu, &u);
-		sched_yield();
-		rc = do_destroy(s.fd, dev.stdev);
-		pthread_join(thread, NULL);
-		rounds++;
-		ok &= must(rc, "unbind");
-		if (u.dev_rc == -ENOENT) {
-			met++;
-			busy += u.viommu_rc == -EBUSY;
-		} else {
-			ok &= must(u.dev_rc, "GET_HW_INFO");
-		}
-		if (u.viommu_rc)
-			ok &= must(do_destroy(s.fd, u.viommu), "DESTROY");
-	}
-	ksft_print_msg("%lu rounds, in %lu of them the device was gone\n",
-		       rounds, met);
-	if (busy)
-		ksft_print_msg("the vIOMMU is busy with no device on it\n");
-	ok &= must(do_destroy(s.fd, viommu_parent), "DESTROY of the HWPT");
-	return leave_scene(&s) && ok && !busy && raced_enough(met);
+static int unbind(struct step *st)
+{
+	return do_destroy(st->s->fd, st->dev.stdev);
+}
+
+static int look_at_device(const struct step *st)
+{
+	struct iommu_hw_info cmd = {
+		.size = sizeof(cmd),
+		.dev_id = st->dev.idev,
+	};
+
+	return call(st->s->fd, IOMMU_GET_HW_INFO, &cmd);
+}
+
+static bool not_unbound(const struct step *st, int rc)
+{
+	return must(st->seen, "GET_HW_INFO") && must(rc, "unbind");
+}
+
+static bool clean_viommu(struct step *st)
+{
+	return !st->found || must(destroy_old(st), "DESTROY");
 }
 
 /* ---- a HW queue that is undone ------------------------------------------- */
@@ -1750,9 +1766,14 @@ static bool owner_changes(const void *arg)
 #define ORPHAN(what, make, how, errno_) \
 	{ "no_orphan." what, no_orphan, \
 	  &(const struct failing){ make, how, -(errno_) }, C_ORPHAN }
-#define MOVED(what, make, move) \
-	{ "moved_at_once." what, moved_at_once, \
-	  &(const struct mover){ make, move }, C_MOVED }
+#define MOVED(what_, make_, move_) \
+	{ "moved_at_once." what_, at_once, \
+	  &(const struct two_effects){ \
+		.make = make_, .take = move, .move = move_, \
+		.see = destroy_new, .find = destroy_old, .done = -EBUSY, \
+		.not_yet = not_moved, .clean = move_elsewhere, \
+		.spread = 100, .seen = "it was on the new one", \
+		.wrong = "the old one is busy with nothing on it" }, C_MOVED }
 #define POLL(what, c_, ...) \
 	{ "poll_wakes." what, poll_wakes, \
 	  &(const struct polling){ __VA_ARGS__ }, c_ }
@@ -1804,7 +1825,12 @@ static const struct kind kinds[] = {
 	MOVED("hwpt", make_hwpts, move_device),
 	MOVED("ioas", make_hwpt_and_ioas, move_device),
 	MOVED("access", make_ioases, move_access),
-	{ "unbound_at_once", unbound_at_once },
+	{ "unbound_at_once", at_once, &(const struct two_effects){
+		.make = make_vdevice, .take = unbind,
+		.see = look_at_device, .find = destroy_old, .done = -ENOENT,
+		.not_yet = not_unbound, .clean = clean_viommu,
+		.spread = 300, .seen = "the device was gone",
+		.wrong = "the vIOMMU is busy with no device on it" } },
 	{ "look_alike", look_alike },
 	{ "dirty_revoked", dirty_revoked },
 	{ "owner_changes", owner_changes },
