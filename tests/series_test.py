@@ -18,7 +18,7 @@ import proof
 class Parts(unittest.TestCase):
     def of(self, *parts):
         told = history.Series.__new__(history.Series)
-        told.parts = parts
+        told.parts, told.alone = parts, []
         return told
 
     def test_each_ends_before_the_next(self):
@@ -69,6 +69,12 @@ class Paths(unittest.TestCase):
             self.assertEqual(history.kernel_path(ours), theirs)
             self.assertEqual(history.our_path(theirs), ours)
         self.assertIsNone(history.our_path("drivers/iommu/iommufd/device.c"))
+
+    def test_who_is_named_in_maintainers(self):
+        self.assertTrue(proof.covers("rust/", "rust/kernel/a.rs"))
+        self.assertTrue(proof.covers("a/*.c", "a/b.c"))
+        self.assertFalse(proof.covers("a/*.c", "a/b/c.c"))
+        self.assertFalse(proof.covers("a/b", "a/bc"))
 
     def test_a_choice_of_patches(self):
         self.assertEqual(proof.select(9, "1,3..5"), [0, 2, 3, 4])

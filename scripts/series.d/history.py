@@ -229,6 +229,7 @@ class Series:
             d = tomllib.load(f)
         self.prefix, self.version = d["prefix"], d.get("version", 1)
         self.parts = [(p["title"], p["first"]) for p in d["part"]]
+        self.alone = [p["title"] for p in d["part"] if p.get("alone", True)]
 
     def ranges(self, subjects):
         """[(title, number of the first patch, of the last)], from 1."""

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from history import (
     GIT_ENV, START, TOP, am, as_mbox, commits_of, differences, edited, git, git_line, in_directories, lay,
-    locked, mails_of, normal, our_path, Problem, read_patches, run, say, Series, toolbox, touched, unnumbered,
-    version, without_cover, work_tree,
+    locked, mails_of, normal, our_path, Problem, read_patches, run, say, Series, subjects_of, toolbox, touched,
+    unnumbered, version, without_cover, work_tree,
 )
 
 # All of upstream's C that may be linked into the Rust iommufd.
@@ -24,6 +24,8 @@ UPSTREAM_C = {"../iommufd/selftest.o", "../iommufd/hwpt_noiommu.o"}
 # And what upstream's own Makefile may still build beside it, for IOMMU drivers.
 UPSTREAM_KEPT = {"iommufd_driver.o", "driver.o", "iova_bitmap.o"}
 
+# Whoever maintains a directory does not name each file in it.
+NEW_FILE = "WARNING:FILE_PATH_CHANGES: added, moved or deleted file(s), does MAINTAINERS need updating?"
 MISSING_SIGN_OFF = "ERROR:MISSING_SIGN_OFF: Missing Signed-off-by: line(s)"
 
 
@@ -67,6 +69,33 @@ def check_identity(places, tip):
     return problems, [f"{count} files of the directories, {len(names) - count} edited files of the base"]
 
 
+def check_parts(places, series, tip):
+    """Each part that can be taken without the others is merged with the base alone."""
+    commits, problems, count = commits_of(places, tip), [], 0
+    for title, first, last in series.ranges(subjects_of(places, tip)):
+        if title in series.alone:
+            count += 1
+            before = commits[first - 2] if first > 1 else places.base
+            done = git("merge-tree", "--write-tree", "--name-only", "--no-messages", f"--merge-base={before}", places.base,
+                       commits[last - 1], cwd=places.repo, check=False)
+            if done.returncode:
+                files = " ".join(done.stdout.decode().split()[1:])
+                problems.append(f"patches {first} to {last} need others in {files or done.stderr.decode()}: {title}")
+    return problems, [f"{count} of {len(series.parts)} parts"]
+
+
+def named(places):
+    """Patterns of files that somebody maintains, in the base: without those of \"THE REST\"."""
+    text = git("cat-file", "blob", f"{places.base}:MAINTAINERS", cwd=places.repo).decode(errors="replace")
+    return [p for p in re.findall(r"^F:\s+(\S+)$", text, re.M) if p not in ("*", "*/")]
+
+
+def covers(pattern, path):
+    """As scripts/get_maintainer.pl: a directory ends in a slash, * stops at one."""
+    regex = re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+    return re.match(regex if pattern.endswith("/") else regex + r"\Z", path) is not None
+
+
 class Clean:
     """What a tool has found nothing wrong with, by hash, so that it need not look again. By `with`: written at the end."""
 
@@ -97,7 +126,7 @@ class Clean:
 
 def check_checkpatch(places, patches, tree):
     """Run checkpatch --strict: the only complaint may be the missing sign-off of each patch."""
-    mails = without_cover(patches)
+    mails, patterns = without_cover(patches), named(places)
     script = (tree / "scripts/checkpatch.pl").read_bytes()
 
     def one(mail):
@@ -111,6 +140,9 @@ def check_checkpatch(places, patches, tree):
                            f"--root={tree}", file.name], check=False, cwd=tree)
         lines = (out.stdout + out.stderr).decode(errors="replace").replace(file.name, name).splitlines()
         found = [l for l in lines if l.strip() and not l.endswith(MISSING_SIGN_OFF)]
+        new = re.findall(rb"^new file mode .*\n(?:.*\n)*?\+\+\+ b/(.+)$", content, re.M)
+        if all(any(covers(p, path.decode()) for p in patterns) for path in new):
+            found = [l for l in found if not l.endswith(NEW_FILE)]
         if not any(l.endswith(MISSING_SIGN_OFF) for l in lines):
             found.append(f"{name}: checkpatch did not run, or the patch is signed off: {' '.join(lines[:3])}")
         return found
@@ -433,6 +465,7 @@ def prove(args, places, settings, full, tap):
         say("scripts/series fold carries an edit of the directories into patches/")
     lay(places, tree, tip)
     say(f"checkpatch, rustfmt and b4 on {len(commits)} patches")
+    tap.attempt("a part merges without the others", lambda: check_parts(places, series, tip))
     tap.attempt("checkpatch --strict", lambda: check_checkpatch(places, patches, tree))
     tap.attempt("rustfmt, at each patch", lambda: check_rustfmt(places, commits, tree))
     tap.attempt("b4 am, b4 shazam", lambda: check_b4(places, patches, tip))
