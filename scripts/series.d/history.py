@@ -271,6 +271,15 @@ def mails_of(places, series, tip):
     left = [s for s in subjects if re.match(r"(fixup|squash|amend)! ", s)]
     if left:
         raise Problem(f"not folded in yet: {left[0]}", "git rebase -i --autosquash")
+    patches = plain_mails_of(places, series, tip)
+    subject, text = series.cover(subjects, version(places))
+    letter = patches[COVER].decode().replace("*** SUBJECT HERE ***", subject).replace("*** BLURB HERE ***", text)
+    patches[COVER] = letter.encode()
+    return patches
+
+
+def plain_mails_of(places, series, tip):
+    """The same, of any commits, with an empty cover letter."""
     # The cover letter is by whom the last patch is, and of its time: the same commits give the same bytes.
     name, mail, date = git_line("log", "-1", "--format=%an%n%ae%n%ad", "--date=raw", tip, cwd=places.repo).split("\n")
     with tempfile.TemporaryDirectory(dir=places.home) as tmp:
@@ -279,11 +288,7 @@ def mails_of(places, series, tip):
             f"--subject-prefix={series.prefix}" + (f" v{series.version}" if series.version > 1 else ""),
             "-o", tmp, f"{places.base}..{tip}", cwd=places.repo, env=somebody(date, name, mail))
         letter, *mails = sorted(Path(tmp).iterdir())
-        patches = {COVER: letter.read_bytes(), **{p.name: p.read_bytes() for p in mails}}
-    subject, text = series.cover(subjects, version(places))
-    letter = patches[COVER].decode().replace("*** SUBJECT HERE ***", subject).replace("*** BLURB HERE ***", text)
-    patches[COVER] = letter.encode()
-    return patches
+        return {COVER: letter.read_bytes(), **{p.name: p.read_bytes() for p in mails}}
 
 
 def note_of(mail):
@@ -505,8 +510,8 @@ def ref(places, name):
 
 
 def same_mails(places, series, commit):
-    """Does patches/ say what the commits up to COMMIT are?"""
-    return commit is not None and not differences(places, read_patches(), mails_of(places, series, commit))
+    """Does patches/ say what the commits up to COMMIT are? The cover letter aside."""
+    return commit is not None and set(differences(places, read_patches(), plain_mails_of(places, series, commit))) <= {COVER}
 
 
 def touched(places, tip):
