@@ -333,9 +333,9 @@ impl Kind for Access {
     }
 
     fn destroy(this: WriteSide<'_, Self>) {
-        // Waits for a notification in progress, and prevents later ones.
+        // Waits for a notification in progress, which may still unpin, and prevents later ones. The
+        // access was detached by `pre_destroy`, and its driver does not attach it again.
         this.driver.close();
-        this.switch(this.state.lock(), None);
     }
 }
 
