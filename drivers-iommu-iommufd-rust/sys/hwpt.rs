@@ -161,7 +161,7 @@ where
     ///
     /// # Errors
     ///
-    /// As [`Self::new`].
+    /// As [`Self::new`]; [`EINVAL`] if `parent` is another HWPT.
     pub(crate) fn of_viommu(
         viommu: V,
         parent: P,
@@ -171,6 +171,9 @@ where
     where
         V: HoldsPublished<bindings::iommufd_viommu>,
     {
+        if kernel::warn_on!(!viommu.raw().is_on_hwpt(parent.raw())) {
+            return Err(EINVAL);
+        }
         let domain = alloc_domain_nested(&viommu, flags, data)?;
 
         Self::check(domain, parent, Some(viommu))

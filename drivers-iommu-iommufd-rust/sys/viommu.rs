@@ -56,6 +56,12 @@ impl Raw<bindings::iommufd_viommu> {
         self.ops().is_some()
     }
 
+    /// Returns whether nested domains of the vIOMMU translate through this HWPT.
+    pub(super) fn is_on_hwpt(&self, hwpt: &Raw<bindings::iommufd_hwpt_paging>) -> bool {
+        // SAFETY: By the type invariants the field is initialised, and it does not change.
+        ptr::eq(unsafe { (*self.get()).hwpt }, hwpt.get())
+    }
+
     /// Has the driver carry out invalidations from user space. Afterwards `array.entry_num` is the
     /// number of those done.
     ///
