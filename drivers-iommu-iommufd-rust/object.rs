@@ -15,7 +15,7 @@
 //! | [`User`] | a user that is no object: destroy by id returns EBUSY while there is one | Drop |
 //! | [`Tentative`] | a `User` that is made meanwhile may still be given up | Drop |
 //! | [`Destroying`] | on the way to the write side: the only owner | [`Destroying::finish`] |
-//! | [`WriteSide`] | the write side: nobody else can reach the object | [`Kind::destroy`] |
+//! | [`WriteSide`] | the write side: exclusive access to the object | [`Kind::destroy`] |
 //!
 //! The header of an object, whose layout C knows, has two counts. `wait_cnt` counts the read sides,
 //! plus one while lookups find the object. `users` counts the [`User`]s and the published objects
@@ -353,8 +353,8 @@ impl<T: Registered> User<T> {
     /// or that belong to the holder of this user. The caller finishes a claimed object when it
     /// holds no lock and no read side of it.
     pub(crate) fn put_or_claim(self, owner: &T::Owner) -> Option<Destroying<'_, T::Owner>> {
-        // Put and claim under one lock: else two last puts each see the other's user and nobody
-        // destroys.
+        // Put and claim under one lock: otherwise two last puts each see the other's user, and
+        // neither destroys.
         claim(owner, self.id(), IdDisposition::Free, |object| {
             self.claim(object).map_err(Self::put_unclaimed).is_ok()
         })

@@ -39,7 +39,7 @@ use kernel::{
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says, for as long as the result exists.
+/// The contract at the top of this file must hold, for as long as the result exists.
 unsafe fn borrow(access: *mut bindings::iommufd_access) -> ManuallyDrop<User<Access>> {
     // SAFETY: By the requirements of this function; the driver keeps the count.
     ManuallyDrop::new(unsafe { User::from_raw(access.cast()) })
@@ -51,7 +51,7 @@ unsafe fn borrow(access: *mut bindings::iommufd_access) -> ManuallyDrop<User<Acc
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `ictx` must be live during the call, and `id`
+/// The contract at the top of this file must hold. `ictx` must be live during the call, and `id`
 /// valid for writing.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_create(
@@ -78,7 +78,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `access` is not valid after this.
+/// The contract at the top of this file must hold. `access` is not valid after this.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::iommufd_access) {
     // SAFETY: By the requirements of this function. The context outlives its objects.
@@ -99,7 +99,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::io
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 unsafe fn with_context(
     access: *mut bindings::iommufd_access,
     f: impl FnOnce(&Access, &Context) -> Result,
@@ -118,7 +118,7 @@ unsafe fn with_context(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_attach(
     access: *mut bindings::iommufd_access,
@@ -133,7 +133,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_attach(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_replace(
     access: *mut bindings::iommufd_access,
@@ -147,7 +147,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_replace(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_detach(access: *mut bindings::iommufd_access) {
     // SAFETY: By the requirements of this function.
@@ -158,8 +158,8 @@ pub(crate) unsafe extern "C" fn iommufd_access_detach(access: *mut bindings::iom
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `out_pages` must be valid for writing one pointer
-/// for each page.
+/// The contract at the top of this file must hold. `out_pages` must be valid for writing one
+/// pointer for each page.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_pin_pages(
     access: *mut bindings::iommufd_access,
@@ -194,7 +194,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_pin_pages(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_unpin_pages(
     access: *mut bindings::iommufd_access,
@@ -216,9 +216,9 @@ pub(crate) unsafe extern "C" fn iommufd_access_unpin_pages(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `data` must be valid for `len` bytes: for reading
-/// with `IOMMUFD_ACCESS_RW_WRITE`, else for writing. With `IOMMUFD_ACCESS_RW_KTHREAD` the caller is
-/// a kernel thread.
+/// The contract at the top of this file must hold. `data` must be valid for `len` bytes: for
+/// reading with `IOMMUFD_ACCESS_RW_WRITE`, else for writing. With `IOMMUFD_ACCESS_RW_KTHREAD` the
+/// caller is a kernel thread.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_rw(
     access: *mut bindings::iommufd_access,

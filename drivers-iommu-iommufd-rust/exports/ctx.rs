@@ -36,7 +36,7 @@ impl Context {
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx) {
     // SAFETY: By the requirements of this function.
@@ -51,7 +51,7 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. The caller gives up the reference.
+/// The contract at the top of this file must hold. The caller gives up the reference.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_ctx_put(ictx: *mut bindings::iommufd_ctx) {
     // SAFETY: By the requirements of this function.

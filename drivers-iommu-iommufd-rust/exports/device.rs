@@ -35,7 +35,7 @@ use kernel::{
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says, for `'a` and for as long as the result exists.
+/// The contract at the top of this file must hold, for `'a` and for as long as the result exists.
 unsafe fn borrow<'a>(
     idev: *mut bindings::iommufd_device,
 ) -> (&'a Context, ManuallyDrop<User<Device>>) {
@@ -55,7 +55,7 @@ unsafe fn borrow<'a>(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `ictx` must be live during the call, and `id`
+/// The contract at the top of this file must hold. `ictx` must be live during the call, and `id`
 /// valid for writing.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_bind(
@@ -82,7 +82,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `idev` is not valid after this.
+/// The contract at the top of this file must hold. `idev` is not valid after this.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommufd_device) {
     // SAFETY: By the requirements of this function.
@@ -95,7 +95,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommu
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `pt_id` must be valid for reading and writing.
+/// The contract at the top of this file must hold. `pt_id` must be valid for reading and writing.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_attach(
     idev: *mut bindings::iommufd_device,
@@ -140,7 +140,7 @@ unsafe fn change(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_detach(
     idev: *mut bindings::iommufd_device,
@@ -156,7 +156,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_detach(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
     idev: *mut bindings::iommufd_device,
@@ -169,7 +169,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_to_id(idev: *mut bindings::iommufd_device) -> u32 {
     // SAFETY: By the requirements of this function.

@@ -136,11 +136,13 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
             // unbinding the device must not wait for that.
             drop(device);
             let mut hwpts = ioas.hwpts.lock();
-            let mut hwpt = hwpt.list(&mut hwpts).map_err(|(_, err)| gone(&ioas, err))?;
+            let mut hwpt = hwpt
+                .list(&mut hwpts)
+                .map_err(|(_, err)| lookup_error(&ioas, err))?;
 
             connect_fault_queue(cmd, &mut hwpt.hwpt)?;
             cmd.out_hwpt_id = hwpt.id();
-            return cmd.publish(hwpt).map_err(|err| gone(&ioas, err));
+            return cmd.publish(hwpt).map_err(|err| lookup_error(&ioas, err));
         }
         Err(other) => other,
     };
@@ -148,13 +150,13 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
         Ok(parent) => {
             let hwpt = new_nested(ctx, parent.dependency(), &device, cmd.flags, data)?;
 
-            publish_nested(cmd, hwpt).map_err(|err| gone(&parent, err))
+            publish_nested(cmd, hwpt).map_err(|err| lookup_error(&parent, err))
         }
         Err(other) => {
             let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
             let hwpt = new_nested_of_viommu(ctx, viommu.dependency(), &device, cmd.flags, data)?;
 
-            publish_nested(cmd, hwpt).map_err(|err| gone(&viommu, err))
+            publish_nested(cmd, hwpt).map_err(|err| lookup_error(&viommu, err))
         }
     }
 }
@@ -185,7 +187,7 @@ fn connect_fault_queue<T: Hwpt>(
 
 /// Returns the error for a failure to publish a HWPT on `on`: if that is being destroyed, the error
 /// of a failed lookup, else `err`.
-fn gone<T>(on: &Object<T>, err: Error) -> Error {
+fn lookup_error<T>(on: &Object<T>, err: Error) -> Error {
     if on.is_claimed() {
         EINVAL
     } else {

@@ -58,9 +58,9 @@ impl CFields {
 impl PinnedDrop for CFields {
     fn drop(self: Pin<&mut Self>) {
         let c = self.c.get();
-        // SAFETY: The fields were initialised by `iommufd_ctx_init()`, and nobody else uses the
-        // context any more. `driver.c` allocated the entries of the list with kzalloc(), and they
-        // are freed only here.
+        // SAFETY: The fields were initialised by `iommufd_ctx_init()`, and the context is not used
+        // any more. `driver.c` allocated the entries of the list with kzalloc(), and they are freed
+        // only here.
         unsafe {
             let pages = CListHead::from_raw(&raw mut (*c).sw_msi_list);
             while pages.is_linked() {

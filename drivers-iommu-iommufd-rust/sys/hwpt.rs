@@ -218,7 +218,7 @@ where
 ///
 /// # Safety
 ///
-/// `domain` is an error pointer or a new domain that nobody else owns.
+/// `domain` must be an error pointer, or a new domain whose ownership passes to the result.
 pub(super) unsafe fn owned(domain: *mut bindings::iommu_domain) -> Result<OwnedDomain> {
     let domain = NonNull::new(from_err_ptr(domain)?).ok_or(ENOMEM)?;
 
@@ -255,7 +255,7 @@ unsafe impl HwptLayout for bindings::iommufd_hwpt_nested {
 }
 
 /// A handle on a HWPT of either kind.
-#[must_use = "an automatic HWPT goes with its last user, by `put()`"]
+#[must_use = "users of a HWPT are put by `put_or_claim()`"]
 pub(crate) enum PagingOrNested<P, N> {
     /// Filled by the kernel.
     Paging(P),

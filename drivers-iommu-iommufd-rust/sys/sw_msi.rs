@@ -88,7 +88,7 @@ pub(crate) fn install(
 
         if start == window && used.get(word).is_some_and(|bits| bits >> bit & 1 != 0) {
             // SAFETY: The context, the HWPT and the page are valid, and the lock is held. The IOVA
-            // lies in the MSI window, which is reserved: nobody else maps there.
+            // lies in the MSI window, which is reserved: nothing else is mapped there.
             kernel::error::to_result(unsafe {
                 bindings::iommufd_sw_msi_install(c, hwpt.get(), page)
             })?;

@@ -53,7 +53,7 @@ impl Mock {
 impl Drop for Mock {
     fn drop(&mut self) {
         #[cfg(CONFIG_IOMMUFD_TEST)]
-        // SAFETY: The mock driver was started, and nobody uses it when the module exits.
+        // SAFETY: The mock driver was started, and is not used any more when the module exits.
         unsafe {
             bindings::iommufd_test_exit()
         };

@@ -153,7 +153,7 @@ pub(crate) fn new() -> Result<Arc<PagingDomain>> {
     };
     let domain = KBox::into_raw(KBox::new(domain, GFP_KERNEL)?);
 
-    // SAFETY: A new domain, which is ours, and in which nobody else maps.
+    // SAFETY: A new domain, which is ours alone.
     let domain = unsafe {
         PagingDomain::from_owned(OwnedDomain::from_raw(NonNull::new_unchecked(domain.cast())))
     };

@@ -29,7 +29,7 @@ use kernel::{
     types::Opaque, //
 };
 
-/// The vDEVICEs of a vIOMMU, by the ids that the guest knows them by: a `struct xarray`.
+/// The vDEVICEs of a vIOMMU, by the guest's ids of them: a `struct xarray`.
 ///
 /// # Invariants
 ///
@@ -92,7 +92,7 @@ impl Vdevs {
 impl PinnedDrop for Vdevs {
     fn drop(self: Pin<&mut Self>) {
         // The vDEVICEs depend on the vIOMMU, so none is left.
-        // SAFETY: By the type invariants, and nobody uses the xarray any more.
+        // SAFETY: By the type invariants, and the xarray is not used any more.
         unsafe { bindings::xa_destroy(self.xa.get()) };
     }
 }

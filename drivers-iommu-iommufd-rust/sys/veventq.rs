@@ -422,7 +422,7 @@ impl OwnedVevent {
 
     fn data(&self) -> &[u8] {
         let event = self.0.as_ptr();
-        // SAFETY: By the type invariants, as many bytes as the length says follow the structure.
+        // SAFETY: By the type invariants, `data_len` bytes follow the structure.
         unsafe {
             let data = event
                 .cast::<u8>()
