@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Accesses: use of the memory of an IOAS by a driver without an IOMMU (of an emulated device).
+//! Accesses: CPU access to the memory of an IOAS, for drivers of devices without an IOMMU, such as
+//! emulated ones.
 //!
 //! An [`Access`] is attached to one IOAS at a time. The driver pins pages there, or reads and
 //! writes them. When user space unmaps, or the access moves to another IOAS, the driver is
 //! *notified* by its `unmap` callback and must unpin before that returns. An *internal* access
-//! ([`Internal`]) belongs to this driver: it has no callback, so what it pins cannot be unmapped.
+//! ([`InternalAccess`]) belongs to this driver: it has no callback, so what it pins cannot be
+//! unmapped.
 //!
 //! From attach to detach the access is in the list of its IO page table, as a [`Notifier`]. The
 //! list has a reference to that, and uses neither the object nor its lock.
 //!
 //! The driver is a user of the object, which holds the context, and the access is a user of its
-//! IOAS. An internal access holds no context and is a user of nothing: it belongs to a HW queue,
-//! which depends on the IOAS through its vIOMMU.
+//! IOAS. An internal access holds neither the context nor a user of the IOAS: it belongs to a HW
+//! queue, which depends on the IOAS through its vIOMMU.
 //!
 //! Locks: [`Access::state`], which the driver's callback takes to unpin, so it is not held while
 //! notifying. The locks of the IO page table are taken inside of it.
@@ -198,7 +200,7 @@ impl Access {
     }
 
     /// Moves the access from its IOAS, if any, to another one that already lists it and has its
-    /// user, or to none. The access is not being moved. Releases the lock while it notifies.
+    /// user, or to none. No other move is in progress. Releases the lock while it notifies.
     fn switch<'a>(&'a self, mut state: StateGuard<'a>, new: Option<(Dependency<Ioas>, u64)>) {
         if new.is_none() {
             state.user = None;
@@ -331,18 +333,18 @@ impl Kind for Access {
     }
 
     fn destroy(this: WriteSide<'_, Self>) {
-        // Waits for a notification in progress, and prevents later ones.
+        // Waits for a notification in progress, which may still unpin, and prevents later ones. The
+        // access was detached by `pre_destroy`, and its driver does not attach it again.
         this.driver.close();
-        this.switch(this.state.lock(), None);
     }
 }
 
 /// An unpublished access that belongs to this driver: what it pins cannot be unmapped.
 ///
 /// Dropping it detaches it; it must have no pins then.
-pub(crate) struct Internal<'a>(Option<Reserved<'a, Access>>);
+pub(crate) struct InternalAccess<'a>(Option<Reserved<'a, Access>>);
 
-impl<'a> Internal<'a> {
+impl<'a> InternalAccess<'a> {
     /// Creates an internal access that is not attached.
     ///
     /// # Errors
@@ -400,7 +402,7 @@ impl<'a> Internal<'a> {
     }
 }
 
-impl Drop for Internal<'_> {
+impl Drop for InternalAccess<'_> {
     fn drop(&mut self) {
         if let Some(access) = &self.0 {
             access.switch(access.state.lock(), None);

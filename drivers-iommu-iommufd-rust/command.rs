@@ -83,7 +83,7 @@ impl<'a, C, T: Uapi> Command<'a, C, T> {
         self.user_size
     }
 
-    /// Returns the part of the structure that user space knows.
+    /// Returns the part of the structure that fits in the size from user space.
     fn known(&self) -> &[u8] {
         let bytes = self.args.as_bytes();
 

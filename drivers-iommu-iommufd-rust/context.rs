@@ -85,10 +85,11 @@ pub(crate) struct Context {
     pub(crate) c: CFields,
     #[pin]
     pub(crate) objects: Table<Context>,
-    /// Destroyers of all objects sleep here until there are no readers.
+    /// Destroyers of objects sleep here until there are no read sides.
     #[pin]
     pub(crate) destroy_wait: WaitQueue,
-    /// Held for reading while a user of an object may still be given up, see [`crate::object`].
+    /// Read-locked while a user of an object may be put again because of a failure, see
+    /// [`crate::object`].
     #[pin]
     pub(crate) tentative: RwSemaphore<()>,
     #[pin]

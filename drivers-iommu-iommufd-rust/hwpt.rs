@@ -2,21 +2,21 @@
 
 //! Hardware page tables: IOMMU domains as objects.
 //!
-//! There are two kinds. A *paging* HWPT ([`HwptPaging`]) shows the mappings of one IOAS in the
-//! format of one IOMMU: the kernel fills it. A *nested* HWPT ([`HwptNested`]) is filled by user
-//! space, and translates to addresses that a paging HWPT, its parent, translates further.
-//! [`HwptRef`] is a user of either.
+//! There are two kinds. A *paging* HWPT ([`HwptPaging`]) has the mappings of one IOAS in the format
+//! of one IOMMU: the kernel fills it. A *nested* HWPT ([`HwptNested`]) is filled by user space, and
+//! translates to addresses that a paging HWPT, its parent, translates further. [`HwptRef`] is a
+//! user of either.
 //!
-//! A paging HWPT is in the list of its IOAS, and its domain in the IO page table, from the moment
-//! it is complete ([`ListedPaging`]) until it is destroyed. Both change under the mutex of the
-//! IOAS, so that whoever looks for a HWPT to attach to finds none that is half made, and two of
-//! them do not make the same one twice. A HWPT that the kernel made for a device that was attached
-//! to an IOAS is *automatic*: it goes when nobody is attached to it.
+//! A paging HWPT is in the list of its IOAS, and its domain in the IO page table, from when it is
+//! complete ([`ListedPaging`]) until it is destroyed. Both change under the mutex of the IOAS, so
+//! that a search for a HWPT to attach to finds only complete ones, and two concurrent attaches do
+//! not each make a HWPT. A HWPT that the kernel made for a device that was attached to an IOAS is
+//! *automatic*: it is destroyed when no group is attached to it.
 //!
 //! Dependencies: a HWPT depends on its IOAS or its parent, on its vIOMMU and on its fault queue. An
-//! attachment is a user of the HWPT ([`HwptRef`]), which it gives up by [`HwptRef::put_or_claim`].
-//! What a group is to be attached to is a [`Candidate`], which becomes a `HwptRef` when it is
-//! attached.
+//! attachment owns a user of the HWPT ([`HwptRef`]), which it puts by [`HwptRef::put_or_claim`]. A
+//! [`Candidate`] is a HWPT that a group is about to be attached to, and becomes a `HwptRef` when it
+//! is.
 //!
 //! Locks: the mutex of the IOAS ([`Ioas::hwpts`]); then the group lock, then those of the IO page
 //! table.
@@ -99,10 +99,10 @@ const ALLOC_PASID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PAS
 
 /// A kind of HWPT: its object starts with a `struct iommufd_hw_pagetable`.
 pub(crate) trait Hwpt: CLayout<Raw: HwptLayout> {
-    /// The domain of the HWPT.
+    /// Returns the domain of the HWPT.
     fn domain(&self) -> &Domain;
 
-    /// Where its page faults go.
+    /// Returns the fault queue for its page faults.
     fn fault(&self) -> &LateDependency<Fault>;
 }
 
@@ -112,7 +112,7 @@ impl<T: Hwpt> FaultRoute for Object<T> {
     }
 }
 
-/// A HWPT that the kernel fills. C knows how it begins.
+/// A HWPT that the kernel fills. C accesses the first fields.
 #[repr(C)]
 pub(crate) struct HwptPaging {
     paging: HwptDomain,
@@ -136,13 +136,13 @@ same_offset!(
 );
 
 impl HwptPaging {
-    /// The IOAS whose mappings it shows.
+    /// Returns the IOAS whose mappings it has.
     pub(crate) fn ioas(&self) -> &Dependency<Ioas> {
         &self.ioas
     }
 
-    /// Keeps the window for interrupts that begins at `start` reserved in the IOAS for as long as
-    /// the HWPT exists. A device that has it reserved is about to be attached.
+    /// Reserves the MSI window that begins at `start` in the IOAS for as long as the HWPT exists.
+    /// Until this returns a device that is about to be attached has it reserved.
     ///
     /// # Errors
     ///
@@ -151,20 +151,20 @@ impl HwptPaging {
         self.ioas.iopt.keep_msi_window(&self.paging, start)
     }
 
-    /// Undoes [`Self::keep_msi_window`], unless there are pages in the window, or something is
-    /// attached that makes them.
+    /// Undoes [`Self::keep_msi_window`], unless there are pages in the window, or a group is
+    /// attached, for which pages may be added.
     pub(crate) fn forget_msi_window(this: &Object<Self>, ctx: &Context) {
         this.ioas.iopt.forget_msi_window_if(&this.paging, || {
             !this.is_used() && !has_pages(&ctx.c, &this.present_sw_msi)
         });
     }
 
-    /// Whether it can be the parent of nested HWPTs.
+    /// Returns whether it can be the parent of nested HWPTs.
     pub(crate) fn nest_parent(&self) -> bool {
         self.nest_parent
     }
 
-    /// How the list of its IOAS knows it.
+    /// Returns its entry in the list of the IOAS.
     fn list_entry(&self) -> ListEntry {
         ListEntry {
             auto: self.auto.then(|| self.list_key.load(Relaxed)),
@@ -196,7 +196,7 @@ impl Kind for HwptPaging {
     }
 }
 
-/// A HWPT that user space fills. C knows how it begins.
+/// A HWPT that user space fills. C accesses the first fields.
 #[repr(C)]
 pub(crate) struct HwptNested {
     pub(crate) domain: NestedDomain,
@@ -230,7 +230,7 @@ pub(crate) enum AnyHwpt<'a> {
 }
 
 impl<'a> AnyHwpt<'a> {
-    /// The domain of the HWPT.
+    /// Returns the domain of the HWPT.
     pub(crate) fn domain(self) -> &'a Domain {
         match self {
             Self::Paging(hwpt) => (**hwpt).domain(),
@@ -238,7 +238,7 @@ impl<'a> AnyHwpt<'a> {
         }
     }
 
-    /// The HWPT that leads to physical addresses: itself or its parent.
+    /// Returns the HWPT that translates to physical addresses: itself or its parent.
     pub(crate) fn paging(self) -> &'a Object<HwptPaging> {
         match self {
             Self::Paging(hwpt) => hwpt,
@@ -246,7 +246,7 @@ impl<'a> AnyHwpt<'a> {
         }
     }
 
-    /// Where its page faults go.
+    /// Returns the fault queue for its page faults.
     pub(crate) fn fault(self) -> Option<&'a Object<Fault>> {
         match self {
             Self::Paging(hwpt) => hwpt.fault.get(),
@@ -254,7 +254,7 @@ impl<'a> AnyHwpt<'a> {
         }
     }
 
-    /// Whether it was made to be used along with PASIDs.
+    /// Returns whether it was made for use with PASIDs.
     pub(crate) fn pasid_compatible(self) -> bool {
         match self {
             Self::Paging(hwpt) => hwpt.pasid_compatible,
@@ -262,13 +262,13 @@ impl<'a> AnyHwpt<'a> {
         }
     }
 
-    /// Whether both are the same HWPT.
+    /// Returns whether both are the same HWPT.
     pub(crate) fn is_same(self, other: AnyHwpt<'_>) -> bool {
         self.domain().ptr_eq(other.domain())
     }
 }
 
-/// A user of a HWPT of either kind: what an attachment has.
+/// A user of a HWPT of either kind, which an attachment owns.
 pub(crate) type HwptRef = PagingOrNested<User<HwptPaging>, User<HwptNested>>;
 
 impl AnswerFaults for HwptRef {
@@ -280,7 +280,7 @@ impl AnswerFaults for HwptRef {
 }
 
 impl HwptRef {
-    /// The HWPT.
+    /// Returns the HWPT.
     pub(crate) fn get(&self) -> AnyHwpt<'_> {
         match self {
             Self::Paging(hwpt) => AnyHwpt::Paging(hwpt),
@@ -288,7 +288,7 @@ impl HwptRef {
         }
     }
 
-    /// Puts a user of a HWPT that is not published.
+    /// Puts a user of an unpublished HWPT.
     pub(crate) fn put_unpublished(self) {
         match self {
             Self::Paging(hwpt) => hwpt.put_unclaimed(),
@@ -296,9 +296,9 @@ impl HwptRef {
         }
     }
 
-    /// Puts the user of somebody who was attached, and claims an automatic HWPT if it was the last
-    /// one. What was claimed is to be finished when the caller holds no lock, as that takes the
-    /// mutex of the IOAS.
+    /// Puts the user of a former attachment, and claims an automatic HWPT if it was the last one.
+    /// The caller finishes a claimed HWPT when it holds no lock, as that takes the mutex of the
+    /// IOAS.
     ///
     /// Context: any locks may be held.
     pub(crate) fn put_or_claim(self, ctx: &Context) -> Option<Destroying<'_, Context>> {

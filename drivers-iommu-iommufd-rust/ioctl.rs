@@ -154,7 +154,7 @@ commands! {
 /// - [`EFAULT`] if the arguments cannot be read;
 /// - [`ENOIOCTLCMD`] if there is no such command;
 /// - [`EINVAL`] if the structure is smaller than the first version of the command;
-/// - [`E2BIG`] if a field is not zero that this kernel does not know;
+/// - [`E2BIG`] if a field that this kernel does not support is not zero;
 /// - what the command returns.
 ///
 /// Context: process context; may sleep.

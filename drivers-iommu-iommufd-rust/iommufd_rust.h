@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What C and Rust know of each other in the Rust implementation of iommufd.
+ * Declarations that C and Rust share in the Rust implementation of iommufd.
  *
  * It takes the place of the private headers of drivers/iommu/iommufd for the C
  * code that both implementations share (driver.c, hwpt_noiommu.c, selftest.c),
- * and is read by bindgen. A structure here is the start of the Rust type of
- * that name: its fields are those that C uses, and assertions in sys/ keep the
- * two the same. C allocates none of them.
+ * and is read by bindgen. A structure here is the start of a Rust type: its
+ * fields are those that C accesses, and assertions beside the Rust types keep
+ * the layouts equal. C allocates none of them.
  */
 #ifndef __IOMMUFD_RUST_H
 #define __IOMMUFD_RUST_H
@@ -36,7 +36,7 @@ struct file;
 struct phys_vec;
 
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
-/* For bindgen, to which the macro is not a constant */
+/* bindgen does not evaluate the macro. */
 enum { IOMMUFD_HPAGE_SHIFT = HPAGE_SHIFT };
 #endif
 

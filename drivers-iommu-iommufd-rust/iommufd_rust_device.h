@@ -15,7 +15,7 @@ struct iommufd_hw_pagetable {
 
 struct iommufd_hwpt_paging {
 	struct iommufd_hw_pagetable common;
-	/* Keeps the domain; for Rust */
+	/* A reference to the domain, for Rust */
 	void *shared;
 	/* Pages of the MSI window that are mapped; iommufd_ctx::sw_msi_lock */
 	struct iommufd_sw_msi_maps present_sw_msi;
@@ -27,7 +27,7 @@ struct iommufd_hwpt_nested {
 };
 
 struct iommufd_group {
-	/* PHYS_ADDR_MAX while there is none */
+	/* PHYS_ADDR_MAX if there is none */
 	phys_addr_t sw_msi_start;
 	/* Pages of the MSI window in use; iommufd_ctx::sw_msi_lock */
 	struct iommufd_sw_msi_maps required_sw_msi;
@@ -59,7 +59,7 @@ struct iommufd_access {
 	struct iommufd_ioas *ioas;
 };
 
-/* The page table of the kernel that translates what a HWPT lets through */
+/* The HWPT that translates to physical addresses: itself or its parent */
 static inline struct iommufd_hwpt_paging *
 find_hwpt_paging(struct iommufd_hw_pagetable *hwpt)
 {

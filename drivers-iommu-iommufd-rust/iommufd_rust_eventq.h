@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What driver.c and the Rust implementation both touch of event queues and of
- * mmap. Rust asserts that its own types have this layout: sys/veventq.rs and
- * sys/mmap.rs.
+ * Structures of event queues and of mmap that driver.c and the Rust
+ * implementation share. Rust asserts that its own types have this layout:
+ * sys/veventq.rs and sys/mmap.rs.
  */
 #ifndef __IOMMUFD_RUST_EVENTQ_H
 #define __IOMMUFD_RUST_EVENTQ_H
@@ -18,13 +18,13 @@
 #include <uapi/linux/iommufd.h>
 
 /*
- * A region of MMIO that user space may map, found by its offset in
- * iommufd_ctx::mt_mmap. An IOMMU driver makes it for an object of its own and
- * takes it away before that object is freed.
+ * A region of MMIO that user space may map, by its offset in
+ * iommufd_ctx::mt_mmap. An IOMMU driver adds it for an object that it extends,
+ * and removes it before that object is freed.
  */
 struct iommufd_mmap {
 	struct iommufd_object *owner;
-	/* The first page of the offset; mmap() must ask for exactly this. */
+	/* The offset in pages; mmap() must request exactly this. */
 	unsigned long vm_pgoff;
 	phys_addr_t mmio_addr;
 	size_t length;
@@ -44,20 +44,20 @@ struct iommufd_veventq {
 	/* In iommufd_viommu::veventqs, under veventqs_rwsem. */
 	struct list_head node;
 	enum iommu_veventq_type type;
-	/* How many events may wait. */
+	/* The greatest number of unread events. */
 	unsigned int depth;
 	struct wait_queue_head wait_queue;
 	struct {
 		spinlock_t lock; /* protects all that follows */
 	} common;
 	struct list_head deliver;
-	/* Events that wait, not counting lost_events_header. */
+	/* The number of unread events, without lost_events_header. */
 	u32 num_events;
-	/* The number of the next event. */
+	/* The sequence number of the next event. */
 	u32 sequence;
 	/*
-	 * Stands at the end of the list for events that were lost there. As it
-	 * has no data, it is read as a bare header.
+	 * Marks the loss of events at the end of the list. It has no data, so
+	 * it is read as a bare header.
 	 */
 	struct iommufd_vevent lost_events_header;
 };
@@ -70,7 +70,7 @@ static inline void iommufd_vevent_handler(struct iommufd_veventq *veventq,
 
 	lockdep_assert_held(&veventq->common.lock);
 
-	/* What comes now tells by its number how many were lost before. */
+	/* The sequence number of the new event shows the loss. */
 	if (list_is_last(lost, &veventq->deliver))
 		list_del_init(lost);
 

@@ -62,8 +62,8 @@ struct Iommufd {
 
 impl kernel::Module for Iommufd {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        // An open file does not prevent that a module is freed whose init function fails. So
-        // `/dev/iommu` is registered last, before which no file can be opened: see `sys::miscdev`.
+        // If the init function fails the module is freed even if files are open. So `/dev/iommu` is
+        // registered last: no file can be opened before. See `sys::miscdev`.
         let test = sys::test::Mock::new()?;
         let vfio = sys::miscdev::Registration::vfio()?;
         Ok(Self {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What only C can say: character devices, symbol exports, module parameters
- * and aliases, and macros. There is no policy here.
+ * The parts that need C: character devices, symbol exports, module parameters
+ * and aliases, macros. There is no policy here.
  */
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
@@ -40,7 +40,7 @@ module_param_named(allow_unsafe_interrupts, iommufd_allow_unsafe_interrupts,
 MODULE_PARM_DESC(allow_unsafe_interrupts,
 		 "Let devices be bound whose interrupts the platform cannot isolate. This weakens security.");
 
-/* The fields that driver.c uses */
+/* Initialises the fields that driver.c uses. */
 void iommufd_ctx_init(struct iommufd_ctx *ictx, struct file *file)
 {
 	mt_init_flags(&ictx->mt_mmap, MT_FLAGS_ALLOC_RANGE);
@@ -57,8 +57,8 @@ void iommufd_ctx_fini(struct iommufd_ctx *ictx)
 }
 
 /*
- * Rust calls no function pointer that takes an enum: the two languages do not
- * agree on its type, which CFI checks.
+ * Rust cannot call function pointers that take an enum: the languages disagree
+ * on its type, which CFI checks.
  */
 size_t iommufd_shim_viommu_size(const struct iommu_ops *ops, struct device *dev,
 				enum iommu_viommu_type type)
@@ -79,14 +79,14 @@ size_t iommufd_shim_hw_queue_size(struct iommufd_viommu *viommu,
 }
 
 #ifdef CONFIG_IOMMUFD_TEST
-/* Called by the init function of the module, which modpost cannot know */
+/* Called by the init function of the module, which modpost cannot see */
 int __ref iommufd_shim_test_init(void)
 {
 	return iommufd_test_init();
 }
 #endif
 
-/* vfio-pci needs this module, so that this module can only look it up */
+/* vfio-pci depends on this module, so the symbol is looked up at run time. */
 int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
 				 struct phys_vec *phys)
 {
@@ -102,7 +102,7 @@ int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
 	return rc;
 }
 
-/* sym() is in Rust, which cannot export it */
+/* Exports sym(), a Rust function: Rust has no macro for it. */
 #define RUST_EXPORT(sym, ns) EXPORT_SYMBOL_NS_GPL(sym, ns)
 
 RUST_EXPORT(iommufd_access_attach, "IOMMUFD");

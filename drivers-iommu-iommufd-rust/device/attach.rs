@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Attaching: from a device and the id of a HWPT or an IOAS to DMA that works.
+//! Attaching devices to a HWPT or an IOAS, which user space names by id.
 //!
-//! The hardware attaches groups, the caller attaches devices. The first device of a group attaches
-//! the group, the others join: they must name the same HWPT. The last to leave detaches it. Each
-//! device brings its reserved regions into the IOAS as it joins and takes them out as it leaves.
-//! All that holds for each PASID, except that reserved regions are those of DMA without a PASID.
+//! The IOMMU attaches groups, the caller attaches devices. The first device of a group attaches the
+//! group; the others join, and must name the same HWPT. The last one that leaves detaches the
+//! group. The reserved regions of a device are added to the IOAS when it joins, and removed when it
+//! leaves. This holds for each PASID, except that reserved regions only concern DMA without a
+//! PASID.
 //!
-//! Naming an IOAS means: any HWPT of it that the kernel made itself and that suits the device, or
-//! else a new one ([`attach_to_ioas`]). Such a HWPT goes when nobody is attached to it.
+//! If the id is that of an IOAS, an automatic HWPT of it that is compatible with the device is
+//! used, or a new one is made ([`attach_to_ioas`]). An automatic HWPT is destroyed when no group is
+//! attached to it.
 //!
-//! An [`Attachment`] has at least one device and owns a user of its HWPT: replacing moves the user,
-//! and leaving puts it. Both happen under the group lock, so that when a group is seen attached to
-//! something else that user is gone. Everything that is half done is undone by Drop. A HWPT that is
-//! only tried ([`Candidate`]) has no user because of that before the hardware is asked, so that
-//! IOMMU_DESTROY does not say EBUSY because of an attach that fails.
+//! An [`Attachment`] has at least one device and owns a user of its HWPT. Replacing puts the user
+//! of the old HWPT and leaving puts the user, both under the group lock: when others find the group
+//! attached to another HWPT, the old user is put. Partial work is undone by Drop. A [`Candidate`]
+//! gets a user only when the IOMMU driver is called, under `Tentative`, so that IOMMU_DESTROY does
+//! not return EBUSY because of an attach that fails.
 //!
 //! Locks: the mutex of the IOAS, where one is named; then the group lock, which all functions here
 //! take; then, in callees, those of the IO page table, or `Context::tentative`, the mutex of the
-//! IOMMU group and `sw_msi_lock`. An automatic HWPT that has ended is finished with none of them
-//! held.
+//! IOMMU group and `sw_msi_lock`. A claimed automatic HWPT is finished with none of them held.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -71,7 +72,7 @@ pub(crate) const NO_PASID: u32 = bindings::IOMMU_NO_PASID;
 /// Devices by id.
 type Devices = RBTree<u32, User<Device>>;
 
-/// A PASID of a group is attached to a HWPT.
+/// A PASID of a group, attached to a HWPT.
 ///
 /// # Invariants
 ///
@@ -82,7 +83,7 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    /// Which PASID it is.
+    /// Returns the PASID.
     pub(super) fn pasid(&self) -> u32 {
         self.attached.pasid()
     }
@@ -96,14 +97,14 @@ impl Attachment {
     }
 }
 
-/// Devices of a group.
+/// One or all attached devices of a group.
 #[derive(Clone, Copy)]
-enum Which<'a> {
+enum DeviceSet<'a> {
     One(&'a User<Device>),
     All(&'a Devices),
 }
 
-impl Which<'_> {
+impl DeviceSet<'_> {
     /// Calls `f` with each of them, until it fails.
     fn try_for_each(self, mut f: impl FnMut(&User<Device>) -> Result) -> Result {
         match self {
@@ -116,13 +117,13 @@ impl Which<'_> {
 /// Reserved regions of devices in an IOAS. Removes them when dropped.
 struct Reservation<'a> {
     ioas: Dependency<Ioas>,
-    devices: Which<'a>,
+    devices: DeviceSet<'a>,
     armed: bool,
 }
 
 impl<'a> Reservation<'a> {
-    /// Nothing yet; what is added is for `devices`.
-    fn new(ioas: &Dependency<Ioas>, devices: Which<'a>) -> Self {
+    /// Creates the owner of the reserved regions of `devices`.
+    fn new(ioas: &Dependency<Ioas>, devices: DeviceSet<'a>) -> Self {
         Self {
             ioas: ioas.another(),
             devices,
@@ -132,15 +133,15 @@ impl<'a> Reservation<'a> {
 
     /// Reserves the regions of all the devices.
     fn of_all(ioas: &Dependency<Ioas>, devices: &'a Devices) -> Result<Self> {
-        let this = Self::new(ioas, Which::All(devices));
+        let this = Self::new(ioas, DeviceSet::All(devices));
 
-        // Those that were not reached have nothing to remove.
+        // On error Drop removes those that were added; removing others has no effect.
         this.devices
             .try_for_each(|device| this.ioas.iopt.enforce_reserved(device.dev(), None))?;
         Ok(this)
     }
 
-    /// Reserves the regions of a device that joins, and learns where its MSI window is.
+    /// Reserves the regions of a device that joins, and records the start of its MSI window.
     fn of_one(
         ioas: &Dependency<Ioas>,
         device: &'a User<Device>,
@@ -151,10 +152,10 @@ impl<'a> Reservation<'a> {
 
         ioas.iopt.enforce_reserved(device.dev(), Some(&mut start))?;
         group.set_sw_msi_start(lock, start);
-        Ok(Self::new(ioas, Which::One(device)))
+        Ok(Self::new(ioas, DeviceSet::One(device)))
     }
 
-    /// The regions stay.
+    /// Keeps the regions.
     fn keep(mut self) {
         self.armed = false;
     }
@@ -168,7 +169,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn remove_reserved(ioas: &Object<Ioas>, devices: Which<'_>) {
+fn remove_reserved(ioas: &Object<Ioas>, devices: DeviceSet<'_>) {
     // The closure does not fail.
     let _ = devices.try_for_each(|device| {
         ioas.iopt.remove_reserved(device.dev());
@@ -193,21 +194,22 @@ fn set_up_msi(ctx: &Context, group: &Group, hwpt: AnyHwpt<'_>) -> Result {
     )
 }
 
-/// Undoes what [`set_up_msi`] has reserved for a group that is not attached after all, unless
-/// another one is attached, or is about to be and makes sure of it when it is, or there are pages.
+/// Undoes the reservation of [`set_up_msi`] after an attach has failed, unless another group is
+/// attached, or MSI pages are mapped. A group that is being attached at the same time reserves the
+/// window again afterwards.
 fn undo_set_up_msi(ctx: &Context, group: &Group, hwpt: AnyHwpt<'_>) {
     if group.has_sw_msi() {
         HwptPaging::forget_msi_window(hwpt.paging(), ctx);
     }
 }
 
-/// Whether the group can use this HWPT for this PASID. [`EINVAL`] if not.
+/// Checks that the group can use this HWPT for this PASID. Returns [`EINVAL`] if not.
 fn check(state: &GroupState, device: &Device, pasid: u32, hwpt: AnyHwpt<'_>) -> Result {
-    // A response that says failure would turn off page requests for the siblings of the device too.
+    // A response of failure would disable page requests for the siblings of the device, too.
     if hwpt.fault().is_some() && device.dev().shares_page_requests() {
         return Err(EINVAL);
     }
-    // Some IOMMUs can use PASIDs only if all the HWPTs of a device were made for that.
+    // Some IOMMUs can use PASIDs only if all HWPTs of a device were made for use with PASIDs.
     let compatible = match pasid {
         NO_PASID => hwpt.pasid_compatible() || !state.has_pasids(),
         _ => {
@@ -221,7 +223,7 @@ fn check(state: &GroupState, device: &Device, pasid: u32, hwpt: AnyHwpt<'_>) -> 
     Ok(())
 }
 
-/// What a device brings along that is to be attached.
+/// The prepared part of a device that is about to be attached.
 struct Joining<'a> {
     node: RBTreeNode<u32, User<Device>>,
     reserved: Option<Reservation<'a>>,
@@ -231,12 +233,12 @@ struct Joining<'a> {
 ///
 /// # Errors
 ///
-/// - [`EBUSY`] if this PASID of the device is attached;
-/// - [`EINVAL`] if its group is attached to another HWPT, or the HWPT does not suit it;
+/// - [`EBUSY`] if this PASID of the device is attached already;
+/// - [`EINVAL`] if its group is attached to another HWPT, or the HWPT is not compatible with it;
 /// - [`EADDRINUSE`] if something is mapped in a reserved region of the device;
-/// - [`ENOMEM`], or what the IOMMU driver says.
+/// - [`ENOMEM`], or an error of the IOMMU driver.
 ///
-/// The error comes with the candidate.
+/// The candidate is returned with the error.
 fn attach<C: Candidate>(
     ctx: &Context,
     device: &User<Device>,
@@ -261,7 +263,7 @@ fn attach<C: Candidate>(
         };
         let attached = Attached::new(ctx, hwpt, device.another(), pasid)?;
         if reserved.is_some() && group.has_sw_msi() {
-            // It is, unless an attach of another group has failed meanwhile and undone it.
+            // No effect, unless the failure of another group has undone the reservation meanwhile.
             let _ = attached
                 .hwpt()
                 .paging()
@@ -278,7 +280,7 @@ fn attach<C: Candidate>(
     Ok(())
 }
 
-/// What comes before a device is attached to `hwpt`. See [`attach`] for the errors.
+/// Prepares a device to be attached to `hwpt`. See [`attach`] for the errors.
 fn join<'a>(
     ctx: &Context,
     device: &'a User<Device>,
@@ -297,7 +299,7 @@ fn join<'a>(
             return Err(EINVAL);
         }
     }
-    // User space chooses how many there are.
+    // User space chooses the number of attachments.
     let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
     let reserved = if pasid == NO_PASID && !device.is_noiommu() {
         let reserved = Reservation::of_one(hwpt.paging().ioas(), device, group, state)?;
@@ -316,15 +318,14 @@ fn join<'a>(
     })
 }
 
-/// Attaches the group of a device that is attached to another HWPT, with all its devices.
+/// Moves the group of a device, with all its devices, from one HWPT to another.
 ///
-/// Returns the HWPT that it was attached to before if that has ended with it: the caller finishes
-/// it when it holds no locks.
+/// Returns the old HWPT if it was claimed with its last user: the caller finishes it when it holds
+/// no locks.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] if this PASID of the device is not attached; else as [`attach`]. Nothing has changed
-/// then.
+/// [`EINVAL`] if this PASID of the device is not attached; else as [`attach`]. Nothing has changed.
 fn replace<'c, C: Candidate>(
     ctx: &'c Context,
     device: &User<Device>,
@@ -360,30 +361,30 @@ fn replace<'c, C: Candidate>(
 
     let old = at.attached.replace(ctx, hwpt, device.another())?;
     if pasid == NO_PASID && !device.is_noiommu() {
-        // An interrupt that was set up in the meantime has its page in the old domain only. If it
-        // cannot be mapped now, for lack of memory, the interrupt is lost; the group stays where it
-        // is, as the way back could fail, too.
+        // An interrupt that was set up meanwhile has its page only in the old domain. If mapping it
+        // in the new one fails for lack of memory, the interrupt is lost; moving back could fail,
+        // too.
         let _ = set_up_msi(ctx, group, at.hwpt());
     }
     if let Some(reserved) = reserved {
         reserved.keep();
     }
     if let Some(ioas) = leaves {
-        remove_reserved(&ioas, Which::All(&at.devices));
+        remove_reserved(&ioas, DeviceSet::All(&at.devices));
     }
     Ok(old)
 }
 
-/// The IOAS of `old` if the reserved regions move to another one, that of `new`.
+/// Returns the IOAS of `old` if the reserved regions move to the IOAS of `new`.
 fn leaves_ioas(old: AnyHwpt<'_>, pasid: u32, new: AnyHwpt<'_>) -> Option<Dependency<Ioas>> {
     let (old, new) = (old.paging().ioas(), new.paging().ioas());
 
-    // The id of one that is being destroyed may be that of the other.
+    // Addresses are compared, as the id of an IOAS that is being destroyed can be reused.
     (pasid == NO_PASID && old.as_ptr() != new.as_ptr()).then(|| old.another())
 }
 
-/// Prepares what `devices`, the group of `device`, need in the IOAS and the domain of `hwpt`: it
-/// `moves` to another IOAS, or not.
+/// Reserves regions in the IOAS of `hwpt` for `devices`, the group of `device`, if the group
+/// `moves` to another IOAS, and maps MSI pages in the domain of `hwpt`.
 fn enter_ioas<'a>(
     ctx: &Context,
     device: &Device,
@@ -405,8 +406,8 @@ fn enter_ioas<'a>(
     Ok(reserved)
 }
 
-/// Takes a device out of what its group is attached to, which is detached with the last one: `put`
-/// puts the user of that.
+/// Removes a device from the attachment of its group. With the last device the group is detached,
+/// and `put` puts the user of the HWPT.
 fn leave<R>(
     state: &mut GroupState,
     device: &User<Device>,
@@ -427,17 +428,18 @@ fn leave<R>(
         }
         None
     };
-    // Not before the user is put: who maps something there may then destroy the HWPT.
+    // After the user is put: a task that can map at a formerly reserved IOVA can destroy the HWPT,
+    // too.
     if pasid == NO_PASID {
         ioas.iopt.remove_reserved(device.dev());
     }
     left
 }
 
-/// Detaches a device. Its DMA is blocked then, if no other device of its group is attached. An
-/// automatic HWPT ends with its last user.
+/// Detaches a device. If it is the last one of its group, DMA of the group is blocked. An automatic
+/// HWPT is destroyed with its last user.
 ///
-/// Context: may sleep; takes the group lock, and then, without that, the mutex of the IOAS.
+/// Context: may sleep; takes the group lock, and after that is released the mutex of the IOAS.
 pub(crate) fn detach(ctx: &Context, device: &User<Device>, pasid: u32) {
     let mut state = device.group().lock();
     let last = leave(&mut state, device, pasid, |hwpt| hwpt.put_or_claim(ctx));
@@ -448,8 +450,8 @@ pub(crate) fn detach(ctx: &Context, device: &User<Device>, pasid: u32) {
     }
 }
 
-/// Answers the page faults of a device that is about to be unbound, and that has been detached. If
-/// other devices of its group are attached, its faults are still in their fault queues.
+/// Answers the page faults of a detached device that is about to be unbound. If other devices of
+/// its group are attached, the fault queues of these may still contain its faults.
 pub(super) fn answer_faults(device: &Device) {
     let state = device.group().lock();
 
@@ -458,10 +460,10 @@ pub(super) fn answer_faults(device: &Device) {
     }
 }
 
-/// Detaches a device from a new HWPT, which is not published.
+/// Detaches a device from a new, unpublished HWPT.
 ///
-/// Its driver attaches, replaces and detaches it one after the other, so it is still attached to
-/// that.
+/// The driver does not attach, replace and detach concurrently, so the device is still attached to
+/// it.
 fn undo_attach(device: &User<Device>, pasid: u32) {
     let mut state = device.group().lock();
 
@@ -471,17 +473,17 @@ fn undo_attach(device: &User<Device>, pasid: u32) {
     });
 }
 
-/// What to do with a device.
+/// The operation on a device.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Op {
+pub(crate) enum AttachOp {
     /// See [`attach`].
     Attach,
     /// See [`replace`].
     Replace,
 }
 
-impl Op {
-    /// Returns what has ended with that.
+impl AttachOp {
+    /// Returns the claimed old HWPT: see [`replace`].
     fn apply<'c, C: Candidate>(
         self,
         ctx: &'c Context,
@@ -497,7 +499,7 @@ impl Op {
     }
 }
 
-/// Does `op` with the HWPT or IOAS of this id, and sets the id to that of the HWPT.
+/// Runs `op` with the HWPT or IOAS of this id, and sets the id to that of the HWPT.
 ///
 /// # Errors
 ///
@@ -508,7 +510,7 @@ pub(crate) fn change(
     device: &User<Device>,
     pasid: u32,
     pt_id: &mut u32,
-    op: Op,
+    op: AttachOp,
 ) -> Result {
     let old = match Target::find(ctx, *pt_id)? {
         Target::Paging(hwpt) => op
@@ -524,14 +526,14 @@ pub(crate) fn change(
             old
         }
     };
-    // All locks are released, and what was found is put.
+    // All locks are released, and all references to looked-up objects are put.
     if let Some(old) = old {
         old.finish();
     }
     Ok(())
 }
 
-/// What a device can be attached to.
+/// An object that a device can be attached to.
 enum Target<'a> {
     Paging(Ref<'a, HwptPaging>),
     Nested(Ref<'a, HwptNested>),
@@ -551,34 +553,34 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Does `op` with a HWPT of the IOAS that the kernel manages, making one if none suits the device.
+/// Runs `op` with an automatic HWPT of the IOAS, making one if none is compatible with the device.
 ///
-/// Returns the id of the HWPT, and what has ended: see [`replace`].
+/// Returns the id of the HWPT, and the claimed old HWPT: see [`replace`].
 fn attach_to_ioas<'c>(
     ctx: &'c Context,
     device: &User<Device>,
     pasid: u32,
     ioas: &Ref<'_, Ioas>,
-    op: Op,
+    op: AttachOp,
 ) -> Result<(u32, Option<Destroying<'c, Context>>)> {
     let mut hwpts = loop {
         let hwpts = ioas.hwpts.lock();
         let mut last = None;
 
-        // Such HWPTs differ in nothing but the devices that they suit.
+        // Automatic HWPTs differ only in the devices that they are compatible with.
         for hwpt in hwpts.auto(ctx, ioas) {
             let id = hwpt.id();
 
             match op.apply(ctx, device, pasid, KnownPaging::new(ctx, hwpt)) {
                 Ok(old) => return Ok((id, old)),
-                // What was attached to it has left meanwhile.
+                // All other devices have left it meanwhile.
                 Err((hwpt, err)) if hwpt.was_last() => {
                     last = Some((hwpt, err));
                     break;
                 }
-                // It does not suit the device.
+                // It is not compatible with the device.
                 Err((_, err)) if err == EINVAL => continue,
-                // Its last user has just given it up.
+                // Its last user was just put.
                 Err((hwpt, _)) if hwpt.hwpt().is_claimed() => continue,
                 Err((_, err)) => return Err(err),
             }
@@ -586,7 +588,7 @@ fn attach_to_ioas<'c>(
         let Some((hwpt, err)) = last else {
             break hwpts;
         };
-        // Its end takes the mutex.
+        // Destroying it takes the mutex.
         drop(hwpts);
         hwpt.end();
         if err != EINVAL {
@@ -595,8 +597,9 @@ fn attach_to_ioas<'c>(
     };
 
     let mut new = NewPaging::auto(ctx, ioas, device)?;
-    // Some IOMMU drivers complete a domain when it is attached: that comes before it is filled.
-    if op == Op::Attach {
+    // Some IOMMU drivers complete a domain when it is first attached, so this comes before the
+    // domain is filled.
+    if op == AttachOp::Attach {
         attach(ctx, device, pasid, &mut new).map_err(|(new, err)| {
             new.forget_msi_window();
             err
@@ -605,10 +608,10 @@ fn attach_to_ioas<'c>(
     let new = match new.list(&mut hwpts) {
         Ok(new) => new,
         Err((new, err)) => {
-            if op == Op::Attach {
+            if op == AttachOp::Attach {
                 undo_attach(device, pasid);
             }
-            // Nobody uses it any more.
+            // No group uses it any more.
             new.forget_msi_window();
             drop(new);
             return Err(err);
@@ -616,14 +619,14 @@ fn attach_to_ioas<'c>(
     };
     let id = new.id();
     match op {
-        Op::Attach => match new.publish_or_return() {
+        AttachOp::Attach => match new.publish_or_return() {
             Ok(()) => Ok((id, None)),
             Err((_new, err)) => {
                 undo_attach(device, pasid);
                 Err(err)
             }
         },
-        Op::Replace => replace(ctx, device, pasid, new)
+        AttachOp::Replace => replace(ctx, device, pasid, new)
             .map(|old| (id, old))
             .map_err(|(_, err)| err),
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A group of devices, or a PASID of it, that is attached to a HWPT.
+//! The attachment of a group of devices, or of a PASID of it, to a HWPT.
 //!
-//! It keeps the HWPT and one of the devices (the *leader*), and is undone by [`Attached::detach`].
+//! It owns a user of the HWPT and of one device (the *leader*), and ends by [`Attached::detach`].
 //!
-//! The IOMMU driver decides whether a HWPT suits a group. The HWPT has a user before that, so that
-//! it cannot be destroyed when it is attached. A [`Tentative`] is held until it is known whether
-//! that user stays, and until the user of the HWPT of before is put.
+//! The IOMMU driver decides whether a HWPT is compatible with a group. The user of the HWPT is made
+//! before that, so that it is not destroyed while it is being attached. A [`Tentative`] is held
+//! until the driver has decided, and until the user of the old HWPT is put.
 //!
 //! Locks: the caller holds the group lock.
 #![forbid(unsafe_code)]
@@ -36,14 +36,14 @@ use core::mem::{
 };
 use kernel::prelude::*;
 
-/// A group of devices, or a PASID of it, is attached to a HWPT.
+/// An attachment of a group of devices, or of a PASID of it.
 ///
-/// There is one only in a [`ManuallyDrop`], as its user of the HWPT is not to be dropped: one that
-/// does not end by [`Self::detach`] leaks, and stays attached.
+/// It is always in a [`ManuallyDrop`], as its user of the HWPT must not be dropped: unless it is
+/// ended by [`Self::detach`] it leaks and stays attached.
 pub(super) enum Attached {
-    /// By the IOMMU.
+    /// With an IOMMU.
     ByIommu(Attachment<HwptRef, User<Device>>),
-    /// There is no IOMMU.
+    /// Without an IOMMU.
     NoIommu {
         hwpt: HwptRef,
         leader: User<Device>,
@@ -56,8 +56,8 @@ impl Attached {
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`]; [`EINVAL`] if the domain does not suit the devices; what the IOMMU driver says.
-    /// They come with the candidate.
+    /// [`ENOMEM`]; [`EINVAL`] if the domain is not compatible with the devices; those of the IOMMU
+    /// driver. The candidate is returned with the error.
     pub(super) fn new<C: Candidate>(
         ctx: &Context,
         candidate: C,
@@ -81,12 +81,12 @@ impl Attached {
         Ok(ManuallyDrop::new(attached))
     }
 
-    /// Attaches to `candidate` instead, without a moment in between, and puts the user of the HWPT
-    /// of before. Returns that if it is automatic and this was the last.
+    /// Attaches to `candidate` instead, without blocking DMA in between, and puts the user of the
+    /// old HWPT. Returns the old HWPT if it is automatic and this was its last user.
     ///
     /// # Errors
     ///
-    /// As [`Self::new`]; nothing has changed then.
+    /// As [`Self::new`]; nothing has changed.
     pub(super) fn replace<'c, C: Candidate>(
         &mut self,
         ctx: &'c Context,
@@ -104,20 +104,20 @@ impl Attached {
             })?,
         };
 
-        // Before anybody can see that the group is attached to another.
+        // Before others can find the group attached to the new HWPT.
         Ok(old.put_or_claim(ctx))
     }
 
-    /// Makes another device of the same group the one that stands for it.
+    /// Makes another device of the same group the leader.
     pub(super) fn set_leader(&mut self, new_leader: User<Device>) {
         match self {
-            // It is one of the same group.
+            // This cannot fail: the device is of the same group.
             Self::ByIommu(at) => _ = at.set_leader(new_leader),
             Self::NoIommu { leader, .. } => *leader = new_leader,
         }
     }
 
-    /// Whether this device stands for the group.
+    /// Returns whether this device is the leader.
     pub(super) fn is_led_by(&self, device: &User<Device>) -> bool {
         let leader = match self {
             Self::ByIommu(at) => at.leader(),
@@ -127,7 +127,7 @@ impl Attached {
         leader.id() == device.id()
     }
 
-    /// The user of the HWPT that the group is attached to.
+    /// Returns the user of the HWPT.
     fn hwpt_ref(&self) -> &HwptRef {
         match self {
             Self::ByIommu(at) => at.hwpt(),
@@ -135,12 +135,12 @@ impl Attached {
         }
     }
 
-    /// What the group is attached to.
+    /// Returns the HWPT.
     pub(super) fn hwpt(&self) -> AnyHwpt<'_> {
         self.hwpt_ref().get()
     }
 
-    /// Which PASID it is; `IOMMU_NO_PASID` for DMA without one.
+    /// Returns the PASID; `IOMMU_NO_PASID` for DMA without one.
     pub(super) fn pasid(&self) -> u32 {
         match self {
             Self::ByIommu(at) => at.pasid(),
@@ -148,7 +148,7 @@ impl Attached {
         }
     }
 
-    /// Detaches. Returns the HWPT.
+    /// Detaches. Returns the user of the HWPT.
     pub(super) fn detach(this: ManuallyDrop<Self>) -> HwptRef {
         match ManuallyDrop::into_inner(this) {
             Self::ByIommu(at) => at.detach(),
@@ -157,7 +157,7 @@ impl Attached {
     }
 }
 
-/// Has `attach` attach a HWPT with a new handle. If that fails, it returns the user.
+/// Calls `attach` with a new handle and a user of the HWPT of `candidate`.
 fn enter<C: Candidate, A>(
     candidate: C,
     tentative: &Tentative<'_>,

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The groups of a context: which devices stand and fall together.
+//! The groups of a context: devices that are attached together.
 //!
-//! An IOMMU group is the smallest set of devices that the hardware can tell apart, so it is
-//! attached as a whole. A context has one [`Group`] for each IOMMU group of which devices are bound
-//! to it; it is there from the first such device to the last ([`Member`]). A device without an
-//! IOMMU has a group of its own that is not one of the IOMMU.
+//! An IOMMU group is the smallest set of devices that the IOMMU can distinguish, so it is attached
+//! as a whole. A context has one [`Group`] for each IOMMU group of which devices are bound to it,
+//! from the first such device to the last ([`Member`]). A device without an IOMMU has a [`Group`]
+//! of its own, without an IOMMU group.
 //!
-//! Locks: the *group lock* protects [`GroupState`], which can be reached in no other way. It comes
-//! after the mutex of an IOAS and before the locks of its IO page table, the mutex of the IOMMU
-//! group and `sw_msi_lock`. The lock of [`Groups`] is a leaf.
+//! Locks: the *group lock* protects [`GroupState`], which is accessible only through its guard. It
+//! comes after the mutex of an IOAS and before the locks of its IO page table, the mutex of the
+//! IOMMU group and `sw_msi_lock`. The lock of [`Groups`] is a leaf.
 #![forbid(unsafe_code)]
 
 use super::attach::{
@@ -51,11 +51,11 @@ use kernel::{
     }, //
 };
 
-/// A group of devices of one context. C knows how it begins.
+/// A group of devices of one context. C accesses the first fields.
 #[repr(C)]
 #[pin_data]
 pub(crate) struct Group {
-    /// Where the MSI window of the devices begins. Written under the group lock; `driver.c` reads
+    /// The start of the MSI window of the devices. Written under the group lock; `driver.c` reads
     /// it while the group is attached, when it does not change.
     sw_msi_start: Atomic<PhysAddr>,
     required_sw_msi: SwMsiMaps,
@@ -67,19 +67,19 @@ pub(crate) struct Group {
 same_plain_offset!(Group, sw_msi_start, iommufd_group, sw_msi_start);
 same_plain_offset!(Group, required_sw_msi, iommufd_group, required_sw_msi);
 
-/// What the group lock protects.
+/// The fields that the group lock protects.
 pub(crate) struct GroupState {
-    /// What is attached, by PASID.
+    /// The attachments, by PASID.
     attached: RBTree<u32, Attachment>,
 }
 
-/// The memory for one more PASID that is attached.
+/// The memory for one more attachment.
 pub(super) type AttachmentReservation = RBTreeNodeReservation<u32, Attachment>;
 
 /// The group lock, held.
 pub(crate) type GroupGuard<'a> = Guard<'a, GroupState, MutexBackend>;
 
-/// No device of the group has an MSI window: `PHYS_ADDR_MAX`.
+/// The start of the MSI window if no device of the group has one: `PHYS_ADDR_MAX`.
 const NO_SW_MSI: PhysAddr = PhysAddr::MAX;
 
 impl Group {
@@ -100,59 +100,59 @@ impl Group {
         self.state.lock()
     }
 
-    /// The lock itself, for what else it protects.
+    /// Returns the lock, for data outside that it protects, too.
     pub(super) fn state(&self) -> &Mutex<GroupState> {
         &self.state
     }
 
-    /// The IOMMU group, if there is an IOMMU.
+    /// Returns the IOMMU group, if there is an IOMMU.
     pub(crate) fn iommu(&self) -> Option<&iommu::Group> {
         self.iommu.as_deref()
     }
 
-    /// Where the MSI window of the devices begins.
+    /// Returns the start of the MSI window of the devices.
     pub(crate) fn sw_msi_start(&self) -> PhysAddr {
         self.sw_msi_start.load(Relaxed)
     }
 
-    /// Sets where the MSI window begins.
+    /// Sets the start of the MSI window.
     pub(super) fn set_sw_msi_start(&self, _lock: &GroupGuard<'_>, start: PhysAddr) {
         self.sw_msi_start.store(start, Relaxed);
     }
 
-    /// Whether there is an MSI window.
+    /// Returns whether there is an MSI window.
     pub(super) fn has_sw_msi(&self) -> bool {
         self.sw_msi_start() != NO_SW_MSI
     }
 
-    /// The pages of the MSI window that are in use.
+    /// Returns the pages of the MSI window that are in use.
     pub(super) fn required_sw_msi(&self) -> &SwMsiMaps {
         &self.required_sw_msi
     }
 }
 
 impl GroupState {
-    /// What this PASID is attached to.
+    /// Returns the attachment of a PASID.
     pub(super) fn find(&self, pasid: u32) -> Option<&Attachment> {
         self.attached.get(&pasid)
     }
 
-    /// What this PASID is attached to, to change it.
+    /// Returns the attachment of a PASID, to change it.
     pub(super) fn find_mut(&mut self, pasid: u32) -> Option<&mut Attachment> {
         self.attached.get_mut(&pasid)
     }
 
-    /// All that is attached.
+    /// Returns all attachments.
     pub(super) fn attached(&self) -> impl Iterator<Item = &Attachment> {
         self.attached.values()
     }
 
-    /// Whether DMA with some PASID is attached.
+    /// Returns whether a PASID is attached.
     pub(super) fn has_pasids(&self) -> bool {
         self.attached.cursor_lower_bound(&(NO_PASID + 1)).is_some()
     }
 
-    /// Adds what was not attached before. Needs no more memory.
+    /// Adds the attachment of an unattached PASID. Does not allocate.
     pub(super) fn add(&mut self, memory: AttachmentReservation, attachment: Attachment) {
         let replaced = self
             .attached
@@ -161,7 +161,7 @@ impl GroupState {
         kernel::warn_on_once!(replaced.is_some());
     }
 
-    /// Takes out what this PASID is attached to, to be detached. Needs no memory.
+    /// Removes the attachment of a PASID, for the caller to detach. Does not allocate.
     pub(super) fn remove(&mut self, pasid: u32) -> Option<Attachment> {
         self.attached.remove(&pasid)
     }
@@ -170,22 +170,23 @@ impl GroupState {
 /// The groups of a context.
 #[pin_data]
 pub(crate) struct Groups {
-    /// By the number of the IOMMU group, which the group keeps from being used for another.
+    /// By the id of the IOMMU group, which the reference of the [`Group`] to that keeps from being
+    /// reused.
     #[pin]
     groups: Mutex<RBTree<i32, Members>>,
 }
 
-/// A group and the devices that are in it.
+/// A group, with the number of its devices.
 struct Members {
     group: Arc<Group>,
-    /// How many there are, not zero.
+    /// The number of devices, not zero.
     count: usize,
-    /// For how many of them the context has claimed the group.
+    /// The number of devices for which the context has claimed DMA of the group.
     claims: usize,
 }
 
 impl Groups {
-    /// None yet.
+    /// Creates an empty set of groups.
     ///
     /// # Errors
     ///
@@ -203,11 +204,11 @@ impl Groups {
     ///
     /// # Errors
     ///
-    /// [`ENODEV`] if it has none, [`ENOMEM`].
+    /// [`ENODEV`] if it has no IOMMU group, [`ENOMEM`].
     pub(super) fn join(groups: &Arc<Self>, dev: &BoundDevice) -> Result<Member> {
         let iommu = iommu::Group::of(dev).ok_or(ENODEV)?;
         let id = iommu.id();
-        // Made, and dropped if it is not needed, without the lock.
+        // Allocated, and freed if it is not needed, without the lock.
         let group = Group::new(Some(iommu))?;
         let members = Members {
             group: group.clone(),
@@ -235,7 +236,7 @@ impl Groups {
         })
     }
 
-    /// Returns whether the context controls DMA of the IOMMU group of this number.
+    /// Returns whether the context owns DMA of the IOMMU group of this id.
     pub(crate) fn owns(&self, id: i32) -> bool {
         let known = self.groups.lock();
 
@@ -243,17 +244,17 @@ impl Groups {
     }
 }
 
-/// A device's membership in a group, and its part in the control over DMA of the group.
+/// The membership of a device in a group, and its claim of DMA of the group.
 pub(crate) struct Member {
     group: Arc<Group>,
-    /// [`None`] if it is the only one and without an IOMMU.
+    /// [`None`] if the device has no IOMMU and so is the only member.
     groups: Option<Arc<Groups>>,
     /// It is counted in `claims`.
     owner: Option<DmaClaim<Groups>>,
 }
 
 impl Member {
-    /// The only member of a group that is not one of an IOMMU.
+    /// Creates the only member of a group without an IOMMU.
     ///
     /// # Errors
     ///
@@ -266,7 +267,7 @@ impl Member {
         })
     }
 
-    /// Takes control over DMA of the group, in the name of `groups`, those of the context.
+    /// Claims DMA of the group. The owner is `groups`, those of the context.
     ///
     /// # Errors
     ///
@@ -280,7 +281,7 @@ impl Member {
         Ok(())
     }
 
-    /// Changes what is known of the members, and forgets the group if there are none.
+    /// Changes the counts of the group, and removes the group if no member is left.
     fn update(&self, f: impl FnOnce(&mut Members)) {
         let (Some(groups), Some(iommu)) = (&self.groups, self.group.iommu()) else {
             return;
@@ -293,7 +294,7 @@ impl Member {
         f(entry.get_mut());
         if entry.get().count == 0 {
             let last = entry.remove_node();
-            // The group is put without the lock.
+            // The reference to the group is put without the lock.
             drop(known);
             drop(last);
         }
@@ -308,7 +309,7 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         if let Some(owner) = self.owner.take() {
-            // Whoever finds a claim can rely on it.
+            // Uncount the claim before it is released: `Groups::owns()` relies on it.
             self.update(|members| members.claims -= 1);
             drop(owner);
         }

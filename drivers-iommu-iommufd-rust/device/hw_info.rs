@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! IOMMU_GET_HW_INFO: what the IOMMU behind a device is and can do.
+//! IOMMU_GET_HW_INFO: type and capabilities of the IOMMU of a device.
 //!
-//! Locks: none. The device is not held while user memory is accessed: its driver may be waiting to
-//! unbind it.
+//! Locks: none. No reference to the device is held while user memory is accessed, which can block:
+//! unbinding would wait for it.
 #![forbid(unsafe_code)]
 
 use super::Device;
@@ -46,7 +46,7 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result<Answ
 
     let described = device.dev().ops().is_some_and(|ops| ops.hw_info.is_some());
     let (kind, data) = device.dev().hw_info(kind)?;
-    // A driver that describes its IOMMU must say in which layout.
+    // A driver that describes its IOMMU must return the type of the description.
     if kernel::warn_on_once!(
         described && kind == bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE
     ) {
@@ -54,9 +54,8 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result<Answ
     }
     cmd.__bindgen_anon_1.out_data_type = kind;
     cmd.out_capabilities = capabilities(&device);
-    // What is supported, whether or not it is enabled: user space decides by it whether it asks for
-    // HWPTs that can have PASIDs. Of a number that is no power of two, only the PASIDs below the
-    // next smaller one count.
+    // The supported PASIDs, even if PASID is not enabled: user space decides by this whether to
+    // request HWPTs for use with PASIDs. The number is rounded down to a power of two.
     cmd.out_max_pasid_log2 = match device.dev().max_pasids() {
         0 => 0,
         // CAST: A logarithm of 32 bits.
@@ -65,12 +64,12 @@ pub(crate) fn get(cmd: &mut Command<'_, bindings::iommu_hw_info>) -> Result<Answ
     drop(device);
 
     write(cmd, &data)?;
-    // The length that this kernel knows, which can be more than user space has room for.
+    // The full length, which can be more than the buffer of user space.
     cmd.data_len = data.len().try_into().unwrap_or(u32::MAX);
     Ok(Answer::Success)
 }
 
-/// Copies the data to user space, as much as it has room for, and clears the rest of that room.
+/// Copies the data to the buffer of user space, as much as fits, and clears the rest of the buffer.
 fn write(cmd: &bindings::iommu_hw_info, data: &[u8]) -> Result {
     const ZEROS: [u8; 256] = [0; 256];
     // CAST: `usize` has at least 32 bits.
@@ -105,8 +104,9 @@ fn capabilities(device: &Device) -> u64 {
     if !dev.can(Capability::PciAts) {
         caps |= PCI_ATS_NOT_SUPPORTED;
     }
-    // IOMMU drivers are to enable PASID when they probe the device, if both sides support it. That
-    // of AMD enables and disables it as it attaches domains; user space may ask at any time.
+    // IOMMU drivers should enable PASID when they probe the device, if both sides support it. The
+    // AMD driver enables and disables it when it attaches domains, so the answer depends on the
+    // time.
     if dev.max_pasids() != 0 {
         // CAST: A negative value is an error.
         let bits = dev

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices: what a driver binds to a context, so that user space decides about its DMA.
+//! Devices that a driver has bound to a context, so that user space controls their DMA.
 //!
 //! The actors: a [`Device`] is the object that the driver of a physical device owns, from
-//! `iommufd_device_bind()` to `iommufd_device_unbind()`. While it exists its whole IOMMU group is
-//! under the control of the context, and its DMA is blocked until it is attached
-//! ([`attach`]). Devices of one IOMMU group share a [`group::Group`].
+//! `iommufd_device_bind()` to `iommufd_device_unbind()`. While it exists the context owns DMA of
+//! the whole IOMMU group, and DMA of the device is blocked until it is attached ([`attach`]).
+//! Devices of one IOMMU group share a [`group::Group`].
 //!
 //! The driver is a user of the object, so that user space cannot destroy it, and each attachment is
-//! another. A vDEVICE, if there is one, has its [`Seat`] in the device and a read side of it, which
-//! it gives up when the driver unbinds.
+//! another. A device has a [`VdeviceState`] for its vDEVICE. A vDEVICE holds a read side of the
+//! device, which is revoked when the driver unbinds.
 //!
 //! Locks: the group lock, see [`group`].
 #![forbid(unsafe_code)]
@@ -42,7 +42,7 @@ use crate::{
     },
     viommu::{
         self,
-        Seat, //
+        VdeviceState, //
     }, //
 };
 use core::ops::{
@@ -63,9 +63,9 @@ use kernel::{
     sync::LockedBy, //
 };
 
-/// A device that is bound to a context. C knows how it begins.
+/// A device that is bound to a context. C accesses the first fields.
 ///
-/// The fields are dropped in order: `member` ends the control over DMA before the reference to the
+/// The fields are dropped in order: `member` releases the claim of DMA before the reference to the
 /// context is put, which is last.
 #[repr(C)]
 pub(crate) struct Device {
@@ -73,10 +73,11 @@ pub(crate) struct Device {
     igroup: ForC<Group>,
     dev: BoundDevice,
     member: Member,
-    /// Whether domains for this device must override its wish to bypass the caches.
+    /// Set if domains for this device must enforce cache coherency, even for accesses of the device
+    /// that request no snoop.
     enforce_cache_coherency: bool,
-    seat: LockedBy<Seat, GroupState>,
-    /// [`None`] for devices of the selftests: the context owns those.
+    vdevice_state: LockedBy<VdeviceState, GroupState>,
+    /// [`None`] for devices of the selftests, which the context owns.
     _ctx: Option<ContextRef>,
 }
 
@@ -85,22 +86,22 @@ same_offset!(Device, igroup, iommufd_device, igroup);
 same_offset!(Device, dev, iommufd_device, dev);
 
 impl Device {
-    /// The physical device.
+    /// Returns the physical device.
     pub(crate) fn dev(&self) -> &BoundDevice {
         &self.dev
     }
 
-    /// The group of the device.
+    /// Returns the group of the device.
     pub(crate) fn group(&self) -> &Group {
         &self.igroup
     }
 
-    /// Whether there is no IOMMU: nothing translates for the device and nothing holds it back.
+    /// Returns whether the device has no IOMMU, so its DMA is neither translated nor blocked.
     pub(crate) fn is_noiommu(&self) -> bool {
         self.group().iommu().is_none()
     }
 
-    /// The IOMMU that translates for the device.
+    /// Returns the IOMMU that translates for the device.
     pub(crate) fn iommu(&self) -> Option<Iommu> {
         if self.is_noiommu() {
             return None;
@@ -110,7 +111,7 @@ impl Device {
         iommu
     }
 
-    /// The operations that make domains for the device.
+    /// Returns the operations that allocate domains for the device.
     pub(crate) fn ops(&self) -> Option<&bindings::iommu_ops> {
         if self.is_noiommu() {
             return bound_device::noiommu_ops();
@@ -120,37 +121,38 @@ impl Device {
         ops
     }
 
-    /// Whether domains for this device must override its wish to bypass the caches.
+    /// Set if domains for this device must enforce cache coherency, even for accesses of the device
+    /// that request no snoop.
     pub(crate) fn enforce_cache_coherency(&self) -> bool {
         self.enforce_cache_coherency
     }
 
-    /// The place of the vDEVICE. Takes the group lock.
-    pub(crate) fn seat(&self) -> SeatGuard<'_> {
-        SeatGuard {
-            state: self.group().lock(),
-            seat: &self.seat,
+    /// Takes the group lock, and returns the state of the vDEVICE under it.
+    pub(crate) fn vdevice_state(&self) -> VdeviceGuard<'_> {
+        VdeviceGuard {
+            group: self.group().lock(),
+            vdevice: &self.vdevice_state,
         }
     }
 }
 
-/// Access to the seat of a device: the group lock is held.
-pub(crate) struct SeatGuard<'a> {
-    state: GroupGuard<'a>,
-    seat: &'a LockedBy<Seat, GroupState>,
+/// The [`VdeviceState`] of a device, with the group lock held.
+pub(crate) struct VdeviceGuard<'a> {
+    group: GroupGuard<'a>,
+    vdevice: &'a LockedBy<VdeviceState, GroupState>,
 }
 
-impl Deref for SeatGuard<'_> {
-    type Target = Seat;
+impl Deref for VdeviceGuard<'_> {
+    type Target = VdeviceState;
 
-    fn deref(&self) -> &Seat {
-        self.seat.access(&self.state)
+    fn deref(&self) -> &VdeviceState {
+        self.vdevice.access(&self.group)
     }
 }
 
-impl DerefMut for SeatGuard<'_> {
-    fn deref_mut(&mut self) -> &mut Seat {
-        self.seat.access_mut(&mut self.state)
+impl DerefMut for VdeviceGuard<'_> {
+    fn deref_mut(&mut self) -> &mut VdeviceState {
+        self.vdevice.access_mut(&mut self.group)
     }
 }
 
@@ -170,15 +172,15 @@ impl Kind for Device {
 /// - [`EINVAL`] if DMA of the device is not coherent with the caches;
 /// - [`ENODEV`] if it has no IOMMU group;
 /// - [`EPERM`] if its interrupts cannot be isolated, unless the administrator accepts that, or if
-///   another owner has the group;
+///   the group has another DMA owner;
 /// - [`EBUSY`] if a driver of the kernel uses the group;
-/// - [`ENOMEM`], or what the IOMMU driver says.
+/// - [`ENOMEM`], or an error of the IOMMU driver.
 pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
     let noiommu = cfg!(CONFIG_IOMMUFD_NOIOMMU) && !dev.has_iommu();
     let member = if noiommu {
         Member::alone()?
     } else {
-        // There is no way for user space to flush caches, so mappings are always coherent.
+        // User space cannot flush caches, so mappings have to be coherent.
         if !dev.can(Capability::CacheCoherency) {
             return Err(EINVAL);
         }
@@ -191,7 +193,7 @@ pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
     let device = ctx.reserve(try_init!(Device {
         ictx: ContextPtr::from(ctx),
         igroup: ForC::from(member.group().clone()),
-        seat: LockedBy::new(member.group().state(), Seat::default()),
+        vdevice_state: LockedBy::new(member.group().state(), VdeviceState::default()),
         member,
         enforce_cache_coherency,
         _ctx: if dev.is_mock() {
@@ -205,7 +207,8 @@ pub(crate) fn bind(ctx: &Context, dev: BoundDevice) -> Result<User<Device>> {
     device.publish_with_user(|| Ok(()))
 }
 
-/// A device that can raise any interrupt by writing to memory is a danger to the whole machine.
+/// Checks that the device cannot raise arbitrary interrupts by writing to memory, which would
+/// endanger the whole machine.
 fn check_interrupts(dev: &BoundDevice, group: &Group) -> Result {
     if dev.is_mock() || group.iommu().is_some_and(|group| group.has_isolated_msi()) {
         return Ok(());

@@ -2,7 +2,7 @@
 
 //! I/O page faults for user space.
 //!
-//! If a HWPT is created with a fault queue, the page requests of its devices are queued there, in
+//! If a HWPT has a fault queue, the page requests of its devices are queued there, in
 //! [`FaultGroup`]s:
 //!
 //! - the fault handler ([`Fault::deliver`]) queues a group from the IOMMU core;
@@ -12,7 +12,7 @@
 //!   device does not wait forever and the attach handle that the groups point to can be freed.
 //!
 //! A group has one owner at a time: the queue, the table of cookies, or one of these functions.
-//! Dropping it sends a response; that includes dropping the whole queue.
+//! Dropping a group, or the queue, sends a response.
 //!
 //! Locks: `awaiting` (mutex) -> the lock of the queue (spinlock). `awaiting` is held while a group
 //! changes its owner and while it gets a response, so that its holder finds all groups of a device;
@@ -207,7 +207,7 @@ impl Fault {
 
         let (dev_id, cookie) = (group.leader_id(), vacancy.cookie());
         for request in group.requests() {
-            // Memory for all requests of the group is reserved.
+            // The memory for all requests of the group is reserved, so this does not fail.
             let _ = messages.push_within_capacity(PageFault::new(&request, dev_id, cookie));
         }
         *deliveries += 1;

@@ -7,8 +7,8 @@
 //! - The driver passes operations and `data` to `iommufd_access_create()` that are as
 //!   [`notifier`](crate::sys::notifier) says until `iommufd_access_destroy()` has returned.
 //! - `struct iommufd_access *` comes from a successful `iommufd_access_create()`; it is a [`User`]
-//!   of the access that the caller holds until it calls `iommufd_access_destroy()`, when it calls
-//!   no other function with it at the same time.
+//!   of the access that the caller holds until it calls `iommufd_access_destroy()`. No other
+//!   function is called with it during or after that call, except to unpin in an `unmap` callback.
 
 use crate::{
     access::Access,
@@ -35,23 +35,23 @@ use kernel::{
     prelude::*, //
 };
 
-/// The access that a driver got from `iommufd_access_create()`, lent.
+/// Borrows the access that a driver got from `iommufd_access_create()`.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says, for as long as the result exists.
+/// The contract at the top of this file must hold, for as long as the result exists.
 unsafe fn borrow(access: *mut bindings::iommufd_access) -> ManuallyDrop<User<Access>> {
-    // SAFETY: By the requirements of this function; the count stays with the driver.
+    // SAFETY: By the requirements of this function; the driver keeps the count.
     ManuallyDrop::new(unsafe { User::from_raw(access.cast()) })
 }
 
 /// Creates an access, see `include/linux/iommufd.h`.
 ///
-/// Returns it, or an error pointer, and in `id` the id that user space knows it by.
+/// Returns it, or an error pointer, and in `id` its id.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `ictx` must be live during the call, and `id`
+/// The contract at the top of this file must hold. `ictx` must be live during the call, and `id`
 /// valid for writing.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_create(
@@ -74,11 +74,11 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
     }
 }
 
-/// Destroys an access. Nothing must be pinned any more.
+/// Destroys an access. Its `unmap` callback is called to unpin everything.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `access` is not valid after this.
+/// The contract at the top of this file must hold. `access` is not valid after this.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::iommufd_access) {
     // SAFETY: By the requirements of this function. The context outlives its objects.
@@ -90,7 +90,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::io
 
     match ctx {
         Some(ctx) => access.destroy(ctx),
-        // An internal access never gets to a driver.
+        // Drivers never get an internal access.
         None => core::mem::forget(access),
     }
 }
@@ -99,7 +99,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::io
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 unsafe fn with_context(
     access: *mut bindings::iommufd_access,
     f: impl FnOnce(&Access, &Context) -> Result,
@@ -108,7 +108,7 @@ unsafe fn with_context(
     let access = unsafe { borrow(access) };
 
     from_result(|| {
-        // An internal access never gets to a driver.
+        // Drivers never get an internal access.
         let ctx = access.ctx().ok_or(EINVAL)?;
         f(&access, ctx).map(|()| 0)
     })
@@ -118,7 +118,7 @@ unsafe fn with_context(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_attach(
     access: *mut bindings::iommufd_access,
@@ -128,11 +128,12 @@ pub(crate) unsafe extern "C" fn iommufd_access_attach(
     unsafe { with_context(access, |access, ctx| access.attach(ctx, ioas_id)) }
 }
 
-/// Moves an access to another IOAS. The driver is told to unpin everything in between.
+/// Moves an access to another IOAS. Its `unmap` callback is called to unpin everything in the old
+/// one.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_replace(
     access: *mut bindings::iommufd_access,
@@ -142,11 +143,11 @@ pub(crate) unsafe extern "C" fn iommufd_access_replace(
     unsafe { with_context(access, |access, ctx| access.replace(ctx, ioas_id)) }
 }
 
-/// Detaches an access. The driver is told to unpin everything.
+/// Detaches an access. Its `unmap` callback is called to unpin everything.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_detach(access: *mut bindings::iommufd_access) {
     // SAFETY: By the requirements of this function.
@@ -157,8 +158,8 @@ pub(crate) unsafe extern "C" fn iommufd_access_detach(access: *mut bindings::iom
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `out_pages` must be valid for writing one pointer
-/// for each page.
+/// The contract at the top of this file must hold. `out_pages` must be valid for writing one
+/// pointer for each page.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_pin_pages(
     access: *mut bindings::iommufd_access,
@@ -193,7 +194,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_pin_pages(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_unpin_pages(
     access: *mut bindings::iommufd_access,
@@ -215,9 +216,9 @@ pub(crate) unsafe extern "C" fn iommufd_access_unpin_pages(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `data` must be valid for reading or, if the flags
-/// do not say write, for writing `len` bytes. With `IOMMUFD_ACCESS_RW_KTHREAD` the caller is a
-/// kernel thread.
+/// The contract at the top of this file must hold. `data` must be valid for `len` bytes: for
+/// reading with `IOMMUFD_ACCESS_RW_WRITE`, else for writing. With `IOMMUFD_ACCESS_RW_KTHREAD` the
+/// caller is a kernel thread.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_rw(
     access: *mut bindings::iommufd_access,
@@ -230,7 +231,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_rw(
     let access = unsafe { borrow(access) };
 
     from_result(|| {
-        // What there is no room for after `iova` is not copied in part.
+        // If the range does not fit behind `iova`, nothing is copied.
         let range = IovaRange::from_len(iova, len)?;
         let data = data.cast::<u8>();
         let buf = if flags & bindings::IOMMUFD_ACCESS_RW_WRITE != 0 {

@@ -20,7 +20,7 @@ use kernel::{
 const _: () = assert!(core::mem::offset_of!(Context, c) == 0);
 
 impl Context {
-    /// The context behind a pointer that C passes in.
+    /// Returns the context behind a pointer that C passes in.
     ///
     /// # Safety
     ///
@@ -36,7 +36,7 @@ impl Context {
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx) {
     // SAFETY: By the requirements of this function.
@@ -51,14 +51,14 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. The caller gives up the reference.
+/// The contract at the top of this file must hold. The caller gives up the reference.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_ctx_put(ictx: *mut bindings::iommufd_ctx) {
     // SAFETY: By the requirements of this function.
     drop(unsafe { ContextRef::from_raw(NonNull::from(Context::from_ptr(ictx))) });
 }
 
-/// The context of a file, with a reference of its own, or an error pointer.
+/// Returns the context of a file, with a reference of its own, or an error pointer.
 ///
 /// # Safety
 ///
@@ -74,7 +74,7 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_from_file(
     }
 }
 
-/// The context of a file descriptor, with a reference, or an error pointer.
+/// Returns the context of a file descriptor, with a reference, or an error pointer.
 ///
 /// # Safety
 ///

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices: the functions that VFIO and others call to bind, attach and unbind.
+//! Devices: the functions for VFIO and other drivers to bind, attach and unbind.
 //!
 //! Contracts with C:
 //!
 //! - The driver of the device passes a device that it is bound to, and stays bound until
 //!   `iommufd_device_unbind()` has returned.
 //! - `struct iommufd_device *` comes from a successful `iommufd_device_bind()`; it is a [`User`] of
-//!   the device that the caller holds until it calls `iommufd_device_unbind()`, when it calls no
-//!   other function with it at the same time.
+//!   the device that the caller holds until it calls `iommufd_device_unbind()`. No other function
+//!   is called with it during or after that call.
 //! - Attach, replace and detach of one device do not overlap.
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         self,
         attach::{
             self,
-            Op, //
+            AttachOp, //
         },
         Device, //
     },
@@ -31,16 +31,16 @@ use kernel::{
     prelude::*, //
 };
 
-/// The device object that a driver got from `iommufd_device_bind()`, lent, and its context.
+/// Borrows the device object that a driver got from `iommufd_device_bind()`, and its context.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says, for `'a` and for as long as the result exists.
+/// The contract at the top of this file must hold, for `'a` and for as long as the result exists.
 unsafe fn borrow<'a>(
     idev: *mut bindings::iommufd_device,
 ) -> (&'a Context, ManuallyDrop<User<Device>>) {
-    // SAFETY: By the requirements of this function: the count stays with the driver, and keeps the
-    // object, which the context outlives.
+    // SAFETY: By the requirements of this function: the driver keeps the count, which keeps the
+    // object alive, and the context outlives the object.
     unsafe {
         (
             Context::from_ptr((*idev).ictx),
@@ -51,11 +51,11 @@ unsafe fn borrow<'a>(
 
 /// Binds a device to a context, see `include/linux/iommufd.h`.
 ///
-/// Returns the device object, or an error pointer, and in `id` the id that user space knows it by.
+/// Returns the device object, or an error pointer, and in `id` its id.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `ictx` must be live during the call, and `id`
+/// The contract at the top of this file must hold. `ictx` must be live during the call, and `id`
 /// valid for writing.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_bind(
@@ -63,9 +63,9 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
     dev: *mut bindings::device,
     id: *mut u32,
 ) -> *mut bindings::iommufd_device {
-    // SAFETY: By the requirements of this function. The claim of DMA is a part of the device
-    // object, and an attachment that has the device for its leader holds that:
-    // `iommufd_device_unbind()` does not end the object before the attachment.
+    // SAFETY: By the requirements of this function. The device object owns the claim of DMA, and an
+    // attachment whose leader it is holds a user of it: `iommufd_device_unbind()` does not destroy
+    // the object before the attachment ends.
     let (ctx, dev) = unsafe { (Context::from_ptr(ictx), BoundDevice::new(dev)) };
 
     match device::bind(ctx, dev) {
@@ -82,7 +82,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `idev` is not valid after this.
+/// The contract at the top of this file must hold. `idev` is not valid after this.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommufd_device) {
     // SAFETY: By the requirements of this function.
@@ -95,7 +95,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommu
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `pt_id` must be valid for reading and writing.
+/// The contract at the top of this file must hold. `pt_id` must be valid for reading and writing.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_attach(
     idev: *mut bindings::iommufd_device,
@@ -103,10 +103,10 @@ pub(crate) unsafe extern "C" fn iommufd_device_attach(
     pt_id: *mut u32,
 ) -> c_int {
     // SAFETY: By the requirements of this function.
-    unsafe { change(idev, pasid, pt_id, Op::Attach) }
+    unsafe { change(idev, pasid, pt_id, AttachOp::Attach) }
 }
 
-/// Attaches a device, or a PASID of it, that is attached, to another HWPT or IOAS.
+/// Moves an attached device, or PASID of it, to another HWPT or IOAS.
 ///
 /// # Safety
 ///
@@ -118,7 +118,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_replace(
     pt_id: *mut u32,
 ) -> c_int {
     // SAFETY: By the requirements of this function.
-    unsafe { change(idev, pasid, pt_id, Op::Replace) }
+    unsafe { change(idev, pasid, pt_id, AttachOp::Replace) }
 }
 
 /// # Safety
@@ -128,7 +128,7 @@ unsafe fn change(
     idev: *mut bindings::iommufd_device,
     pasid: u32,
     pt_id: *mut u32,
-    op: Op,
+    op: AttachOp,
 ) -> c_int {
     // SAFETY: By the requirements of this function.
     let ((ctx, device), id) = unsafe { (borrow(idev), &mut *pt_id) };
@@ -136,11 +136,11 @@ unsafe fn change(
     from_result(|| attach::change(ctx, &device, pasid, id, op).map(|()| 0))
 }
 
-/// Detaches a device, or a PASID of it: its DMA is blocked then.
+/// Detaches a device, or a PASID of it.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_detach(
     idev: *mut bindings::iommufd_device,
@@ -152,11 +152,11 @@ pub(crate) unsafe extern "C" fn iommufd_device_detach(
     attach::detach(ctx, &device, pasid);
 }
 
-/// The context that a device is bound to. The caller's reference is that of the device.
+/// Returns the context that a device is bound to, without a reference of its own.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
     idev: *mut bindings::iommufd_device,
@@ -165,18 +165,18 @@ pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
     unsafe { borrow(idev) }.0.as_ptr()
 }
 
-/// The id that user space knows the device by.
+/// Returns the id of the device.
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_to_id(idev: *mut bindings::iommufd_device) -> u32 {
     // SAFETY: By the requirements of this function.
     unsafe { borrow(idev) }.1.id()
 }
 
-/// Whether a device of the IOMMU group is bound to the context.
+/// Returns whether a device of the IOMMU group is bound to the context.
 ///
 /// # Safety
 ///

@@ -2,8 +2,8 @@
 
 //! The file operations of the character devices.
 //!
-//! `shim.c` declares `iommufd_fops`. Contract: the VFS calls `open` once per file, everything else
-//! between a successful `open` and `release`, and `release` when nobody else can use the file.
+//! `shim.c` declares `iommufd_fops`. Contract: the VFS calls `open` once per file, other operations
+//! between a successful `open` and `release`, and `release` when the file is not used any more.
 //! `private_data` is the context from `open` to `release`. See [`miscdev`] for the devices.
 
 use crate::{
@@ -35,15 +35,16 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
-// SAFETY: A context is made with an `OpeningFile`: it becomes the private data of that file, and
-// ends in its `release`, with the last reference to it, or has no file then.
+// SAFETY: A context is made with an `OpeningFile`: it becomes the private data of that file, and is
+// dropped in the `release` of the file, after the last reference was put, or its pointer to the
+// file is cleared there.
 unsafe impl PrivateData for Context {
     fn file(&self) -> &FilePtr {
         self.c.file()
     }
 }
 
-/// The context of a file that is known to be one of ours.
+/// Returns the context of a file of this driver.
 ///
 /// # Safety
 ///
@@ -54,11 +55,11 @@ unsafe fn private_data<'a>(file: *mut bindings::file) -> &'a Context {
     unsafe { &*(*file).private_data.cast::<Context>() }
 }
 
-/// The context of a file.
+/// Returns the context of a file.
 ///
 /// # Errors
 ///
-/// [`EBADFD`] if it is the file of something else.
+/// [`EBADFD`] if it is not a file of this driver.
 ///
 /// # Safety
 ///
@@ -69,8 +70,8 @@ pub(super) unsafe fn context_of<'a>(file: *mut bindings::file) -> Result<&'a Con
     if fops != &raw const bindings::iommufd_fops {
         return Err(EBADFD);
     }
-    // SAFETY: A file with these operations was opened by ours, and a file that somebody has a
-    // reference to is not released.
+    // SAFETY: A file with these operations was opened by `iommufd_fops_open()`, and it is not
+    // released while there is a reference to it.
     Ok(unsafe { private_data(file) })
 }
 
@@ -87,7 +88,7 @@ pub(crate) unsafe extern "C" fn iommufd_fops_open(
 ) -> c_int {
     // SAFETY: By the requirements of this function.
     let device = unsafe { (*file).private_data };
-    // Who opens the VFIO container expects the accounting of VFIO.
+    // Users of the VFIO container expect the accounting of VFIO.
     let vfio = cfg!(CONFIG_IOMMUFD_VFIO_CONTAINER)
         && core::ptr::eq(device, (&raw const bindings::iommufd_vfio_misc_dev).cast());
     if vfio && !miscdev::is_iommu_registered() {
@@ -101,21 +102,21 @@ pub(crate) unsafe extern "C" fn iommufd_fops_open(
         AccountMode::User
     };
     from_result(|| {
-        // SAFETY: By the requirements of this function. If it fails, there is no context; else it
-        // becomes the private data below, which `iommufd_fops_release()` ends.
+        // SAFETY: By the requirements of this function. If this fails the context is dropped; else
+        // it becomes the private data below, which `iommufd_fops_release()` drops.
         let file_to_be = unsafe { OpeningFile::new(file) };
         let ctx = KBox::pin_init(Context::new(file_to_be, mode), GFP_KERNEL_ACCOUNT)?;
-        // SAFETY: By the requirements of this function nobody else uses the file yet.
+        // SAFETY: By the requirements of this function the file is ours alone.
         unsafe { (*file).private_data = ctx.into_foreign().cast() };
         Ok(0)
     })
 }
 
-/// Ends a context, with the last reference to its file.
+/// Destroys a context, after the last reference to its file was put.
 ///
 /// # Safety
 ///
-/// [`iommufd_fops_open`] must have opened `file`, and nobody must use it any more.
+/// [`iommufd_fops_open`] must have opened `file`, which must not be used any more.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_release(
     _inode: *mut bindings::inode,
@@ -125,7 +126,8 @@ pub(crate) unsafe extern "C" fn iommufd_fops_release(
     // last use.
     let ctx = unsafe { <Pin<KBox<Context>>>::from_foreign((*file).private_data.cast()) };
     if !ctx.destroy_all() {
-        // Objects that are left point to the context: leak it, without its file.
+        // The objects that are left point to the context: leak it, and clear its pointer to the
+        // file.
         // SAFETY: By the requirements of this function.
         unsafe { ctx.c.file().clear() };
         core::mem::forget(ctx);
@@ -155,11 +157,12 @@ pub(crate) unsafe extern "C" fn iommufd_fops_ioctl(
     }
 }
 
-/// Maps MMIO of an IOMMU driver.
+/// Maps an MMIO region that an IOMMU driver offers.
 ///
 /// # Safety
 ///
-/// `file` must be a file of ours, and `vma` one of it that is being set up.
+/// [`iommufd_fops_open`] must have opened `file`, and `vma` must be a VMA of it that is being set
+/// up.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_fops_mmap(
     file: *mut bindings::file,

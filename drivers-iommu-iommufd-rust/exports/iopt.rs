@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The IO page table, as the mock driver of the selftests sees it.
+//! The functions of the IO page table for the mock driver of the selftests.
 //!
 //! Contract: a `struct io_pagetable` that C passes in is that of an IOAS that it got by
 //! `iommufd_get_ioas()` and has not put, and C holds its `iova_rwsem` as each function requires. A
@@ -51,7 +51,7 @@ pub(crate) unsafe extern "C" fn iopt_area_iter_first(
 ) -> *mut bindings::iopt_area {
     // SAFETY: By the requirements of this function.
     let iopt = unsafe { from_raw(iopt) };
-    // SAFETY: The task holds it for reading, and C releases it, not the guard.
+    // SAFETY: The task holds the lock for reading, and C releases it, not the guard.
     let space = ManuallyDrop::new(unsafe { ReadGuard::new(iopt.iova_lock()) });
     let area = space.area_tree().first(start, last);
 
@@ -75,7 +75,7 @@ pub(crate) unsafe extern "C" fn iopt_reserve_iova(
 ) -> c_int {
     // SAFETY: By the requirements of this function.
     let iopt = unsafe { from_raw(iopt) };
-    // SAFETY: The task holds it for writing, and C releases it, not the guard.
+    // SAFETY: The task holds the lock for writing, and C releases it, not the guard.
     let mut space = ManuallyDrop::new(unsafe { WriteGuard::new(iopt.iova_lock()) });
     let result = IovaRange::new(start, last)
         .ok_or(EINVAL)

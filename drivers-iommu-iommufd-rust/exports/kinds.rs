@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kinds of objects: what the values of `enum iommufd_object_type` stand for, and which
-//! structures of C they are. Each type asserts that it is laid out like its structure.
+//! The kinds of objects: the Rust type and the C structure for each value of `enum
+//! iommufd_object_type`. Each Rust type asserts that it has the layout of its structure.
 
 use crate::{
     context::Context,
     object::kinds, //
 };
 
-// A context ends in `iommufd_fops_release()`, which frees it only if no object is left, or in
-// `iommufd_fops_open()`, where nobody has seen it.
+// A context is freed by `iommufd_fops_release()`, only if no object is left, or by
+// `iommufd_fops_open()` on failure, before an id was reserved in its table.
 kinds! {
     Context;
     crate::eventq::Fault = iommufd_object_type_IOMMUFD_OBJ_FAULT in ctx;

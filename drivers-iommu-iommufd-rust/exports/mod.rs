@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What C calls: the functions of `include/linux/iommufd.h` and those of VFIO, the operations of
-//! the character devices, and what the mock driver of the selftests sees.
+//! Entry points from C: the functions of `include/linux/iommufd.h` and those for VFIO, the
+//! operations of the character devices, and the functions for the mock driver of the selftests.
 //!
-//! A raw pointer becomes a typed reference here, and one method is called: nothing is decided. Each
-//! file begins with the contract of its callers.
+//! Each converts raw pointers to typed references and calls one method, without logic of its own.
+//! Each file begins with the contract of its callers.
 
 pub(crate) mod access;
 pub(crate) mod ctx;

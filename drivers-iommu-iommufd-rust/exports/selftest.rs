@@ -24,15 +24,15 @@ use kernel::{
     prelude::*, //
 };
 
-/// An object that belongs to the mock driver. Its structure is known to C only, which makes it
-/// by `_iommufd_object_alloc()`.
+/// An object of the mock driver, which allocates it by `_iommufd_object_alloc()`. Only C knows its
+/// structure.
 pub(crate) struct Selftest(());
 
 impl Kind for Selftest {
     type Owner = Context;
 
     fn destroy(this: WriteSide<'_, Self>) {
-        // SAFETY: The mock driver created the object, and nobody else uses it.
+        // SAFETY: The mock driver created the object, and this is the write side of it.
         unsafe { bindings::iommufd_selftest_destroy(this.as_ptr()) };
     }
 }
@@ -74,7 +74,7 @@ pub(crate) unsafe extern "C" fn iommufd_put_object(
     drop(unsafe { Ref::<Any>::from_raw(Context::from_ptr(ictx), obj) });
 }
 
-/// Allocates an object of `size` bytes that nobody sees yet, or returns an error pointer.
+/// Allocates an unpublished object of `size` bytes, or returns an error pointer.
 ///
 /// # Safety
 ///
@@ -113,7 +113,7 @@ pub(crate) unsafe extern "C" fn iommufd_object_finalize(
     kernel::warn_on!(object.publish(|| Ok(())).is_err());
 }
 
-/// Frees an object that nobody has seen.
+/// Frees an unpublished object.
 ///
 /// # Safety
 ///

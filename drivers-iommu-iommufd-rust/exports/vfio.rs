@@ -20,7 +20,7 @@ use kernel::{
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says. `out_ioas_id` must be valid for writes.
+/// The contract at the top of this file must hold. `out_ioas_id` must be valid for writes.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
     ictx: *mut bindings::iommufd_ctx,
@@ -41,7 +41,7 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_create(
     ictx: *mut bindings::iommufd_ctx,
@@ -59,7 +59,7 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_create(
 ///
 /// # Safety
 ///
-/// As the contract at the top of this file says.
+/// The contract at the top of this file must hold.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_vfio_compat_set_no_iommu(
     ictx: *mut bindings::iommufd_ctx,

@@ -44,11 +44,11 @@ use kernel::{
     prelude::*, //
 };
 
-/// What is for the IOMMU driver of a request for a nested HWPT: flags, and data in its own terms.
+/// Returns the arguments of a request for a nested HWPT that the IOMMU driver gets: flags and data.
 ///
 /// # Errors
 ///
-/// [`EOPNOTSUPP`] if there are other flags, or is no data.
+/// [`EOPNOTSUPP`] for unknown flags, or without data.
 fn for_driver(
     flags: u32,
     data: Option<&bindings::iommu_user_data>,
@@ -130,17 +130,19 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
 
     let on = match on.downcast::<Ioas>() {
         Ok(ioas) => {
-            // The driver reads what user space tells it without the mutex.
+            // The driver reads user memory, so this is done without the mutex.
             let hwpt = NewPaging::new(ctx, &ioas, &device, cmd.flags, data, false)?;
-            // Pinning what the IOAS maps can take as long as user space likes, and whoever unbinds
-            // the device would wait for that.
+            // Pinning the mappings of the IOAS can block for as long as user space chooses, and
+            // unbinding the device must not wait for that.
             drop(device);
             let mut hwpts = ioas.hwpts.lock();
-            let mut hwpt = hwpt.list(&mut hwpts).map_err(|(_, err)| gone(&ioas, err))?;
+            let mut hwpt = hwpt
+                .list(&mut hwpts)
+                .map_err(|(_, err)| lookup_error(&ioas, err))?;
 
             connect_fault_queue(cmd, &mut hwpt.hwpt)?;
             cmd.out_hwpt_id = hwpt.id();
-            return cmd.publish(hwpt).map_err(|err| gone(&ioas, err));
+            return cmd.publish(hwpt).map_err(|err| lookup_error(&ioas, err));
         }
         Err(other) => other,
     };
@@ -148,13 +150,13 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_hwpt_alloc>) -> Result
         Ok(parent) => {
             let hwpt = new_nested(ctx, parent.dependency(), &device, cmd.flags, data)?;
 
-            publish_nested(cmd, hwpt).map_err(|err| gone(&parent, err))
+            publish_nested(cmd, hwpt).map_err(|err| lookup_error(&parent, err))
         }
         Err(other) => {
             let viommu = other.downcast::<Viommu>().map_err(|_| EINVAL)?;
             let hwpt = new_nested_of_viommu(ctx, viommu.dependency(), &device, cmd.flags, data)?;
 
-            publish_nested(cmd, hwpt).map_err(|err| gone(&viommu, err))
+            publish_nested(cmd, hwpt).map_err(|err| lookup_error(&viommu, err))
         }
     }
 }
@@ -168,7 +170,7 @@ fn publish_nested(
     cmd.publish(hwpt)
 }
 
-/// Connects the fault queue, if there is to be one.
+/// Connects the fault queue, if one is requested.
 fn connect_fault_queue<T: Hwpt>(
     cmd: &Command<'_, bindings::iommu_hwpt_alloc>,
     hwpt: &mut Reserved<'_, T>,
@@ -183,9 +185,9 @@ fn connect_fault_queue<T: Hwpt>(
     Ok(())
 }
 
-/// The error of publishing a HWPT on top of `on`. If that is being destroyed, it is the error of a
-/// lookup that comes too late.
-fn gone<T>(on: &Object<T>, err: Error) -> Error {
+/// Returns the error for a failure to publish a HWPT on `on`: if that is being destroyed, the error
+/// of a failed lookup, else `err`.
+fn lookup_error<T>(on: &Object<T>, err: Error) -> Error {
     if on.is_claimed() {
         EINVAL
     } else {

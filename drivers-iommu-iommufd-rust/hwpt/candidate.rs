@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a group is to be attached to: a candidate, which becomes a [`HwptRef`] when it is attached.
+//! Candidates: HWPTs that a group is about to be attached to, each of which becomes a [`HwptRef`]
+//! when it is.
 //!
-//! A candidate has no user because of that: a destroyer that comes between the choice and the
-//! attach is not told EBUSY.
+//! A candidate has no user because of that, so IOMMU_DESTROY between the choice and the attach does
+//! not return EBUSY.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -23,18 +24,18 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// A HWPT that a group is to be attached to. It has no user because of that yet.
+/// A HWPT that a group is about to be attached to. It has no user because of that yet.
 pub(crate) trait Candidate: Sized {
-    /// The HWPT.
+    /// Returns the HWPT.
     fn get(&self) -> AnyHwpt<'_>;
 
-    /// Makes the user of the attachment, and has `attach` attach with it, which returns it if that
-    /// fails.
+    /// Makes the user of the attachment and passes it to `attach`, which attaches, or returns the
+    /// user with its error.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if the HWPT is being destroyed, or an IOAS is that it needs; what `attach`
-    /// returns. With the candidate, which has no user because of this then.
+    /// [`ENOENT`] if the HWPT, or an IOAS that it depends on, is being destroyed; those of
+    /// `attach`. The candidate is returned with the error, without a user.
     ///
     /// Context: the group lock is held.
     fn attach<A>(
@@ -44,10 +45,11 @@ pub(crate) trait Candidate: Sized {
     ) -> Result<A, (Self, Error)>;
 }
 
-/// A paging HWPT that is published, as a candidate. One that failed is to be [ended](Self::end).
+/// A published paging HWPT, as a candidate. If it could not be attached the caller
+/// [ends](Self::end) it.
 ///
-/// What was attached to it may leave while it is tried. An automatic one then goes when its user is
-/// given up, which happens with locks held.
+/// All groups may be detached from it during the attempt. An automatic one is then claimed with the
+/// user of the attempt, which is put with locks held, and destroyed later.
 #[must_use = "an automatic HWPT that was claimed leaks unless this is ended"]
 pub(crate) struct KnownPaging<'a> {
     ctx: &'a Context,
@@ -65,17 +67,17 @@ impl<'a> KnownPaging<'a> {
         }
     }
 
-    /// The HWPT.
+    /// Returns the HWPT.
     pub(crate) fn hwpt(&self) -> &Object<HwptPaging> {
         &self.hwpt
     }
 
-    /// Whether the user that was given up was the last one.
+    /// Returns whether the user of a failed attempt was the last one.
     pub(crate) fn was_last(&self) -> bool {
         self.claimed.is_some()
     }
 
-    /// Destroys the HWPT if the user that was given up was the last one.
+    /// Destroys the HWPT if the user of a failed attempt was the last one.
     ///
     /// Context: takes the mutex of the IOAS.
     pub(crate) fn end(self) {

@@ -24,32 +24,33 @@ use kernel::{
     sync::atomic::ordering::Relaxed, //
 };
 
-/// The paging HWPTs of an IOAS. Each leaves before its IOAS goes.
+/// The paging HWPTs of an IOAS. Each is removed before the IOAS is destroyed.
 pub(crate) struct HwptIds {
     /// The ids of the automatic ones, in the order in which they were made: a device is attached to
-    /// the first that suits it. User space can make any number of the others.
+    /// the first that is compatible with it. The others are only counted, as user space can make
+    /// any number of them.
     auto: RBTree<u64, u32>,
     next_key: u64,
-    /// How many there are.
+    /// The number of HWPTs.
     count: u32,
-    /// How many there are that devices can bypass the caches with.
+    /// The number of HWPTs that do not enforce cache coherency.
     incoherent: u32,
 }
 
-/// What [`HwptIds`] has of a HWPT.
+/// The data about a HWPT in [`HwptIds`].
 #[derive(Clone, Copy)]
 pub(super) struct ListEntry {
-    /// The key of an automatic one.
+    /// The key, if it is automatic.
     pub(super) auto: Option<u64>,
-    /// Devices can bypass the caches with it.
+    /// Set if it does not enforce cache coherency.
     pub(super) incoherent: bool,
 }
 
-/// The memory for one more HWPT in the list, if it takes any.
+/// The memory for one more HWPT in the list, if it needs any.
 pub(super) type ListMemory = Option<RBTreeNodeReservation<u64, u32>>;
 
 impl HwptIds {
-    /// None yet.
+    /// Creates an empty list.
     pub(crate) fn new() -> Self {
         Self {
             auto: RBTree::new(),
@@ -59,7 +60,8 @@ impl HwptIds {
         }
     }
 
-    /// The automatic HWPTs of `ioas`, whose list this is, but for those that are on their way out.
+    /// Returns the automatic HWPTs of `ioas`, whose list this is, except those that are being
+    /// destroyed.
     pub(crate) fn auto<'a, 'c: 'a>(
         &'a self,
         ctx: &'c Context,
@@ -68,19 +70,19 @@ impl HwptIds {
         self.auto.iter().filter_map(move |(&key, &id)| {
             let hwpt = ctx.find::<HwptPaging>(id)?;
 
-            // The id of one that is on its way out may be that of another by now, which may be one
-            // that has no key.
+            // The id of a HWPT that is being destroyed may have been reused, possibly for one that
+            // has no key.
             (hwpt.auto && hwpt.ioas.as_ptr() == ioas.as_ptr() && hwpt.list_key.load(Relaxed) == key)
                 .then_some(hwpt)
         })
     }
 
-    /// Whether no HWPT lets devices bypass the caches.
+    /// Returns whether all HWPTs enforce cache coherency.
     pub(crate) fn enforce_cache_coherency(&self) -> bool {
         self.incoherent == 0
     }
 
-    /// Allocates what it takes to add `hwpt`.
+    /// Allocates the memory to add `hwpt`.
     pub(super) fn prepare(hwpt: &HwptPaging) -> Result<ListMemory> {
         if hwpt.auto {
             Ok(Some(RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?))
@@ -102,7 +104,7 @@ impl HwptIds {
         self.incoherent += u32::from(!hwpt.enforces_coherency);
     }
 
-    /// Removes a HWPT that was added. Needs no memory.
+    /// Removes a HWPT that was added. Does not allocate.
     pub(super) fn remove(&mut self, entry: ListEntry) {
         if let Some(key) = entry.auto {
             self.auto.remove(&key);

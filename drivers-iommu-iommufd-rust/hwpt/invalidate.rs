@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! IOMMU_HWPT_INVALIDATE: user space has what the IOMMU has cached of a nested HWPT, or through a
-//! vIOMMU, invalidated.
+//! IOMMU_HWPT_INVALIDATE: invalidation of the IOMMU's caches of a nested HWPT or a vIOMMU.
 //!
-//! The entries of the array are the IOMMU driver's to read. It takes them in order, and leaves in
-//! `entry_num` how many it has handled. A driver may stop before the end and return 0: it is then
-//! called again for the rest, so that it can work in batches of its own size.
+//! The IOMMU driver reads the entries of the array. It handles them in order, and stores the number
+//! of handled ones in `entry_num`. A driver may stop before the end and return 0: it is then called
+//! again for the rest, so that it can work in batches of its own size.
 #![forbid(unsafe_code)]
 
 use super::HwptNested;
@@ -23,8 +22,8 @@ use kernel::{
     uaccess::UserPtr, //
 };
 
-/// Most entries of one IOMMU_HWPT_INVALIDATE: far more than a batch of any use, and few enough not
-/// to stall a CPU.
+/// The greatest number of entries of one IOMMU_HWPT_INVALIDATE: far more than any useful batch, and
+/// few enough not to stall a CPU.
 const MAX_ENTRIES: u32 = 1 << 19;
 
 /// IOMMU_HWPT_INVALIDATE.
@@ -32,7 +31,7 @@ pub(crate) fn invalidate(cmd: &mut Command<'_, bindings::iommu_hwpt_invalidate>)
     let mut done = 0;
     let result = do_invalidate(cmd, &mut done);
 
-    // User space learns how many entries were handled, also on failure.
+    // The number of handled entries is returned also on failure.
     cmd.entry_num = done;
     Ok(match result {
         Ok(()) => Answer::Success,
@@ -76,8 +75,8 @@ fn do_invalidate(cmd: &Command<'_, bindings::iommu_hwpt_invalidate>, done: &mut 
 /// Calls an IOMMU driver for `array`, and again for the rest of it as long as the driver handles
 /// some entries without an error. An empty array is passed on once: the driver checks its type.
 ///
-/// Adds up in `done` what the driver has handled by its own account, also on failure. A driver that
-/// handles nothing, or claims more than there is, is not called again, and what it returned counts.
+/// Adds to `done` the numbers of entries that the driver reports, also on failure. If the driver
+/// reports zero, or more than there are, it is not called again and its result is returned.
 ///
 /// # Errors
 ///

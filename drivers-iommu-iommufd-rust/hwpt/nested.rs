@@ -12,8 +12,8 @@ use crate::{
     viommu::Viommu, //
 };
 
-/// What a vIOMMU is held by that a domain was made for.
+/// The handle of a domain on its vIOMMU.
 type OfViommu = Dependency<Viommu>;
 
-/// The domain of a nested HWPT, and what it was made of.
+/// The domain of a nested HWPT, with its parent and its vIOMMU.
 pub(crate) type NestedDomain = sys::hwpt::NestedDomain<Dependency<HwptPaging>, OfViommu>;

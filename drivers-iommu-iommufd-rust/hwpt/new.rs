@@ -62,7 +62,7 @@ impl<'a> NewPaging<'a> {
     /// # Errors
     ///
     /// - [`ENODEV`] if the device has lost its IOMMU;
-    /// - [`ENOMEM`], or what the IOMMU driver says.
+    /// - [`ENOMEM`], or an error of the IOMMU driver.
     pub(crate) fn auto(ctx: &'a Context, ioas: &Ref<'_, Ioas>, device: &Device) -> Result<Self> {
         Self::new(ctx, ioas, device, 0, None, true)
     }
@@ -72,8 +72,8 @@ impl<'a> NewPaging<'a> {
     /// # Errors
     ///
     /// - [`ENODEV`] if the device has lost its IOMMU;
-    /// - [`EOPNOTSUPP`] for what the IOMMU or this kernel cannot do;
-    /// - [`ENOMEM`], or what the IOMMU driver says.
+    /// - [`EOPNOTSUPP`] for features that the IOMMU or this kernel does not support;
+    /// - [`ENOMEM`], or an error of the IOMMU driver.
     pub(super) fn new(
         ctx: &'a Context,
         ioas: &Ref<'_, Ioas>,
@@ -92,18 +92,17 @@ impl<'a> NewPaging<'a> {
         if flags & DIRTY_TRACKING != 0 && !device.dev().can(Capability::DirtyTracking) {
             return Err(EOPNOTSUPP);
         }
-        // Only what user space fills in can fault on purpose.
+        // A nesting parent has no fault queue: faults of a nested HWPT go to the queue of that.
         if flags & FAULT_ID_VALID != 0 && flags & NEST_PARENT != 0 {
             return Err(EOPNOTSUPP);
         }
 
         let mut domain = new_paging(ops, device.dev(), flags & !FAULT_ID_VALID, data)?;
-        // This comes before the first mapping, as some IOMMUs note it in each entry, and never
-        // changes: a HWPT for a device that cannot enforce it serves those that can, but not the
-        // other way round.
+        // Set before the first mapping, as some IOMMUs store it in each entry, and never changed:
+        // devices that can enforce it can use a HWPT that does not, but not the other way round.
         let enforces_coherency =
             device.enforce_cache_coherency() && domain.enforce_cache_coherency();
-        // An IOMMU driver that claims the ability fails for a new domain.
+        // An IOMMU driver that reports the capability must not fail for a new domain.
         if kernel::warn_on!(device.enforce_cache_coherency() && !enforces_coherency) {
             return Err(EINVAL);
         }
@@ -124,19 +123,19 @@ impl<'a> NewPaging<'a> {
         Ok(Self(hwpt))
     }
 
-    /// Gives up what was reserved in the IOAS for interrupts of devices that were attached.
+    /// Undoes the reservations of MSI windows of groups that were attached.
     pub(crate) fn forget_msi_window(&self) {
         self.0.ioas.iopt.forget_msi_window(&self.0.paging);
     }
 
-    /// Enters the HWPT in the list of its IOAS, and maps there what the IOAS maps.
+    /// Enters the HWPT in the list of its IOAS, and maps all areas of the IOAS in the domain.
     ///
-    /// The mutex of the IOAS, which `hwpts` stands for, is held until the HWPT is published.
+    /// The mutex of the IOAS, which guards `hwpts`, is held until the HWPT is published.
     ///
     /// # Errors
     ///
-    /// [`EADDRINUSE`] if the IOAS maps what the domain cannot translate, or [`ENOMEM`]; with the
-    /// HWPT, as it was.
+    /// [`EADDRINUSE`] if an area is outside the aperture of the domain, or [`ENOMEM`]. The
+    /// unchanged HWPT is returned with the error.
     pub(crate) fn list<'h>(
         self,
         hwpts: &'h mut HwptIds,
@@ -151,7 +150,7 @@ impl<'a> NewPaging<'a> {
     }
 }
 
-/// A paging HWPT that is complete, but not published. Dropping it undoes everything.
+/// A complete, unpublished paging HWPT. Dropping it undoes its creation.
 ///
 /// The fields are dropped in order: it leaves the IOAS before it is freed.
 pub(crate) struct ListedPaging<'a, 'h> {
@@ -160,13 +159,12 @@ pub(crate) struct ListedPaging<'a, 'h> {
 }
 
 impl ListedPaging<'_, '_> {
-    /// The id that the HWPT is going to have.
+    /// Returns the id of the HWPT.
     pub(crate) fn id(&self) -> u32 {
         self.hwpt.id()
     }
 
-    /// As [`Publish::publish`], of a HWPT that may be attached: one that cannot be published is
-    /// returned.
+    /// As [`Publish::publish`], for a HWPT that may be attached, which is returned on error.
     pub(crate) fn publish_or_return(self) -> Result<(), (Self, Error)> {
         let Self { hwpt, mut listed } = self;
 
@@ -191,7 +189,8 @@ impl Publish for ListedPaging<'_, '_> {
     }
 }
 
-/// A new HWPT is in the list of its IOAS, and its domain in the IO page table.
+/// The entry of a new HWPT in the list of its IOAS, and of its domain in the IO page table.
+/// Dropping it removes both.
 struct Listed<'h> {
     hwpts: &'h mut HwptIds,
     entry: ListEntry,
@@ -224,7 +223,7 @@ impl Drop for Listed<'_> {
     }
 }
 
-/// An automatic HWPT that is neither published nor filled: no lookup finds it yet.
+/// An automatic HWPT that is neither published nor filled.
 impl Candidate for &mut NewPaging<'_> {
     fn get(&self) -> AnyHwpt<'_> {
         AnyHwpt::Paging(&self.0)
@@ -242,7 +241,7 @@ impl Candidate for &mut NewPaging<'_> {
     }
 }
 
-/// An automatic HWPT that is complete: it is published in the step that attaches a group to it.
+/// A complete automatic HWPT, which is published when a group is attached to it.
 impl Candidate for ListedPaging<'_, '_> {
     fn get(&self) -> AnyHwpt<'_> {
         AnyHwpt::Paging(&self.hwpt)

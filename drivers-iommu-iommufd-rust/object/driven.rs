@@ -5,12 +5,12 @@
 //! The Rust types *are* the structures of [`driven`](crate::sys::driven), less the object header,
 //! which is why they have no field that C does not have.
 //!
-//! The steps, as types: a [`Draft`] has room for the driver's part, a [`Ready`] object has it
-//! initialised, and publishing that leaves the end of the driver's part to [`Kind::destroy`].
+//! The steps, as types: a [`Draft`] has memory for the driver's part, a [`Ready`] object has it
+//! initialised, and once that is published [`Kind::destroy`] ends the driver's part.
 //!
-//! A driver may list an object in its init function, and find it there for another object. It is
-//! not published then, and may still be undone: `driver.c` refuses to make another object depend on
-//! it until it is.
+//! A driver may list an object in its init function, and find it there for another object before it
+//! is published. As its creation can still fail, `driver.c` refuses to make another object depend
+//! on it until then.
 //!
 //! [`Kind::destroy`]: super::Kind::destroy
 #![expect(unsafe_code, reason = "the core of this layer")]
@@ -35,20 +35,20 @@ use core::{
 };
 use kernel::prelude::*;
 
-/// A kind of object that has a part which belongs to the IOMMU driver.
+/// A kind of object with a part that belongs to the IOMMU driver.
 pub(crate) trait Driven: CLayout<Raw: Extended> {}
 
 impl<T: CLayout<Raw: Extended>> Driven for T {}
 
-/// Has the driver undo what its init function did, for an object that was published.
+/// Has the driver undo its init function, for an object that was published.
 pub(crate) fn end<T: Driven>(this: WriteSide<'_, T>) {
     this.set_ended();
-    // SAFETY: It was published by `Ready::publish()`, or its init function was not called; and the
-    // write side of an object is had once.
+    // SAFETY: It was published by `Ready::publish()`, or its init function was not called; and an
+    // object has one write side in its life.
     unsafe { undo_init(this.object()) };
 }
 
-/// Has the driver undo what its init function did.
+/// Has the driver undo its init function.
 ///
 /// # Safety
 ///
@@ -58,7 +58,7 @@ unsafe fn undo_init<T: Driven>(object: &Object<T>) {
     unsafe { T::Raw::destroy(object.as_c()) };
 }
 
-/// An object that the driver has not seen yet, with room for the driver's part.
+/// An object with memory for the driver's part, which is not initialised.
 #[must_use = "dropping a draft destroys the object"]
 pub(crate) struct Draft<'a, T: Driven, D: Driver<Raw = T::Raw>> {
     object: Reserved<'a, T>,
@@ -66,7 +66,7 @@ pub(crate) struct Draft<'a, T: Driven, D: Driver<Raw = T::Raw>> {
 }
 
 impl<'a, T: Driven, D: Driver<Raw = T::Raw>> Draft<'a, T, D> {
-    /// Allocates an object of the size that the driver wants.
+    /// Allocates an object of the size that the driver needs.
     ///
     /// # Errors
     ///
@@ -88,14 +88,15 @@ impl<'a, T: Driven, D: Driver<Raw = T::Raw>> Draft<'a, T, D> {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// Those of the driver.
     pub(crate) fn init(self, args: D::Args<'_>) -> Result<Ready<'a, T>> {
         let Self { object, driver } = self;
 
-        // INVARIANT: Also to be undone if the driver fails: it may have got half way.
+        // INVARIANT: The destroy function is called even if the init function fails, which may have
+        // stopped half way.
         let ready = Ready(ManuallyDrop::new(object));
-        // SAFETY: The object was allocated with the size, and for this driver. It is a draft no
-        // more after this.
+        // SAFETY: The object was allocated with the size, and for this driver. The draft was
+        // consumed, so it is called once.
         unsafe { driver.init(ready.as_c(), args) }?;
         Ok(ready)
     }
@@ -109,7 +110,7 @@ impl<T: Driven, D: Driver<Raw = T::Raw>> Deref for Draft<'_, T, D> {
     }
 }
 
-/// An object that is complete, with its driver's part, but that nobody sees yet.
+/// A complete, unpublished object, with its driver's part.
 ///
 /// Dropping it undoes both, first the driver's part.
 ///
@@ -120,7 +121,7 @@ impl<T: Driven, D: Driver<Raw = T::Raw>> Deref for Draft<'_, T, D> {
 pub(crate) struct Ready<'a, T: Driven>(ManuallyDrop<Reserved<'a, T>>);
 
 impl<'a, T: Driven> Ready<'a, T> {
-    /// Lets user space find the object, as [`Reserved::publish`] does. Returns a read side of it.
+    /// Publishes the object, as [`Reserved::publish`]. Returns a read side of it.
     ///
     /// # Errors
     ///
@@ -133,9 +134,9 @@ impl<'a, T: Driven> Ready<'a, T> {
         // SAFETY: `this` is not used or dropped after this.
         let reserved = unsafe { ManuallyDrop::take(&mut this.0) };
 
-        // The end of the driver's part is up to `Kind::destroy` if this succeeds.
+        // If this succeeds `Kind::destroy` ends the driver's part.
         reserved.publish_with_ref(last).map_err(|(reserved, err)| {
-            // INVARIANT: As it was.
+            // INVARIANT: Nothing has changed.
             drop(Self(ManuallyDrop::new(reserved)));
             err
         })
@@ -160,7 +161,7 @@ impl<T: Driven> Drop for Ready<'_, T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants. The object was not published.
         unsafe { undo_init(&**self) };
-        // SAFETY: `self` is being dropped, and does not use it again.
+        // SAFETY: `self` is being dropped, and the field is not used again.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }

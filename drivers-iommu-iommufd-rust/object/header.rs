@@ -3,9 +3,9 @@
 //! The header of objects, whose layout C knows.
 //!
 //! `struct iommufd_object` is embedded by value, as the first member, in structures of IOMMU
-//! drivers and of this one. Here it becomes [`Object<T>`]: header, then `T`, laid out as C does. C
-//! raises and puts `users` of objects it was given (`driver.c`); everything else about the counts
-//! is done here. See [`crate::object`] for what they mean.
+//! drivers and of this one. Here it becomes [`Object<T>`]: header, then `T`, with the layout of C.
+//! `driver.c` takes and puts `users` of objects that IOMMU drivers pass it; all else about the
+//! counts is done here. Their meaning is described in [`crate::object`].
 //!
 //! Contracts with C:
 //!
@@ -96,7 +96,8 @@ const _: () = {
 };
 
 impl Header {
-    /// The header of an unpublished object: both counts are zero, and nobody takes one from zero.
+    /// Creates the header of an unpublished object: both counts are zero, from which they are never
+    /// raised.
     fn new(kind: KindOfC, id: u32) -> Self {
         Self {
             wait_cnt: Refcount::new(0),
@@ -106,48 +107,49 @@ impl Header {
         }
     }
 
-    /// The id by which user space knows the object.
+    /// Returns the id by which user space refers to the object.
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
-    /// Takes `users` from one, which is that of the table, to zero. Fails if there are others.
+    /// Changes `users` from one, which is that of the table, to zero. Returns false if there are
+    /// others.
     pub(crate) fn claim(&self) -> bool {
         self.claim_with(0)
     }
 
-    /// As [`Self::claim`] for a caller that has `held` users, which end with the claim.
+    /// As [`Self::claim`], for a caller that holds `held` users, which the claim puts.
     ///
-    /// Fully ordered, and users are taken only from a count that is not zero: one of the two fails
-    /// (`IOMMUFD+user+claim`), and the claimer sees what was done by those who have put theirs
+    /// Fully ordered, and users are never taken from zero: a claim or a concurrent new user fails
+    /// (`IOMMUFD+user+claim`), and the claimer sees the writes of those who have put theirs
     /// (`IOMMUFD+put-user+claim`).
     fn claim_with(&self, held: i32) -> bool {
         self.users.as_atomic().cmpxchg(1 + held, 0, Full).is_ok()
     }
 }
 
-/// A kind of object: what happens when one is destroyed, beyond dropping it.
+/// A kind of object, with its actions on destruction beyond Drop.
 ///
-/// An object that was never published is only dropped. What can be undone without knowing whether
-/// it was published belongs in Drop.
+/// An object that was never published is only dropped. Cleanup that does not depend on publication
+/// belongs in Drop.
 pub(crate) trait Kind: Send + Sync + Sized {
-    /// What objects of this kind belong to.
+    /// The owner of objects of this kind.
     type Owner: Owner;
 
-    /// Ends what others have because of the object: it makes those let go who keep a
-    /// [`RevocableRef`] to it, and gives up what the object is a user of.
+    /// Revokes the [`RevocableRef`]s of other objects to this one, and puts the users that it
+    /// holds.
     ///
-    /// Called by the driver's user, before the object is claimed: when it cannot be found any more,
-    /// nothing is busy because of it.
+    /// Called by [`User::destroy`] before the object is claimed: when lookups do not find it any
+    /// more, nothing is busy because of it.
     fn pre_destroy(_this: &Object<Self>, _owner: &Self::Owner) {}
 
-    /// Returns whether whoever puts the last user destroys the object. A user that is just dropped
-    /// could be the last one.
+    /// Returns whether the object is destroyed with its last user. Its users are put by
+    /// [`User::put_or_claim`], not dropped, as each could be the last one.
     fn goes_with_last_user(&self) -> bool {
         false
     }
 
-    /// Ends a published object, before it is dropped.
+    /// Called for a published object before it is dropped.
     fn destroy(_this: WriteSide<'_, Self>) {}
 }
 
@@ -158,52 +160,52 @@ pub(crate) trait Kind: Send + Sync + Sized {
 /// - No other type has the same `TYPE`, and headers of this type are made only by this module, for
 ///   an `Object<Self>`.
 /// - [`Self::dependencies`] visits what [`Depends::visit`] of the same fields visits.
-/// - [`Self::belongs_to`] compares the one that [`Owned::owner_ptr`] returns, if that is
-///   implemented.
+/// - [`Self::belongs_to`] compares with the [`Owned::owner_ptr`], if that is implemented.
 ///
 /// Implemented by the table of kinds, see [`kinds`].
 pub(crate) unsafe trait Registered: Kind {
-    /// How C calls it.
+    /// The value in C.
     const TYPE: KindOfC;
 
-    /// Whether objects of this kind can depend on others.
+    /// True if objects of this kind can depend on others.
     const DEPENDS: bool;
 
-    /// Whether objects of this kind have a part that belongs to an IOMMU driver, see
+    /// True if objects of this kind have a part that belongs to an IOMMU driver, see
     /// [`driven`](super::driven).
     const DRIVEN: bool;
 
-    /// Calls `f` with each object that this one depends on, until `f` returns `false`. Returns
-    /// whether it never did.
+    /// Calls `f` with the header of each dependency, until `f` returns `false`. Returns `true` if
+    /// it never did.
     fn dependencies(&self, f: &mut impl FnMut(&Header) -> bool) -> bool;
 
-    /// Returns whether the [`OwnerPtr`] of the object, if it has one, names this owner.
+    /// Returns whether the [`OwnerPtr`] of the object, if it has one, points to this owner.
     fn belongs_to(&self, owner: &Self::Owner) -> bool;
 }
 
-/// A kind of object that C knows by a structure of its own.
+/// A kind of object that has a structure in C.
 ///
 /// # Safety
 ///
-/// An `Object<Self>` begins as a [`Self::Raw`] does, and is initialised as far as C accesses that.
-/// Where `sys` has a type for fields of that structure, the object has a field of that type there.
+/// An `Object<Self>` has the layout of a [`Self::Raw`] at its start, and is initialised as far as C
+/// accesses that. If `sys` has a type for fields of that structure, the object has a field of that
+/// type at their offset.
 pub(crate) unsafe trait CLayout: Registered {
-    /// The structure.
+    /// The structure in C.
     type Raw;
 }
 
-/// A field of an object that names others on which the object depends.
+/// A field of an object that contains dependencies of it.
 ///
 /// # Safety
 ///
-/// From when the object becomes a user of what it depends on, [`Self::visit`] visits the same
-/// headers each time, in the same order; and `self` has a read side of each of these objects.
+/// Once the object has become a user of its dependencies, [`Self::visit`] visits the same headers
+/// each time, in the same order; and `self` has a read side of each of these objects.
 pub(crate) unsafe trait Depends {
-    /// As [`Registered::dependencies`], for what this field names.
+    /// As [`Registered::dependencies`], for those in this field.
     fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool;
 }
 
-// SAFETY: It visits what there is, or nothing.
+// SAFETY: It visits the dependencies of the value, or none.
 unsafe impl<D: Depends> Depends for Option<D> {
     fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
         self.as_ref().is_none_or(|depends| depends.visit(f))
@@ -221,8 +223,8 @@ pub(crate) struct Object<T> {
     _pin: PhantomPinned,
 }
 
-// SAFETY: RCU readers access the header only. It has no destructor and its counts are atomic, so
-// that it is valid when the object has been dropped. Objects are `!Unpin`.
+// SAFETY: RCU readers access only the header, which has no destructor and atomic counts, so it is
+// valid after the object was dropped. Objects are `!Unpin`.
 unsafe impl<T> RcuFreeSafe for Object<T> {
     unsafe fn drop_before_gp(self: Pin<&mut Self>) {
         // SAFETY: The object is not moved. By the requirements of this function it is dropped
@@ -232,38 +234,38 @@ unsafe impl<T> RcuFreeSafe for Object<T> {
 }
 
 impl<T> Object<T> {
-    /// The id by which user space knows the object.
+    /// Returns the id by which user space refers to the object.
     pub(crate) fn id(&self) -> u32 {
         self.header.id()
     }
 
-    /// Returns whether a destroyer has claimed the object, which was published.
+    /// Returns whether the object, which was published, has been claimed.
     pub(crate) fn is_claimed(&self) -> bool {
         self.header.users.as_atomic().load(Relaxed) == 0
     }
 
-    /// Whether the object has users beside the table. There may be others a moment later.
+    /// Returns whether the object has users beside the table. The result may be outdated at once.
     pub(crate) fn is_used(&self) -> bool {
         self.header.users.as_atomic().load(Relaxed) > 1
     }
 
-    /// How many users the object has, that of the table included.
+    /// Returns the number of users, that of the table included.
     #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
     pub(crate) fn users(&self) -> i32 {
         self.header.users.as_atomic().load(Relaxed)
     }
 
-    /// How C sees the object.
+    /// Returns the C pointer to the object.
     pub(crate) fn as_ptr(&self) -> *mut bindings::iommufd_object {
         from_ref(self).cast_mut().cast()
     }
 
-    /// The object behind a pointer that C passes in.
+    /// Returns the object behind a pointer that C passes in.
     ///
     /// # Safety
     ///
     /// `ptr` must point to a live object of kind `T` (see the contract at the top of this file),
-    /// and the object must stay so for `'a`.
+    /// which must live for `'a`.
     pub(crate) unsafe fn from_ptr<'a>(ptr: *mut bindings::iommufd_object) -> &'a Self {
         // SAFETY: By the requirements of this function.
         unsafe { &*ptr.cast() }
@@ -271,7 +273,7 @@ impl<T> Object<T> {
 }
 
 impl<T: CLayout> Object<T> {
-    /// The object as C knows it.
+    /// Returns the C view of the object.
     pub(crate) fn as_c(&self) -> &Raw<T::Raw> {
         // SAFETY: By the requirements of `CLayout`.
         unsafe { Raw::from_ptr(self.as_ptr().cast()) }
@@ -293,7 +295,7 @@ impl<T> Deref for Object<T> {
     }
 }
 
-/// Any kind of object. There is no value: objects are of some kind.
+/// A placeholder for any kind of object. It has no values: each object is of a specific kind.
 pub(crate) struct Any<C>(PhantomPinned, PhantomData<fn() -> C>);
 
 impl<C: Owner> Kind for Any<C> {
@@ -316,31 +318,33 @@ unsafe impl<C: Owner> Registered for Any<C> {
     }
 }
 
-/// The object of a guard.
+/// A pointer to an object with a count of it, the content of each guard.
 ///
 /// # Invariants
 ///
-/// Points to an object of kind `T`, of which whoever has this owns a count. So it is not dropped.
+/// Points to an object of kind `T`. The value that contains this owns a count of it, so the object
+/// is not dropped.
 #[repr(transparent)]
 struct Held<T: Registered>(NonNull<Object<T>>);
 
-// SAFETY: Whoever has it can use the `T`, which is `Sync`, and put a count, which is atomic.
+// SAFETY: It gives access to the `T`, which is `Sync`, and the right to put a count, which is
+// atomic.
 unsafe impl<T: Registered> Send for Held<T> {}
-// SAFETY: Whoever shares it can use the `T`, which is `Sync`.
+// SAFETY: A shared reference gives access to the `T`, which is `Sync`.
 unsafe impl<T: Registered> Sync for Held<T> {}
 
 impl<T: Registered> Deref for Held<T> {
     type Target = Object<T>;
 
     fn deref(&self) -> &Object<T> {
-        // SAFETY: By the type invariants: a destroyer claims `users` only if there is none, and
-        // waits for the counts of `wait_cnt`.
+        // SAFETY: By the type invariants: a destroyer fails to claim the object if it has users,
+        // and waits until `wait_cnt` is zero.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl<T: Registered> Held<T> {
-    /// Takes a count of `users`, unless a destroyer has claimed the object.
+    /// Takes a count of `users`, unless the object has been claimed.
     fn user(&self) -> Result<User<T>> {
         if !self.header.users.inc_not_zero() {
             return Err(ENOENT);
@@ -357,32 +361,32 @@ impl<T: Registered> Held<T> {
     }
 }
 
-/// A kind of object of which other objects keep a read side.
+/// A kind of object of which other objects can hold a read side.
 ///
 /// # Safety
 ///
-/// [`Self::owner_ptr`] returns the same field each time, which is in the object, or in one that it
-/// depends on.
+/// [`Self::owner_ptr`] returns the same field each time, which is in the object or in a dependency
+/// of it.
 ///
 /// Implemented by the table of kinds, see [`kinds`].
 pub(crate) unsafe trait Owned: Registered {
-    /// What the object belongs to.
+    /// Returns the owner of the object.
     fn owner_ptr(&self) -> &OwnerPtr<Self::Owner>;
 }
 
 impl<T: Owned> Object<T> {
-    /// What the object belongs to.
+    /// Returns the owner of the object.
     pub(crate) fn owner(&self) -> &T::Owner {
         // SAFETY: `Reserved::new()` has compared the pointer with the owner of the object, and it
-        // does not change. The object has not been dropped, so that the owner is there, by the
+        // does not change. The object has not been dropped, so the owner exists, by the
         // requirements of `Kinds`.
         unsafe { self.data.owner_ptr().0.as_ref() }
     }
 }
 
-/// What objects belong to, where C looks for it: a pointer in the object.
+/// The pointer from an object to its owner, in a field that C reads.
 ///
-/// It is followed only if it is a field of an object of that very owner: see [`Object::owner`].
+/// Only [`Object::owner`] follows it, for an object that belongs to that owner.
 #[repr(transparent)]
 pub(crate) struct OwnerPtr<C>(NonNull<C>);
 
@@ -392,7 +396,7 @@ unsafe impl<C: Sync> Send for OwnerPtr<C> {}
 unsafe impl<C: Sync> Sync for OwnerPtr<C> {}
 
 impl<C> OwnerPtr<C> {
-    /// Returns whether it names this owner.
+    /// Returns whether it points to this owner.
     pub(crate) fn is(&self, owner: &C) -> bool {
         core::ptr::eq(self.0.as_ptr(), owner)
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! That objects lie in memory as C expects.
+//! Assertions about the memory layout of objects that C knows.
 #![forbid(unsafe_code)]
 
-/// Asserts that a field of the data of an object is where C has it. The data begin behind the
-/// header, aligned.
+/// Asserts that a field of the data of an object has the same offset as in C. The data begin behind
+/// the header, aligned.
 macro_rules! same_offset {
     ($rust:ty, $field:ident, $c:ident, $($cfield:tt)+) => {
         const _: () = assert!(
@@ -16,7 +16,7 @@ macro_rules! same_offset {
 }
 pub(crate) use same_offset;
 
-/// Asserts that an object is laid out as in C, and no larger: drivers embed it.
+/// Asserts that an object has the same layout and size as in C: drivers embed it.
 macro_rules! same_layout {
     ($rust:ty, $c:ident: $($field:ident)+) => {
         $($crate::object::same_offset!($rust, $field, $c, $field);)+

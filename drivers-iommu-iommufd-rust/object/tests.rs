@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the life of objects, with a kind of object that does nothing else.
+//! Tests of object lifetimes, with a kind of object that only counts.
 #![expect(unsafe_code, reason = "the table of kinds")]
 
 use super::{
     claim,
     kinds,
     Dependency,
-    Id,
+    IdDisposition,
     Kind,
     Owner,
     OwnerPtr,
@@ -36,7 +36,7 @@ use kernel::{
     }, //
 };
 
-/// What probes belong to.
+/// The owner of probes.
 #[pin_data]
 struct Space {
     #[pin]
@@ -61,7 +61,7 @@ impl Owner for Space {
     }
 }
 
-// Each test keeps its space until its objects are gone.
+// Each test drops its space after its objects.
 kinds! {
     Space;
     Probe = iommufd_object_type_IOMMUFD_OBJ_MAX in space: on;
@@ -74,7 +74,7 @@ struct Probe {
     life: Arc<Life>,
 }
 
-/// How many probes have ended.
+/// Counters of destroyed and dropped probes.
 struct Life {
     destroyed: Atomic<usize>,
     dropped: Atomic<usize>,
@@ -91,7 +91,7 @@ impl Life {
         )?)
     }
 
-    /// How many were destroyed, and how many were dropped.
+    /// Returns the numbers of destroyed and of dropped probes.
     fn ended(&self) -> (usize, usize) {
         (self.destroyed.load(Relaxed), self.dropped.load(Relaxed))
     }
@@ -143,7 +143,7 @@ fn create(space: &Space, life: &Arc<Life>, on: Option<u32>) -> Result<u32> {
     Ok(id)
 }
 
-/// How many users an object has, that of the table included.
+/// Returns the number of users of an object, that of the table included.
 fn users(space: &Space, id: u32) -> Result<i32> {
     Ok(space.get::<Probe>(id)?.users())
 }
@@ -175,7 +175,7 @@ mod cases {
         let probe = reserve(&space, &life, Some(&space.get(one)?))?;
 
         assert_eq!(users(&space, one)?, 1);
-        // Nobody finds it, or can depend on it.
+        // Lookups do not find it, and `users` is zero.
         assert!(space.find::<Probe>(probe.id()).is_none());
         assert_eq!(space.destroy(probe.id()), Err(ENOENT));
         assert_eq!(probe.users(), 0);
@@ -192,7 +192,7 @@ mod cases {
         let probe = reserve(&space, &life, Some(&space.get(one)?))?;
         let id = probe.id();
 
-        // The last step is taken with the dependency ensured.
+        // The probe is a user of its dependency when the last step runs.
         let on = space.get::<Probe>(one)?;
         let result = probe.publish(|| {
             assert_eq!(on.users(), 2);
@@ -214,8 +214,8 @@ mod cases {
         let one = create(&space, &life, None)?;
         let probe = reserve(&space, &life, Some(&space.get(one)?))?;
 
-        // A destroyer comes first, and is to wait for the read side.
-        let destroying = claim(&*space, one, Id::Free, |object| object.claim())?;
+        // A destroyer claims first. It has to wait for the read side.
+        let destroying = claim(&*space, one, IdDisposition::Free, |object| object.claim())?;
         let mut answered = false;
         let result = probe.publish(|| {
             answered = true;
@@ -224,7 +224,7 @@ mod cases {
         assert_eq!(result, Err(ENOENT));
         assert!(!answered);
         assert_eq!(life.ended(), (0, 1));
-        // It does not wait any more.
+        // The read side was put.
         destroying.finish();
         assert_eq!(life.ended(), (1, 2));
         Ok(())
@@ -248,12 +248,14 @@ mod cases {
         second.put_and_try_destroy(&space);
         assert_eq!(life.ended(), (2, 2));
 
-        // A read side is no user.
+        // A read side is not a user.
         let probe = reserve(&space, &life, None)?;
         let read_side = probe
             .publish_with_ref(|_, _| Ok(()))
             .map_err(|(_, err)| err)?;
-        let destroying = claim(&*space, read_side.id(), Id::Free, |object| object.claim())?;
+        let destroying = claim(&*space, read_side.id(), IdDisposition::Free, |object| {
+            object.claim()
+        })?;
         assert_eq!(read_side.user(&space.tentative()).err(), Some(ENOENT));
         drop(read_side);
         destroying.finish();
@@ -266,7 +268,7 @@ mod cases {
         let (space, life) = (space()?, Life::new()?);
         let mut probe = reserve(&space, &life, None)?;
 
-        // Given up.
+        // Dropped unpublished.
         drop(probe.hold());
         drop(probe);
         assert_eq!(life.ended(), (0, 1));
@@ -287,7 +289,7 @@ mod cases {
         let (space, life) = (space()?, Life::new()?);
         let one = create(&space, &life, None)?;
 
-        // Given up, and dropped.
+        // Undone, and dropped.
         let probe = reserve(&space, &life, Some(&space.get(one)?))?;
         let tentative = space.tentative();
         let probe = probe.depend(&tentative).map_err(|(_, err)| err)?;
@@ -315,10 +317,10 @@ mod cases {
         assert_eq!(space.destroy(one), Ok(()));
         assert_eq!(life.ended(), (2, 3));
 
-        // Too late: it is being destroyed.
+        // The dependency is being destroyed.
         let one = create(&space, &life, None)?;
         let probe = reserve(&space, &life, Some(&space.get(one)?))?;
-        let destroying = claim(&*space, one, Id::Free, |object| object.claim())?;
+        let destroying = claim(&*space, one, IdDisposition::Free, |object| object.claim())?;
         let tentative = space.tentative();
         let result = probe.depend(&tentative).map(drop).map_err(|(probe, err)| {
             drop(probe);
@@ -330,8 +332,8 @@ mod cases {
         Ok(())
     }
 
-    /// What goes with its last user is claimed by whoever gives that up, at once, and destroyed
-    /// when there are no locks. It is a user of nothing from when it is claimed.
+    /// Putting the last user claims the object at once, which ends its users of others. It is
+    /// destroyed later, when the caller holds no locks.
     #[test]
     fn user_that_is_given_up_may_be_the_last() -> Result {
         let (space, life) = (space()?, Life::new()?);
@@ -342,7 +344,7 @@ mod cases {
         let tentative = space.tentative();
         let tried = space.get::<Probe>(two)?.user(&tentative)?;
 
-        // Does not wait for the one that may be given up.
+        // Does not wait for the tentative user.
         user.put_and_try_destroy(&space);
         assert_eq!(life.ended(), (0, 0));
         assert_eq!(users(&space, one)?, 2);

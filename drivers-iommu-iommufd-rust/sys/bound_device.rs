@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices that are bound to a driver: what this driver asks of `struct device` and of the IOMMU
-//! driver.
+//! Devices that are bound to a driver: queries to `struct device` and to the IOMMU driver.
 //!
 //! Contracts with C:
 //!
 //! - A device that is bound to a driver keeps its `struct dev_iommu`, its IOMMU and its group. The
-//!   core takes them away when the device is removed from its bus, which unbinds it first. What is
-//!   read of them here does not change while it is bound; other fields may.
-//! - An IOMMU and its operations live as long as a device has it. Who keeps an IOMMU for longer, as
-//!   a vIOMMU does, relies on its driver: one whose IOMMUs can go holds those that are in use.
-//! - What an IOMMU driver returns from `hw_info` is memory from kmalloc() of the length that it
-//!   says.
+//!   core removes them when the device is removed from its bus, which unbinds it first. The fields
+//!   that are read here do not change while it is bound; others may.
+//! - An IOMMU and its operations live as long as a device has it. A vIOMMU uses an IOMMU for
+//!   longer, which relies on the IOMMU driver: if its IOMMUs can be removed, it holds those in use.
+//! - `hw_info` of an IOMMU driver returns memory from kmalloc(), of the length that it stores in
+//!   `length`.
 
 use super::layout::Raw;
 use core::{
@@ -37,13 +36,13 @@ use kernel::{
     }, //
 };
 
-/// What is constant in the `struct dev_iommu` of a device that is bound.
+/// The constant fields of the `struct dev_iommu` of a bound device.
 struct DevIommu {
     iommu: Option<Iommu>,
     max_pasids: u32,
 }
 
-/// A device that stays bound to its driver for as long as this exists. C sees a pointer.
+/// A device that stays bound to its driver for as long as this exists. To C it is a pointer.
 ///
 /// # Invariants
 ///
@@ -52,7 +51,7 @@ struct DevIommu {
 pub(crate) struct BoundDevice(ARef<kernel::device::Device>);
 
 impl BoundDevice {
-    /// The device behind a pointer that its driver passes in.
+    /// Returns the device behind a pointer that its driver passes in.
     ///
     /// # Safety
     ///
@@ -65,12 +64,12 @@ impl BoundDevice {
         Self(unsafe { kernel::device::Device::get_device(dev) })
     }
 
-    /// How C sees the device.
+    /// Returns the C pointer to the device.
     pub(crate) fn as_raw(&self) -> *mut bindings::device {
         from_ref(&*self.0).cast_mut().cast()
     }
 
-    /// What the IOMMU core knows of the device.
+    /// Returns the data of the IOMMU core about the device.
     fn dev_iommu(&self) -> Option<DevIommu> {
         // SAFETY: The device is valid, and by the type invariants bound. So it keeps the structure,
         // and none of these fields changes.
@@ -86,12 +85,12 @@ impl BoundDevice {
         })
     }
 
-    /// The IOMMU that translates for the device.
+    /// Returns the IOMMU that translates for the device.
     pub(crate) fn iommu(&self) -> Option<Iommu> {
         self.dev_iommu()?.iommu
     }
 
-    /// The operations of the IOMMU driver.
+    /// Returns the operations of the IOMMU driver.
     pub(crate) fn ops(&self) -> Option<&bindings::iommu_ops> {
         let Iommu(iommu) = self.iommu()?;
 
@@ -101,35 +100,36 @@ impl BoundDevice {
         Some(unsafe { &*(*iommu.as_ptr()).ops })
     }
 
-    /// Whether an IOMMU driver manages the device. It is not enough that it has a group: VFIO makes
+    /// Returns whether an IOMMU driver manages the device. A group does not prove that: VFIO makes
     /// one for a device without an IOMMU.
     pub(crate) fn has_iommu(&self) -> bool {
         self.dev_iommu().is_some()
     }
 
-    /// How many PASIDs the device can use; zero if PASID is not enabled.
+    /// Returns the number of PASIDs that the device can use; zero if PASID is not enabled.
     pub(crate) fn max_pasids(&self) -> u32 {
         self.dev_iommu().map_or(0, |dev_iommu| dev_iommu.max_pasids)
     }
 
-    /// Whether it is a device of the selftests.
+    /// Returns whether it is a device of the selftests.
     pub(crate) fn is_mock(&self) -> bool {
         // SAFETY: The device is valid.
         unsafe { super::test::is_mock_dev(self.as_raw()) }
     }
 
-    /// Whether the IOMMU of the device can do this.
+    /// Returns whether the IOMMU of the device has this capability.
     pub(crate) fn can(&self, cap: Capability) -> bool {
         iommu::capable(self, cap)
     }
 
-    /// Takes control over DMA of the device's group, in the name of `owner`, which the claim keeps.
+    /// Claims DMA of the device's group for `owner`, to which the claim holds a reference.
     ///
     /// # Errors
     ///
-    /// [`EPERM`] if another has it, [`EBUSY`] if a driver uses it, or what the IOMMU driver says.
+    /// [`EPERM`] if it has another owner, [`EBUSY`] if a driver uses it, or the error of the IOMMU
+    /// driver.
     pub(crate) fn claim_dma<T>(&self, owner: &Arc<T>) -> Result<DmaClaim<T>> {
-        // INVARIANT: What the device is bound for includes the claim, by the requirements of
+        // INVARIANT: The device stays bound until the claim is dropped, by the requirements of
         // `Self::new()`.
         // SAFETY: By the requirements of `Self::new()` the device stays bound until the claim is
         // dropped, and domains of its group are detached before that. The claim keeps the owner.
@@ -152,8 +152,8 @@ impl BoundDevice {
         NonNull::new(pdev)
     }
 
-    /// The control bits of the PCI PASID capability, or a negative error; [`None`] for a device
-    /// that is not on PCI.
+    /// Returns the control bits of the PCI PASID capability, or a negative error; [`None`] for a
+    /// device that is not on PCI.
     pub(crate) fn pci_pasid_control(&self) -> Option<i32> {
         let pdev = self.pci()?;
 
@@ -167,8 +167,8 @@ impl BoundDevice {
         }
     }
 
-    /// Whether the page requests of the device share their resources with those of its siblings: it
-    /// is a virtual function on PCI, and the physical function supports page requests.
+    /// Returns whether the device shares the resources for page requests with its siblings: it is a
+    /// PCI virtual function whose physical function supports page requests.
     pub(crate) fn shares_page_requests(&self) -> bool {
         #[cfg(CONFIG_PCI_PRI)]
         // SAFETY: The PCI device is valid; what kind of function it is does not change.
@@ -180,12 +180,12 @@ impl BoundDevice {
         false
     }
 
-    /// Asks the IOMMU driver what it is. `kind` is the type of data that user space wants. Returns
-    /// the type that it gets, and the data in the layout of that type.
+    /// Gets the description of the IOMMU from its driver. `kind` is the type of data that user
+    /// space requests. Returns the type that the driver chose, and data in the layout of that type.
     ///
     /// # Errors
     ///
-    /// What the IOMMU driver says.
+    /// Those of the IOMMU driver.
     pub(crate) fn hw_info(&self, mut kind: u32) -> Result<(u32, KVec<u8>)> {
         let Some(ops) = self.ops().filter(|ops| ops.hw_info.is_some()) else {
             let none = bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE;
@@ -217,14 +217,15 @@ impl Deref for BoundDevice {
 }
 
 impl Raw<bindings::iommufd_device> {
-    /// The device that is bound.
+    /// Returns the bound device.
     pub(super) fn bound(&self) -> &BoundDevice {
         // SAFETY: The object is initialised, and has a `BoundDevice` there: see `CLayout`.
         unsafe { &*(&raw const (*self.get()).dev).cast() }
     }
 }
 
-/// The name of an IOMMU, which need not be there any more. C sees a pointer.
+/// The identity of an IOMMU, which may have been removed: it is only compared. To C it is a
+/// pointer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Iommu(NonNull<bindings::iommu_device>);
@@ -235,19 +236,20 @@ unsafe impl Send for Iommu {}
 unsafe impl Sync for Iommu {}
 
 impl Iommu {
-    /// Whether it is this one.
+    /// Returns whether it is this one.
     pub(super) fn is(self, iommu: *mut bindings::iommu_device) -> bool {
         self.0.as_ptr() == iommu
     }
 }
 
-/// The type of data that user space wants, which shares its place with the answer.
+/// Returns the type of data that user space requests, which is in a union with the type of the
+/// answer.
 pub(crate) fn wanted_hw_info(cmd: &bindings::iommu_hw_info) -> u32 {
     // SAFETY: All variants of the union are a `u32`.
     unsafe { cmd.__bindgen_anon_1.in_data_type }
 }
 
-/// The operations that make domains for devices without an IOMMU.
+/// Returns the operations that allocate domains for devices without an IOMMU.
 pub(crate) fn noiommu_ops() -> Option<&'static bindings::iommu_ops> {
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     // SAFETY: A constant.
@@ -256,15 +258,16 @@ pub(crate) fn noiommu_ops() -> Option<&'static bindings::iommu_ops> {
     None
 }
 
-/// Whether the administrator accepts devices whose interrupts cannot be isolated.
+/// Returns whether the administrator accepts devices whose interrupts cannot be isolated.
 pub(crate) fn allow_unsafe_interrupts() -> bool {
     // SAFETY: A `bool` that C writes as a whole, at any time; either value is fine.
     unsafe { (&raw const bindings::iommufd_allow_unsafe_interrupts).read_volatile() }
 }
 
-/// DMA of a device's group is under the control of an owner.
+/// A claim of DMA of a device's group for an owner.
 ///
-/// The fields are dropped in order: the owner is compared until the claim ends.
+/// The fields are dropped in order: the core compares the address of the owner until the claim
+/// ends.
 pub(crate) struct DmaClaim<T> {
     _claim: DmaOwner,
     _owner: Arc<T>,

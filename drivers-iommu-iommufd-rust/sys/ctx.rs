@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The context as C knows it: `struct iommufd_ctx`.
+//! The fields of a context that C accesses: `struct iommufd_ctx`.
 //!
-//! Contract: the context of the layer above begins with a [`CFields`], so that a pointer to one is
-//! a pointer to the other.
+//! Contract: the context type of the layer above begins with a [`CFields`], so that the two have
+//! the same address.
 
 use super::file::{
     FilePtr,
@@ -25,14 +25,14 @@ pub(crate) struct CFields {
     c: Opaque<bindings::iommufd_ctx>,
 }
 
-// SAFETY: What the pointers among the fields lead to belongs to the context, and to no thread.
+// SAFETY: The memory behind the pointers belongs to the context, and to no thread.
 unsafe impl Send for CFields {}
 // SAFETY: C serialises access to the fields with the locks that are among them. `file` is a
 // `FilePtr`.
 unsafe impl Sync for CFields {}
 
 impl CFields {
-    /// The fields of a new context, which belongs to `file`.
+    /// Initialises the fields of a new context, which belongs to `file`.
     pub(crate) fn new(file: OpeningFile) -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: `slot` is valid for writes and stays where it is.
@@ -42,12 +42,12 @@ impl CFields {
         })
     }
 
-    /// How C sees the context.
+    /// Returns the C pointer to the context.
     pub(crate) fn as_ptr(&self) -> *mut bindings::iommufd_ctx {
         self.c.get()
     }
 
-    /// The file that the context belongs to.
+    /// Returns the file that the context belongs to.
     pub(crate) fn file(&self) -> &FilePtr {
         // SAFETY: The field is initialised, and laid out as a `FilePtr`. C does not access it.
         unsafe { &*(&raw const (*self.as_ptr()).file).cast() }
@@ -58,9 +58,9 @@ impl CFields {
 impl PinnedDrop for CFields {
     fn drop(self: Pin<&mut Self>) {
         let c = self.c.get();
-        // SAFETY: The fields were initialised by `iommufd_ctx_init()`, and nobody else uses the
-        // context any more. What is in the list was allocated by `driver.c` with kzalloc(), and is
-        // freed here alone.
+        // SAFETY: The fields were initialised by `iommufd_ctx_init()`, and the context is not used
+        // any more. `driver.c` allocated the entries of the list with kzalloc(), and they are freed
+        // only here.
         unsafe {
             let pages = CListHead::from_raw(&raw mut (*c).sw_msi_list);
             while pages.is_linked() {

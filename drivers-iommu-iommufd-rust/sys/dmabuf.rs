@@ -2,14 +2,14 @@
 
 //! Attachments to dma-bufs, whose memory belongs to a device.
 //!
-//! Contract with the exporter: it is called by us, and calls us, with a `struct dma_buf_attachment`
-//! whose `importer_priv` is the [`Importer`] that the attachment was made for. It calls
+//! Contract with the exporter: calls in both directions pass a `struct dma_buf_attachment` whose
+//! `importer_priv` is the [`Importer`] that the attachment was made for. The exporter calls
 //! `invalidate_mappings` under the reservation lock of the buffer, from `dma_buf_dynamic_attach()`
 //! on until `dma_buf_detach()` returns. An [`Import`] owns both, and detaches before the importer
 //! is dropped, so that it is complete for as long as the exporter can call.
 //!
-//! The physical address is obtained outside of the dma-buf interface: VFIO has a function for it,
-//! and so has the mock driver.
+//! The physical address is obtained outside of the dma-buf interface, by functions of VFIO and of
+//! the mock driver.
 
 use core::ops::Deref;
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
@@ -25,14 +25,14 @@ pub(crate) struct PhysRange {
     pub(crate) len: usize,
 }
 
-/// What memory is imported for.
+/// The user of an imported dma-buf.
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
 pub(crate) trait Importer: Send + Sync {
-    /// Learns where the memory is. Called once, under the reservation lock of the buffer.
+    /// Receives the address of the memory. Called once, under the reservation lock of the buffer.
     ///
     /// # Errors
     ///
-    /// If the importer cannot use memory like this. It is not called again then.
+    /// Those of the importer, if it cannot use such memory. [`Self::revoked`] is not called then.
     fn mapped(&self, phys: PhysRange) -> Result;
 
     /// Stops using the memory at once. Called under the reservation lock of the buffer, after
@@ -71,15 +71,15 @@ mod imp {
 
     // SAFETY: A dma-buf belongs to no thread.
     unsafe impl Send for DmaBuf {}
-    // SAFETY: What is used of it is constant, or protected by its own lock.
+    // SAFETY: The fields used here are constant, or protected by the buffer's own lock.
     unsafe impl Sync for DmaBuf {}
 
     impl DmaBuf {
-        /// Gets the dma-buf behind a file descriptor.
+        /// Gets the dma-buf of a file descriptor.
         ///
         /// # Errors
         ///
-        /// `EBADF` if there is no file, `EINVAL` if it is no dma-buf.
+        /// `EBADF` if there is no file, `EINVAL` if it is not a dma-buf.
         pub(crate) fn get(fd: i32) -> Result<Self> {
             // SAFETY: Any number is fine.
             let buf = from_err_ptr(unsafe { bindings::dma_buf_get(fd) })?;
@@ -88,7 +88,7 @@ mod imp {
             NonNull::new(buf).map(Self).ok_or(EINVAL)
         }
 
-        /// The number of bytes.
+        /// Returns the number of bytes.
         pub(crate) fn size(&self) -> usize {
             // SAFETY: By the type invariant; the size is constant.
             unsafe { (*self.0.as_ptr()).size }
@@ -99,7 +99,7 @@ mod imp {
             // SAFETY: By the type invariant; the lock is as long-lived as the buffer.
             let resv = unsafe { (*self.0.as_ptr()).resv };
 
-            // Without a context, it cannot fail: it waits.
+            // Without a `ww_acquire_ctx` it waits and cannot fail.
             // SAFETY: The lock is initialised, and kept by the buffer, of which we have a
             // reference.
             let _ = unsafe { bindings::dma_resv_lock(resv, ptr::null_mut()) };
@@ -109,12 +109,12 @@ mod imp {
             res
         }
 
-        /// Makes an importer, attaches it to the buffer, and tells it where the memory is.
+        /// Creates an importer, attaches it to the buffer, and passes it the address of the memory.
         ///
         /// # Errors
         ///
-        /// What `importer` and [`Importer::mapped`] return; [`ENOMEM`]; `EOPNOTSUPP` if the
-        /// exporter is none that we know, and what the exporter says.
+        /// Those of `importer` and of [`Importer::mapped`]; [`ENOMEM`]; `EOPNOTSUPP` if the
+        /// exporter has no function for the physical address; those of the exporter.
         pub(crate) fn import<T: Importer>(
             self,
             importer: impl PinInit<T, Error>,
@@ -129,9 +129,9 @@ mod imp {
             let importer = &raw const import.importer;
 
             // SAFETY: The buffer and the device are valid, the operations are constant. The
-            // importer is pinned, and complete until the attachment is gone: either that is dropped
-            // before `import`, at the end of this function, or it becomes a field of it that is
-            // dropped before the importer.
+            // importer is pinned, and outlives the attachment: that is either dropped at the end of
+            // this function, before `import`, or becomes the field of `import` that is dropped
+            // before the importer.
             let attach = from_err_ptr(unsafe {
                 bindings::dma_buf_dynamic_attach(
                     self.0.as_ptr(),
@@ -151,7 +151,7 @@ mod imp {
             buf.with_resv(|| -> Result {
                 // SAFETY: The attachment is valid and the reservation lock is held.
                 to_result(unsafe { bindings::dma_buf_pin(attach) })?;
-                // INVARIANT: As said.
+                // INVARIANT: It was just pinned.
                 *pinned = true;
 
                 // SAFETY: The attachment is valid and pinned, and the reservation lock is held.
@@ -172,7 +172,7 @@ mod imp {
         }
     }
 
-    /// Asks the exporter for the physical address of a buffer.
+    /// Gets the physical address of a buffer from its exporter.
     ///
     /// # Safety
     ///
@@ -202,11 +202,11 @@ mod imp {
         })
     }
 
-    /// What ties an importer to a dma-buf. It ends when this is dropped.
+    /// The attachment of an importer to a dma-buf. Dropping it detaches.
     ///
     /// # Invariants
     ///
-    /// `attach` is a valid attachment to `buf` that we own, and it is pinned if `pinned` says so.
+    /// `attach` is a valid attachment to `buf` that we own; it is pinned if `pinned` is true.
     struct Attachment {
         attach: NonNull<bindings::dma_buf_attachment>,
         pinned: bool,
@@ -263,7 +263,7 @@ mod imp {
             invalidate_mappings: Some(Self::invalidate_mappings),
         };
 
-        /// The exporter wants its memory back.
+        /// The exporter revokes the memory.
         ///
         /// # Safety
         ///

@@ -2,13 +2,13 @@
 
 //! Objects that IOMMU drivers extend.
 //!
-//! `include/linux/iommufd.h` lays out a structure for each kind. A driver embeds it at the start of
-//! its own and tells the size of the whole; the memory behind the part of the core is zero until
-//! the driver's init function runs.
+//! `include/linux/iommufd.h` declares a structure for each kind. A driver embeds it at the start of
+//! its own structure and reports the size of that; the memory behind the embedded part is zero
+//! until the driver's init function runs.
 //!
 //! Contract with the drivers: their operations and destroy functions may be called with an object
-//! from the start of its init function on. A destroy function is called once, if the init function
-//! has set it, whether the init function succeeded or not. What the init function sets does not
+//! from the start of its init function on. If the init function has set a destroy function, that is
+//! called once, even if the init function failed. The fields that the init function sets do not
 //! change afterwards.
 
 use super::layout::Raw;
@@ -17,7 +17,7 @@ use kernel::prelude::*;
 
 /// A structure of C that IOMMU drivers extend.
 pub(crate) trait Extended: Sized {
-    /// Has the driver undo what its init function did, if it says how.
+    /// Calls the destroy function of the driver, if it has set one.
     ///
     /// # Safety
     ///
@@ -27,10 +27,10 @@ pub(crate) trait Extended: Sized {
 
 /// The driver that extends an object.
 pub(crate) trait Driver {
-    /// How C calls the object.
+    /// The structure of C.
     type Raw: Extended;
 
-    /// What the init function is told.
+    /// The arguments of the init function.
     type Args<'a>;
 
     /// The size of the object in bytes, from the header to the end of the driver's part.
@@ -40,8 +40,8 @@ pub(crate) trait Driver {
     ///
     /// # Errors
     ///
-    /// What the driver says, which may have got half way; [`EINVAL`] if the object is not of the
-    /// type and for the IOMMU that this was made for.
+    /// Those of the driver, which may have stopped half way; [`EINVAL`] if this was made for
+    /// another type or IOMMU than that of the object.
     ///
     /// # Safety
     ///
@@ -50,7 +50,7 @@ pub(crate) trait Driver {
 }
 
 /// A field of an object that the init function of a driver sets: a pointer to a function or to
-/// operations. It is read where C has it.
+/// operations. Its layout is that of the field in C.
 #[repr(transparent)]
 pub(crate) struct InitSlot<T>(UnsafeCell<T>);
 
@@ -60,7 +60,7 @@ unsafe impl<T> Send for InitSlot<T> {}
 unsafe impl<T> Sync for InitSlot<T> {}
 
 impl<T> InitSlot<T> {
-    /// A field that has this value unless the init function sets it.
+    /// Creates a field that has this value unless the init function sets it.
     pub(crate) const fn new(value: T) -> Self {
         Self(UnsafeCell::new(value))
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files, and what their private data is kept by.
+//! Files, and references to their private data.
 
 use core::{
     cell::UnsafeCell,
@@ -16,33 +16,35 @@ use kernel::{
     prelude::*, //
 };
 
-/// A file that is being opened, for what becomes its private data. This is no reference to it.
+/// A file that is being opened. It is passed to the constructor of its private data, and is not a
+/// reference to the file.
 ///
 /// # Invariants
 ///
-/// There is one for a file. What is made with it becomes the private data of the file, or the file
-/// is not opened.
+/// There is one for a file. The value made with it becomes the private data of the file, or opening
+/// the file fails.
 pub(crate) struct OpeningFile(*mut bindings::file);
 
 impl OpeningFile {
-    /// Names a file.
+    /// Wraps a file.
     ///
     /// # Safety
     ///
-    /// `file` must be in the course of being opened, and this be called once for it. What is made
-    /// with the result must become its private data, and end in its `release`; or end now.
+    /// `file` must be in the course of being opened, and this be called once for it. The value made
+    /// with the result must become its private data, to be dropped in its `release`, or be dropped
+    /// before the open fails.
     pub(crate) unsafe fn new(file: *mut bindings::file) -> Self {
         // INVARIANT: By the requirements of this function.
         Self(file)
     }
 
-    /// How C sees the file.
+    /// Returns the C pointer to the file.
     pub(super) fn as_ptr(&self) -> *mut bindings::file {
         self.0
     }
 }
 
-/// A pointer to a file, of which this is no reference. C sees a pointer.
+/// A pointer to a file, which is not a reference to it. To C it is a pointer.
 #[repr(transparent)]
 pub(crate) struct FilePtr(UnsafeCell<*mut bindings::file>);
 
@@ -57,7 +59,7 @@ impl FilePtr {
         unsafe { self.0.get().read_volatile() }
     }
 
-    /// Forgets the file, whose private data lives longer.
+    /// Clears the pointer: the private data outlives the file.
     ///
     /// # Safety
     ///
@@ -68,7 +70,7 @@ impl FilePtr {
     }
 }
 
-/// What a file has as its private data, for as long as there are references to the file.
+/// A type whose values are the private data of a file.
 ///
 /// # Safety
 ///
@@ -76,13 +78,13 @@ impl FilePtr {
 /// there is a reference to the file. If it lives longer than that, the file is NULL before the
 /// `release` of the file has returned.
 pub(crate) unsafe trait PrivateData: Send + Sync {
-    /// The pointer to the file; NULL if it is gone and the value is not.
+    /// Returns the pointer to the file; NULL if the value has outlived the file.
     fn file(&self) -> &FilePtr;
 }
 
-/// A reference to the private data of a file: to the file.
+/// A reference to the private data of a file, which is a reference to the file.
 ///
-/// Dropping the last one releases the file, and the data with it.
+/// Dropping the last one releases the file and its data.
 ///
 /// # Invariants
 ///
@@ -91,7 +93,7 @@ pub(crate) struct PrivateRef<T: PrivateData>(NonNull<T>);
 
 // SAFETY: A reference to a file can be put on any thread, and the data are `Sync`.
 unsafe impl<T: PrivateData> Send for PrivateRef<T> {}
-// SAFETY: What a shared reference gives is a reference to the data, and these are `Sync`.
+// SAFETY: A shared reference only gives access to the data, which are `Sync`.
 unsafe impl<T: PrivateData> Sync for PrivateRef<T> {}
 
 impl<T: PrivateData> PrivateRef<T> {
@@ -99,11 +101,12 @@ impl<T: PrivateData> PrivateRef<T> {
     ///
     /// # Errors
     ///
-    /// [`EBADF`] if the last one is gone: the file is being closed.
+    /// [`EBADF`] if there is none left: the file is being closed.
     pub(crate) fn get(data: &T) -> Result<Self> {
         // SAFETY: The pointer is NULL, or `release` of the file has not returned yet, by the
-        // requirements of `PrivateData`. Then it is a file still, even if its count is zero. As the
-        // pointer becomes NULL before that returns, it is not taken for another one.
+        // requirements of `PrivateData`. Until then the memory is that of the file, even if its
+        // count is zero. The pointer becomes NULL before `release` returns, so it never points to
+        // another file.
         if unsafe { bindings::get_file_active(data.file().0.get()) }.is_null() {
             return Err(EBADF);
         }
@@ -115,13 +118,14 @@ impl<T: PrivateData> PrivateRef<T> {
     ///
     /// # Safety
     ///
-    /// `data` must be live, and the caller must own a reference to their file, which it gives away.
+    /// `data` must be live, and the caller must own a reference to their file, which passes to the
+    /// result.
     pub(crate) unsafe fn from_raw(data: NonNull<T>) -> Self {
         // INVARIANT: By the requirements of this function.
         Self(data)
     }
 
-    /// Gives the reference away, to be taken back by [`Self::from_raw`].
+    /// Converts the reference to a pointer, for [`Self::from_raw`].
     pub(crate) fn into_raw(self) -> NonNull<T> {
         ManuallyDrop::new(self).0
     }
@@ -131,8 +135,8 @@ impl<T: PrivateData> Deref for PrivateRef<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: By the type invariants there is a reference to the file, which has the data until
-        // it is released.
+        // SAFETY: By the type invariants this owns a reference to the file, and the data live until
+        // the file is released.
         unsafe { self.0.as_ref() }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pointers that are there for C.
+//! Shared pointers in fields that C reads.
 
 use core::{
     ops::Deref,
@@ -8,12 +8,12 @@ use core::{
 };
 use kernel::sync::Arc;
 
-/// A reference to what is shared with C: a field of a structure whose layout C knows, where that
-/// has a pointer to a `T`.
+/// An [`Arc`] with the representation of a C pointer to the `T`, for fields of structures that C
+/// reads.
 ///
 /// # Invariants
 ///
-/// Owns what [`Arc::into_raw`] has returned.
+/// Owns a reference from [`Arc::into_raw`].
 #[repr(transparent)]
 pub(crate) struct ForC<T>(NonNull<T>);
 
@@ -24,7 +24,7 @@ unsafe impl<T: Send + Sync> Sync for ForC<T> {}
 
 impl<T> From<Arc<T>> for ForC<T> {
     fn from(shared: Arc<T>) -> Self {
-        // INVARIANT: As said. An `Arc` is not null.
+        // INVARIANT: It owns the reference of `shared`. An `Arc` is not null.
         // SAFETY: As above.
         Self(unsafe { NonNull::new_unchecked(Arc::into_raw(shared).cast_mut()) })
     }

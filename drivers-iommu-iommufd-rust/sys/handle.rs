@@ -4,21 +4,21 @@
 //!
 //! The IOMMU core keeps a pointer to the *handle* of each attachment, `struct
 //! iommufd_attach_handle`, from which `driver.c` and the fault handler find the device and the
-//! HWPT. One of the devices, the *leader*, stands for the group. An [`Attachment`] owns the handle,
+//! HWPT. One of the devices, the *leader*, represents the group. An [`Attachment`] owns the handle,
 //! holds HWPT and leader, and detaches when it is dropped.
 //!
 //! Contracts with C:
 //!
-//! - The core serialises what is done to a group by the mutex of the group. It refuses to attach
-//!   where something is attached.
-//! - It follows the pointer to a handle from when that is attached to when it is replaced or
-//!   detached. Page faults that were handed over name it longer: they are counted in the handle,
-//!   see [`iopf`](super::iopf), and answered before it is freed. A fault whose handler has found
-//!   the handle and not counted it yet is left to the core. It does not wait for such a handler on
-//!   replace, where it stores the new handle after the new domain is in use. This window is in the
-//!   C driver, too; only the core can close it.
-//! - `driver.c` follows `idev` of a handle under the mutex of the group, or for the id, which the
-//!   handle has too, not at all.
+//! - The core serialises operations on a group by the mutex of the group. It refuses to attach to a
+//!   group or PASID that is attached.
+//! - It follows the pointer to a handle from attach to replace or detach. Page faults that were
+//!   handed over refer to the handle for longer: they are counted in it, see [`iopf`](super::iopf),
+//!   and answered before it is freed. A fault whose handler has found the handle but not yet
+//!   counted it is left to the core. On replace the core does not wait for such a handler, as it
+//!   stores the new handle after the new domain is in use. The C driver has this window, too; only
+//!   the core can close it.
+//! - `driver.c` follows `idev` of a handle under the mutex of the group. For the id of the device
+//!   it reads `dev_id` instead.
 
 use super::{
     hwpt::HoldsHwpt,
@@ -60,22 +60,22 @@ use kernel::{
 
 const _: () = assert!(offset_of!(bindings::iommufd_attach_handle, handle) == 0);
 
-/// `struct iommufd_attach_handle`, and what C does not know of it.
+/// `struct iommufd_attach_handle`, with a field that C does not access.
 #[repr(C)]
-struct Memory {
+struct AttachHandle {
     c: Opaque<bindings::iommufd_attach_handle>,
-    /// How many groups of page faults name it.
+    /// The number of groups of page faults that refer to it.
     faults: Atomic<i32>,
 }
 
-const _: () = assert!(offset_of!(Memory, c) == 0);
+const _: () = assert!(offset_of!(AttachHandle, c) == 0);
 
-/// A handle with which nothing is attached.
-pub(crate) struct NewHandle(KBox<Memory>);
+/// An unattached handle.
+pub(crate) struct NewHandle(KBox<AttachHandle>);
 
 // SAFETY: The handle is memory, which belongs to no thread.
 unsafe impl Send for NewHandle {}
-// SAFETY: What changes of it while it is shared is written as a whole, see `set_leader()`.
+// SAFETY: The fields that change while it is shared are written as a whole, see `set_leader()`.
 unsafe impl Sync for NewHandle {}
 
 impl NewHandle {
@@ -85,40 +85,40 @@ impl NewHandle {
     ///
     /// [`ENOMEM`].
     pub(crate) fn new() -> Result<Self> {
-        let memory = Memory {
+        let memory = AttachHandle {
             c: Opaque::zeroed(),
             faults: Atomic::new(0),
         };
 
-        // User space chooses how many there are.
+        // User space chooses the number of handles.
         Ok(Self(KBox::new(memory, GFP_KERNEL_ACCOUNT)?))
     }
 
-    /// Makes this device the one that stands for the group.
+    /// Makes this device the leader.
     fn set_leader(&self, leader: &Raw<bindings::iommufd_device>) {
         let (handle, leader) = (self.0.c.get(), leader.get());
 
         // SAFETY: The handle is ours, and the device initialised; its id does not change. Readers
-        // in C may run at the same time: they see the old or the new leader, and `Attachment` keeps
-        // both for as long.
+        // in C may run at the same time: they see the old or the new leader, both of which
+        // `Attachment` holds until no reader is left.
         unsafe {
             addr_of_mut!((*handle).idev).write_volatile(leader);
             addr_of_mut!((*handle).dev_id).write_volatile((*leader).obj.id);
         }
     }
 
-    /// How the core, and a page fault, names the handle.
+    /// Returns the pointer by which the core and page faults refer to the handle.
     fn as_raw(&self) -> *mut bindings::iommu_attach_handle {
         self.0.c.get().cast()
     }
 
-    /// Attaches the domain of a HWPT to the group of a device, or to a PASID of it, which nothing
-    /// is attached to; `IOMMU_NO_PASID` is the group.
+    /// Attaches the domain of a HWPT to the group of a device (`IOMMU_NO_PASID`), or to a PASID of
+    /// it. It must be unattached.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`]; [`EINVAL`] if the domain does not suit the devices; what the IOMMU driver says.
-    /// With the HWPT.
+    /// [`ENOMEM`]; [`EINVAL`] if the domain is not compatible with the devices; those of the IOMMU
+    /// driver. The HWPT is returned with the error.
     pub(crate) fn attach<H, D>(
         self,
         hwpt: H,
@@ -129,10 +129,10 @@ impl NewHandle {
         H: HoldsHwpt,
         D: Holds<bindings::iommufd_device>,
     {
-        let res = Place::new(&hwpt, &leader).and_then(|at| {
+        let res = AttachArgs::new(&hwpt, &leader).and_then(|at| {
             self.set_leader(leader.raw());
-            // SAFETY: Domain, group and device are valid. They are until they are detached, which
-            // `Attachment` does before it gives up what holds them.
+            // SAFETY: Domain, group and device are valid. They stay so until they are detached,
+            // which `Attachment` does before it drops the handles on them.
             to_result(unsafe {
                 match pasid {
                     bindings::IOMMU_NO_PASID => {
@@ -157,16 +157,16 @@ impl NewHandle {
         }
     }
 
-    /// Answers all page faults that name the handle, and frees it. Nothing is attached with it any
-    /// more.
+    /// Answers all page faults that refer to the handle, which is not attached any more, and frees
+    /// it.
     fn end(self, hwpt: &impl HoldsHwpt) {
         loop {
             hwpt.answer_faults(self.as_raw());
-            // Acquire: after what was done by those who have answered, see `put_fault()`.
+            // Acquire: pairs with `put_fault()`, which follows each answer.
             if self.0.faults.load(Acquire) == 0 {
                 break;
             }
-            // One was counted that is not in the queue yet: its handler is running.
+            // A handler is running that has counted its group, but not queued it.
             fsleep(Delta::from_millis(1));
         }
     }
@@ -179,21 +179,29 @@ impl NewHandle {
 /// `handle` must be attached, with an [`Attachment`].
 pub(super) unsafe fn count_fault(handle: *mut bindings::iommu_attach_handle) {
     // SAFETY: By the requirements of this function.
-    unsafe { (*handle.cast::<Memory>()).faults.fetch_add(1, Relaxed) };
+    unsafe {
+        (*handle.cast::<AttachHandle>())
+            .faults
+            .fetch_add(1, Relaxed)
+    };
 }
 
-/// Counts a group less, which was answered.
+/// Uncounts a group that was answered.
 ///
 /// # Safety
 ///
 /// The group must have been counted by [`count_fault`], once, and `handle` not be used after this.
 pub(super) unsafe fn put_fault(handle: *mut bindings::iommu_attach_handle) {
-    // SAFETY: By the requirements of this function: it is not freed while there is the count.
-    unsafe { (*handle.cast::<Memory>()).faults.fetch_add(-1, Release) };
+    // SAFETY: By the requirements of this function: the handle is not freed while the group is
+    // counted.
+    unsafe {
+        (*handle.cast::<AttachHandle>())
+            .faults
+            .fetch_add(-1, Release)
+    };
 }
 
-/// The id of the device that stands for the group of devices (or the PASID) that was attached with
-/// `handle`.
+/// Returns the id of the leader of the group, or PASID, that was attached with `handle`.
 ///
 /// # Safety
 ///
@@ -206,15 +214,15 @@ pub(super) unsafe fn leader_id(handle: *mut bindings::iommu_attach_handle) -> u3
     unsafe { (&raw const (*handle).dev_id).read_volatile() }
 }
 
-/// The domain of a HWPT, and where it is to be attached.
-struct Place {
+/// The arguments of the core's attach functions.
+struct AttachArgs {
     domain: *mut bindings::iommu_domain,
     dev: *mut bindings::device,
     group: *mut bindings::iommu_group,
 }
 
-impl Place {
-    /// Where `dev` is.
+impl AttachArgs {
+    /// Returns the arguments to attach `hwpt` to the group of `dev`.
     ///
     /// # Errors
     ///
@@ -228,7 +236,7 @@ impl Place {
 
             (domain, (*domain).__bindgen_anon_1.iommufd_hwpt)
         };
-        // Who follows that pointer relies on that the attachment holds the HWPT.
+        // The users of that pointer rely on the attachment holding the HWPT.
         if kernel::warn_on!(!ptr::eq(linked, hwpt)) {
             return Err(EINVAL);
         }
@@ -248,12 +256,12 @@ impl Place {
     }
 }
 
-/// The domain of a HWPT is attached. Dropping this detaches it.
+/// An attachment of the domain of a HWPT. Dropping it detaches.
 ///
 /// # Invariants
 ///
 /// The domain of `hwpt`, which is linked to the HWPT, is attached to `pasid` of the IOMMU group of
-/// `leader` with `handle`, whose leader that is.
+/// `leader` with `handle`, which names that leader.
 pub(crate) struct Attachment<H, D>
 where
     H: HoldsHwpt,
@@ -270,41 +278,41 @@ where
     H: HoldsHwpt,
     D: Holds<bindings::iommufd_device>,
 {
-    /// The HWPT.
+    /// Returns the HWPT.
     pub(crate) fn hwpt(&self) -> &H {
         &self.hwpt
     }
 
-    /// The device that stands for the group.
+    /// Returns the device that represents the group.
     pub(crate) fn leader(&self) -> &D {
         &self.leader
     }
 
-    /// The PASID, or `IOMMU_NO_PASID` for the group.
+    /// Returns the PASID, or `IOMMU_NO_PASID` for the group.
     pub(crate) fn pasid(&self) -> u32 {
         self.pasid
     }
 
-    /// Attaches another HWPT instead, without a moment in between. Returns the HWPT of before,
-    /// whose page faults are answered.
+    /// Attaches another HWPT instead; DMA is not blocked in between. Answers the page faults of the
+    /// old HWPT and returns it.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if the device is of another group, or the domain does not suit it; what the IOMMU
-    /// driver says. With the new HWPT; nothing has changed then.
+    /// [`EINVAL`] if the device is of another group, or the domain is not compatible with it; those
+    /// of the IOMMU driver. The new HWPT is returned with the error; nothing has changed.
     pub(crate) fn replace(
         &mut self,
         handle: NewHandle,
         hwpt: H,
         leader: D,
     ) -> Result<H, (H, Error)> {
-        let res = Place::new(&hwpt, &leader).and_then(|at| {
+        let res = AttachArgs::new(&hwpt, &leader).and_then(|at| {
             if kernel::warn_on!(at.group != self.group()) {
                 return Err(EINVAL);
             }
             handle.set_leader(leader.raw());
             // SAFETY: Domain, group and device are valid, as for `NewHandle::attach()`. By the type
-            // invariants there is something to replace.
+            // invariants a domain is attached, which is replaced.
             to_result(unsafe {
                 match self.pasid {
                     bindings::IOMMU_NO_PASID => {
@@ -324,14 +332,14 @@ where
             return Err((hwpt, err));
         }
         // INVARIANT: The new domain is attached with the new handle. The core has taken the mutex
-        // of the group: nobody follows the leader of the old one.
+        // of the group: there is no reader of the old leader left.
         let hwpt = core::mem::replace(&mut *self.hwpt, hwpt);
         core::mem::replace(&mut *self.handle, handle).end(&hwpt);
         self.leader = leader;
         Ok(hwpt)
     }
 
-    /// Makes another device of the same group the one that stands for it.
+    /// Makes another device of the same group the leader.
     ///
     /// # Errors
     ///
@@ -348,7 +356,7 @@ where
         Ok(())
     }
 
-    /// Detaches. Returns the HWPT, whose page faults are answered.
+    /// Detaches. Answers the page faults of the HWPT and returns it.
     pub(crate) fn detach(self) -> H {
         let mut this = ManuallyDrop::new(self);
 
@@ -363,7 +371,7 @@ where
         group_of(&self.leader)
     }
 
-    /// Detaches, and takes the HWPT out.
+    /// Detaches, and moves the HWPT out.
     ///
     /// # Safety
     ///
@@ -400,18 +408,18 @@ where
     D: Holds<bindings::iommufd_device>,
 {
     fn drop(&mut self) {
-        // SAFETY: `self` is being dropped, and does not use them again.
+        // SAFETY: `self` is being dropped, and `hwpt` and `handle` are not used again.
         drop(unsafe { self.detach_and_take() });
     }
 }
 
-/// The IOMMU group of a device.
+/// Returns the IOMMU group of a device.
 fn group_of(dev: &impl Holds<bindings::iommufd_device>) -> *mut bindings::iommu_group {
     // SAFETY: The device is bound: its group does not change.
     unsafe { (*dev.raw().bound().as_raw()).iommu_group }
 }
 
-/// Waits until those have released the mutex of the group who hold it now.
+/// Waits until the current holder of the mutex of the group has released it.
 fn synchronize(group: *mut bindings::iommu_group) {
     /// # Safety
     ///
@@ -420,7 +428,7 @@ fn synchronize(group: *mut bindings::iommu_group) {
         1
     }
 
-    // SAFETY: The group is that of a device that is bound. This takes the mutex, and the function
+    // SAFETY: The group is that of a device that is bound. This takes the mutex, and the callback
     // does nothing.
     unsafe { bindings::iommu_group_for_each_dev(group, null_mut(), Some(stop)) };
 }

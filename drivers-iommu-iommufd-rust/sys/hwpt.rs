@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The domains of HWPTs: how IOMMU drivers make them, and how C gets from one to the HWPT.
+//! The domains of HWPTs: allocation by IOMMU drivers, and the pointer from a domain to its HWPT.
 //!
 //! A [`PagingDomain`] has a page table that this driver fills; a nested domain has one that user
 //! space fills. The domain points back to the HWPT that it was made for ([`link`]); `driver.c` and
@@ -8,12 +8,12 @@
 //! attached.
 //!
 //! Contract with C: the operations in `struct iommu_ops` of a device's IOMMU driver do not change
-//! while the device is bound, and the pointers to user memory in `struct iommu_user_data` are
-//! checked by who reads through them. An IOMMU driver that returns a domain gives it away, and
-//! stays for as long as the domain is there, as does what the domain belongs to: like an IOMMU, a
-//! domain may be kept longer than the device that it was made for.
+//! while the device is bound, and IOMMU drivers check the pointers to user memory in `struct
+//! iommu_user_data` when they read through them. The caller owns a domain that an IOMMU driver
+//! returns. The driver and its IOMMU exist as long as the domain, which may outlive the device that
+//! it was made for.
 //!
-//! A [`NestedDomain`] holds what it was made of, the parent and the vIOMMU, until it is freed.
+//! A [`NestedDomain`] holds its parent and its vIOMMU until it is freed.
 
 use super::{
     bound_device::{
@@ -56,23 +56,23 @@ use kernel::{
     }, //
 };
 
-/// What user space tells the driver in the driver's own terms, if anything.
+/// Returns the driver-specific data that user space passes, if any.
 pub(crate) fn user_data(type_: u32, address: u64, len: u32) -> Option<bindings::iommu_user_data> {
     (len != 0).then_some(bindings::iommu_user_data {
         type_,
-        // CAST: As `u64_to_user_ptr()`. Who reads through the pointer checks it.
+        // CAST: As `u64_to_user_ptr()`. The driver checks the pointer when it reads through it.
         uptr: address as usize as *mut c_void,
         // CAST: `usize` has at least 32 bits.
         len: len as usize,
     })
 }
 
-/// Asks the IOMMU driver of `dev` for a domain that the kernel fills. `flags` and `data` are for
-/// the driver.
+/// Allocates a domain that the kernel fills, by the IOMMU driver of `dev`, which gets `flags` and
+/// `data`.
 ///
 /// # Errors
 ///
-/// What the IOMMU driver says; [`EINVAL`] if the operations are neither those of the IOMMU of `dev`
+/// Those of the IOMMU driver; [`EINVAL`] if the operations are neither those of the IOMMU of `dev`
 /// nor those for devices without one.
 pub(crate) fn new_paging(
     ops: &bindings::iommu_ops,
@@ -88,28 +88,28 @@ pub(crate) fn new_paging(
     let domain = match ops.domain_alloc_paging_flags {
         Some(alloc) => {
             let data = data.map_or(ptr::null(), ptr::from_ref);
-            // SAFETY: The operation belongs to the IOMMU driver of the bound device, or makes the
-            // domains for devices without one, and ignores the device.
+            // SAFETY: The operation belongs to the IOMMU driver of the bound device, or allocates
+            // domains for devices without one and ignores the device.
             let domain = unsafe { owned(alloc(dev.as_raw(), flags, data)) }?;
 
-            // SAFETY: The domain is new, nobody else sees it.
+            // SAFETY: The domain is new and ours alone.
             unsafe { (*domain.as_raw()).owner = ops };
             domain
         }
-        // SAFETY: By the contract at the top of this file its driver stays. An attachment holds the
-        // HWPT, which has the domain (`super::handle`).
+        // SAFETY: By the contract at the top of this file its driver exists as long as the domain.
+        // An attachment holds the HWPT, which owns the domain (`super::handle`).
         None => unsafe { OwnedDomain::new_paging(dev) }?,
     };
 
-    // SAFETY: The domain is new: nobody maps into it.
+    // SAFETY: The domain is new: nothing is mapped in it.
     Ok(unsafe { PagingDomain::from_owned(domain) })
 }
 
 /// An [`iommu_domain`](Domain) whose page table user space fills, on top of that of the HWPT that
 /// `P` holds; possibly for the vIOMMU that `V` holds.
 ///
-/// IOMMU drivers expect that the domain goes before what it was made of. C sees two pointers: the
-/// domain and the parent, as in `struct iommufd_hwpt_nested`.
+/// IOMMU drivers expect that the domain is freed before its parent and its vIOMMU. C accesses two
+/// pointers, domain and parent, as in `struct iommufd_hwpt_nested`.
 ///
 /// The fields are dropped in order.
 #[repr(C)]
@@ -119,9 +119,9 @@ where
     V: Holds<bindings::iommufd_viommu>,
 {
     domain: OwnedDomain,
-    /// The HWPT whose page table it is on top of.
+    /// The HWPT through whose page table it translates.
     pub(crate) parent: P,
-    /// The vIOMMU that it was made for, which is a user of the parent, too.
+    /// The vIOMMU that it was made for, which depends on the parent, too.
     pub(crate) viommu: Option<V>,
 }
 
@@ -130,12 +130,12 @@ where
     P: Holds<bindings::iommufd_hwpt_paging>,
     V: Holds<bindings::iommufd_viommu>,
 {
-    /// Asks the IOMMU driver of `dev` for a domain.
+    /// Allocates a domain by the IOMMU driver of `dev`.
     ///
     /// # Errors
     ///
-    /// [`EOPNOTSUPP`] if the driver has no such domains or made one of another kind, or what it
-    /// says.
+    /// [`EOPNOTSUPP`] if the driver does not support such domains or returned one of another kind;
+    /// those of the driver.
     pub(crate) fn new(
         dev: &BoundDevice,
         parent: P,
@@ -152,16 +152,16 @@ where
             owned(alloc(dev.as_raw(), parent, flags, data))
         }?;
 
-        // SAFETY: The domain is new, nobody else sees it.
+        // SAFETY: The domain is new and ours alone.
         unsafe { (*domain.as_raw()).owner = ops };
         Self::check(domain, parent, None)
     }
 
-    /// Asks the driver of a vIOMMU for a domain. `parent` is what the vIOMMU is on top of.
+    /// Allocates a domain by the driver of a vIOMMU. `parent` is the HWPT of the vIOMMU.
     ///
     /// # Errors
     ///
-    /// As [`Self::new`].
+    /// As [`Self::new`]; [`EINVAL`] if `parent` is another HWPT.
     pub(crate) fn of_viommu(
         viommu: V,
         parent: P,
@@ -171,6 +171,9 @@ where
     where
         V: HoldsPublished<bindings::iommufd_viommu>,
     {
+        if kernel::warn_on!(!viommu.raw().is_on_hwpt(parent.raw())) {
+            return Err(EINVAL);
+        }
         let domain = alloc_domain_nested(&viommu, flags, data)?;
 
         Self::check(domain, parent, Some(viommu))
@@ -211,16 +214,17 @@ where
     }
 }
 
-/// Takes over a domain that an IOMMU driver has just made.
+/// Takes ownership of a domain that an IOMMU driver has just returned.
 ///
 /// # Safety
 ///
-/// `domain` is an error pointer or a new domain that nobody else owns.
+/// `domain` must be an error pointer, or a new domain whose ownership passes to the result.
 pub(super) unsafe fn owned(domain: *mut bindings::iommu_domain) -> Result<OwnedDomain> {
     let domain = NonNull::new(from_err_ptr(domain)?).ok_or(ENOMEM)?;
 
     // SAFETY: By the requirements of this function, and the contract at the top of this file: its
-    // driver stays. An attachment holds the HWPT, which has the domain (`super::handle`).
+    // driver exists as long as the domain. An attachment holds the HWPT, which owns the domain
+    // (`super::handle`).
     Ok(unsafe { OwnedDomain::from_raw(domain) })
 }
 
@@ -228,9 +232,9 @@ pub(super) unsafe fn owned(domain: *mut bindings::iommu_domain) -> Result<OwnedD
 ///
 /// # Safety
 ///
-/// [`Self::common`] returns what it begins with.
+/// The structure begins with the field that [`Self::common`] returns.
 pub(crate) unsafe trait HwptLayout: Sized {
-    /// What is common to HWPTs.
+    /// Returns the part that is common to all kinds.
     fn common(hwpt: &Raw<Self>) -> &Raw<bindings::iommufd_hw_pagetable>;
 }
 
@@ -250,8 +254,8 @@ unsafe impl HwptLayout for bindings::iommufd_hwpt_nested {
     }
 }
 
-/// What holds a HWPT of either kind.
-#[must_use = "an automatic HWPT goes with its last user, by `put()`"]
+/// A handle on a HWPT of either kind.
+#[must_use = "users of a HWPT are put by `put_or_claim()`"]
 pub(crate) enum PagingOrNested<P, N> {
     /// Filled by the kernel.
     Paging(P),
@@ -269,7 +273,7 @@ pub(crate) unsafe trait HoldsHwpt: AnswerFaults {
     fn hwpt(&self) -> &Raw<bindings::iommufd_hw_pagetable>;
 }
 
-// SAFETY: It is that of one `Holds`.
+// SAFETY: Both variants implement `Holds`.
 unsafe impl<P, N> HoldsHwpt for PagingOrNested<P, N>
 where
     Self: AnswerFaults,
@@ -287,7 +291,8 @@ where
 /// Makes the domain of a new HWPT point back to it.
 ///
 /// `driver.c` and the handler of page faults follow the pointer while the domain is attached, and
-/// [`Attachment`](super::handle::Attachment) attaches only what points to the HWPT that it holds.
+/// [`Attachment`](super::handle::Attachment) attaches a domain only if it points to the HWPT that
+/// the attachment holds.
 pub(crate) fn link<H, C>(hwpt: &H)
 where
     H: FaultRoute + AsC<C>,
@@ -295,8 +300,8 @@ where
 {
     let hwpt = C::common(hwpt.as_c()).get();
 
-    // SAFETY: The HWPT is initialised as far as C accesses it, so that it has a domain. Nobody but
-    // this function writes the field, and others read it after this HWPT was attached.
+    // SAFETY: The HWPT is initialised as far as C accesses it, so that it has a domain. Only this
+    // function writes the field, and others read it after this HWPT was attached.
     let linked = unsafe {
         let domain = (*hwpt).domain;
 
@@ -307,7 +312,7 @@ where
     if kernel::warn_on!(linked.is_err()) {
         return;
     }
-    // SAFETY: As above. Who has linked the domain is the only one to write the field.
+    // SAFETY: As above. Only the caller that has linked the domain writes this field.
     unsafe {
         (*(*hwpt).domain).cookie_type = bindings::iommu_domain_cookie_type_IOMMU_COOKIE_IOMMUFD;
     }

@@ -4,11 +4,10 @@
 //!
 //! Contract with the IOMMU core: it calls the handler of a domain's faults with a group whose
 //! attach handle is one of [`handle`](super::handle), which is attached. Handle, domain, HWPT and
-//! fault queue live until the handler has counted the group: detaching waits for handlers, but see
-//! there for replace. The device is managed by the core as long as it is bound.
+//! fault queue live until the handler has counted the group: detaching waits for handlers, except
+//! on replace, see there. The device is managed by the core as long as it is bound.
 //!
-//! A [`FaultGroup`] is counted in the handle that it names: who detaches waits until all of them
-//! are answered.
+//! A [`FaultGroup`] is counted in its handle: detaching waits until all of them are answered.
 
 use super::{
     handle,
@@ -31,24 +30,25 @@ use kernel::{
     prelude::*, //
 };
 
-/// A HWPT, and where its page faults go.
+/// A HWPT, with the destination of its page faults.
 pub(crate) trait FaultRoute {
-    /// The fault queue of the HWPT, if it has one. It does not change once a device is attached.
+    /// Returns the fault queue of the HWPT, if it has one. It does not change once a device is
+    /// attached.
     fn fault_queue(&self) -> Option<&impl FaultQueue>;
 }
 
-/// Takes groups of page faults.
+/// A consumer of groups of page faults.
 pub(crate) trait FaultQueue {
-    /// Takes a group, to have it answered before the device is detached for good.
+    /// Takes ownership of a group, which is answered before the device is detached for good.
     ///
     /// Context: any in which a spinlock can be taken, interrupts excepted.
     fn deliver(&self, group: FaultGroup);
 }
 
-/// Answers page faults of what is being detached.
+/// A HWPT handle that answers page faults on detach.
 pub(crate) trait AnswerFaults {
-    /// Answers the groups that name `handle`, which is not attached any more: there will be no
-    /// others. The handle is not dereferenced.
+    /// Answers the groups that refer to `handle`, which is not attached any more, so no group is
+    /// added. The handle is not dereferenced.
     ///
     /// Context: process context; may sleep.
     fn answer_faults(&self, handle: *const bindings::iommu_attach_handle);
@@ -58,7 +58,7 @@ pub(crate) trait AnswerFaults {
 ///
 /// # Invariants
 ///
-/// It is counted in the handle that it names, by [`handle::count_fault`].
+/// It is counted in its handle, by [`handle::count_fault`].
 #[must_use = "the device waits for an answer"]
 pub(crate) struct FaultGroup(ManuallyDrop<Group>);
 
@@ -70,19 +70,18 @@ impl FaultGroup {
         let handle = self.attach_handle();
 
         self.into_group().respond(response);
-        // SAFETY: By the type invariants the group was counted, and this is its end.
+        // SAFETY: By the type invariants the group is counted, and it was just answered.
         unsafe { handle::put_fault(handle) };
     }
 
-    /// The id of the device that stands for the group of devices (or the PASID) whose page faults
-    /// these are. It can change while they wait: when that device is detached, another one takes
-    /// its place.
+    /// Returns the id of the leader of the devices whose page faults these are. It can change while
+    /// they are queued: when the leader is detached, another device replaces it.
     pub(crate) fn leader_id(&self) -> u32 {
         // SAFETY: By the type invariants the group was counted.
         unsafe { handle::leader_id(self.attach_handle()) }
     }
 
-    /// The group alone, whose count stays.
+    /// Returns the inner group, which stays counted.
     fn into_group(self) -> Group {
         let mut this = ManuallyDrop::new(self);
 
@@ -105,7 +104,7 @@ impl Drop for FaultGroup {
 
         // SAFETY: `self` is being dropped, and does not use it again.
         unsafe { ManuallyDrop::drop(&mut self.0) };
-        // SAFETY: By the type invariants the group was counted, and this is its end.
+        // SAFETY: By the type invariants the group is counted, and it was just answered.
         unsafe { handle::put_fault(handle) };
     }
 }
@@ -122,19 +121,19 @@ pub(crate) struct FaultGroups {
 }
 
 impl FaultGroups {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             queue <- Queue::new(),
         })
     }
 
-    /// Whether there is no group in the queue.
+    /// Returns whether the queue is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// The first group.
+    /// Returns the first group.
     pub(crate) fn front(&self) -> Option<&Pending> {
         self.queue.front()
     }
@@ -149,7 +148,7 @@ impl FaultGroups {
         self.project().queue.push_front(group.into_group());
     }
 
-    /// Takes out the first group.
+    /// Removes the first group.
     pub(crate) fn pop_front(self: Pin<&mut Self>) -> Option<FaultGroup> {
         let group = self.project().queue.pop_front()?;
 
@@ -186,8 +185,8 @@ where
     let hwpt = C::common(hwpt.as_c()).get();
 
     // SAFETY: The HWPT is initialised as far as C accesses it, so that it has a domain. The handler
-    // is written as a whole. It is called while the domain is attached: `Attachment` makes sure
-    // that the domain names a HWPT that has it, and that one is an `H`.
+    // is written as a whole. It is called while the domain is attached: `Attachment` ensures that
+    // the domain points back to its HWPT, which is an `H`.
     unsafe { (&raw mut (*(*hwpt).domain).iopf_handler).write_volatile(Some(handler::<H>)) };
 }
 
@@ -196,7 +195,7 @@ where
 /// # Safety
 ///
 /// `group` must be as the contract at the top of this file says, of the domain of a HWPT that is an
-/// `H`. If this returns 0, it is given away.
+/// `H`. If this returns 0, it takes ownership of the group.
 unsafe extern "C" fn handler<H: FaultRoute>(group: *mut bindings::iopf_group) -> c_int {
     // SAFETY: By the requirements of this function the handle is attached; the attachment holds the
     // HWPT that the domain names.
@@ -213,8 +212,8 @@ unsafe extern "C" fn handler<H: FaultRoute>(group: *mut bindings::iopf_group) ->
     // SAFETY: By the requirements of this function the handle is attached, with an `Attachment`:
     // its domain is linked to a HWPT.
     unsafe { handle::count_fault(handle) };
-    // SAFETY: This is the handler, and it returns 0. As the group is counted, the device is not
-    // detached for good before it is answered.
+    // SAFETY: This is the handler, and it returns 0. The group is counted, so the device is not
+    // detached for good before the group is answered.
     let group = unsafe { Group::claim(group) };
     // INVARIANT: It was just counted.
     queue.deliver(FaultGroup(ManuallyDrop::new(group)));

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! That Rust types lie in memory as C expects.
+//! Rust types whose memory layout C knows.
 
 use kernel::types::Opaque;
 
-/// Asserts that a field of what is not an object is where C has it.
+/// Asserts that a field has the same offset as in C, for structures that are not objects.
 macro_rules! same_plain_offset {
     ($rust:ty, $field:ident, $c:ident, $cfield:ident) => {
         const _: () = assert!(
@@ -15,8 +15,8 @@ macro_rules! same_plain_offset {
 }
 pub(crate) use same_plain_offset;
 
-/// An object, whose header it begins with, as C knows it. Other code of this driver, and C, can use
-/// it at the same time.
+/// The C view of an object, which begins with its header. Other code of this driver, and C, can use
+/// the object at the same time.
 ///
 /// # Invariants
 ///
@@ -25,20 +25,19 @@ pub(crate) use same_plain_offset;
 pub(crate) struct Raw<C>(Opaque<C>);
 
 impl<C> Raw<C> {
-    /// The object behind a pointer.
+    /// Returns the object behind a pointer.
     ///
     /// # Safety
     ///
-    /// `ptr` must point to an object whose layout begins as that of `C`, and which stays so for
-    /// `'a`.
+    /// `ptr` must point to an object that begins with the layout of `C`, and that lives for `'a`.
     pub(crate) unsafe fn from_ptr<'a>(ptr: *mut C) -> &'a Self {
         // INVARIANT: By the requirements of this function.
-        // SAFETY: By the requirements of this function; an `Opaque` is laid out as what is in it,
-        // and promises nothing about that.
+        // SAFETY: By the requirements of this function; an `Opaque` has the layout of its content,
+        // and makes no assumption about it.
         unsafe { &*ptr.cast() }
     }
 
-    /// How C names the object.
+    /// Returns the C pointer to the object.
     pub(super) fn get(&self) -> *mut C {
         self.0.get()
     }
@@ -48,9 +47,10 @@ impl<C> Raw<C> {
 ///
 /// # Safety
 ///
-/// [`Self::as_c`] returns the object itself, which has no other type where C knows it as a `C`.
+/// [`Self::as_c`] returns the object itself, at its own address: a pointer to it that C passes back
+/// points to a `Self`.
 pub(crate) unsafe trait AsC<C> {
-    /// How C knows it.
+    /// Returns the C view of the object.
     fn as_c(&self) -> &Raw<C>;
 }
 
@@ -65,9 +65,9 @@ pub(crate) unsafe trait Holds<C> {
     fn raw(&self) -> &Raw<C>;
 }
 
-/// A handle on an object that was published, and whose end has not begun.
+/// A handle on an object that is published and whose destruction has not begun.
 ///
 /// # Safety
 ///
-/// That is so while the handle exists.
+/// This holds as long as the handle exists.
 pub(crate) unsafe trait HoldsPublished<C>: Holds<C> {}

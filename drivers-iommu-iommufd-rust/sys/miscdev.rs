@@ -8,16 +8,17 @@
 //!
 //! # Registration
 //!
-//! The module loader does not wait for open files when the init function of a module fails: it
-//! frees the code that they would call. So no file can be open as long as the init function can
-//! still fail. `/dev/iommu` is the last thing that can, and `/dev/vfio/vfio`, which is registered
-//! before it, refuses to be opened until `/dev/iommu` is there, with what `open()` returns before
-//! the registration: [`ENODEV`]. A call of `open` itself is over when `misc_deregister()` returns,
-//! as both hold the mutex.
+//! When the init function of a module fails, the module loader frees its code without waiting for
+//! open files. So no file may be open while the init function can still fail. Its last step that
+//! can fail is the registration of `/dev/iommu`. `/dev/vfio/vfio` is registered before that, and
+//! its `open()` returns [`ENODEV`], as it does without a registration, until `/dev/iommu` is
+//! registered. When `misc_deregister()` returns no call of `open` is in progress, as both hold the
+//! mutex.
 //!
-//! (The other order would only exchange the roles, with the refusals at `/dev/iommu`.)
+//! (In the other order `/dev/iommu` would have to refuse.)
 //!
-//! So there is no open file without `/dev/iommu`, and [`global_device`] always has a device.
+//! So while a file is open `/dev/iommu` is registered, and [`global_device`] has a device to
+//! return.
 
 use kernel::{
     bindings,
@@ -39,8 +40,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `self.0` points to a static misc device that is registered, and `self.1`, which is true only
-/// then, is that of this device.
+/// `self.0` points to a static misc device, which is registered. `self.1` is the flag of this
+/// device, which is true only while it is registered.
 pub(crate) struct Registration(*mut bindings::miscdevice, &'static Atomic<bool>);
 
 // SAFETY: A misc device can be deregistered on any thread.
@@ -53,7 +54,7 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`], or [`EBUSY`] if there is no minor number left, or it is registered.
+    /// [`ENOMEM`], or [`EBUSY`] if it is registered already or no minor number is free.
     pub(crate) fn iommu() -> Result<Self> {
         static TAKEN: Atomic<bool> = Atomic::new(false);
 
@@ -64,7 +65,7 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`], or [`EBUSY`] if VFIO has it, or it is registered.
+    /// [`ENOMEM`], or [`EBUSY`] if it is registered already, by VFIO or by this driver.
     pub(crate) fn vfio() -> Result<Option<Self>> {
         if cfg!(CONFIG_IOMMUFD_VFIO_CONTAINER) {
             static TAKEN: Atomic<bool> = Atomic::new(false);
@@ -101,12 +102,11 @@ pub(crate) fn is_iommu_registered() -> bool {
     from_err_ptr(global_device()).is_ok_and(|device| !device.is_null())
 }
 
-/// The device that stands for iommufd where an interface wants one, such as a dma-buf attachment.
+/// Returns the device of iommufd, for interfaces that take one, such as a dma-buf attachment.
 ///
-/// It is there for as long as there are open files.
+/// It exists while a file is open.
 pub(crate) fn global_device() -> *mut bindings::device {
-    // SAFETY: `misc_register()` has written the field before there are open files, and nobody
-    // changes it while there are. `open` itself is called under the mutex of the misc core, as is
-    // the write.
+    // SAFETY: `misc_register()` writes the field before a file can be open, and it does not change
+    // while one is. `open` itself and the write hold the mutex of the misc core.
     unsafe { bindings::iommufd_misc_dev.this_device }
 }

@@ -2,14 +2,14 @@
 
 //! Mappings of MMIO that IOMMU drivers offer to user space.
 //!
-//! `driver.c` keeps the regions in `iommufd_ctx::mt_mmap`. Contract: an entry is a
-//! `struct iommufd_mmap` from `kmalloc()`; its owner is an object of the context that is not freed
-//! before the entry has left the tree, which needs the lock of the tree. The entry does not say
-//! whether its owner is published: a driver makes it while it initialises the object.
+//! `driver.c` keeps the regions in `iommufd_ctx::mt_mmap`. Contract: an entry is a `struct
+//! iommufd_mmap` from `kmalloc()`; its owner is an object of the context that is not freed before
+//! the entry has left the tree, which needs the lock of the tree. The entry does not record whether
+//! its owner is published: a driver makes it while it initialises the object.
 //!
-//! A VMA keeps what the layer above gives it ([`Keep`]) in `vm_private_data`, so that the region
-//! cannot go while the VMA is there. The core of mm calls `open` for each copy of a VMA and `close`
-//! for each that goes; the VMA holds the file, so the context is there.
+//! A VMA has a value of the layer above ([`VmaData`]) in `vm_private_data`, so that the region
+//! exists as long as the VMA. The core of mm calls `open` for each copy of a VMA and `close` for
+//! each that is removed. The VMA holds the file, and so the context.
 
 use super::ctx::CFields;
 use core::ptr;
@@ -30,35 +30,35 @@ struct Entry(bindings::iommufd_mmap);
 type Regions = MapleTreeAlloc<KBox<Entry>>;
 const _: () = assert!(size_of::<Regions>() == size_of::<bindings::maple_tree>());
 
-/// A region of MMIO, as its driver offers it, and what holds the object that it belongs to.
+/// A region of MMIO that a driver offers, with a handle on the object that owns it.
 ///
 /// # Invariants
 ///
 /// `owner` holds the owner of the region.
-pub(crate) struct Region<H: Hold> {
+pub(crate) struct Region<H: HoldsOwner> {
     owner: H,
     first_page: usize,
     address: bindings::phys_addr_t,
     length: usize,
 }
 
-impl<H: Hold> Region<H> {
-    /// The offset of the region, as a number of pages.
+impl<H: HoldsOwner> Region<H> {
+    /// Returns the offset of the region, in pages.
     pub(crate) fn first_page(&self) -> usize {
         self.first_page
     }
 
-    /// The number of bytes.
+    /// Returns the number of bytes.
     pub(crate) fn length(&self) -> usize {
         self.length
     }
 }
 
-/// Finds the region that contains a page of the offset space. `hold` looks up the owner by its id,
-/// which may be that of another object by now: none is found then.
+/// Finds the region that contains a page of the offset space. `hold` looks up the owner by its id.
+/// If that is the id of another object by now, [`None`] is returned.
 ///
 /// `hold` is called with a spinlock held.
-pub(crate) fn find<H: Hold>(
+pub(crate) fn find<H: HoldsOwner>(
     ctx: &CFields,
     page: usize,
     hold: impl FnOnce(u32) -> Option<H>,
@@ -72,7 +72,7 @@ pub(crate) fn find<H: Hold>(
     // SAFETY: The entry is in the tree, which is locked, so its owner has not been freed.
     let owner = hold(unsafe { (*entry.owner).id })?;
 
-    // INVARIANT: The owner has not been freed, so that nothing else has its address.
+    // INVARIANT: The owner has not been freed, so no other object has its address.
     ptr::eq(owner.object(), entry.owner).then(|| Region {
         owner,
         first_page: entry.vm_pgoff,
@@ -81,52 +81,52 @@ pub(crate) fn find<H: Hold>(
     })
 }
 
-/// What holds the owner of a region.
+/// A handle on the object that owns a region.
 ///
 /// # Safety
 ///
-/// What [`Self::object`] returns stays the same, and the object is not destroyed while the value
+/// [`Self::object`] returns the same object each time, which is not destroyed while the value
 /// exists.
-pub(crate) unsafe trait Hold {
-    /// The object.
+pub(crate) unsafe trait HoldsOwner {
+    /// Returns the object.
     fn object(&self) -> *const bindings::iommufd_object;
 }
 
-/// What a VMA keeps, so that the region that it maps stays.
+/// A handle in the private data of a VMA: the mapped region exists as long as the VMA.
 ///
 /// # Safety
 ///
-/// [`Self::from_raw`] of what [`Self::into_raw`] returned is the same value, and
-/// [another](Self::another) one holds the same object.
-pub(crate) unsafe trait Keep: Hold + Send + Sync + Sized {
-    /// Makes a pointer of it.
+/// [`Self::from_raw`] is the inverse of [`Self::into_raw`], and [`Self::another`] holds the same
+/// object.
+pub(crate) unsafe trait VmaData: HoldsOwner + Send + Sync + Sized {
+    /// Converts it to a pointer.
     fn into_raw(self) -> *mut c_void;
 
-    /// Takes it back.
+    /// Converts it back.
     ///
     /// # Safety
     ///
     /// `ptr` must come from [`Self::into_raw`], once.
     unsafe fn from_raw(ptr: *mut c_void) -> Self;
 
-    /// Another one, for a copy of the VMA.
+    /// Returns another handle on the object, for a copy of the VMA.
     fn another(&self) -> Self;
 }
 
-/// The page of the offset space at which a new VMA begins.
+/// Returns the page of the offset space at which a new VMA begins.
 pub(crate) fn first_page(vma: &VmaNew) -> usize {
     // SAFETY: The VMA is being set up, by us alone.
     unsafe { (*vma.as_ptr()).vm_pgoff }
 }
 
-/// Maps a region into a new VMA. `keep` is called when nothing else can fail, with what holds the
-/// owner of the region; the VMA keeps what it returns.
+/// Maps a region into a new VMA. `keep` is called last, when nothing else can fail, with the handle
+/// on the owner of the region; the VMA takes the handle that it returns.
 ///
 /// # Errors
 ///
-/// [`ENXIO`] if the VMA is not as long, or `keep` keeps something else; [`ENOMEM`], or what `keep`
-/// returns. Nothing is mapped then.
-pub(crate) fn map<H: Hold, K: Keep>(
+/// [`ENXIO`] if the VMA has another length, or `keep` returns a handle on another object;
+/// [`ENOMEM`], or the error of `keep`. Nothing is mapped then.
+pub(crate) fn map<H: HoldsOwner, K: VmaData>(
     vma: &VmaNew,
     region: Region<H>,
     keep: impl FnOnce(&H) -> Result<K>,
@@ -137,9 +137,9 @@ pub(crate) fn map<H: Hold, K: Keep>(
     let vma = vma.as_ptr();
 
     // SAFETY: The VMA is being set up, by us alone, and as long as the region. The region is MMIO
-    // of the owner that its driver offers to user space. It stays while `region` holds the owner,
-    // and then while the VMA keeps it. If this fails the core of mm takes back what it did and does
-    // not call the operations.
+    // of the owner that its driver offers to user space. It exists while `region` holds the owner,
+    // and then while the VMA does. If this fails the core of mm undoes it and does not call the
+    // operations.
     to_result(unsafe {
         (*vma).vm_pgoff = 0;
         (*vma).vm_ops = &VmOps::<K>::OPS;
@@ -159,23 +159,23 @@ pub(crate) fn map<H: Hold, K: Keep>(
         Ok(keep)
     });
     let keep = keep.inspect_err(|_| {
-        // User space can reach the registers already, and the core of mm unmaps them only when
-        // nothing holds the owner any more.
+        // User space can access the registers already, and the core of mm would unmap them only
+        // after the owner is released.
         // SAFETY: The VMA is being set up, by us alone, and the region is what was mapped.
         unsafe {
             let start = (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start;
             bindings::zap_special_vma_range(vma, start, region.length);
         }
     })?;
-    // SAFETY: The VMA is being set up, by us alone. Its operations take over what it keeps.
+    // SAFETY: The VMA is being set up, by us alone. Its operations own the handle from now on.
     unsafe { (*vma).vm_private_data = keep.into_raw() };
     Ok(())
 }
 
-/// The operations of VMAs that keep a `K`.
+/// The operations of VMAs whose private data is a `K`.
 struct VmOps<K>(core::marker::PhantomData<K>);
 
-impl<K: Keep> VmOps<K> {
+impl<K: VmaData> VmOps<K> {
     // No static: with CONFIG_USERFAULTFD it has a raw pointer, and is not `Sync`.
     const OPS: bindings::vm_operations_struct = bindings::vm_operations_struct {
         open: Some(Self::open),
@@ -187,8 +187,8 @@ impl<K: Keep> VmOps<K> {
     ///
     /// `vma` must be a copy of a VMA that [`map`] has set up, which is still there.
     unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: The copy of a VMA has the `vm_private_data` of the original, which is still
-        // there: what that keeps is not ours to drop.
+        // SAFETY: The copy of a VMA has the `vm_private_data` of the original, which still exists
+        // and owns the handle: it is not dropped here.
         let keep = unsafe { K::from_raw((*vma).vm_private_data) };
 
         // SAFETY: The copy is being set up, by us alone.
@@ -200,7 +200,7 @@ impl<K: Keep> VmOps<K> {
     ///
     /// `vma` must be one that [`map`] has set up, or a copy of one, and not be used after this.
     unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: Each VMA keeps one value, from `map()` or `open()`.
+        // SAFETY: Each VMA owns one handle, from `map()` or `open()`.
         drop(unsafe { K::from_raw((*vma).vm_private_data) });
     }
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the driver calls in C, and what calls back.
+//! Calls into C, and callbacks from C.
 //!
 //! Each file covers one neighbour and begins with the contract of the pointers that cross the
-//! boundary. Nothing here knows the layers above: where C calls back, or keeps a pointer to
-//! something of theirs, there is a trait that they implement. What C knows of our structures is
-//! declared in `iommufd_rust.h`; the assertions beside each Rust type keep the two the same.
+//! boundary. Nothing here names the layers above: where C calls back, or keeps a pointer to one of
+//! their values, there is a trait that they implement. `iommufd_rust.h` declares the fields of our
+//! structures that C accesses; assertions beside each Rust type keep the layouts equal.
 
 pub(crate) mod bound_device;
 pub(crate) mod ctx;

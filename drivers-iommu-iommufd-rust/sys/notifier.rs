@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way to the driver of an access, which is told to unpin what user space unmaps.
+//! Calling the driver of an access, to have it unpin memory that user space unmaps.
 //!
 //! Contract with the drivers: the operations and `data` that a driver passes stay valid until its
 //! access is destroyed. Until then `unmap` may be called at any time, by any thread, with no lock
-//! of this driver held; it returns after it has unpinned what it was asked for. No lock that it
-//! takes is held around the destruction of the access, which waits for it.
+//! of this driver held; it returns when the range is unpinned. No lock that it takes is held around
+//! the destruction of the access, which waits for it.
 //!
-//! An access owns an [`AccessDriver`]: while that exists the driver can be called. IO page tables
-//! share its [`Notifier`], which does nothing when the access is gone.
+//! An access owns an [`AccessDriver`], as long as which the driver can be called. IO page tables
+//! share its [`Notifier`], which does nothing after the access is destroyed.
 
 use crate::range::IovaRange;
 use core::{
@@ -32,40 +32,40 @@ use kernel::{
     }, //
 };
 
-/// What a driver wants to be told of: `iommufd_access_ops::unmap`.
+/// The callback of a driver: `iommufd_access_ops::unmap`.
 type Unmap = unsafe extern "C" fn(*mut c_void, c_ulong, c_ulong);
 
-/// The way to the driver of an access.
+/// The callback of an access, as IO page tables hold it.
 ///
-/// An IO page table lists it and may find it after the access is gone: then it does nothing. Nobody
-/// waits for the lock while holding one that an `unmap` could need: [`Self::unmap`] only tries
-/// it, and [`AccessDriver::close`] is called under the contract of `iommufd_access_destroy()`.
+/// An IO page table may find it in its list after the access is destroyed: then it does nothing.
+/// Waiting for `open` cannot deadlock with an `unmap`: [`Self::unmap`] only tries the lock, and
+/// [`AccessDriver::close`] is called under the contract of `iommufd_access_destroy()`.
 ///
 /// # Invariants
 ///
-/// `unmap` may be called with `data` while the [`AccessDriver`] of this exists. It does as long as
+/// `unmap` may be called with `data` while the [`AccessDriver`] of this exists, which is as long as
 /// `open` is true.
 #[pin_data]
 pub(crate) struct Notifier {
     unmap: Option<Unmap>,
     data: *mut c_void,
     alignment: usize,
-    /// Whether the driver may be called. Read side: it is being called.
+    /// True if the driver may be called. Read-locked during a call.
     #[pin]
     open: RwSemaphore<bool>,
 }
 
-// SAFETY: `data` is for the driver, which is prepared for calls on any thread.
+// SAFETY: `data` belongs to the driver, whose callback may be called on any thread.
 unsafe impl Send for Notifier {}
-// SAFETY: The driver is prepared for calls by several threads at once.
+// SAFETY: The callback of the driver may be called on several threads at once.
 unsafe impl Sync for Notifier {}
 
 impl Notifier {
-    /// Has the driver unpin `range`, unless the access is on its way out.
+    /// Has the driver unpin `range`, unless the access is being destroyed.
     ///
     /// Context: may sleep; the caller holds no lock of an access, an IOAS or an IO page table.
     pub(crate) fn unmap(&self, range: IovaRange) {
-        // While there is a writer, the access is on its way out.
+        // There is a writer only while the access is being destroyed.
         let Some(open) = self.open.try_read() else {
             return;
         };
@@ -73,19 +73,19 @@ impl Notifier {
             return;
         }
         if let Some(unmap) = self.unmap {
-            // The whole space has one byte more than the length can say, as in `unmap_all()`.
+            // The whole space is one byte longer than a `usize` can express, as in `unmap_all()`.
             let len = range.len().unwrap_or(usize::MAX);
             // SAFETY: By the type invariants, as it is open; `close()` waits for the read side.
             unsafe { unmap(self.data, range.start, len) };
         }
     }
 
-    /// What mappings must be aligned to for this access: a power of two.
+    /// Returns the alignment that mappings must have for this access: a power of two.
     pub(crate) fn alignment(&self) -> usize {
         self.alignment
     }
 
-    /// Whether there is a driver that wants to know.
+    /// Returns whether the access has a driver with an `unmap` callback.
     pub(crate) fn can_notify(&self) -> bool {
         self.unmap.is_some()
     }
@@ -101,7 +101,7 @@ unsafe impl Send for AccessOps {}
 unsafe impl Sync for AccessOps {}
 
 /// The driver of an access, which can be called as long as this exists. Dropping it waits for calls
-/// that are under way.
+/// in progress.
 ///
 /// # Invariants
 ///
@@ -143,7 +143,7 @@ impl AccessDriver {
         })
     }
 
-    /// The driver that creates an access.
+    /// Wraps the operations of the driver that creates an access.
     ///
     /// # Safety
     ///
@@ -159,7 +159,7 @@ impl AccessDriver {
         Self::new(ops, unmap, data, if pins { PAGE_SIZE } else { 1 })
     }
 
-    /// That of an internal access: it is never notified.
+    /// Creates the driver of an internal access, which is never notified.
     ///
     /// # Errors
     ///
@@ -168,23 +168,23 @@ impl AccessDriver {
         Self::new(ptr::null(), None, ptr::null_mut(), PAGE_SIZE)
     }
 
-    /// The operations of the driver, for C.
+    /// Returns the operations of the driver, for C.
     pub(crate) fn ops(&self) -> AccessOps {
         AccessOps(self.ops)
     }
 
-    /// The notifier, for an IO page table.
+    /// Returns the notifier, for an IO page table.
     pub(crate) fn notifier(&self) -> Arc<Notifier> {
         self.notifier.clone()
     }
 
-    /// Waits until nobody is in [`Notifier::unmap`], and turns it off.
+    /// Waits for calls of [`Notifier::unmap`] in progress, and prevents later ones.
     pub(crate) fn close(&self) {
         *self.notifier.open.write() = false;
         self.closed.store(true, Relaxed);
     }
 
-    /// Makes the driver unpin everything.
+    /// Has the driver unpin everything.
     ///
     /// Context: may sleep; the caller holds no lock of an access, an IOAS or an IO page table.
     pub(crate) fn unmap_all(&self) {

@@ -11,7 +11,7 @@ use kernel::{
     uaccess::UserSliceReader, //
 };
 
-/// A page fault as `read()` tells it: `struct iommu_hwpt_pgfault`.
+/// A page fault as `read()` returns it: `struct iommu_hwpt_pgfault`.
 #[repr(transparent)]
 pub(crate) struct PageFault(bindings::iommu_hwpt_pgfault);
 
@@ -20,7 +20,8 @@ unsafe impl AsBytes for PageFault {}
 const _: () = assert!(size_of::<PageFault>() == size_of::<[u32; 8]>() + size_of::<u64>());
 
 impl PageFault {
-    /// What user space learns of a request of the device `dev_id`. It answers by `cookie`.
+    /// Composes the message for a request of the device `dev_id`. User space responds with
+    /// `cookie`.
     pub(crate) fn new(request: &PageRequest, dev_id: u32, cookie: u32) -> Self {
         Self(bindings::iommu_hwpt_pgfault {
             flags: request.flags,
@@ -36,9 +37,9 @@ impl PageFault {
     }
 }
 
-/// An answer as `write()` brings it: `struct iommu_hwpt_page_response`.
+/// A response as `write()` passes it: `struct iommu_hwpt_page_response`.
 pub(crate) struct PageResponse {
-    /// Which requests it answers.
+    /// The cookie of the requests that it responds to.
     pub(crate) cookie: u32,
     /// `IOMMUFD_PAGE_RESP_*`.
     pub(crate) code: u32,
@@ -48,7 +49,7 @@ const _: () = assert!(size_of::<PageResponse>() == size_of::<bindings::iommu_hwp
 const _: () = assert!(offset_of!(bindings::iommu_hwpt_page_response, code) == size_of::<u32>());
 
 impl PageResponse {
-    /// Reads an answer.
+    /// Reads a response.
     ///
     /// # Errors
     ///

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pins that are kept as numbers, and the memory behind them.
+//! Pins that are stored as PFNs, and the memory behind them.
 //!
 //! While the layer above moves PFNs, pins are owned by a [`PinnedRun`]. Once they are stored, in an
-//! IOMMU page table or with an in-kernel access, only the PFNs are left, as [`Run`]s. This file is
-//! where one turns into the other.
+//! IOMMU page table or with an in-kernel access, only the PFNs are left, as [`Run`]s. This file
+//! converts one into the other.
 //!
-//! The *rule of pins*, which no type expresses: the layer above has each pin of an index stored for
-//! as long as the tiers say that somebody holds the index, and nowhere else. So a run that it reads
-//! from a tier, or stored itself, is pinned; it unpins an index once, when the last holder is gone.
-//! Pages of a source that is not writable are never written.
+//! The *rule of pins*, which no type expresses: the layer above stores each pin of an index for as
+//! long as a tier holds the index, and nowhere else. So a run that it reads from a tier, or has
+//! stored itself, is pinned; it unpins an index once, when the last holder has released it. Pages
+//! of a source that is not writable are never written.
 
 use crate::range::Run;
 use core::mem::{
@@ -31,22 +31,22 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// How C names a page: `struct page *`.
+/// A `struct page *`.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(crate) struct PagePtr(*mut bindings::page);
 
 impl PagePtr {
-    /// The number of the page.
+    /// Returns the PFN of the page.
     #[inline]
     pub(crate) fn pfn(self) -> usize {
-        // SAFETY: `name_pages()` made the pointer from a page that exists; this looks at nothing
-        // but where it lies and what does not change about it.
+        // SAFETY: `name_pages()` made the pointer from a page that exists; this reads only its
+        // address and constant fields.
         unsafe { bindings::page_to_pfn(self.0) }
     }
 }
 
-/// Stores the pins of a run as numbers.
+/// Converts the pins of a run to PFNs.
 #[inline]
 pub(crate) fn store(run: PinnedRun) -> Run {
     let (pfn, len) = run.into_raw();
@@ -54,11 +54,11 @@ pub(crate) fn store(run: PinnedRun) -> Run {
     Run { pfn, len }
 }
 
-/// Takes stored pins back.
+/// Converts stored pins back.
 #[inline]
 fn take(run: Run) -> PinnedRun {
-    // SAFETY: By the rule above the pins of the run are stored, and the caller, who is the only one
-    // to take them, either gives them up or leaves them where they are.
+    // SAFETY: By the rule above the pins of the run are stored. The caller is the only one that
+    // converts them; it either unpins them or forgets the result, which leaves them stored.
     unsafe { PinnedRun::from_raw(run.pfn, run.len) }
 }
 
@@ -102,14 +102,14 @@ pub(crate) fn write_pinned(run: &PinnedRun, offset: usize, data: &[u8]) -> Resul
     unsafe { run.write(offset, data) }
 }
 
-/// Writes the name of a page, whose pin is stored.
+/// Writes the pointer to a page whose pin is stored.
 #[inline]
 pub(crate) fn name_page(pfn: usize, slot: &mut MaybeUninit<PagePtr>) {
     // SAFETY: The page is pinned, thus exists.
     slot.write(PagePtr(unsafe { bindings::pfn_to_page(pfn) }));
 }
 
-/// Writes the names of the pages of a run, whose pins are stored, to the front of `out`.
+/// Writes the pointers to the pages of a run, whose pins are stored, to the front of `out`.
 pub(crate) fn name_pages(run: Run, out: &mut [MaybeUninit<PagePtr>]) {
     let len = run.len.min(out.len());
     let (front, _) = out.split_at_mut(len);
@@ -125,15 +125,16 @@ pub(crate) fn name_pages(run: Run, out: &mut [MaybeUninit<PagePtr>]) {
 ///
 /// `EBADF`; `EINVAL` if it is a file of another kind.
 pub(crate) fn memory_file(fd: i32) -> Result<ARef<File>> {
-    // CAST: There is no file with a number that is negative, and none with what it becomes.
+    // CAST: No file has a negative number, nor one above `i32::MAX`.
     let file = LocalFile::fget(fd as u32)?;
 
-    // Another kind could not be pinned, but keep the context alive: by being its file.
+    // Other files cannot be pinned, and one of them could be that of the context, which would then
+    // keep itself alive.
     if !is_memory_file(&file) {
         return Err(EINVAL);
     }
-    // SAFETY: This thread is in no system call that uses `fdget_pos()` on this file: that would be
-    // one of shmem or hugetlbfs, which do not call this driver.
+    // SAFETY: This thread is in no system call that uses `fdget_pos()` on this file, which is of
+    // shmem or hugetlbfs: these do not call this driver.
     Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
 }
 
@@ -141,10 +142,10 @@ pub(crate) fn memory_file(fd: i32) -> Result<ARef<File>> {
 pub(crate) struct PageList(KVec<PagePtr>);
 
 impl PageList {
-    /// How many pages a list has at most: its memory is a page, however many pages there are.
+    /// The capacity of a list, whose memory is one page.
     pub(crate) const MAX: usize = PAGE_SIZE / size_of::<PagePtr>();
 
-    /// An empty list.
+    /// Creates an empty list.
     ///
     /// # Errors
     ///
@@ -153,11 +154,11 @@ impl PageList {
         Ok(Self(KVec::with_capacity(Self::MAX, GFP_KERNEL_ACCOUNT)?))
     }
 
-    /// Has `pin` fill the list with `count` pages: if it succeeds it has written them all.
+    /// Has `pin` fill the list with `count` pages, all of which it writes if it succeeds.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if the list has not so many; those of `pin`.
+    /// [`EINVAL`] if `count` exceeds the capacity; those of `pin`.
     pub(crate) fn fill(
         &mut self,
         count: usize,
@@ -171,13 +172,14 @@ impl PageList {
         Ok(())
     }
 
-    /// The page frames of the pages.
+    /// Returns the PFNs of the pages.
     pub(crate) fn pfns(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().map(|page| page.pfn())
     }
 }
 
-/// Gives the current task, that of a KUnit test, `len` bytes of user memory, and tells where.
+/// Maps `len` bytes of user memory for the current task, that of a KUnit test, and returns the
+/// address.
 #[cfg(CONFIG_IOMMUFD_RUST_KUNIT_TEST)]
 pub(crate) fn test_memory(len: usize) -> Result<usize> {
     use kernel::error::to_result;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The MSI window: IOVA where the kernel maps the pages that devices write to raise interrupts.
+//! The MSI window: IOVAs at which the kernel maps the pages that devices write to in order to raise
+//! interrupts.
 //!
-//! `driver.c` lists the pages of a context, adds to the list when an interrupt is set up, and notes
-//! in sets which of them a group uses and which a domain maps. Contract: it does all of that under
-//! `sw_msi_lock` of the context, and what is listed stays as it is until the context ends.
+//! `driver.c` lists the pages of a context, adds to the list when an interrupt is set up, and
+//! records in sets which of them a group uses and which a domain maps. Contract: it does all of
+//! that under `sw_msi_lock` of the context, and the entries of the list do not change until the
+//! context is freed.
 
 use super::{
     ctx::CFields,
@@ -27,12 +29,12 @@ unsafe impl Send for SwMsiMaps {}
 unsafe impl Sync for SwMsiMaps {}
 
 impl SwMsiMaps {
-    /// No pages.
+    /// Creates an empty set.
     pub(crate) fn new() -> Self {
         Self(Opaque::zeroed())
     }
 
-    /// How C sees the set.
+    /// Returns the C pointer to the set.
     #[cfg(CONFIG_IRQ_MSI_IOMMU)]
     fn as_raw(&self) -> *mut bindings::iommufd_sw_msi_maps {
         self.0.get()
@@ -49,7 +51,7 @@ struct SwMsiMap(Opaque<bindings::iommufd_sw_msi_map>);
 ///
 /// # Errors
 ///
-/// What the IOMMU driver says.
+/// Those of the IOMMU driver.
 ///
 /// Context: takes `sw_msi_lock`.
 #[cfg(CONFIG_IRQ_MSI_IOMMU)]
@@ -80,13 +82,13 @@ pub(crate) fn install(
 
     for page in pages.iter() {
         let page = page.0.get();
-        // SAFETY: What is listed does not change.
+        // SAFETY: The entries of the list do not change.
         let (start, id) = unsafe { ((*page).sw_msi_start, (*page).id as usize) };
         let (word, bit) = (id / usize::BITS as usize, id % usize::BITS as usize);
 
         if start == window && used.get(word).is_some_and(|bits| bits >> bit & 1 != 0) {
             // SAFETY: The context, the HWPT and the page are valid, and the lock is held. The IOVA
-            // lies in the MSI window, which is reserved: nobody else maps there.
+            // lies in the MSI window, which is reserved: nothing else is mapped there.
             kernel::error::to_result(unsafe {
                 bindings::iommufd_sw_msi_install(c, hwpt.get(), page)
             })?;
@@ -95,7 +97,7 @@ pub(crate) fn install(
     Ok(())
 }
 
-/// Whether there are pages in `maps`.
+/// Returns whether `maps` contains pages.
 ///
 /// Context: takes `sw_msi_lock`.
 #[cfg(CONFIG_IRQ_MSI_IOMMU)]
@@ -110,13 +112,13 @@ pub(crate) fn has_pages(ctx: &CFields, maps: &SwMsiMaps) -> bool {
     bitmap.iter().any(|&bits| bits != 0)
 }
 
-/// No interrupt of this architecture goes through a window that the kernel maps.
+/// This architecture has no MSI window that the kernel maps.
 #[cfg(not(CONFIG_IRQ_MSI_IOMMU))]
 pub(crate) fn has_pages(_ctx: &CFields, _maps: &SwMsiMaps) -> bool {
     false
 }
 
-/// No interrupt of this architecture goes through a window that the kernel maps.
+/// This architecture has no MSI window that the kernel maps.
 #[cfg(not(CONFIG_IRQ_MSI_IOMMU))]
 pub(crate) fn install(
     _ctx: &CFields,

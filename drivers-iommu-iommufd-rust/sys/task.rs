@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The current task: its privileges, the accounting of its pinned memory, and whether it is killed.
+//! The current task: its privileges, the accounting of its pinned memory, pending SIGKILL.
 
 use kernel::{
     bindings,
@@ -14,8 +14,8 @@ pub(crate) use kernel::{
     mm::account::AccountMode, //
 };
 
-/// Whether the current task is being killed: what takes long should give up. It never returns to
-/// user space, so nobody sees the error.
+/// Returns whether the current task is being killed, so that long operations end early. The task
+/// never returns to user space, which cannot observe the error.
 ///
 /// As `fatal_signal_pending()`.
 pub(crate) fn is_being_killed() -> bool {
@@ -27,7 +27,7 @@ pub(crate) fn is_being_killed() -> bool {
     task.signal_pending() && pending() & KILL != 0
 }
 
-/// Asked in each turn of a loop whose length user space chooses. May sleep.
+/// Called in each iteration of a loop whose length user space chooses. May sleep.
 ///
 /// # Errors
 ///

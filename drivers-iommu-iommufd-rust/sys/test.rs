@@ -21,11 +21,11 @@ use kernel::{
     }, //
 };
 
-/// The mock driver: it is there while this lives.
+/// The mock driver, which is started while this exists.
 ///
 /// # Invariants
 ///
-/// There is one at most: it exists only while [`STARTED`] is true.
+/// There is at most one, and only while [`STARTED`] is true.
 pub(crate) struct Mock(());
 
 /// The mock driver has been started.
@@ -36,7 +36,7 @@ impl Mock {
     ///
     /// # Errors
     ///
-    /// What the mock driver says; [`EBUSY`] if it was started.
+    /// Those of the mock driver; [`EBUSY`] if it was started already.
     pub(crate) fn new() -> Result<Self> {
         if STARTED.xchg(true, Acquire) {
             return Err(EBUSY);
@@ -53,7 +53,7 @@ impl Mock {
 impl Drop for Mock {
     fn drop(&mut self) {
         #[cfg(CONFIG_IOMMUFD_TEST)]
-        // SAFETY: The mock driver was started, and nobody uses it when the module exits.
+        // SAFETY: The mock driver was started, and is not used any more when the module exits.
         unsafe {
             bindings::iommufd_test_exit()
         };
@@ -61,7 +61,7 @@ impl Drop for Mock {
     }
 }
 
-/// Whether the caller should fail now, to test how it does.
+/// Returns whether the caller should fail now, to test its error handling.
 #[inline]
 pub(crate) fn should_fail() -> bool {
     #[cfg(CONFIG_IOMMUFD_TEST)]
@@ -71,7 +71,7 @@ pub(crate) fn should_fail() -> bool {
     false
 }
 
-/// How many bytes a temporary allocation may have.
+/// Returns the greatest size in bytes of a temporary allocation.
 #[inline]
 pub(crate) fn memory_limit() -> usize {
     #[cfg(CONFIG_IOMMUFD_TEST)]
@@ -81,7 +81,7 @@ pub(crate) fn memory_limit() -> usize {
     65536
 }
 
-/// Lets a test name an IOVA by the number of its area, in `flags`. For fuzzers.
+/// Converts an area number in `iova`, which a flag marks, to an IOVA. For fuzzers.
 #[inline]
 pub(crate) fn convert_iova(ctx: &CFields, ioas_id: u32, iova: &mut u64, flags: &mut u32) {
     #[cfg(CONFIG_IOMMUFD_TEST)]
@@ -90,14 +90,14 @@ pub(crate) fn convert_iova(ctx: &CFields, ioas_id: u32, iova: &mut u64, flags: &
             ictx: ctx.as_ptr(),
             ..Default::default()
         };
-        // SAFETY: Of the command only the context is used, and no lock is held.
+        // SAFETY: Only the context of the command is used, and no lock is held.
         unsafe { bindings::iommufd_test_syz_conv_iova_id(&mut ucmd, ioas_id, iova, flags) };
     }
     #[cfg(not(CONFIG_IOMMUFD_TEST))]
     let _ = (ctx, ioas_id, iova, flags);
 }
 
-/// Whether the device is one of the mock driver.
+/// Returns whether the device is one of the mock driver.
 ///
 /// # Safety
 ///
@@ -117,14 +117,14 @@ pub(crate) unsafe fn is_mock_dev(dev: *mut bindings::device) -> bool {
 #[cfg(CONFIG_IOMMUFD_TEST)]
 pub(crate) const IOMMUFD_CMD_TEST: u32 = bindings::IOMMUFD_CMD_BASE + 32;
 
-/// Has the mock driver execute IOMMU_TEST_CMD, which user space has at `user`, with `user_size`
-/// bytes.
+/// Has the mock driver execute IOMMU_TEST_CMD, whose structure is at `user` in user memory and has
+/// `user_size` bytes.
 ///
 /// Some of its operations return a file descriptor.
 ///
 /// # Errors
 ///
-/// What the mock driver says.
+/// Those of the mock driver.
 #[cfg(CONFIG_IOMMUFD_TEST)]
 pub(crate) fn execute(
     ctx: &CFields,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A domain for KUnit tests: its page table is an array, and nobody translates by it.
+//! A domain for KUnit tests: its page table is an array that no hardware uses.
 //!
-//! The tests of the layers above map, read back and unmap real pages in it, and look at what is in
-//! it and how often the caches, which it does not have, were flushed.
+//! The tests of the layers above map, read back and unmap real pages in it, and check its entries
+//! and the number of cache flushes.
 //!
 //! Contract: a test uses its domains from one thread only.
 
@@ -23,12 +23,12 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The IOVAs of so many pages can be mapped, from zero on.
+/// The number of pages of IOVA, from zero on, that can be mapped.
 pub(crate) const PAGES: usize = 96;
 
 #[repr(C)]
 struct TestDomain {
-    /// First, so that a pointer to it is one to all.
+    /// The first field: a pointer to it is a pointer to the structure.
     domain: bindings::iommu_domain,
     /// The physical address of each page that is mapped.
     table: [Option<bindings::phys_addr_t>; PAGES],
@@ -45,11 +45,11 @@ static OPS: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
     ..unsafe { MaybeUninit::zeroed().assume_init() }
 };
 
-/// Borrows all of a domain.
+/// Borrows the structure of a domain.
 ///
 /// # Safety
 ///
-/// It is one of those that are made here, and not in use otherwise during `'a`.
+/// `domain` must be made by [`new`], and not be used otherwise during `'a`.
 unsafe fn of<'a>(domain: *mut bindings::iommu_domain) -> &'a mut TestDomain {
     // SAFETY: It is the first field; by the requirements of this function.
     unsafe { &mut *domain.cast() }
@@ -139,7 +139,7 @@ unsafe extern "C" fn free(domain: *mut bindings::iommu_domain) {
     drop(unsafe { KBox::from_raw(domain.cast::<TestDomain>()) });
 }
 
-/// Makes a domain in which nothing is mapped.
+/// Creates a domain in which nothing is mapped.
 pub(crate) fn new() -> Result<Arc<PagingDomain>> {
     let domain = TestDomain {
         domain: bindings::iommu_domain {
@@ -153,14 +153,14 @@ pub(crate) fn new() -> Result<Arc<PagingDomain>> {
     };
     let domain = KBox::into_raw(KBox::new(domain, GFP_KERNEL)?);
 
-    // SAFETY: A new domain, which is ours, and in which nobody else maps.
+    // SAFETY: A new domain, which is ours alone.
     let domain = unsafe {
         PagingDomain::from_owned(OwnedDomain::from_raw(NonNull::new_unchecked(domain.cast())))
     };
     Ok(Arc::new(domain, GFP_KERNEL)?)
 }
 
-/// What is mapped in the domain: the page frame of each page of IOVA, or zero.
+/// Returns the PFN that is mapped at each page of IOVA, or zero.
 pub(crate) fn pfns(domain: &PagingDomain) -> [usize; PAGES] {
     // SAFETY: A domain of a test, which one thread uses: see the contract at the top of this file.
     let this = unsafe { of(domain.as_raw()) };
@@ -169,7 +169,7 @@ pub(crate) fn pfns(domain: &PagingDomain) -> [usize; PAGES] {
         .map(|paddr| (paddr.unwrap_or(0) >> PAGE_SHIFT) as usize)
 }
 
-/// Maps a page frame, which nobody will use, at a page of IOVA, or nothing.
+/// Sets the entry of a page of IOVA. The page frame is not accessed.
 pub(crate) fn set_pfn(domain: &PagingDomain, page: usize, pfn: Option<usize>) {
     // SAFETY: A domain of a test, which one thread uses: see the contract at the top of this file.
     let this = unsafe { of(domain.as_raw()) };
@@ -179,7 +179,7 @@ pub(crate) fn set_pfn(domain: &PagingDomain, page: usize, pfn: Option<usize>) {
     }
 }
 
-/// How often the caches were flushed since this was asked last.
+/// Returns the number of cache flushes since the last call.
 pub(crate) fn take_flushes(domain: &PagingDomain) -> usize {
     // SAFETY: A domain of a test, which one thread uses: see the contract at the top of this file.
     core::mem::take(unsafe { &mut of(domain.as_raw()).flushes })

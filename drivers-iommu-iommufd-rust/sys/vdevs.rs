@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The vDEVICEs of a vIOMMU, as the drivers of IOMMUs find them.
+//! The table in which IOMMU drivers find the vDEVICEs of a vIOMMU.
 //!
-//! See [`viommu`](super::viommu) for the contract with the drivers. What they find under the lock
-//! of `vdevs` is complete, and stays: a vDEVICE is entered there when it has been published, and
-//! its [`Link`] takes it out before anything of it is dropped.
+//! See [`viommu`](super::viommu) for the contract with the drivers. A vDEVICE that they find under
+//! the lock of `vdevs` is complete and not destroyed while they hold it: it is entered after it was
+//! published, and its [`VdeviceLink`] removes it before any part of it is dropped.
 
 use super::layout::{
     Holds,
@@ -29,12 +29,12 @@ use kernel::{
     types::Opaque, //
 };
 
-/// The vDEVICEs of a vIOMMU, by the ids that the guest knows them by: a `struct xarray`.
+/// The vDEVICEs of a vIOMMU, by the guest's ids of them: a `struct xarray`.
 ///
 /// # Invariants
 ///
 /// The xarray is initialised. Its entries are reserved, or pointers to vDEVICEs that are published,
-/// and whose [`Link`] names this xarray and the index.
+/// and whose [`VdeviceLink`] names this xarray and the index.
 #[repr(transparent)]
 #[pin_data(PinnedDrop)]
 pub(crate) struct Vdevs {
@@ -48,7 +48,7 @@ unsafe impl Send for Vdevs {}
 unsafe impl Sync for Vdevs {}
 
 impl Vdevs {
-    /// None yet.
+    /// Creates an empty table.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: `slot` is valid for writes and stays where it is; name and lock class are
@@ -64,15 +64,15 @@ impl Vdevs {
         })
     }
 
-    /// Reserves the place of a vDEVICE that drivers do not see yet.
+    /// Reserves the index of a vDEVICE that is not published.
     ///
     /// # Errors
     ///
     /// [`EEXIST`] if there is a vDEVICE of this id; [`ENOMEM`].
-    pub(crate) fn reserve(&self, virt_id: usize) -> Result<Slot<'_>> {
+    pub(crate) fn reserve(&self, virt_id: usize) -> Result<ReservedIndex<'_>> {
         let xa = self.xa.get();
-        // SAFETY: By the type invariants. `__xa_insert()` wants the lock, and may drop it to
-        // allocate. Without an entry, it reserves the index.
+        // SAFETY: By the type invariants. `__xa_insert()` needs the lock, which it may drop to
+        // allocate. A NULL entry reserves the index.
         let ret = unsafe {
             bindings::xa_lock(xa);
             let ret = bindings::__xa_insert(xa, virt_id, null_mut(), bindings::GFP_KERNEL);
@@ -81,7 +81,7 @@ impl Vdevs {
         };
         to_result(ret).map_err(|err| if err == EBUSY { EEXIST } else { err })?;
         // INVARIANT: The index was just reserved.
-        Ok(Slot {
+        Ok(ReservedIndex {
             vdevs: self,
             virt_id,
         })
@@ -91,29 +91,29 @@ impl Vdevs {
 #[pinned_drop]
 impl PinnedDrop for Vdevs {
     fn drop(self: Pin<&mut Self>) {
-        // The vDEVICEs depend on the vIOMMU, so that there are none.
-        // SAFETY: By the type invariants, and nobody uses the xarray any more.
+        // The vDEVICEs depend on the vIOMMU, so none is left.
+        // SAFETY: By the type invariants, and the xarray is not used any more.
         unsafe { bindings::xa_destroy(self.xa.get()) };
     }
 }
 
-/// A place that is taken. Dropping it frees it.
+/// A reserved index. Dropping it frees the index.
 ///
 /// # Invariants
 ///
 /// The index `virt_id` of `vdevs` is reserved, by this.
-pub(crate) struct Slot<'a> {
+pub(crate) struct ReservedIndex<'a> {
     vdevs: &'a Vdevs,
     virt_id: usize,
 }
 
-impl Slot<'_> {
-    /// Lets drivers find a vDEVICE, for which the place was reserved, until it is
-    /// [taken out](Link::take_out) or dropped. Cannot fail.
+impl ReservedIndex<'_> {
+    /// Enters the vDEVICE for which the index was reserved: drivers find it until it is
+    /// [removed](VdeviceLink::take_out) or dropped. Cannot fail.
     pub(crate) fn fill(self, vdevice: &impl HoldsPublished<bindings::iommufd_vdevice>) {
         let vdevice = vdevice.raw().get();
-        // SAFETY: The vDEVICE is initialised as far as C accesses it. It begins with a `Link`, see
-        // `CLayout`, whose fields do not change, and which holds the vIOMMU.
+        // SAFETY: The vDEVICE is initialised as far as C accesses it. It begins with a
+        // `VdeviceLink`, see `CLayout`, whose fields do not change, and which holds the vIOMMU.
         let is_of_link = unsafe {
             ptr::eq(&raw const (*(*vdevice).viommu).vdevs, self.vdevs.xa.get())
                 && (*vdevice).virt_id == self.virt_id as u64
@@ -123,11 +123,11 @@ impl Slot<'_> {
             return;
         }
         let this = ManuallyDrop::new(self);
-        // INVARIANT: The vDEVICE is published, and its link was compared.
+        // INVARIANT: The vDEVICE is published, and its link names this xarray and index.
         // SAFETY: By the type invariants the xarray is initialised, and the index reserved: nothing
-        // is allocated, so that it does not fail. An object is aligned as an entry has to be. The
-        // link takes the entry out before the vDEVICE is dropped, which is not before the caller
-        // gives up what it holds.
+        // is allocated, so it does not fail. Objects have the alignment that entries need. The link
+        // removes the entry before the vDEVICE is dropped, which is after the caller has released
+        // its handle.
         unsafe {
             bindings::xa_store(
                 this.vdevs.xa.get(),
@@ -139,19 +139,19 @@ impl Slot<'_> {
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for ReservedIndex<'_> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants: the index is reserved by this.
         unsafe { bindings::xa_erase(self.vdevs.xa.get(), self.virt_id) };
     }
 }
 
-/// What ties a vDEVICE to the vIOMMU that `V` holds, and to the device that `D` holds: the first
-/// fields of `struct iommufd_vdevice` behind the object header.
+/// The references of a vDEVICE to its vIOMMU, which `V` holds, and its device, which `D` holds: the
+/// first fields of `struct iommufd_vdevice` behind the object header.
 ///
-/// Dropping it makes drivers find the vDEVICE no more.
+/// Dropping it removes the vDEVICE from the table of the vIOMMU.
 #[repr(C)]
-pub(crate) struct Link<V, D>
+pub(crate) struct VdeviceLink<V, D>
 where
     V: Holds<bindings::iommufd_viommu>,
     D: Holds<bindings::iommufd_device>,
@@ -162,12 +162,12 @@ where
     virt_id: u64,
 }
 
-impl<V, D> Link<V, D>
+impl<V, D> VdeviceLink<V, D>
 where
     V: Holds<bindings::iommufd_viommu>,
     D: Holds<bindings::iommufd_device>,
 {
-    /// The link of a vDEVICE that is to be known as `virt_id`.
+    /// Creates the link of a vDEVICE whose index is `virt_id`.
     pub(crate) fn new(viommu: V, device: D, virt_id: usize) -> Self {
         use bindings::iommufd_vdevice as C;
         const {
@@ -185,14 +185,14 @@ where
         }
     }
 
-    /// The device.
+    /// Returns the device.
     pub(crate) fn device(&self) -> &D {
         &self.device
     }
 
-    /// Makes drivers find the vDEVICE no more, if they do.
+    /// Removes the vDEVICE from the table of the vIOMMU, if it is there.
     ///
-    /// Context: waits for drivers that have the lock.
+    /// Context: waits for drivers that hold the lock of the table.
     pub(crate) fn take_out(&self) {
         let vdevice =
             from_ref(self).wrapping_byte_sub(offset_of!(bindings::iommufd_vdevice, viommu));
@@ -200,7 +200,8 @@ where
 
         // CAST: It was a `usize`.
         // SAFETY: The xarray is initialised, and locked. The address of the vDEVICE is compared
-        // only: if there is another entry, or none, nothing is stored, and NULL needs no memory.
+        // only: if the entry is another one, or NULL, nothing is stored. Storing NULL needs no
+        // memory.
         unsafe {
             bindings::xa_lock(xa);
             bindings::__xa_cmpxchg(
@@ -215,7 +216,7 @@ where
     }
 }
 
-impl<V, D> Drop for Link<V, D>
+impl<V, D> Drop for VdeviceLink<V, D>
 where
     V: Holds<bindings::iommufd_viommu>,
     D: Holds<bindings::iommufd_device>,
@@ -226,7 +227,7 @@ where
 }
 
 impl Raw<bindings::iommufd_viommu> {
-    /// The vDEVICEs.
+    /// Returns the table of the vDEVICEs.
     fn vdevs(&self) -> &Vdevs {
         // SAFETY: The object is initialised, and has a `Vdevs` there: see `CLayout`.
         unsafe { &*(&raw const (*self.get()).vdevs).cast() }

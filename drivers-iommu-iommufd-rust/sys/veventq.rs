@@ -3,10 +3,10 @@
 //! Queues of events of a vIOMMU, to which `driver.c` appends.
 //!
 //! The structures are those of `iommufd_rust_eventq.h`. Contract: `driver.c` finds a queue in
-//! `iommufd_viommu::veventqs` and uses it under a read lock of `veventqs_rwsem`; it touches what
-//! comes after `common.lock` under that lock only; an event is in one list at most, allocated with
-//! `kmalloc()`, and belongs to the queue from when it is appended; then the pollers are woken.
-//! Reading takes events off the list; that is done here.
+//! `iommufd_viommu::veventqs` and uses it under a read lock of `veventqs_rwsem`; it accesses the
+//! fields behind `common.lock` only under that lock; an event is allocated with `kmalloc()`, is in
+//! at most one list, and belongs to the queue once it is appended, after which `driver.c` wakes the
+//! pollers. Events are removed from the list only here.
 //!
 //! A [`ViommuQueue`] leaves the list of its vIOMMU before it is dropped.
 
@@ -58,7 +58,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// The list has events that `driver.c` appended, and `lost.node` at most once.
+/// The entries of the list are events that `driver.c` appended, and `lost.node` at most once.
 #[repr(C)]
 struct Events {
     deliver: bindings::list_head,
@@ -67,14 +67,14 @@ struct Events {
     lost: bindings::iommufd_vevent,
 }
 
-// SAFETY: What the pointers lead to belongs to the queue, and to no thread.
+// SAFETY: The memory behind the pointers belongs to the queue, and to no thread.
 unsafe impl Send for Events {}
 
 /// A queue of events: `struct iommufd_veventq`, less the object header.
 #[repr(C)]
 #[pin_data(PinnedDrop)]
 pub(crate) struct EventQueue {
-    /// In the list of the vIOMMU, and under its lock.
+    /// Node in the list of the vIOMMU, protected by the lock of that.
     #[pin]
     node: CListHead,
     type_: bindings::iommu_veventq_type,
@@ -91,7 +91,7 @@ const _: () = {
     use bindings::iommufd_veventq as C;
     // The queue begins where the node is.
     const QUEUE: usize = offset_of!(C, node);
-    // What a lock protects follows it directly, aligned.
+    // The data of a `SpinLock` follows the lock directly, aligned.
     const EVENTS: usize = offset_of!(C, common)
         + size_of::<bindings::spinlock_t>().next_multiple_of(align_of::<Events>());
 
@@ -107,7 +107,7 @@ const _: () = {
 };
 
 impl EventQueue {
-    /// A queue that is in no list.
+    /// Creates a queue that is in no list.
     fn new(type_: bindings::iommu_veventq_type, depth: u32) -> impl PinInit<Self, Error> {
         let events = Opaque::ffi_init(|slot: *mut Events| {
             // INVARIANT: The list is empty.
@@ -130,7 +130,7 @@ impl EventQueue {
         }? Error)
     }
 
-    /// The queue that `driver.c` notifies when it has appended an event.
+    /// Returns the pollers, which `driver.c` wakes when it has appended an event.
     pub(crate) fn pollers(&self) -> &PollHead {
         &self.pollers
     }
@@ -139,61 +139,61 @@ impl EventQueue {
     fn with_events<R>(&self, f: impl FnOnce(*mut Events, &CListHead) -> R) -> R {
         let events = self.events.lock();
         let events = events.get();
-        // SAFETY: The events are initialised, and their lock is held until `f` has returned: nobody
-        // else changes the list.
+        // SAFETY: The events are initialised, and their lock is held until `f` has returned: the
+        // list does not change otherwise.
         let list = unsafe { CListHead::from_raw(&raw mut (*events).deliver) };
 
         f(events, list)
     }
 
-    /// Whether there is nothing to read.
+    /// Returns whether the queue is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.with_events(|_, list| !list.is_linked())
     }
 
-    /// Takes out the first event, or a note that some were lost, if there is one.
+    /// Removes the first event, or the marker of lost events, if there is one.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if it has more than `room` bytes with its header; it stays in the queue.
+    /// [`EINVAL`] if it is larger than `room` bytes with its header; it stays in the queue.
     pub(crate) fn fetch(&self, room: usize) -> Result<Option<Vevent>> {
         self.with_events(|events, list| {
             if !list.is_linked() {
                 return Ok(None);
             }
             let first = list.next().as_raw();
-            // SAFETY: The lock is held. By the invariants of `Events` the entry is either the note,
-            // which stays, or in an event, whose only owner is the queue.
+            // SAFETY: The lock is held. By the invariants of `Events` the entry is either the
+            // marker, which is a field of the queue, or the node of an event, which the queue owns.
             let vevent = unsafe {
                 let lost = &raw mut (*events).lost;
                 if first == &raw mut (*lost).node {
                     Vevent::Lost((*lost).header)
                 } else {
                     let event = kernel::container_of!(first, bindings::iommufd_vevent, node);
-                    // INVARIANT: It belongs to the queue, which forgets it below.
+                    // INVARIANT: The queue owns it, and gives it up below.
                     Vevent::Event(OwnedVevent(NonNull::new_unchecked(event)))
                 }
             };
-            // Else the owner of the event is still the queue.
+            // On error the queue still owns the event.
             let vevent = ManuallyDrop::new(vevent);
             if vevent.size() > room {
                 return Err(EINVAL);
             }
-            // SAFETY: The lock is held, and nobody has a reference to the entry.
+            // SAFETY: The lock is held, and there is no reference to the entry.
             unsafe { CListHead::from_raw(first).del_init() };
             Ok(Some(ManuallyDrop::into_inner(vevent)))
         })
     }
 
-    /// Requeues what [`Self::fetch`] took out and wakes the pollers: one that has looked in between
-    /// saw an empty queue.
+    /// Requeues an event that [`Self::fetch`] removed, and wakes the pollers: one may have found
+    /// the queue empty in between.
     pub(crate) fn restore(&self, event: Vevent) {
         self.with_events(|events, list| {
-            // SAFETY: The lock is held. The note is in no list, as it was taken out and only comes
-            // back to an empty one; an event that has an owner is in none, and is the queue's now.
+            // SAFETY: The lock is held. The marker is in no list: only this one can have it, which
+            // is empty. An owned event is in no list, and the queue owns it from now on.
             unsafe {
                 let node = match event {
-                    // The events behind it tell by their numbers that some were lost.
+                    // The sequence numbers of the events behind it show the loss.
                     Vevent::Lost(_) if list.is_linked() => return,
                     Vevent::Lost(_) => &raw mut (*events).lost.node,
                     Vevent::Event(event) => &raw mut (*event.into_raw().as_ptr()).node,
@@ -204,7 +204,7 @@ impl EventQueue {
         self.pollers.notify_all();
     }
 
-    /// An event that was fetched has been read: makes room for another one.
+    /// Frees the place of an event that was fetched and has been read.
     pub(crate) fn consume(&self, event: Vevent) {
         if let Vevent::Event(_) = &event {
             self.with_events(|events, _| {
@@ -218,7 +218,7 @@ impl EventQueue {
 #[pinned_drop]
 impl PinnedDrop for EventQueue {
     fn drop(self: Pin<&mut Self>) {
-        // A queue that is being dropped is in no list, so that there are no new events.
+        // A queue that is being dropped is in no list, so no events are added.
         while let Ok(Some(event)) = self.fetch(usize::MAX) {
             drop(event);
         }
@@ -241,7 +241,7 @@ pub(crate) struct ViommuQueue<V: Holds<bindings::iommufd_viommu>> {
 }
 
 impl<V: Holds<bindings::iommufd_viommu>> ViommuQueue<V> {
-    /// A queue that IOMMU drivers do not find yet.
+    /// Creates a queue that is not listed, so that IOMMU drivers do not find it.
     pub(crate) fn new(
         type_: bindings::iommu_veventq_type,
         depth: u32,
@@ -267,7 +267,8 @@ impl<V: Holds<bindings::iommufd_viommu>> Deref for ViommuQueue<V> {
 #[pinned_drop]
 impl<V: Holds<bindings::iommufd_viommu>> PinnedDrop for ViommuQueue<V> {
     fn drop(self: Pin<&mut Self>) {
-        // Who creates a queue has the lock: one that is not listed does without.
+        // The lock is held while a queue is created: an unlisted queue is dropped without taking
+        // it.
         if self.listed.load(Relaxed) {
             let list = self.viommu.raw().veventqs().lock();
 
@@ -278,7 +279,7 @@ impl<V: Holds<bindings::iommufd_viommu>> PinnedDrop for ViommuQueue<V> {
     }
 }
 
-/// The event queues of a vIOMMU, as `driver.c` finds them.
+/// The list in which `driver.c` finds the event queues of a vIOMMU.
 ///
 /// # Invariants
 ///
@@ -302,7 +303,7 @@ const _: () = {
 };
 
 impl Veventqs {
-    /// None yet.
+    /// Creates an empty list.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             list <- CListHead::new(),
@@ -326,7 +327,7 @@ pub(crate) struct VeventqsGuard<'a> {
 }
 
 impl VeventqsGuard<'_> {
-    /// Whether there is a queue for events of this type.
+    /// Returns whether there is a queue for events of this type.
     pub(crate) fn contains(&self, type_: bindings::iommu_veventq_type) -> bool {
         const NODE: usize = offset_of!(EventQueue, node);
 
@@ -338,8 +339,8 @@ impl VeventqsGuard<'_> {
         queues.iter().any(|queue| queue.type_ == type_)
     }
 
-    /// Lets IOMMU drivers queue events in `queue`, which is one of this vIOMMU, until it is
-    /// dropped. To be done once for a queue.
+    /// Lists `queue`, which is one of this vIOMMU: IOMMU drivers add events to it until it is
+    /// dropped. To be called once for a queue.
     pub(crate) fn add<V: Holds<bindings::iommufd_viommu>>(&mut self, queue: &ViommuQueue<V>) {
         let own = ptr::eq(&queue.viommu.raw().veventqs().list, self.list);
 
@@ -348,22 +349,22 @@ impl VeventqsGuard<'_> {
         }
         // INVARIANT: It is the list of the vIOMMU.
         queue.listed.store(true, Relaxed);
-        // SAFETY: The list is locked. By the invariants of `ViommuQueue`, which is pinned, as all
-        // that `new()` initialises, the node is in no list, and leaves this one before it is
-        // dropped; that is before the vIOMMU is, which `V` holds.
+        // SAFETY: The list is locked. `ViommuQueue` is pinned, as `new()` is a pin-initializer. By
+        // its invariants the node is in no list, and leaves this one before it is dropped, which is
+        // before the vIOMMU is, as `V` holds that.
         unsafe { self.list.add_tail(&queue.queue.node) };
     }
 }
 
 impl Raw<bindings::iommufd_viommu> {
-    /// The event queues.
+    /// Returns the event queues.
     fn veventqs(&self) -> &Veventqs {
         // SAFETY: The object is initialised, and has a `Veventqs` there: see `CLayout`.
         unsafe { &*(&raw const (*self.get()).veventqs).cast() }
     }
 }
 
-/// What `read()` finds in an [`EventQueue`].
+/// An entry of an [`EventQueue`].
 pub(crate) enum Vevent {
     /// Events were lost.
     Lost(bindings::iommufd_vevent_header),
@@ -372,7 +373,7 @@ pub(crate) enum Vevent {
 }
 
 impl Vevent {
-    /// The data behind the header.
+    /// Returns the data behind the header.
     pub(crate) fn data(&self) -> &[u8] {
         match self {
             Vevent::Lost(_) => &[],
@@ -380,12 +381,12 @@ impl Vevent {
         }
     }
 
-    /// The number of bytes of header and data.
+    /// Returns the size of header and data in bytes.
     pub(crate) fn size(&self) -> usize {
         size_of::<VeventHeader>().saturating_add(self.data().len())
     }
 
-    /// The header as user space gets it.
+    /// Returns the header for user space.
     pub(crate) fn header(&self) -> VeventHeader {
         match self {
             Vevent::Lost(header) => VeventHeader(*header),
@@ -421,7 +422,7 @@ impl OwnedVevent {
 
     fn data(&self) -> &[u8] {
         let event = self.0.as_ptr();
-        // SAFETY: By the type invariants, as many bytes as the length says follow the structure.
+        // SAFETY: By the type invariants, `data_len` bytes follow the structure.
         unsafe {
             let data = event
                 .cast::<u8>()

@@ -72,7 +72,7 @@ vfio_uapi! {
 /// The first version of `struct vfio_iommu_type1_info` ends here.
 pub(crate) const INFO_MIN: usize = offset_of!(Info, cap_offset);
 
-// What follows the header of the two capabilities.
+// The fields behind the header of the two capabilities.
 const _: () =
     assert!(offset_of!(bindings::vfio_iommu_type1_info_dma_avail, avail) == size_of::<CapHeader>());
 const _: () = assert!(

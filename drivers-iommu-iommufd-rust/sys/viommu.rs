@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! vIOMMUs, vDEVICEs and HW queues, as the IOMMU drivers know them.
+//! vIOMMUs, vDEVICEs and HW queues: the operations of IOMMU drivers on them.
 //!
-//! [`driven`](super::driven) has the contract with the drivers about all objects that they extend.
-//! About these in particular:
+//! The contract with the drivers about all objects that they extend is in
+//! [`driven`](super::driven). In addition:
 //!
 //! - `iommufd_viommu::ops` is set by the init function, to operations that are constant and live as
 //!   long as the driver's objects. The other fields of the core are only read.
-//! - Drivers find vDEVICEs in `vdevs`, and use what they found while they hold its `xa_lock`. They
-//!   find event queues in `veventqs`, through `driver.c`, under a read lock of `veventqs_rwsem`.
+//! - Drivers find vDEVICEs in `vdevs`, and use them only while they hold its `xa_lock`. They find
+//!   event queues in `veventqs`, through `driver.c`, under a read lock of `veventqs_rwsem`.
 //! - A driver may use the memory of a HW queue from the init function to the end of the destroy
 //!   function.
 
@@ -39,29 +39,35 @@ use kernel::{
     prelude::*, //
 };
 
-/// A function that a driver undoes its init function with.
+/// A destroy function of a driver, which undoes its init function.
 pub(crate) type Destroy<C> = unsafe extern "C" fn(*mut C);
 
 /// Operations on a vIOMMU whose init function was called.
 impl Raw<bindings::iommufd_viommu> {
-    /// What the driver can do, once its init function has said so.
+    /// Returns the operations of the driver, once its init function has set them.
     fn ops(&self) -> Option<&bindings::iommufd_viommu_ops> {
         // SAFETY: By the type invariants the field is initialised. It is null, or the driver's init
         // function has set it: see the contract at the top of this file.
         unsafe { (*self.get()).ops.as_ref() }
     }
 
-    /// Returns whether the driver has said what it can do.
+    /// Returns whether the init function has set the operations.
     pub(crate) fn has_ops(&self) -> bool {
         self.ops().is_some()
     }
 
-    /// Has the driver carry out invalidations from user space. Afterwards `array.entry_num` is how
-    /// many it has done.
+    /// Returns whether nested domains of the vIOMMU translate through this HWPT.
+    pub(super) fn is_on_hwpt(&self, hwpt: &Raw<bindings::iommufd_hwpt_paging>) -> bool {
+        // SAFETY: By the type invariants the field is initialised, and it does not change.
+        ptr::eq(unsafe { (*self.get()).hwpt }, hwpt.get())
+    }
+
+    /// Has the driver carry out invalidations from user space. Afterwards `array.entry_num` is the
+    /// number of those done.
     ///
     /// # Errors
     ///
-    /// [`EOPNOTSUPP`] if the driver cannot do that, or what it says.
+    /// [`EOPNOTSUPP`] if the driver does not support that; those of the driver.
     pub(crate) fn cache_invalidate(&self, array: &mut bindings::iommu_user_data_array) -> Result {
         let Some(invalidate) = self.ops().and_then(|ops| ops.cache_invalidate) else {
             array.entry_num = 0;
@@ -71,11 +77,11 @@ impl Raw<bindings::iommufd_viommu> {
         to_result(unsafe { invalidate(self.get(), array) })
     }
 
-    /// What the driver wants of a vDEVICE.
+    /// Returns the size and init function of the driver for a vDEVICE.
     ///
     /// # Errors
     ///
-    /// [`EOPNOTSUPP`] if the driver contradicts itself, which is a bug.
+    /// [`EOPNOTSUPP`] if they contradict each other, which is a bug of the driver.
     pub(crate) fn vdevice_driver(&self) -> Result<VdeviceDriver> {
         let (size, init) = self
             .ops()
@@ -94,7 +100,7 @@ impl Raw<bindings::iommufd_viommu> {
         })
     }
 
-    /// What the driver wants of a HW queue of a type.
+    /// Returns the size and init function of the driver for a HW queue of a type.
     ///
     /// # Errors
     ///
@@ -122,12 +128,12 @@ impl Raw<bindings::iommufd_viommu> {
     }
 }
 
-/// Has the driver of a vIOMMU make a nested domain. `data` says how, in the driver's own terms. The
-/// caller keeps `viommu` until the domain is freed.
+/// Allocates a nested domain by the driver of a vIOMMU, which gets `flags` and `data`. The caller
+/// holds `viommu` until the domain is freed.
 ///
 /// # Errors
 ///
-/// [`EOPNOTSUPP`] if the driver cannot do that, or what it says.
+/// [`EOPNOTSUPP`] if the driver does not support that; those of the driver.
 pub(super) fn alloc_domain_nested(
     viommu: &impl HoldsPublished<bindings::iommufd_viommu>,
     flags: u32,
@@ -139,10 +145,10 @@ pub(super) fn alloc_domain_nested(
         .and_then(|ops| ops.alloc_domain_nested)
         .ok_or(EOPNOTSUPP)?;
     // SAFETY: The object was published, so that its driver has initialised it; it lives during the
-    // call, and then the caller keeps it.
+    // call, and the caller holds it afterwards.
     let domain = unsafe { owned(alloc(viommu.get(), flags, data)) }?;
 
-    // SAFETY: The domain is new, so that nobody else uses it. The IOMMU is that of the vIOMMU.
+    // SAFETY: The domain is new and ours alone. The vIOMMU has an IOMMU.
     unsafe { (*domain.as_raw()).owner = (*(*viommu.get()).iommu_dev).ops };
     Ok(domain)
 }
@@ -176,7 +182,7 @@ impl Extended for bindings::iommufd_hw_queue {
     }
 }
 
-/// An IOMMU that can have vIOMMUs of a certain type.
+/// The driver of an IOMMU that supports vIOMMUs of a type.
 pub(crate) struct ViommuDriver<'d> {
     iommu: Iommu,
     ops: &'d bindings::iommu_ops,
@@ -185,11 +191,12 @@ pub(crate) struct ViommuDriver<'d> {
 }
 
 impl<'d> ViommuDriver<'d> {
-    /// The IOMMU of a device.
+    /// Returns the driver of the IOMMU of a device.
     ///
     /// # Errors
     ///
-    /// [`EOPNOTSUPP`] if it has none, or one that cannot have vIOMMUs of this type.
+    /// [`EOPNOTSUPP`] if the device has no IOMMU, or one that does not support vIOMMUs of this
+    /// type.
     pub(crate) fn new(dev: &'d BoundDevice, type_: bindings::iommu_viommu_type) -> Result<Self> {
         let (Some(iommu), Some(ops)) = (dev.iommu(), dev.ops()) else {
             return Err(EOPNOTSUPP);
@@ -210,12 +217,12 @@ impl<'d> ViommuDriver<'d> {
         })
     }
 
-    /// The IOMMU.
+    /// Returns the IOMMU.
     pub(crate) fn iommu(&self) -> Iommu {
         self.iommu
     }
 
-    /// The type of the vIOMMUs.
+    /// Returns the type of the vIOMMUs.
     pub(crate) fn type_(&self) -> bindings::iommu_viommu_type {
         self.type_
     }
@@ -224,7 +231,7 @@ impl<'d> ViommuDriver<'d> {
 impl Driver for ViommuDriver<'_> {
     type Raw = bindings::iommufd_viommu;
 
-    /// Data in the driver's own terms.
+    /// Driver-specific data.
     type Args<'a> = Option<&'a bindings::iommu_user_data>;
 
     fn size(&self) -> usize {
@@ -235,8 +242,8 @@ impl Driver for ViommuDriver<'_> {
         let init = self.ops.viommu_init.ok_or(EOPNOTSUPP)?;
         let data = data.map_or(null(), from_ref);
         let viommu = object.get();
-        // SAFETY: The object is initialised as far as C accesses it: it names the HWPT that it
-        // holds.
+        // SAFETY: The object is initialised as far as C accesses it: it has the pointer to its
+        // HWPT.
         let (iommu, type_, domain) = unsafe {
             (
                 (*viommu).iommu_dev,
@@ -248,13 +255,13 @@ impl Driver for ViommuDriver<'_> {
         if kernel::warn_on!(!self.iommu.is(iommu) || type_ != self.type_) {
             return Err(EINVAL);
         }
-        // SAFETY: By the requirements of this function, and as the IOMMU and the type are those
-        // that this was made for. The object holds the HWPT, and so the domain.
+        // SAFETY: By the requirements of this function; the IOMMU and the type are those that this
+        // was made for. The object holds the HWPT, and so the domain.
         to_result(unsafe { init(viommu, domain, data) })
     }
 }
 
-/// The driver of a vIOMMU, for vDEVICEs. It may have no part in them.
+/// The driver of a vIOMMU, for vDEVICEs, which it need not extend.
 pub(crate) struct VdeviceDriver {
     viommu: *const bindings::iommufd_viommu,
     size: usize,
@@ -297,8 +304,8 @@ pub(crate) struct HwQueueDriver {
 impl Driver for HwQueueDriver {
     type Raw = bindings::iommufd_hw_queue;
 
-    /// An index, which is for the driver, and where the memory of the queue begins, which is pinned
-    /// and physically contiguous.
+    /// An index for the driver, and the address of the memory of the queue, which is pinned and
+    /// physically contiguous.
     type Args<'a> = (u32, bindings::phys_addr_t);
 
     fn size(&self) -> usize {

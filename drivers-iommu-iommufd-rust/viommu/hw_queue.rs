@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! HW queues: memory of a guest that the IOMMU works on by physical address.
+//! HW queues: guest memory that the IOMMU accesses by physical address.
 //!
-//! Such memory must be contiguous, and must not go while the IOMMU uses it: an access of the
-//! kernel's own pins it in the IO page table under the vIOMMU, and locks the areas it lies in, so
-//! that unmapping them fails. The queue owns the access, and ends it after its driver is done.
+//! Such memory must be physically contiguous, and stay mapped while the IOMMU uses it: an internal
+//! access pins it in the IOAS of the vIOMMU's HWPT, and locks its areas, so that unmapping them
+//! fails. The queue owns the access, and destroys it after the driver's destroy function.
 //!
-//! The access belongs to the context, as the queue does: it holds no reference to it.
+//! The context owns the access and the queue, so the access holds no reference to the context.
 //!
 //! Locks: none of this file; those of an access.
 #![forbid(unsafe_code)]
@@ -15,7 +15,7 @@ use super::Viommu;
 use crate::{
     access::{
         Access,
-        Internal, //
+        InternalAccess, //
     },
     command::Published,
     context::{
@@ -60,11 +60,11 @@ use kernel::{
     prelude::*, //
 };
 
-/// The pages that `length` bytes from `base` lie in: the first address, and how many there are.
+/// Returns the address of the first page and the number of pages of `length` bytes from `base` on.
 ///
 /// # Errors
 ///
-/// [`ERANGE`] if there are more bytes in them than can be counted.
+/// [`ERANGE`] if the size of these pages overflows a `usize`.
 fn pages_of(base: u64, length: u64) -> Result<(usize, usize)> {
     let base = usize::try_from(base).map_err(|_| ERANGE)?;
     let offset = base % PAGE_SIZE;
@@ -76,22 +76,22 @@ fn pages_of(base: u64, length: u64) -> Result<(usize, usize)> {
     Ok((base - offset, bytes >> PAGE_SHIFT))
 }
 
-/// So many pages are the most that there can be in a queue: the C driver has a list of them, which
-/// is one allocation, of at most `INT_MAX` bytes.
+/// The greatest number of pages of a queue, as in the C driver, which allocates one array of
+/// pointers to them, of at most `INT_MAX` bytes.
 const MAX_PAGES: usize = i32::MAX as usize / size_of::<*const ()>();
 
-/// The pieces in which `count` pages from IOVA `first` on are pinned, and unpinned again: the first
-/// address of each, and how many pages there are in it.
+/// Returns the pieces in which `count` pages from IOVA `first` on are pinned and unpinned: first
+/// address and number of pages of each.
 fn pieces(first: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..count).step_by(PageList::MAX).map(move |done| {
-        // All of them are below the end of the queue, which is an IOVA.
+        // The addresses are in the queue, whose last byte is an IOVA, so this does not wrap.
         let iova = first.wrapping_add(done << PAGE_SHIFT);
 
         (iova, PageList::MAX.min(count - done))
     })
 }
 
-/// Checks that page frames follow on each other.
+/// Checks that page frames are consecutive.
 #[derive(Default)]
 struct Contiguous {
     first: Option<usize>,
@@ -107,21 +107,21 @@ impl Contiguous {
         self.count += 1;
     }
 
-    /// The first page frame, if each one follows on the one before.
+    /// Returns the first page frame, if all are consecutive.
     fn first(&self) -> Option<usize> {
         self.first.filter(|_| !self.broken)
     }
 }
 
-/// The memory of a queue that is not published. Dropping it unpins it.
-struct Memory<'a> {
-    access: Option<Internal<'a>>,
+/// The pinned memory of an unpublished queue. Dropping it unpins.
+struct QueueMemory<'a> {
+    access: Option<InternalAccess<'a>>,
     first: usize,
-    /// How many pages are pinned: whole pieces, or all of the queue.
+    /// The number of pinned pages: whole pieces, or all of the queue.
     pinned: usize,
 }
 
-impl Memory<'_> {
+impl QueueMemory<'_> {
     /// Pins piece by piece: user space chooses the length.
     fn pin(&mut self, count: usize) -> Result<Contiguous> {
         let access = self.access.as_ref().ok_or(EINVAL)?;
@@ -138,7 +138,7 @@ impl Memory<'_> {
     }
 }
 
-impl Drop for Memory<'_> {
+impl Drop for QueueMemory<'_> {
     fn drop(&mut self) {
         if let Some(access) = &self.access {
             unpin_pieces(self.first, self.pinned, |range| access.unpin(range));
@@ -153,23 +153,24 @@ impl Drop for Memory<'_> {
 /// - [`ERANGE`] or [`ENOMEM`] if it is too large;
 /// - [`EFAULT`] if it is not contiguous;
 /// - [`EINTR`] if the current task is being killed;
-/// - [`ENOENT`] if something of it is not mapped, and the other errors of an access. They come
-///   before that of memory which is not contiguous.
-fn pin(viommu: &Object<Viommu>, base: u64, length: u64) -> Result<(Memory<'_>, PhysAddr)> {
+/// - [`ENOENT`] if part of it is not mapped, and the other errors of an access. These take
+///   precedence over that of memory that is not contiguous.
+fn pin(viommu: &Object<Viommu>, base: u64, length: u64) -> Result<(QueueMemory<'_>, PhysAddr)> {
     let (first, count) = pages_of(base, length)?;
     if count > MAX_PAGES {
         return Err(ENOMEM);
     }
-    let access = Internal::new(viommu.owner())?;
+    let access = InternalAccess::new(viommu.owner())?;
     access.attach(viommu.hwpt().ioas())?;
 
-    let mut memory = Memory {
+    let mut memory = QueueMemory {
         access: Some(access),
         first,
         pinned: 0,
     };
     let pfn = memory.pin(count)?.first().ok_or(EFAULT)?;
-    // CAST: A physical address has room for any page frame, and both for what is in a page.
+    // CAST: A physical address can hold any page frame number times the page size, and the offset
+    // in a page fits both types.
     let address = ((pfn as PhysAddr) << PAGE_SHIFT) + (base % PAGE_SIZE as u64) as PhysAddr;
     Ok((memory, address))
 }
@@ -184,7 +185,7 @@ fn unpin_pieces(first: usize, count: usize, unpin: impl Fn(IovaRange)) {
     }
 }
 
-/// Unpins the memory of a queue that was published, of `length` bytes from `base`. Never fails.
+/// Unpins the memory of a published queue, of `length` bytes from `base` on.
 fn unpin(access: &Access, (base, length): (u64, usize)) {
     // It was pinned, so there is no error.
     if let Ok((first, count)) = pages_of(base, length as u64) {
@@ -196,7 +197,7 @@ fn unpin(access: &Access, (base, length): (u64, usize)) {
 #[repr(C)]
 pub(crate) struct HwQueue {
     pub(crate) viommu: Dependency<Viommu>,
-    /// The access that has the memory of the queue pinned, from when the queue is published.
+    /// The access that pins the memory of the queue. Set when the queue is published.
     access: UserSlot<Access>,
     base_addr: u64,
     length: usize,
@@ -240,7 +241,7 @@ impl HwQueue {
         Draft::reserve(viommu.owner(), driver, Ok::<_, Error>(this))
     }
 
-    /// Where the queue is: address and length, in bytes of the guest's physical address space.
+    /// Returns address and length of the queue in the guest's physical address space, in bytes.
     fn place(&self) -> (u64, usize) {
         (self.base_addr, self.length)
     }
@@ -250,12 +251,12 @@ impl<'a> Draft<'a, HwQueue, HwQueueDriver> {
     /// Has the driver initialise its part. The memory of the queue is pinned, and is physically
     /// contiguous from `base_pa`. `index` is for the driver.
     ///
-    /// The driver can make the queue a user of another one, which ends with the queue: `_tentative`
-    /// is held until that is published, or undone.
+    /// The driver can make the queue a user of another one until it is destroyed: `_tentative` is
+    /// held until the queue is published, or its creation undone.
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// Those of the driver.
     fn start(
         self,
         base_pa: bindings::phys_addr_t,
@@ -267,15 +268,15 @@ impl<'a> Draft<'a, HwQueue, HwQueueDriver> {
 }
 
 impl Ready<'_, HwQueue> {
-    /// Publishes the queue, and with it the access that has its memory pinned, which `memory` gives
-    /// up for that. It is not called if publishing fails.
+    /// Publishes the queue together with the access that pins its memory, which `memory` returns.
+    /// That is not called if publishing fails.
     ///
     /// # Errors
     ///
     /// Those of [`Ready::publish`].
     fn publish_with_memory<'m>(
         self,
-        memory: impl FnOnce() -> Option<Internal<'m>>,
+        memory: impl FnOnce() -> Option<InternalAccess<'m>>,
         answer: impl FnOnce() -> Result,
     ) -> Result {
         let queue = self.publish(|queue, table| {
@@ -301,11 +302,11 @@ impl Drop for HwQueue {
     }
 }
 
-/// A queue that is not published, and its memory.
+/// An unpublished queue, with its memory.
 struct NewHwQueue<'a> {
     queue: Ready<'a, HwQueue>,
     tentative: Tentative<'a>,
-    memory: Memory<'a>,
+    memory: QueueMemory<'a>,
 }
 
 impl Publish for NewHwQueue<'_> {
@@ -317,7 +318,7 @@ impl Publish for NewHwQueue<'_> {
         } = self;
         let result = queue.publish_with_memory(|| memory.access.take(), answer);
 
-        // It is known whether the queue stays. The memory is unpinned after that.
+        // The queue is published, or its creation was undone. The memory is unpinned after that.
         drop(tentative);
         result
     }
@@ -386,7 +387,7 @@ mod tests {
                 let mut next = first;
 
                 for (n, (iova, pages)) in pieces(first, count).enumerate() {
-                    // What was pinned before this one failed.
+                    // The pieces that are unpinned if pinning this one fails.
                     assert!(pieces(first, n * MAX).eq(pieces(first, count).take(n)));
                     assert_eq!(iova, next);
                     assert!((1..=MAX).contains(&pages));

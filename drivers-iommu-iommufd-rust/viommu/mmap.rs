@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mapping registers of an IOMMU that its driver offers to user space.
+//! Mapping MMIO regions of an IOMMU that its driver offers to user space.
 //!
-//! A VMA is a user of the object that the region belongs to, taken through the table of objects,
-//! where an owner that is still being made is not to be found. So the region cannot go while the
-//! VMA is there, by abort as little as by destroy.
+//! A VMA is a user of the object that owns the region, which is looked up in the table of objects,
+//! where unpublished objects are not found. So the region is not removed while the VMA exists:
+//! neither by destroying the owner, nor by a failure of its creation.
 //!
 //! Locks: the lock of the tree of regions, a spinlock.
 #![forbid(unsafe_code)]
@@ -49,7 +49,7 @@ pub(crate) fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
     }
 
     let page = first_page(vma);
-    // No owner is found that is not published, or is being destroyed.
+    // Fails if the owner is unpublished or being destroyed.
     let region = find(&ctx.c, page, |id| {
         let rcu = rcu::read_lock();
 
@@ -60,7 +60,8 @@ pub(crate) fn mmap(ctx: &Context, vma: &VmaNew) -> Result {
         return Err(ENXIO);
     }
 
-    // The user comes last: it is not given up again, so nobody has to wait until that is known.
-    // Waiting here would be with `mmap_lock` held. Until then the read side holds the owner.
+    // The user is made last, and so never put because of a failure: a `Tentative` is not needed,
+    // for which this would have to wait with `mmap_lock` held. Until then the read side holds the
+    // owner.
     map(vma, region, |owner| owner.lasting_user().map_err(|_| ENXIO))
 }

@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! vIOMMUs: what a guest has of a physical IOMMU.
+//! vIOMMUs: parts of a physical IOMMU that belong to a guest.
 //!
-//! - A [`Viommu`] is a slice of an IOMMU, on top of a HWPT that may be a nesting parent: it
-//!   translates what the guest believes to be physical addresses. The nested HWPTs, invalidations
-//!   and events of the guest go through it.
-//! - A [`Vdevice`] tells the IOMMU by which id the guest knows a device ([`vdevice`]).
-//! - A [`HwQueue`] is memory of the guest that the IOMMU reads or writes without the VMM in between
+//! - A [`Viommu`] is a slice of an IOMMU, on a nesting parent HWPT, which translates the guest's
+//!   physical addresses. The nested HWPTs, invalidations and events of the guest belong to it.
+//! - A [`Vdevice`] is the guest's id of a device ([`vdevice`]).
+//! - A [`HwQueue`] is guest memory that the IOMMU accesses directly, without the VMM
 //!   ([`hw_queue`]).
-//! - Registers of the IOMMU that the guest may touch are mapped with mmap(); an IOMMU driver offers
-//!   them while it initialises a vIOMMU ([`mmap`]).
+//! - Registers of the IOMMU that the guest may access are mapped with mmap(); an IOMMU driver
+//!   offers them while it initialises an object ([`mmap`]).
 //!
-//! All three are extended by the IOMMU driver, which is called while they are made and when they
-//! end. Nobody can use them before they are published: not user space, by id; not by what the
-//! vIOMMU lists; not mmap(), by a region whose offset gets known early; and an object that the
-//! driver itself lists does not accept that another one depends on it. If a step after the driver's
-//! fails, its destroy function runs, under the same locks as the init function.
+//! The IOMMU driver extends these three kinds, and is called to initialise and to destroy them. An
+//! object cannot be used before it is published: its id is not found; it is not in the lists of the
+//! vIOMMU; mmap() of its regions fails, even if their offset is known; and if the driver has listed
+//! it, other objects cannot depend on it yet. If a step after the init function fails, the destroy
+//! function runs under the same locks as the init function.
 //!
-//! Dependencies: vDEVICE, HW queue and event queue on the vIOMMU; nested HWPT on the vIOMMU; vIOMMU
-//! on the HWPT. They end in that order.
+//! Dependencies: vDEVICE, HW queue, event queue and nested HWPT depend on the vIOMMU, and the
+//! vIOMMU on its HWPT.
 #![forbid(unsafe_code)]
 
 use crate::{
@@ -68,8 +67,8 @@ pub(crate) mod vdevice;
 pub(crate) use self::{
     hw_queue::HwQueue,
     vdevice::{
-        Seat,
         Vdevice, //
+        VdeviceState,
     }, //
 };
 
@@ -120,17 +119,17 @@ impl Viommu {
         }? Error)
     }
 
-    /// The HWPT that nested HWPTs of this vIOMMU translate through.
+    /// Returns the HWPT that is the parent of nested HWPTs of this vIOMMU.
     pub(crate) fn hwpt(&self) -> &Dependency<HwptPaging> {
         &self.hwpt
     }
 
-    /// Whether the vIOMMU is part of this IOMMU.
+    /// Returns whether the vIOMMU is part of this IOMMU.
     pub(crate) fn is_on(&self, iommu: Iommu) -> bool {
         self.iommu_dev == iommu
     }
 
-    /// The vDEVICEs, as the driver finds them.
+    /// Returns the table in which drivers find vDEVICEs.
     fn vdevs(&self) -> &Vdevs {
         &self.vdevs
     }
@@ -152,11 +151,11 @@ fn reserve<'a>(
 }
 
 impl<'a> Draft<'a, Viommu, ViommuDriver<'_>> {
-    /// Has the driver initialise its part. `data` says how, in the driver's own terms.
+    /// Has the driver initialise its part, with driver-specific `data`.
     ///
     /// # Errors
     ///
-    /// What the driver says; [`EOPNOTSUPP`] if it sets no operations, which is a bug.
+    /// Those of the driver; [`EOPNOTSUPP`] if it sets no operations, which is a bug.
     fn start(self, data: Option<&bindings::iommu_user_data>) -> Result<Ready<'a, Viommu>> {
         let viommu = self.init(data)?;
 

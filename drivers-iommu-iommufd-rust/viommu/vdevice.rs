@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! vDEVICEs: the id by which a guest knows a device.
+//! vDEVICEs: the guest's ids of devices.
 //!
-//! A device has one [`Seat`], for at most one vDEVICE. User space may destroy the vDEVICE, or leave
-//! that to the end of the device: unbinding the device revokes it. The actors:
+//! A device has at most one vDEVICE, which its [`VdeviceState`] records. User space destroys the
+//! vDEVICE, or unbinding the device revokes it. The actors:
 //!
-//! - creation ([`alloc`]) takes the seat as its last step;
-//! - destruction, by whomever, leaves the seat after the driver has undone its part;
-//! - who unbinds the device ([`revoke`], its `pre_destroy`) closes the seat, and destroys the
-//!   vDEVICE if nobody else does so already: when the device cannot be found any more, the vIOMMU
-//!   is not busy because of it. The end of the device waits for the read side that the vDEVICE has
-//!   of it. The id of the vDEVICE stays unused: user space has not destroyed it, and must not find
-//!   another object under it.
+//! - creation ([`alloc`]) sets the [`VdeviceState`] in its last step;
+//! - destruction frees it after the driver's destroy function;
+//! - unbinding the device ([`revoke`], called by `pre_destroy` of the device) closes it, and
+//!   destroys the vDEVICE unless that is in progress: when lookups do not find the device any more,
+//!   the vIOMMU is not busy because of it. Destruction of the device waits for the read side that
+//!   the vDEVICE has of it. The id of the vDEVICE stays unused, as user space, which has not
+//!   destroyed the vDEVICE, must not find another object under it.
 //!
-//! Locks: the lock of the device's group, which guards the seat and is held while the driver's init
-//! and destroy functions run.
+//! Locks: the group lock of the device, which protects [`VdeviceState`] and is held while the
+//! driver's init and destroy functions run.
 #![forbid(unsafe_code)]
 
 use super::Viommu;
@@ -45,8 +45,8 @@ use crate::{
     sys::{
         driven::InitSlot,
         vdevs::{
-            Link,
-            Slot, //
+            ReservedIndex, //
+            VdeviceLink,
         },
         viommu::Destroy, //
     }, //
@@ -60,38 +60,38 @@ use kernel::{
     prelude::*, //
 };
 
-/// The place of a device for a vDEVICE.
+/// State of the vDEVICE of a device.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) enum Seat {
-    /// There is none.
+pub(crate) enum VdeviceState {
+    /// There is no vDEVICE.
     #[default]
-    Free,
-    /// The vDEVICE of this id. It may be in the course of being destroyed.
-    Taken(u32),
-    /// The device is being unbound: there will be no more.
+    Absent,
+    /// The vDEVICE of this id. It may be being destroyed.
+    Present(u32),
+    /// The device is being unbound, and cannot get a vDEVICE any more.
     Closed,
 }
 
-impl Seat {
-    /// The vDEVICE has ended.
-    pub(crate) fn leave(&mut self) {
-        if let Seat::Taken(_) = self {
-            *self = Seat::Free;
+impl VdeviceState {
+    /// Called when the vDEVICE was destroyed.
+    pub(crate) fn clear(&mut self) {
+        if let VdeviceState::Present(_) = self {
+            *self = VdeviceState::Absent;
         }
     }
 }
 
-/// A vDEVICE that is complete, and its place, but that nobody sees yet.
+/// A complete, unpublished vDEVICE, with its reserved index.
 ///
-/// The fields are dropped in order: the driver is done before the place is free.
+/// The fields are dropped in order: the driver's part is destroyed before the index is free.
 #[must_use = "dropping the vDEVICE destroys it"]
 struct ReadyVdevice<'a> {
     vdevice: Ready<'a, Vdevice>,
-    slot: Slot<'a>,
+    slot: ReservedIndex<'a>,
 }
 
 impl ReadyVdevice<'_> {
-    /// Lets user space find the vDEVICE if `answer` succeeds, and then drivers, too.
+    /// Publishes the vDEVICE if `answer` succeeds, and then enters it for drivers.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl ReadyVdevice<'_> {
         let Self { vdevice, slot } = self;
         let vdevice = vdevice.publish(|_, _| answer())?;
 
-        // Its end, which removes it, is not before the read side is put.
+        // It is removed when it is destroyed, which waits for this read side.
         slot.fill(&vdevice);
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Deref for ReadyVdevice<'_> {
 /// A vDEVICE: `struct iommufd_vdevice`, less the object header.
 #[repr(C)]
 pub(crate) struct Vdevice {
-    pub(crate) link: Link<Dependency<Viommu>, RevocableRef<Device>>,
+    pub(crate) link: VdeviceLink<Dependency<Viommu>, RevocableRef<Device>>,
     destroy: InitSlot<Option<Destroy<bindings::iommufd_vdevice>>>,
 }
 
@@ -129,22 +129,23 @@ impl Kind for Vdevice {
 
     fn destroy(this: WriteSide<'_, Self>) {
         let vdevice = this.object();
-        let mut seat = vdevice.device().seat();
+        let mut state = vdevice.device().vdevice_state();
         end(this);
         vdevice.link.take_out();
-        seat.leave();
+        state.clear();
     }
 }
 
 impl Vdevice {
-    /// Makes a vDEVICE of `viommu`, with the driver's part, and reserves its place. It keeps the
-    /// device until it is revoked.
+    /// Creates a vDEVICE of `viommu`, with the driver's part, and reserves its index. It holds
+    /// `device` until it is revoked.
     ///
     /// # Errors
     ///
     /// - [`EEXIST`] if the vIOMMU has a vDEVICE of this id;
-    /// - [`EOPNOTSUPP`] if the driver contradicts itself, which is a bug;
-    /// - what the driver says, and those of [`Context::reserve`](crate::context::Context::reserve).
+    /// - [`EOPNOTSUPP`] if size and init function of the driver contradict each other, which is a
+    ///   bug;
+    /// - those of the driver, and of [`Context::reserve`](crate::context::Context::reserve).
     fn create<'a>(
         viommu: &'a Ref<'_, Viommu>,
         device: RevocableRef<Device>,
@@ -152,7 +153,7 @@ impl Vdevice {
     ) -> Result<ReadyVdevice<'a>> {
         let driver = viommu.as_c().vdevice_driver()?;
         let this = Self {
-            link: Link::new(viommu.dependency(), device, virt_id),
+            link: VdeviceLink::new(viommu.dependency(), device, virt_id),
             destroy: InitSlot::new(None),
         };
         let draft = Draft::reserve(viommu.owner(), driver, Ok::<_, Error>(this))?;
@@ -161,16 +162,16 @@ impl Vdevice {
         Ok(ReadyVdevice { vdevice, slot })
     }
 
-    /// The device.
+    /// Returns the device.
     pub(crate) fn device(&self) -> &Object<Device> {
         self.link.device()
     }
 }
 
-/// A vDEVICE that is not published, and the seat that it is to take.
+/// An unpublished vDEVICE, with the state that records it.
 struct NewVdevice<'a, 's> {
     vdevice: ReadyVdevice<'a>,
-    seat: &'s mut Seat,
+    state: &'s mut VdeviceState,
 }
 
 impl Publish for NewVdevice<'_, '_> {
@@ -178,8 +179,8 @@ impl Publish for NewVdevice<'_, '_> {
         let id = self.vdevice.id();
 
         self.vdevice.publish(answer)?;
-        // Whoever destroys the vDEVICE waits for the lock of the seat.
-        *self.seat = Seat::Taken(id);
+        // A destroyer of the vDEVICE waits for the group lock.
+        *self.state = VdeviceState::Present(id);
         Ok(())
     }
 }
@@ -196,28 +197,31 @@ pub(crate) fn alloc(cmd: &mut Command<'_, bindings::iommu_vdevice_alloc>) -> Res
         return Err(EINVAL);
     }
 
-    let mut seat = device.seat();
-    match *seat {
-        Seat::Closed => return Err(ENOENT),
-        Seat::Taken(_) => return Err(EEXIST),
-        Seat::Free => (),
+    let mut state = device.vdevice_state();
+    match *state {
+        VdeviceState::Closed => return Err(ENOENT),
+        VdeviceState::Present(_) => return Err(EEXIST),
+        VdeviceState::Absent => (),
     }
     let vdevice = Vdevice::create(&viommu, device.revocable(), virt_id)?;
 
     cmd.out_vdevice_id = vdevice.id();
     cmd.publish(NewVdevice {
         vdevice,
-        seat: &mut seat,
+        state: &mut state,
     })
 }
 
-/// Ends the vDEVICE of a device that is about to be unbound: the `pre_destroy` of devices.
+/// Destroys the vDEVICE of a device that is about to be unbound. Called by `pre_destroy` of
+/// devices.
 ///
 /// Context: may sleep, until operations on the vDEVICE have ended.
 pub(crate) fn revoke(device: &Object<Device>, ctx: &Context) {
-    let Seat::Taken(id) = core::mem::replace(&mut *device.seat(), Seat::Closed) else {
+    let VdeviceState::Present(id) =
+        core::mem::replace(&mut *device.vdevice_state(), VdeviceState::Closed)
+    else {
         return;
     };
-    // If somebody else is destroying the vDEVICE, it is not there any more, or another object is.
+    // If the vDEVICE is being destroyed already, its id is free, or that of another object.
     ctx.revoke::<Vdevice>(id, |vdevice| ptr::eq(vdevice.device(), device));
 }

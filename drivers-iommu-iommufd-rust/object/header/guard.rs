@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guards of objects: each owns one count of the header, and ends by putting it.
+//! The guards of objects: each owns one count of the header, and puts it when it is dropped.
 //!
 //! [`Ref`] bounds one operation; [`Dependency`] and [`RevocableRef`] are read sides that another
-//! object keeps; [`User`] is a user that is no object itself. [`LateDependency`] and [`UserSlot`]
-//! are fields for those that an object gets later.
+//! object holds; [`User`] is a user that is not an object. [`LateDependency`] and [`UserSlot`] are
+//! fields that are set after the object was created.
 //!
-//! Locks: what may be the last count of a kept read side is put under the lock of the table.
+//! Locks: if the read side that an object holds may be the last, it is put under the lock of the
+//! table.
 #![expect(unsafe_code, reason = "the core of this layer")]
 
 use super::{
@@ -31,8 +32,8 @@ use crate::{
             Raw, //
         },
         mmap::{
-            Hold,
-            Keep, //
+            HoldsOwner,
+            VmaData, //
         }, //
     }, //
 };
@@ -62,7 +63,7 @@ use kernel::{
 
 /// The read side of an object's destroying lock: the object lives until it is dropped.
 ///
-/// It bounds one operation: it must not be kept.
+/// It bounds one operation: it must not be stored.
 ///
 /// # Invariants
 ///
@@ -73,7 +74,8 @@ pub(crate) struct Ref<'a, T: Registered> {
 }
 
 impl<'a, T: Registered> Ref<'a, T> {
-    /// Takes the read side, if the object is of kind `T` and not being destroyed.
+    /// Takes a read side, if the object is of kind `T` and published, and its destruction has not
+    /// begun.
     ///
     /// `header` is of an object of `owner`, found under RCU or in the table while that is locked.
     pub(crate) fn try_lock(header: &Header, owner: &'a T::Owner) -> Option<Self> {
@@ -87,18 +89,17 @@ impl<'a, T: Registered> Ref<'a, T> {
         })
     }
 
-    /// Makes a user of the object. `_tentative` keeps it from being taken for one that stays, as
-    /// long as it may still be given up.
+    /// Makes a user of the object, which may be put again if the operation fails, as long as
+    /// `_tentative` is held.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if the object is being destroyed: a destroyer claimed it after it was looked up.
+    /// [`ENOENT`] if the object was claimed after it was looked up.
     pub(crate) fn user(&self, _tentative: &Tentative<'_>) -> Result<User<T>> {
         self.object.user()
     }
 
-    /// As [`Self::user`], for a user that stays, whatever comes: to make it is the last that may
-    /// fail.
+    /// As [`Self::user`], in the last step of an operation that can fail.
     pub(crate) fn lasting_user(&self) -> Result<User<T>> {
         self.object.user()
     }
@@ -111,7 +112,7 @@ impl<'a, T: Registered> Ref<'a, T> {
         Dependency(self.object.another_read_side())
     }
 
-    /// Makes a read side that another object can keep until it is revoked.
+    /// Makes a read side that another object can hold until it is revoked.
     pub(crate) fn revocable(&self) -> RevocableRef<T>
     where
         T: Owned,
@@ -119,23 +120,24 @@ impl<'a, T: Registered> Ref<'a, T> {
         RevocableRef(Dependency(self.object.another_read_side()))
     }
 
-    /// Hands the read side to C, to be taken back by [`Self::from_raw`].
+    /// Converts the read side to a pointer for C, to be passed to [`Self::from_raw`].
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
         ManuallyDrop::new(self).as_ptr()
     }
 
-    /// Takes the read side back from C.
+    /// Converts the pointer from C back to the read side.
     ///
     /// # Safety
     ///
     /// `ptr` must come from [`Self::into_raw`] of an object of `owner` that is of kind `T`, once.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) unsafe fn from_raw(owner: &'a T::Owner, ptr: *mut bindings::iommufd_object) -> Self {
-        // SAFETY: By the requirements of this function the count is there, and keeps the object.
+        // SAFETY: By the requirements of this function there is a count, which keeps the object
+        // alive.
         let object = unsafe { Object::from_ptr(ptr) };
 
-        // INVARIANT: The count is the one that `into_raw()` gave away.
+        // INVARIANT: It owns the count of the value that `into_raw()` consumed.
         Self {
             object: Held(NonNull::from(object)),
             owner,
@@ -144,13 +146,13 @@ impl<'a, T: Registered> Ref<'a, T> {
 }
 
 impl<'a, C: Owner> Ref<'a, Any<C>> {
-    /// The kind of the object.
+    /// Returns the kind of the object.
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn kind(&self) -> super::KindOfC {
         self.header.kind
     }
 
-    /// The same read side, if the object is of kind `T`.
+    /// Converts the read side, if the object is of kind `T`.
     pub(crate) fn downcast<T: Registered<Owner = C>>(self) -> Result<Ref<'a, T>, Self> {
         if self.header.kind != T::TYPE {
             return Err(self);
@@ -180,11 +182,11 @@ impl<T: Registered> Drop for Ref<'_, T> {
 
 /// Puts a count of `wait_cnt` that the caller owns.
 ///
-/// From then on the object may be gone; the owner is not, as the caller has a reference to it.
+/// The object may be freed from then on; the owner is not, as the caller has a reference to it.
 ///
-/// Memory order: the count is put with release, so that the destroyer, who reads zero with acquire,
-/// sees what was done to the object (`IOMMUFD+put+drain`). The queue's lock, taken by both sides,
-/// sees to it that either the destroyer reads zero or is woken (`IOMMUFD+put+wait`).
+/// Memory order: the count is put with release, and the destroyer reads zero with acquire, so it
+/// sees all writes to the object (`IOMMUFD+put+drain`). Both sides take the queue's lock, so the
+/// destroyer either reads zero or is woken (`IOMMUFD+put+wait`).
 fn put_read_side<C: Owner>(header: &Header, owner: &C) {
     if header.wait_cnt.dec_and_test() {
         owner.destroy_wait().wake_all();
@@ -198,15 +200,14 @@ unsafe impl<T: CLayout> Holds<T::Raw> for Ref<'_, T> {
     }
 }
 
-// SAFETY: The count is taken from one that is not zero, or by publishing the object; and a
-// destroyer waits for it before the object ends.
+// SAFETY: The count was raised from one that is not zero, or by publishing the object; and a
+// destroyer waits for it.
 unsafe impl<T: CLayout> HoldsPublished<T::Raw> for Ref<'_, T> {}
 
-/// Puts a count of `wait_cnt` that the caller owns, which is not bounded by an operation on the
-/// owner.
+/// Puts a count of `wait_cnt` that the caller owns, without a reference to the owner.
 ///
-/// From then on the object may be gone, and the owner, too: what may be the last count is put under
-/// the lock of the table, which a destroyer that has slept takes once more when it reads zero.
+/// Object and owner may both be freed from then on. So a count that may be the last is put under
+/// the lock of the table, which a destroyer that has slept takes once more after it reads zero.
 ///
 /// Memory order: as [`put_read_side`].
 fn put_kept_read_side<T: Owned>(object: &Object<T>) {
@@ -225,11 +226,11 @@ fn put_kept_read_side<T: Owned>(object: &Object<T>) {
     put_read_side(&object.header, owner);
 }
 
-/// A dependency of an object on another one. C sees a pointer.
+/// A dependency of an object on another one. To C it is a pointer.
 ///
-/// It is a read side: whoever destroys the other object waits for it. As long as the object that
-/// has it is published, it is a user of the other one, too ([`Registered::dependencies`]), so that
-/// nobody starts to destroy that. Before, nobody is told EBUSY because of it.
+/// It is a read side, so a destroyer of the other object waits for it. While the object that
+/// contains it is published, that is also a user of the other one ([`Registered::dependencies`]),
+/// so that destroying the other one fails with EBUSY.
 ///
 /// # Invariants
 ///
@@ -238,15 +239,14 @@ fn put_kept_read_side<T: Owned>(object: &Object<T>) {
 pub(crate) struct Dependency<T: Owned>(Held<T>);
 
 impl<T: Owned> Dependency<T> {
-    /// Another dependency on the same object.
+    /// Returns another dependency on the same object.
     pub(crate) fn another(&self) -> Self {
         Self(self.0.another_read_side())
     }
 
-    /// Makes `user`, whatever object it was of, one of this object. It stays, whatever comes: to
-    /// make it is the last that may fail.
+    /// Replaces `user` by one of this object, in the last step of an operation that can fail.
     ///
-    /// It is one step for those who destroy either object: they do not see a user of both.
+    /// This is one step for destroyers of the two objects: they never find a user of both.
     ///
     /// # Errors
     ///
@@ -260,7 +260,7 @@ impl<T: Owned> Dependency<T> {
     }
 }
 
-// SAFETY: It is a pointer that does not change, and by the type invariants it has a read side.
+// SAFETY: The pointer does not change, and by the type invariants there is a read side.
 unsafe impl<T: Owned> Depends for Dependency<T> {
     fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
         f(&self.0.header)
@@ -282,7 +282,7 @@ unsafe impl<T: Owned + CLayout> Holds<T::Raw> for Dependency<T> {
     }
 }
 
-// SAFETY: It was made of a `Ref`, or of another one, and a destroyer waits for it, too.
+// SAFETY: It was made of a `Ref` or of another `Dependency`, and a destroyer waits for it, too.
 unsafe impl<T: Owned + CLayout> HoldsPublished<T::Raw> for Dependency<T> {}
 
 impl<T: Owned> Drop for Dependency<T> {
@@ -291,9 +291,9 @@ impl<T: Owned> Drop for Dependency<T> {
     }
 }
 
-/// A read side that another object keeps. C sees a pointer.
+/// A read side that another object holds. To C it is a pointer.
 ///
-/// It is put when [`Kind::pre_destroy`] of the object asks for that.
+/// The other object puts it when [`Kind::pre_destroy`] of this object revokes it.
 #[repr(transparent)]
 pub(crate) struct RevocableRef<T: Owned>(Dependency<T>);
 
@@ -312,10 +312,10 @@ unsafe impl<T: Owned + CLayout> Holds<T::Raw> for RevocableRef<T> {
     }
 }
 
-/// A user of an object that is no object itself, such as a driver, a file or an attachment: the
-/// object cannot be destroyed by its id while there is one. C sees a pointer.
+/// A user of an object that is not an object itself, such as a driver, a file or an attachment: the
+/// object cannot be destroyed by its id while there is one. To C it is a pointer.
 ///
-/// One that may still be given up when something else fails is made under [`Tentative`].
+/// One that may be put again because the operation fails is made under [`Tentative`].
 ///
 /// # Invariants
 ///
@@ -324,45 +324,45 @@ unsafe impl<T: Owned + CLayout> Holds<T::Raw> for RevocableRef<T> {
 pub(crate) struct User<T: Registered>(pub(super) Held<T>);
 
 impl<T: Registered> User<T> {
-    /// Another user of the same object.
+    /// Returns another user of the same object.
     pub(crate) fn another(&self) -> Self {
         self.header.users.inc();
         // INVARIANT: The count was just taken.
         Self(Held(self.0 .0))
     }
 
-    /// As [`Header::claim`] of `object`, if that is the object, for whoever has this user, which
-    /// ends then.
+    /// Claims the object and puts this user, if it is the last one and `object` is the header of
+    /// its object.
     pub(crate) fn claim(self, object: &Header) -> Result<(), Self> {
         if !core::ptr::eq(&self.header, object) || !object.claim_with(1) {
             return Err(self);
         }
-        // The claim took the count.
+        // The claim has put the count.
         core::mem::forget(self);
         Ok(())
     }
 
-    /// Puts this user, and leaves it to others to destroy the object: to who makes it, if it is not
-    /// published; to who has another user.
+    /// Puts this user of an object that is unpublished or has another user: these destroy it.
     pub(crate) fn put_unclaimed(self) {
         ManuallyDrop::new(self).header.users.dec();
     }
 
-    /// Hands the user to C, to be taken back by [`Self::from_raw`].
+    /// Converts the user to a pointer for C, to be passed to [`Self::from_raw`].
     pub(crate) fn into_raw(self) -> *mut bindings::iommufd_object {
         ManuallyDrop::new(self).as_ptr()
     }
 
-    /// Takes the user back from C.
+    /// Converts the pointer from C back to the user.
     ///
     /// # Safety
     ///
     /// `ptr` must come from [`Self::into_raw`] of an object of kind `T`, once.
     pub(crate) unsafe fn from_raw(ptr: *mut bindings::iommufd_object) -> Self {
-        // SAFETY: By the requirements of this function the count is there, and keeps the object.
+        // SAFETY: By the requirements of this function there is a count, which keeps the object
+        // alive.
         let object = unsafe { Object::from_ptr(ptr) };
 
-        // INVARIANT: The count is the one that `into_raw()` gave away.
+        // INVARIANT: It owns the count of the value that `into_raw()` consumed.
         Self(Held(NonNull::from(object)))
     }
 }
@@ -377,7 +377,7 @@ impl<T: Registered> Deref for User<T> {
 
 impl<T: Registered> Drop for User<T> {
     fn drop(&mut self) {
-        // If it were the last, nobody would ever destroy the object.
+        // If it were the last one, the object would never be destroyed.
         kernel::warn_on_once!(self.goes_with_last_user());
         self.header.users.dec();
     }
@@ -390,22 +390,22 @@ unsafe impl<T: CLayout> Holds<T::Raw> for User<T> {
     }
 }
 
-// SAFETY: It has a count of the object, which is not destroyed while there is one.
-unsafe impl<T: Registered> Hold for Ref<'_, T> {
+// SAFETY: It owns a count of the object, which is not destroyed while there is one.
+unsafe impl<T: Registered> HoldsOwner for Ref<'_, T> {
     fn object(&self) -> *const bindings::iommufd_object {
         self.as_ptr()
     }
 }
 
-// SAFETY: It has a count of the object, which is not destroyed while there is one.
-unsafe impl<T: Registered> Hold for User<T> {
+// SAFETY: It owns a count of the object, which is not destroyed while there is one.
+unsafe impl<T: Registered> HoldsOwner for User<T> {
     fn object(&self) -> *const bindings::iommufd_object {
         self.as_ptr()
     }
 }
 
 // SAFETY: It is the same count of the same object.
-unsafe impl<T: Registered> Keep for User<T> {
+unsafe impl<T: Registered> VmaData for User<T> {
     fn into_raw(self) -> *mut c_void {
         User::into_raw(self).cast()
     }
@@ -420,56 +420,55 @@ unsafe impl<T: Registered> Keep for User<T> {
     }
 }
 
-/// A dependency that is not there from the start, or never.
+/// A dependency that may be set after the object was created.
 ///
 /// # Invariants
 ///
-/// It does not change once the object that it is a field of has become a user of what it depends
-/// on.
+/// It does not change once the object that contains it has become a user of its dependencies.
 pub(crate) struct LateDependency<T: Owned>(pub(super) SetOnce<Dependency<T>>);
 
 impl<T: Owned> LateDependency<T> {
-    /// None.
+    /// Creates an empty field.
     pub(crate) const fn new() -> Self {
         Self(SetOnce::new())
     }
 
-    /// What the object depends on.
+    /// Returns the object that is depended on.
     pub(crate) fn get(&self) -> Option<&Object<T>> {
         self.0.as_ref().map(|dependency| &**dependency)
     }
 }
 
-// SAFETY: By the type invariants it is the same one each time from the first call on.
+// SAFETY: By the type invariants it is the same one each time.
 unsafe impl<T: Owned> Depends for LateDependency<T> {
     fn visit(&self, f: &mut impl FnMut(&Header) -> bool) -> bool {
         self.0.as_ref().is_none_or(|dependency| dependency.visit(f))
     }
 }
 
-/// A user that is not there from the start, or never. C sees a pointer.
+/// A user that may be set after the object was created. To C it is a pointer.
 ///
 /// # Invariants
 ///
-/// NULL, or a user that this owns. It changes once.
+/// NULL, or a user that this owns. It is set at most once.
 #[repr(transparent)]
 pub(crate) struct UserSlot<T: Registered>(Atomic<*mut c_void>, PhantomData<User<T>>);
 
 impl<T: Registered> UserSlot<T> {
-    /// None.
+    /// Creates an empty field.
     pub(crate) const fn new() -> Self {
         Self(Atomic::new(null_mut()), PhantomData)
     }
 
-    /// Enters a user. Cannot be called twice: the second user is leaked.
+    /// Sets the user. To be called once: a second user is leaked, with a WARN.
     pub(crate) fn set(&self, user: User<T>) {
-        // INVARIANT: The user is given away to this.
+        // INVARIANT: The user is owned by this from now on.
         let set = self.0.cmpxchg(null_mut(), user.into_raw().cast(), Relaxed);
 
         kernel::warn_on!(set.is_err());
     }
 
-    /// Takes the user out.
+    /// Removes and returns the user.
     pub(crate) fn take(&mut self) -> Option<User<T>> {
         let user = core::mem::replace(self.0.get_mut(), null_mut());
 

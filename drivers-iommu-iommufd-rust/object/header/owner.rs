@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The owner of an object of whatever kind, how it ends, and what a table of the kinds is.
+//! Owning pointers to objects of any kind, their destruction, and the table of the kinds.
 //!
-//! The table of ids has objects as [`ObjectBox`]. What was taken out of there ends in steps, each
-//! of which is a type: lookups are over ([`Draining`]), the last read side is put ([`Drained`]),
+//! The entries of the table of ids are [`ObjectBox`]es. One that was removed is destroyed in steps,
+//! each of which is a type: lookups fail ([`Draining`]), the last read side is put ([`Drained`]),
 //! and if there is no user either, that is the write side of the destroying lock ([`WriteSide`]),
 //! under which [`Kind::destroy`] runs.
 //!
@@ -37,10 +37,10 @@ use kernel::{
     }, //
 };
 
-/// The owner of an object of whatever kind.
+/// An owning pointer to an object of any kind.
 ///
-/// An object that has users or read sides when it is dropped, which is a bug of this driver, is
-/// leaked with a WARN: they would be left with freed memory.
+/// If the object has users or read sides when this is dropped, which is a bug of this driver, it is
+/// leaked with a WARN: they would point to freed memory.
 ///
 /// # Invariants
 ///
@@ -83,20 +83,20 @@ impl<C: Owner> Deref for ObjectBox<C> {
 }
 
 impl<C: Owner> ObjectBox<C> {
-    /// The object, if it is of kind `T`.
+    /// Returns the object, if it is of kind `T`.
     pub(crate) fn downcast<T: Registered<Owner = C>>(&self) -> Option<&Object<T>> {
         // SAFETY: By the type invariants it is an `Object<T>`, and has not been dropped.
         (self.kind == T::TYPE).then(|| unsafe { self.0.cast().as_ref() })
     }
 
-    /// Gives up the count that lets lookups succeed.
+    /// Puts the count that lets lookups succeed.
     ///
-    /// Memory order: putting the last count is an acquire, so that what was done under read sides
-    /// is visible if it succeeds (`IOMMUFD+put+end-of-lookups`), and comes before what the caller
-    /// does to the object (`IOMMUFD+read+end-of-lookups`).
+    /// Memory order: putting the last count is an acquire, so that writes under read sides are
+    /// visible if it succeeds (`IOMMUFD+put+end-of-lookups`), and reads under them come before the
+    /// caller's writes (`IOMMUFD+read+end-of-lookups`).
     pub(crate) fn end_lookups(self) -> Result<Drained<C>, Draining<C>> {
         if self.wait_cnt.dec_and_test() {
-            // INVARIANT: It was the last.
+            // INVARIANT: It was the last one.
             Ok(Drained(self))
         } else {
             // INVARIANT: The count of the table was just put.
@@ -105,28 +105,29 @@ impl<C: Owner> ObjectBox<C> {
     }
 }
 
-/// An object that no lookup finds any more, and that read sides were left of.
+/// An object that lookups do not find any more, and that may have read sides.
 ///
 /// # Invariants
 ///
-/// What is left of `wait_cnt` are read sides.
+/// `wait_cnt` counts only read sides.
 #[must_use = "the object leaks unless it is destroyed"]
 pub(crate) struct Draining<C: Owner>(ObjectBox<C>);
 
 impl<C: Owner> Draining<C> {
-    /// Sleeps until the last read side is put. All that was done under it is visible then.
+    /// Sleeps until the last read side is put. All writes under read sides are visible then.
     pub(crate) fn wait(self, owner: &C) -> Drained<C> {
         owner
             .destroy_wait()
             .wait_until(|| self.0.wait_cnt.as_atomic().load(Acquire) == 0);
-        // Whoever has put the last one may still be about to wake: see `put_kept_read_side()`.
+        // The thread that has put the last one may not have finished the wake-up: see
+        // `put_kept_read_side()`.
         drop(owner.objects().lock());
         // INVARIANT: There is no read side left.
         Drained(self.0)
     }
 }
 
-/// An object that no lookup finds any more, and that has no read side.
+/// An object that lookups do not find any more, and that has no read side.
 ///
 /// # Invariants
 ///
@@ -134,7 +135,7 @@ impl<C: Owner> Draining<C> {
 #[must_use = "the object leaks unless it is destroyed"]
 pub(crate) struct Drained<C: Owner>(ObjectBox<C>);
 
-/// The write side of the destroying lock of an object: nobody else can reach it.
+/// The write side of the destroying lock of an object: exclusive access.
 ///
 /// [`Kind::destroy`] gets it, once in the life of an object that was published.
 ///
@@ -144,12 +145,12 @@ pub(crate) struct Drained<C: Owner>(ObjectBox<C>);
 pub(crate) struct WriteSide<'a, T>(&'a Object<T>, &'a Cell<bool>);
 
 impl<'a, T> WriteSide<'a, T> {
-    /// The object, which is dropped later.
+    /// Returns the object, which is dropped later.
     pub(crate) fn object(&self) -> &'a Object<T> {
         self.0
     }
 
-    /// Notes that the driver's part of the object has ended, or begins to.
+    /// Records that the driver's part of the object has been destroyed, or is about to be.
     pub(in crate::object) fn set_ended(&self) {
         self.1.set(true);
     }
@@ -167,24 +168,25 @@ impl<T> Deref for WriteSide<'_, T> {
 ///
 /// # Safety
 ///
-/// A value is not dropped, and its memory stays, unless nobody has taken anything from its table,
-/// or [`Owner::destroy_all`] has returned `true` and nobody else has had a reference to it since.
+/// A value is dropped, or its memory freed, only if no id of its table was ever reserved, or if
+/// [`Owner::destroy_all`] has returned `true` and there has been no other reference to it since.
 pub(crate) unsafe trait Kinds: Sized {
-    /// Calls `visitor` with the kind that has this type. Returns [`None`] if there is none.
+    /// Calls `visitor` with the type of this kind. Returns [`None`] if there is none.
     fn visit<V: Visitor<Self>>(kind: KindOfC, visitor: V) -> Option<V::Output>;
 }
 
-/// What is to be done with an object of whatever kind.
+/// An operation on an object of any kind.
 pub(crate) trait Visitor<C> {
-    /// What comes of it.
+    /// The result.
     type Output;
 
-    /// Does it for an object of kind `T`.
+    /// Runs the operation for an object of kind `T`.
     fn visit<T: Registered<Owner = C>>(self) -> Self::Output;
 }
 
 impl<C: Owner> ObjectBox<C> {
-    /// Puts the counts of `users` of the object, which is published and was just claimed.
+    /// Puts the counts of `users` that the object has of its dependencies, when it was just
+    /// claimed.
     pub(crate) fn put_dependencies(&self) {
         struct PutDependencies<'a, C: Owner>(&'a ObjectBox<C>);
 
@@ -202,22 +204,22 @@ impl<C: Owner> ObjectBox<C> {
 }
 
 impl<C: Owner> Drained<C> {
-    /// [`Kind::destroy`] of the object's kind, and Drop.
+    /// Calls [`Kind::destroy`] of the object's kind, and drops the object.
     ///
-    /// An object that has users is leaked, and so is one whose driver still knows it. Both are bugs
-    /// of this driver.
+    /// An object that has users is leaked, and so is one whose driver's part was not destroyed.
+    /// Both are bugs of this driver.
     pub(crate) fn destroy(self) {
         struct Destroy<'a, C: Owner>(&'a ObjectBox<C>);
 
         impl<C: Owner> Visitor<C> for Destroy<'_, C> {
-            /// Whether no driver knows the object.
+            /// Set if the object has no driver's part any more.
             type Output = bool;
 
             fn visit<T: Registered<Owner = C>>(self) -> bool {
                 let ended = Cell::new(!T::DRIVEN);
 
                 if let Some(object) = self.0.downcast::<T>() {
-                    // INVARIANT: Both counts are zero, and taken only from what is not.
+                    // INVARIANT: Both counts are zero, from which they are never raised.
                     Kind::destroy(WriteSide(object, &ended));
                 }
                 ended.get()
@@ -225,7 +227,7 @@ impl<C: Owner> Drained<C> {
         }
         let Self(object) = self;
 
-        // It is leaked when it is dropped.
+        // Dropping it leaks the object, with a WARN.
         if object.users.as_atomic().load(Relaxed) != 0 {
             return;
         }
@@ -237,8 +239,7 @@ impl<C: Owner> Drained<C> {
 
 impl<C: Owner> Drop for ObjectBox<C> {
     fn drop(&mut self) {
-        /// Not called if there is no such kind, which is not reached, by the type invariants; a
-        /// leak would be harmless.
+        /// By the type invariants there is such a kind, so this is always called.
         struct Free<'a, C: Owner>(&'a mut ObjectBox<C>);
 
         impl<C: Owner> Visitor<C> for Free<'_, C> {
@@ -254,18 +255,18 @@ impl<C: Owner> Drop for ObjectBox<C> {
         }
         let is_zero = |count: &Refcount| count.as_atomic().load(Acquire) == 0;
 
-        // An object that was claimed is to be finished, by `Destroying::finish()`.
+        // A claimed object has to be finished, by `Destroying::finish()`.
         if !kernel::warn_on!(!is_zero(&self.users) || !is_zero(&self.wait_cnt)) {
             C::visit(self.kind, Free(self));
         }
     }
 }
 
-/// Implements [`Kinds`] for an owner, and registers each kind of objects: type, name in C,
-/// structure of C that it begins as, whether a driver extends that, field that names the owner,
-/// fields that name what the object depends on.
+/// Implements [`Kinds`] for an owner, and registers each kind of object: type, name in C, C
+/// structure at its start, whether a driver extends that, field with the pointer to the owner,
+/// fields with dependencies.
 ///
-/// The requirements of [`Kinds`] are those of who uses this.
+/// The user of this macro has to meet the requirements of [`Kinds`].
 macro_rules! kinds {
     ($owner:ty; $(
         $(#[$attr:meta])*

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Objects on their way from allocation to publication.
+//! Unpublished objects, and their publication.
 //!
-//! Until an object is published both of its counts are zero. So nobody can look it up, and
-//! `driver.c` refuses to make another object depend on it, although IOMMU drivers may list it
-//! already: that it can still be undone concerns nobody else. [`Reserved::hold`] is the exception,
-//! for objects that no IOMMU driver sees.
+//! Until an object is published both of its counts are zero. So lookups do not find it, and
+//! `driver.c` refuses to make another object depend on it, although an IOMMU driver may have listed
+//! it already: its creation can fail without side effects. [`Reserved::hold`] is the exception, for
+//! objects that IOMMU drivers do not extend.
 //!
-//! Publication is one step under the lock of the table, where destroyers claim objects, too: the
-//! object becomes a user of all that it depends on, the last thing that may fail is done, which is
-//! to answer user space, and the object enters the table. If any of it fails everything is undone
-//! before the lock is released, so that no destroyer has seen a user that was none.
+//! Publication is one step under the lock of the table, under which destroyers claim, too: the
+//! object becomes a user of its dependencies, the response is copied to user space, which is the
+//! last operation that can fail, and the object enters the table. On failure all of it is undone
+//! before the lock is released, so that no destroyer has returned EBUSY because of it.
 
 use super::{
     Dependency,
@@ -56,7 +56,7 @@ use kernel::{
 pub(crate) type TableGuard<'a, C> = Guard<'a, ObjectBox<C>>;
 
 impl<T: Registered> Object<T> {
-    /// Puts the counts of `users` that a published object has.
+    /// Puts the counts of `users` that a published object has of its dependencies.
     pub(super) fn put_dependencies(&self) {
         self.dependencies(&mut |header: &Header| {
             header.users.dec();
@@ -65,14 +65,14 @@ impl<T: Registered> Object<T> {
     }
 }
 
-/// As `REFCOUNT_SATURATED`: a count that stays, whoever takes or puts one.
+/// `REFCOUNT_SATURATED`: a count that does not change any more.
 const SATURATED: i32 = i32::MIN / 2;
 
-/// An object that is not published. Dropping it undoes everything.
+/// An unpublished object. Dropping it undoes its creation.
 ///
 /// # Invariants
 ///
-/// - The id in the header is reserved in the table of `owner`, for this.
+/// - This owns the reservation of the id in the header, in the table of `owner`.
 /// - If `depends`, the object has a count of `users` of each of its dependencies.
 #[must_use = "dropping a reserved object destroys it"]
 pub(crate) struct Reserved<'a, T: Registered> {
@@ -82,7 +82,7 @@ pub(crate) struct Reserved<'a, T: Registered> {
 }
 
 impl<'a, T: Registered> Reserved<'a, T> {
-    /// Allocates and initialises an object of `owner`, with the lowest free one of `ids`.
+    /// Allocates and initialises an object of `owner`, with the lowest free id of `ids`.
     pub(in crate::object) fn new(
         owner: &'a T::Owner,
         ids: RangeInclusive<u32>,
@@ -100,21 +100,20 @@ impl<'a, T: Registered> Reserved<'a, T> {
         let object = ManuallyDrop::new(RcuFreeBox::pin_init_sized(init, size, flags)?);
 
         id.into_id();
-        // INVARIANT: The reservation was just given up for the id in the header. The object is a
-        // user of nothing.
+        // INVARIANT: It owns the reservation that `into_id()` consumed. The object is not a user.
         let this = Self {
             object,
             owner,
             depends: false,
         };
-        // What names another owner is not made: `Object::owner()` relies on that.
+        // `Object::owner()` relies on this check.
         if kernel::warn_on_once!(!this.object.belongs_to(owner)) {
             return Err(EINVAL);
         }
         Ok(this)
     }
 
-    /// Takes the reservation of the id back.
+    /// Converts the id back to its reservation.
     ///
     /// # Safety
     ///
@@ -124,7 +123,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
         unsafe { Reservation::from_id(self.owner.objects(), self.object.id()) }
     }
 
-    /// Makes the object a user of its dependencies, unless it is.
+    /// Makes the object a user of its dependencies, unless it is one already.
     fn take_dependencies(&mut self) -> Result {
         if !T::DEPENDS || self.depends {
             return Ok(());
@@ -154,45 +153,46 @@ impl<'a, T: Registered> Reserved<'a, T> {
         Ok(())
     }
 
-    /// Returns whether the object is a user of nothing yet, and has none itself.
+    /// Returns whether the object has no users and is not a user of its dependencies.
     fn is_fresh(&self) -> bool {
         !self.depends && self.object.header.users.as_atomic().load(Relaxed) == 0
     }
 
-    /// What the object belongs to.
+    /// Returns the owner of the object.
     pub(crate) fn owner(&self) -> &'a T::Owner {
         self.owner
     }
 
-    /// Makes a user of the object before it is published, which must be put before the object is
-    /// dropped without having been published.
+    /// Makes a user of the unpublished object. If the object is dropped unpublished, the user must
+    /// be put before.
     ///
-    /// It is not for objects that IOMMU drivers extend: `driver.c` lets others depend on the object
-    /// from now on.
+    /// Not for objects that IOMMU drivers extend: `driver.c` allows dependencies on the object from
+    /// now on.
     pub(crate) fn hold(&mut self) -> User<T> {
         let users = &self.object.header.users;
 
         if users.as_atomic().load(Relaxed) == 0 {
-            // That of the table, in advance.
+            // The user of the table, in advance.
             users.set(1);
         }
         users.inc();
-        // INVARIANT: The count was just taken. `Drop` keeps the object if it is not put.
+        // INVARIANT: The count was just taken. `Drop` leaks the object if it is not put.
         User(Held(NonNull::from(&**self.object)))
     }
 
     /// Makes the object a user of its dependencies in advance, so that publishing it cannot fail.
-    /// It is published, or that is undone, while `tentative` is held.
+    /// The object is published, or this is undone, while `tentative` is held.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if one of them is being destroyed; with the object, as it was.
+    /// [`ENOENT`] if one of them is being destroyed. The unchanged object is returned with the
+    /// error.
     pub(crate) fn depend<'t>(
         mut self,
         tentative: &'t Tentative<'_>,
     ) -> Result<Dependent<'a, 't, T>, (Self, Error)> {
         match self.take_dependencies() {
-            // INVARIANT: It has just become one.
+            // INVARIANT: It has just become a user of them.
             Ok(()) => Ok(Dependent {
                 object: self,
                 _tentative: tentative,
@@ -201,25 +201,25 @@ impl<'a, T: Registered> Reserved<'a, T> {
         }
     }
 
-    /// Enters what the object depends on in a slot of it, as long as it is a user of nothing and
-    /// has none.
+    /// Sets the dependency in the field that `slot` returns. The object must have no users and not
+    /// be a user yet.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if it is too late, or there is something in the slot.
+    /// [`EINVAL`] if the object is or has a user, or the field is set.
     pub(crate) fn add_dependency<D: Owned>(
         &mut self,
         slot: impl FnOnce(&T) -> &LateDependency<D>,
         dependency: Dependency<D>,
     ) -> Result {
-        // INVARIANT: A fresh object is a user of nothing.
+        // INVARIANT: A fresh object is not a user of its dependencies.
         if !self.is_fresh() || !slot(&self.object).0.populate(dependency) {
             return Err(EINVAL);
         }
         Ok(())
     }
 
-    /// Ends what [`Self::take_dependencies`] did.
+    /// Undoes [`Self::take_dependencies`].
     fn undepend(&mut self) {
         // INVARIANT: The counts are put.
         if T::DEPENDS && core::mem::take(&mut self.depends) {
@@ -227,9 +227,8 @@ impl<'a, T: Registered> Reserved<'a, T> {
         }
     }
 
-    /// Publishes the object with so many users and read sides beside those of the table, once
-    /// `last` has done what else may fail. If that fails nothing has changed, and the object is
-    /// returned.
+    /// Publishes the object if `last` succeeds, with `users` and `read_sides` beside those of the
+    /// table. If this fails nothing has changed, and the object is returned.
     fn try_publish(
         mut self,
         users: i32,
@@ -251,7 +250,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
         Ok(self.enter(&mut table, users, read_sides))
     }
 
-    /// Enters the object, which has become a user of its dependencies, in the table.
+    /// Enters the object, which is a user of its dependencies, in the table.
     fn enter(
         self,
         table: &mut TableGuard<'_, T::Owner>,
@@ -262,7 +261,8 @@ impl<'a, T: Registered> Reserved<'a, T> {
         let header = &this.object.header;
         let ptr = NonNull::from(&**this.object);
 
-        // From here on others can depend on the object. Zero is not changed by anybody else.
+        // From here on others can take counts of the object. They do not change a count that is
+        // zero.
         header.wait_cnt.set(1 + read_sides);
         if header.users.as_atomic().load(Relaxed) == 0 {
             header.users.set(1);
@@ -276,26 +276,26 @@ impl<'a, T: Registered> Reserved<'a, T> {
         ptr
     }
 
-    /// Lets user space find the object, if `last` succeeds. This is the last step of its creation.
+    /// Publishes the object, if `last` succeeds. This is the last step of its creation.
     ///
-    /// `last` is called with the lock of the table held, which is a spinlock, and does what else
-    /// may fail and must not be undone.
+    /// `last` is called with the lock of the table held, a spinlock. It does what can fail but not
+    /// be undone.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if something that the object depends on is being destroyed; what `last` returns.
+    /// [`ENOENT`] if a dependency is being destroyed; those of `last`.
     pub(crate) fn publish(self, last: impl FnOnce() -> Result) -> Result {
         self.try_publish(0, 0, |_, _| last())
             .map(drop)
             .map_err(|(_, err)| err)
     }
 
-    /// As [`Self::publish`], but what cannot be published is returned.
+    /// As [`Self::publish`], but the object is returned on error.
     pub(crate) fn publish_or_return(self) -> Result<(), (Self, Error)> {
         self.try_publish(0, 0, |_, _| Ok(())).map(drop)
     }
 
-    /// As [`Self::publish`]. Keeps the object from being destroyed until the user is put.
+    /// As [`Self::publish`]. Returns a user, which keeps the object from being destroyed.
     pub(crate) fn publish_with_user(self, last: impl FnOnce() -> Result) -> Result<User<T>> {
         self.try_publish(1, 0, |_, _| last())
             // INVARIANT: The count was taken when it was published.
@@ -303,8 +303,8 @@ impl<'a, T: Registered> Reserved<'a, T> {
             .map_err(|(_, err)| err)
     }
 
-    /// As [`Self::publish`], but what cannot be published is returned. Whoever destroys the object
-    /// waits until the read side is put. `last` gets the object and the table.
+    /// As [`Self::publish`], but the object is returned on error. Returns a read side, for which
+    /// destroyers of the object wait. `last` gets the object and the table.
     pub(crate) fn publish_with_ref(
         self,
         last: impl FnOnce(&Object<T>, &mut TableGuard<'_, T::Owner>) -> Result,
@@ -318,15 +318,15 @@ impl<'a, T: Registered> Reserved<'a, T> {
         })
     }
 
-    /// As [`Self::publish_with_user`], as a part of publishing another object of the same owner:
-    /// in the `last` of that, which has locked the table.
+    /// As [`Self::publish_with_user`], together with another object of the same owner: called by
+    /// the `last` of that, which has the table locked.
     pub(crate) fn publish_along(self, table: &mut TableGuard<'_, T::Owner>) -> User<T> {
         const { assert!(!T::DEPENDS) };
         // INVARIANT: The count is taken when it is published.
         User(Held(self.enter(table, 1, 0)))
     }
 
-    /// Hands the object to C, to be taken back by [`Self::from_raw`].
+    /// Converts the object to a pointer for C, to be passed to [`Self::from_raw`].
     #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn into_raw(self) -> *mut kernel::bindings::iommufd_object {
         const { assert!(!T::DEPENDS) };
@@ -337,7 +337,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
             .cast()
     }
 
-    /// Takes the object back from C.
+    /// Converts the pointer from C back to the object.
     ///
     /// # Safety
     ///
@@ -350,7 +350,8 @@ impl<'a, T: Registered> Reserved<'a, T> {
         // SAFETY: By the requirements of this function, `ptr` is not NULL and comes from a box.
         let object =
             unsafe { RcuFreeBox::from_raw(NonNull::new_unchecked(ptr).cast::<Object<T>>()) };
-        // INVARIANT: The id is reserved as it was in `into_raw()`. It depends on nothing.
+        // INVARIANT: The reservation is that of the value that `into_raw()` consumed. It has no
+        // dependencies.
         Self {
             object: ManuallyDrop::new(object),
             owner,
@@ -359,7 +360,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
     }
 }
 
-/// An object that is not published, but a user of its dependencies: publishing it cannot fail.
+/// An unpublished object that is a user of its dependencies: publishing it cannot fail.
 ///
 /// # Invariants
 ///
@@ -367,7 +368,7 @@ impl<'a, T: Registered> Reserved<'a, T> {
 #[must_use = "dropping the object destroys it"]
 pub(crate) struct Dependent<'a, 't, T: Registered> {
     object: Reserved<'a, T>,
-    /// IOMMU_DESTROY does not return EBUSY because of it before this ends.
+    /// Keeps IOMMU_DESTROY from returning EBUSY because of these users.
     _tentative: &'t Tentative<'t>,
 }
 
@@ -384,7 +385,7 @@ impl<'a, T: Registered> Dependent<'a, '_, T> {
         self.object.enter(&mut table, 0, 0);
     }
 
-    /// The object, which is a user of nothing then.
+    /// Returns the object, which ceases to be a user of its dependencies.
     pub(crate) fn give_up(self) -> Reserved<'a, T> {
         let mut object = self.object;
 
@@ -416,10 +417,11 @@ impl<T: Registered> Drop for Reserved<'_, T> {
         let id = unsafe { self.reservation() };
 
         let users = &self.object.header.users;
-        // Acquire: after what was done by those who have put theirs, on whatever thread.
+        // Acquire: after the writes of all former users.
         if kernel::warn_on!(users.as_atomic().load(Acquire) > 1) {
             // A user that outlives the object (`Self::hold()`) would point to freed memory. The
-            // object stays where nobody can look it up or claim it, and keeps the owner.
+            // object is leaked in the table, where it cannot be looked up or claimed, and keeps the
+            // owner from being freed.
             users.set(SATURATED);
             // SAFETY: `self` is being dropped, so this is the last use.
             let object = unsafe { ManuallyDrop::take(&mut self.object) };

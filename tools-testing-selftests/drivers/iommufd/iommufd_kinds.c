@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Kinds of bugs in the life of an object, each with the race that shows it.
+ * Kinds of lifetime bugs of objects, each with a race that triggers it.
  *
- * - Something fails after others could see it. A call whose answer cannot be
- *   written is undone; nobody may have come to depend on what it made.
- * - A call that fails takes a dependency for a moment. IOMMU_DESTROY says EBUSY
- *   while there is a user, and only then; an automatic HWPT goes with its last
- *   device, and nobody who fails can keep it.
- * - What is put back wakes nobody. poll() does not sleep beside an event.
- * - One of two that look alike is taken for the other: pages stay pinned.
+ * - A creation fails after other threads could use the object. If the response
+ *   cannot be copied out the call is undone, and no object may depend on the
+ *   one that it created.
+ * - A call that fails holds a user for a moment. IOMMU_DESTROY returns EBUSY if
+ *   and only if the object has a user, and an automatic HWPT is destroyed with
+ *   its last device: failing calls change neither.
+ * - A requeued event wakes no poller. poll() must not sleep while an event is
+ *   queued.
+ * - Two areas with the same IOVA and pages are confused: pages stay pinned.
  * - A page table is read while another thread frees a part of it.
- * - Pages change their owner, and are unpinned by somebody who does not wait.
+ * - Pages change their owner while another thread unpins them.
  *
- * What is judged are errnos, counts and VmPin, not time: a case races for its
- * budget, and longer until it has done enough.
+ * Errnos, counts and VmPin are judged, not time: a case races for its budget,
+ * and on a slow machine for longer, until it has done enough rounds.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -28,9 +30,9 @@ double budget = 1.5;
 u64 *steady;
 struct fuse_gate fuse;
 
-/* Rounds without which a race has shown nothing. */
+/* The least number of rounds for a verdict */
 #define ROUNDS_MIN 200
-/* As often as its budget a slow machine may take for them. */
+/* The limit of the time for them, as a multiple of the budget */
 #define BUDGETS 20
 
 #define IOVA_BASE MOCK_APERTURE_START
@@ -53,13 +55,13 @@ static bool raced_enough(unsigned long rounds)
 	return false;
 }
 
-/* ---- what the cases have in common --------------------------------------- */
+/* ---- common parts -------------------------------------------------------- */
 
 /*
- * Two threads on one CPU, one of them more urgent: when that one wakes up, the
- * other one stops wherever it is; and if the urgent one then waits for a lock of
- * the other, it goes on as soon as that is given up. So windows of nanoseconds
- * are met in some rounds of a hundred.
+ * Two threads on one CPU, one of them with SCHED_FIFO: when that wakes up it
+ * preempts the other one anywhere, and if it waits for a lock of the other one
+ * it continues as soon as that is released. So it hits windows of nanoseconds
+ * in a few percent of the rounds.
  */
 static bool on_cpu_0(void)
 {
@@ -87,14 +89,14 @@ static void sleep_us(unsigned int us)
 
 struct scene {
 	int fd;
-	/* [0] has a domain or not, as the case will; @dev is on [1]. */
+	/* @dev is attached to [1]; the case may add a domain to [0]. */
 	u32 ioas[2];
 	struct mock dev;
 	/* Without dirty tracking; with PASIDs. */
 	struct mock other;
 	int access;
 	unsigned char *mem;
-	/* One page twice: @sealed cannot be written to. */
+	/* Two mappings of one page: @sealed is read-only. */
 	void *open, *sealed;
 };
 
@@ -129,7 +131,7 @@ static int make_scene(struct scene *s)
 				&s->access);
 }
 
-/* All of it is given back with the files, and nothing stays pinned. */
+/* Close the files, after which nothing may stay pinned. */
 static bool leave_scene(struct scene *s)
 {
 	long long pinned;
@@ -147,7 +149,7 @@ static bool leave_scene(struct scene *s)
 	return false;
 }
 
-/* With an answer that cannot be written. */
+/* A call whose response cannot be copied out */
 static int sealed_call(struct scene *s, unsigned long nr, const void *cmd,
 		       size_t size)
 {
@@ -159,16 +161,16 @@ static int sealed_call(struct scene *s, unsigned long nr, const void *cmd,
 
 /* ---- calls that fail ----------------------------------------------------- */
 
-/* What a failing call names; each is made by one of the functions below. */
+/* Functions that create the objects that failing calls name */
 static int make_ioas(struct scene *s, u32 *id)
 {
 	return do_ioas_alloc(s->fd, id);
 }
 
-/* Who names an id that is used again finds all of the object, or none. */
+/* A call that names a reused id must not find the IOAS without its area. */
 static pthread_rwlock_t half_made = PTHREAD_RWLOCK_INITIALIZER;
 
-/* With an area that an access cannot have: it is not aligned to pages. */
+/* An IOAS with an area that is not aligned to pages, which accesses refuse */
 static int make_odd_ioas(struct scene *s, u32 *id)
 {
 	int rc;
@@ -216,7 +218,7 @@ static int make_fault(struct scene *s, u32 *id)
 	return rc;
 }
 
-/* And these fail. */
+/* Functions that fail */
 static int fail_hwpt_flags(struct scene *s, u32 id)
 {
 	u32 out;
@@ -282,7 +284,7 @@ static int fail_viommu_answer(struct scene *s, u32 id)
 	return SEALED(s, IOMMU_VIOMMU_ALLOC, cmd);
 }
 
-/* Its driver reads what it cannot. */
+/* The driver reads data from an invalid address. */
 static int fail_viommu_data(struct scene *s, u32 id)
 {
 	u32 out;
@@ -335,7 +337,7 @@ static int fail_queue_index(struct scene *s, u32 id)
 				 IOVA_BASE, PAGE, &out);
 }
 
-/* Its memory is not mapped. */
+/* The memory of the queue is not mapped. */
 static int fail_queue_memory(struct scene *s, u32 id)
 {
 	u32 out;
@@ -355,7 +357,7 @@ static int fail_attach_dirty(struct scene *s, u32 id)
 	return do_replace(s->fd, s->other.stdev, id);
 }
 
-/* A HWPT that is not for PASIDs. */
+/* A HWPT that was not created for PASIDs. */
 static int fail_attach_pasid(struct scene *s, u32 id)
 {
 	return do_pasid_attach(s->fd, s->other.stdev, 7, id);
@@ -364,15 +366,15 @@ static int fail_attach_pasid(struct scene *s, u32 id)
 struct failing {
 	int (*make)(struct scene *s, u32 *id);
 	int (*fail)(struct scene *s, u32 id);
-	/* As what it fails. */
+	/* The errno of the failure */
 	int rc;
-	/* Makes what depends on it. */
+	/* Creates an object that depends on it */
 	int (*depend)(struct scene *s, u32 id, u32 *out);
-	/* As what else, beside others that do the same. */
+	/* Another errno, possible beside other threads that do the same */
 	int also;
 };
 
-/* And these do not fail. */
+/* Functions that succeed */
 static int depend_hwpt(struct scene *s, u32 id, u32 *out)
 {
 	return do_hwpt_alloc(s->fd, s->dev.idev, id, 0, 0, out);
@@ -392,11 +394,11 @@ struct failing_thread {
 	struct scene *s;
 	const struct failing *what;
 	bool stop;
-	/* What to name, or 0; and what is known to be named no more. */
+	/* The id to name, or 0; set when the thread has read 0 */
 	u32 id, idle;
-	/* How often it failed as it should have. */
+	/* The number of calls that failed with the expected errno */
 	unsigned long failed;
-	/* The first result that nothing explains. */
+	/* The first unexpected result */
 	int odd;
 };
 
@@ -416,14 +418,14 @@ static void *keep_failing(void *arg)
 		rc = f->what->fail(f->s, id);
 		if (rc == f->what->rc)
 			__atomic_fetch_add(&f->failed, 1, __ATOMIC_RELAXED);
-		/* Who came late found nothing: HWPT_ALLOC says EINVAL. */
+		/* The object was destroyed: HWPT_ALLOC returns EINVAL. */
 		else if (rc != -ENOENT && rc != -EINVAL && !f->odd)
 			f->odd = rc ?: 1;
 	}
 	return NULL;
 }
 
-/* Until somebody is at it, so that what comes next meets it. */
+/* Wait until a call was made, so that the next step races with calls. */
 static void start_failing(struct failing_thread *f, u32 id)
 {
 	unsigned long before = __atomic_load_n(&f->failed, __ATOMIC_RELAXED);
@@ -435,7 +437,7 @@ static void start_failing(struct failing_thread *f, u32 id)
 		sched_yield();
 }
 
-/* Returns when nobody is at it any more. */
+/* Returns when no call is in progress. */
 static void end_failing(struct failing_thread *f)
 {
 	__atomic_store_n(&f->id, 0, __ATOMIC_RELEASE);
@@ -453,30 +455,32 @@ static bool failed_well(const struct failing_thread *f, unsigned long rounds)
 	return !f->odd && f->failed >= ROUNDS_MIN && raced_enough(rounds);
 }
 
-/* ---- destroying what failing calls name ---------------------------------- */
+/* ---- destroying objects that failing calls name -------------------------- */
 
-/* So many are made by a thread, and then destroyed one by one. */
+/* Objects that a thread creates and then destroys one by one */
 #define VICTIMS 128
 /*
- * Threads for each CPU: while some wait, as who uses a victim has no CPU, others
- * go on. And an urgent one.
+ * Threads of each CPU: if one waits for a user of its victim that is not
+ * running, others continue. There is also one with SCHED_FIFO.
  */
 #define CPUS_MAX 4
 #define CALMS_EACH 6
 #define CALMS_MAX (CALMS_EACH * CPUS_MAX)
 #define HUNTERS_MAX (CALMS_MAX + CPUS_MAX)
-/* Without so many calls that were met, a case has shown nothing. */
+/* The least number of DESTROYs during a failing call, for a verdict */
 #define MET_MIN 50
-/* One call of so many makes what depends on the victim, until it is gone. */
+/*
+ * One in this number of calls creates a dependent of the victim for a moment.
+ */
 #define DEPENDS_EACH 64
-/* Of a thread, the last ones: more than there are during one DESTROY. */
+/* Recorded dependents of a thread: more than it creates during one DESTROY */
 #define DEPENDENTS 256
 /*
- * One DESTROY of so many waits for who uses the victim. In a virtual machine
- * that may take as long as the other CPU gets no time.
+ * One in this number of DESTROYs waits for users of the victim, which can take
+ * long in a virtual machine whose other CPU is not running.
  */
 #define MEETS_EACH 64
-/* How far ahead of who destroys the others may be. */
+/* The greatest distance of a failing call to the destroyer, in victims */
 #define LEAD_MAX 8
 
 enum dependent { BEING_MADE, MADE, NOT_MADE };
@@ -484,46 +488,47 @@ enum dependent { BEING_MADE, MADE, NOT_MADE };
 struct hunt {
 	struct scene *s;
 	const struct failing *what;
-	/* The urgent ones are the last of all. */
+	/* The threads with SCHED_FIFO are the last ones of @all. */
 	unsigned int cpus, calms, threads;
 	bool stop;
 	/*
-	 * Each makes victims, and destroys them, each after a call that names
-	 * one of another thread and fails. The urgent ones make none: each
-	 * interrupts those on its CPU, and destroys what their calls name.
+	 * Each thread creates victims and destroys them; before each it makes a
+	 * failing call that names a victim of another thread. Those with
+	 * SCHED_FIFO create none: each preempts the threads of its CPU and
+	 * destroys the objects that their calls name.
 	 */
 	struct hunter {
 		struct hunt *h;
 		pthread_t thread;
 		unsigned int cpu;
 		u64 rng;
-		/* Who destroys one takes it out. */
+		/* The victims; the destroyer of one clears it. */
 		u32 ids[VICTIMS];
-		/* The next one to be destroyed. */
+		/* Index of the next one to be destroyed */
 		unsigned int at;
 		unsigned int last_at[CALMS_MAX], lead;
-		/* What its call names, or 0; and where that is. */
+		/* The id that its call names, or 0; its place in ids */
 		u32 named, *slot;
-		/* How many dependents it has begun, and ended. */
+		/* The numbers of dependents begun, and destroyed */
 		unsigned long begun, ended;
 		struct {
 			u32 on, state;
 		} dependents[DEPENDENTS];
-		/* Calls that failed as they should, and dependents made. */
+		/* Calls with the expected errno; dependents created */
 		unsigned long failed, depended;
-		/* Victims that are gone, and those named when they went. */
+		/* Destroyed victims; those destroyed during a failing call */
 		unsigned long destroys, met;
-		/* How many were gone when one was met last. */
+		/* The value of @destroys at the last one of @met */
 		unsigned long last_met;
-		/* EBUSY with a dependent and without. */
+		/* EBUSY with a dependent, and without one */
 		unsigned long right, busy;
 		bool forever;
-		/* The first result that nothing explains. */
+		/* The first unexpected result */
 		int odd;
 	} all[HUNTERS_MAX];
 };
 
-/* In memory that all cases share. */
+/* Sums of all cases, in shared memory */
 static struct {
 	unsigned long destroys, busy;
 	double seconds;
@@ -536,7 +541,7 @@ static void note_odd(struct hunter *me, int rc)
 	__atomic_store_n(&me->h->stop, true, __ATOMIC_RELEASE);
 }
 
-/* What depends on ID for a moment. */
+/* Create a dependent of ID, and destroy it. */
 static void depend_on(struct hunter *me, u32 id)
 {
 	unsigned int slot = me->begun % DEPENDENTS;
@@ -560,15 +565,15 @@ static void depend_on(struct hunter *me, u32 id)
 }
 
 /*
- * Had ID a dependent of T from when BEFORE had ended until now? What is still
- * being made may come to nothing: that is none.
+ * Has T had a dependent of ID since its number BEFORE? Wait for one that is
+ * being created, as its creation may fail.
  */
 static bool had_dependent(struct hunter *t, u32 id, unsigned long before)
 {
 	unsigned long begun = __atomic_load_n(&t->begun, __ATOMIC_SEQ_CST), i;
 	bool had = false;
 
-	/* It has forgotten some. */
+	/* Older ones were overwritten. */
 	if (begun - before > DEPENDENTS)
 		return true;
 	for (i = before; i < begun; i++) {
@@ -620,7 +625,7 @@ static void destroy_victim(struct hunter *me, u32 id)
 			__atomic_store_n(&h->stop, true, __ATOMIC_RELEASE);
 		if (me->forever)
 			return;
-		/* An urgent one lets the dependent go. */
+		/* Let the owner of the dependent run. */
 		sleep_us(20);
 	}
 	if (rc)
@@ -633,8 +638,8 @@ static void destroy_victim(struct hunter *me, u32 id)
 }
 
 /*
- * What another thread destroys now or right after, or NULL. Best of one that has
- * gone on since it was looked at.
+ * A victim that another thread is destroying or about to destroy, or NULL;
+ * preferably of a thread that has made progress since the last look.
  */
 static u32 *next_victim(struct hunter *me, struct hunter **of)
 {
@@ -667,7 +672,7 @@ static void fail_beside(struct hunter *me)
 
 	id = slot ? __atomic_load_n(slot, __ATOMIC_ACQUIRE) : 0;
 	if (!id) {
-		/* They are making them, or it is gone. */
+		/* They are being created, or this one is destroyed. */
 		if (me->lead < LEAD_MAX)
 			me->lead++;
 		else
@@ -686,13 +691,13 @@ static void fail_beside(struct hunter *me)
 	at = __atomic_load_n(&other->at, __ATOMIC_ACQUIRE);
 	if (rc == h->what->rc) {
 		me->failed++;
-		/* It came too early, or late if that looks the same. */
+		/* Adjust the lead: the call was too early, or too late. */
 		if (me->lead && at < i)
 			me->lead--;
 		else if (me->lead < LEAD_MAX && at > i + 1)
 			me->lead++;
 	} else if (rc == -ENOENT || rc == -EINVAL || rc == h->what->also) {
-		/* Too late: HWPT_ALLOC says EINVAL. */
+		/* Too late: HWPT_ALLOC returns EINVAL. */
 		if (me->lead < LEAD_MAX)
 			me->lead++;
 	} else {
@@ -700,7 +705,7 @@ static void fail_beside(struct hunter *me)
 	}
 }
 
-/* Destroys what is in a slot. */
+/* Destroy the victim in a slot. */
 static void empty(struct hunter *me, u32 *slot)
 {
 	u32 id = __atomic_exchange_n(slot, 0, __ATOMIC_SEQ_CST);
@@ -734,7 +739,10 @@ static void hunt(struct hunter *me)
 				fail_beside(me);
 			if (h->what->make == make_odd_ioas)
 				pthread_rwlock_unlock(&half_made);
-			/* Later, if it would wait too often. */
+			/*
+			 * A victim that is in use is destroyed later, except
+			 * now and then.
+			 */
 			id = __atomic_load_n(&me->ids[i], __ATOMIC_ACQUIRE);
 			if (me->destroys - me->last_met >= MEETS_EACH ||
 			    !is_named(h, id))
@@ -746,7 +754,7 @@ static void hunt(struct hunter *me)
 	}
 }
 
-/* Whom this interrupts may be in the middle of a call. */
+/* The preempted thread can be anywhere in its call. */
 static void hunt_urgently(struct hunter *me)
 {
 	struct hunt *h = me->h;
@@ -801,13 +809,13 @@ static bool hunted_well(struct hunt *h, double seconds)
 	never_busy_in_all->seconds += seconds;
 	ksft_print_msg("%lu times DESTROY, %.0f a second\n", sum.destroys,
 		       sum.destroys / seconds);
-	ksft_print_msg("%lu met one of %lu calls that failed\n", sum.met,
+	ksft_print_msg("%lu of them during one of %lu failing calls\n", sum.met,
 		       sum.failed);
-	ksft_print_msg("EBUSY %lu times beside one of %lu dependents\n",
+	ksft_print_msg("EBUSY %lu times because of one of %lu dependents\n",
 		       sum.right, sum.depended);
 	if (sum.busy)
-		ksft_print_msg("EBUSY %lu times, though nothing depends on it%s\n",
-			       sum.busy, sum.forever ? ", for ever" : "");
+		ksft_print_msg("EBUSY %lu times without a dependent%s\n",
+			       sum.busy, sum.forever ? ", permanently" : "");
 	if (sum.odd)
 		ksft_print_msg("a call ended with %s instead\n",
 			       sum.odd > 0 ? "success" : strerror(-sum.odd));
@@ -816,14 +824,14 @@ static bool hunted_well(struct hunt *h, double seconds)
 		       never_busy_in_all->destroys / never_busy_in_all->seconds,
 		       never_busy_in_all->busy);
 	if (sum.met < MET_MIN)
-		ksft_print_msg("that is too few\n");
+		ksft_print_msg("too few met\n");
 	return !sum.busy && !sum.odd && sum.failed >= ROUNDS_MIN &&
 	       sum.met >= MET_MIN && sum.destroys >= times_each;
 }
 
 /*
- * What calls name that fail is destroyed meanwhile: DESTROY says EBUSY while
- * there is a dependent that was made, and only then.
+ * Objects are destroyed while failing calls name them: DESTROY must return
+ * EBUSY if and only if there is a dependent.
  */
 static bool never_busy(const void *arg)
 {
@@ -841,7 +849,7 @@ static bool never_busy(const void *arg)
 	h.cpus = cpus < CPUS_MAX ? cpus : CPUS_MAX;
 	h.calms = CALMS_EACH * h.cpus;
 	h.threads = h.calms + h.cpus;
-	/* The parent is made once, and not by the one that comes first. */
+	/* Create the parent before the threads start. */
 	if (!must(h.what->make == make_fault ? make_parent(&s, &viommu_parent) :
 		  h.what->make == make_viommu ? make_viommu(&s, &id) : 0,
 		  "parent"))
@@ -855,7 +863,7 @@ static bool never_busy(const void *arg)
 		pthread_create(&h.all[t].thread, NULL, start_hunter, &h.all[t]);
 	}
 	do {
-		/* It is not what it does that takes long. */
+		/* The alarm is for a hanging call, not for the whole case. */
 		alarm(HANGS_SECONDS);
 		usleep(20000);
 		for (met = 0, destroys = 0, t = 0; t < h.threads; t++) {
@@ -876,8 +884,8 @@ static bool never_busy(const void *arg)
 /* ---- the last device of an automatic HWPT -------------------------------- */
 
 /*
- * A device leaves its automatic HWPT while a failing call names that: nobody
- * keeps it, or its IOAS can never be destroyed.
+ * A device leaves its automatic HWPT while a failing call names that. The HWPT
+ * must be destroyed: otherwise the IOAS can never be.
  */
 static bool no_orphan(const void *arg)
 {
@@ -906,7 +914,7 @@ static bool no_orphan(const void *arg)
 		if (!must(do_test(s.fd, &cmd), "attach"))
 			return false;
 		hwpt = cmd.mock_domain_replace.pt_id;
-		/* Candidates of an attach are found by their IOAS. */
+		/* An attach finds automatic HWPTs by their IOAS. */
 		start_failing(&f, f.what->make == make_ioas ? id : hwpt);
 		rc = do_replace(s.fd, s.dev.stdev, s.ioas[1]);
 		if (!must(rc, "attach elsewhere"))
@@ -916,9 +924,9 @@ static bool no_orphan(const void *arg)
 		end_failing(&f);
 		if (rc == -EBUSY) {
 			orphans++;
-			ksft_print_msg("the IOAS is busy with no device on it; its HWPT is %s\n",
+			ksft_print_msg("the IOAS is busy without a device; its HWPT is %s\n",
 				       do_destroy(s.fd, hwpt) == -ENOENT ?
-					       "gone" : "still there");
+					       "destroyed" : "still there");
 		} else if (!must(rc, "DESTROY")) {
 			return false;
 		}
@@ -930,28 +938,30 @@ static bool no_orphan(const void *arg)
 	return leave_scene(&s) && ok;
 }
 
-/* ---- what moves on, or leaves -------------------------------------------- */
+/* ---- moving and unbinding in one step ------------------------------------ */
 
 /*
- * A step that has two effects. Who sees the first one by a call has to find the
- * second one by the next call.
+ * A step that has two effects at once: if one call observes the first effect,
+ * the next call must observe the second.
  */
 struct step;
 
 struct two_effects {
 	int (*make)(struct step *st);
 	int (*take)(struct step *st);
-	/* The two calls; the first one returns done when it comes after the step. */
+	/* The two calls; the first one returns @done after the step. */
 	int (*see)(const struct step *st);
 	int (*find)(const struct step *st);
 	int done;
-	/* What must be if it comes before the step, which returned rc. */
+	/*
+	 * Checks the results if it was made before the step, which returned rc
+	 */
 	bool (*not_yet)(const struct step *st, int rc);
 	bool (*clean)(struct step *st);
-	/* The calls come up to that many microseconds later than 20. */
+	/* The calls start 20 to 20 + @spread microseconds after the step. */
 	unsigned int spread;
 	const char *seen, *wrong;
-	/* What moves. */
+	/* Moves the device or access */
 	int (*move)(struct scene *s, u32 to);
 };
 
@@ -995,7 +1005,7 @@ static bool at_once(const void *arg)
 			return false;
 		st.us = 20 + rounds * 7 % what->spread;
 		pthread_create(&thread, NULL, see_and_find, &st);
-		/* It sleeps, and has read what it was given. */
+		/* Let the thread read its argument and sleep. */
 		sched_yield();
 		rc = what->take(&st);
 		pthread_join(thread, NULL);
@@ -1017,9 +1027,10 @@ static bool at_once(const void *arg)
 }
 
 /*
- * A device moves from one HWPT to another, or to that of another IOAS, or an
- * access from one IOAS to another. DESTROY of the new one says EBUSY: it is
- * there, and so the old one has no user and can be destroyed.
+ * A device moves from one HWPT to another, or to an automatic one of another
+ * IOAS, or an access from one IOAS to another. If DESTROY of the new one
+ * returns EBUSY the move is done, so the old one has no user and can be
+ * destroyed.
  */
 static int make_hwpts(struct step *st)
 {
@@ -1091,8 +1102,8 @@ static bool move_elsewhere(struct step *st)
 }
 
 /*
- * A device is unbound, and its vDEVICE ends with that. When the device cannot be
- * found any more, the vIOMMU is not busy because of the vDEVICE.
+ * A device is unbound, which destroys its vDEVICE. When lookups do not find the
+ * device any more, the vIOMMU must not be busy because of the vDEVICE.
  */
 static int make_vdevice(struct step *st)
 {
@@ -1128,12 +1139,12 @@ static bool clean_viommu(struct step *st)
 	return !st->found || must(destroy_old(st), "DESTROY");
 }
 
-/* ---- a HW queue that is undone ------------------------------------------- */
+/* ---- failed creation of a HW queue --------------------------------------- */
 
 /*
- * The driver lists a queue when it initialises it, and the next one depends on
- * the one before. One whose answer cannot be written never was: nobody may have
- * come to depend on it.
+ * The driver lists a queue when it initialises it, and makes the next one
+ * depend on it. If the response cannot be copied out the creation is undone,
+ * and no queue may depend on it.
  */
 static bool queue_undone(const void *arg)
 {
@@ -1159,7 +1170,7 @@ static bool queue_undone(const void *arg)
 		      __atomic_load_n(&f.failed, __ATOMIC_RELAXED)) &&
 	       !came && !f.odd) {
 		rc = do_hw_queue_alloc(s.fd, viommu, 1, IOVA_BASE, PAGE, &id);
-		/* No queue before it, or one that is not there yet. */
+		/* There is no previous queue, or it is not published. */
 		if (!rc)
 			came++;
 		else if (rc != -EIO && rc != -ENOENT)
@@ -1171,7 +1182,7 @@ static bool queue_undone(const void *arg)
 	ok = failed_well(&f, rounds);
 	if (came) {
 		ok = false;
-		ksft_print_msg("a queue depends on one that never was\n");
+		ksft_print_msg("a queue depends on one whose creation failed\n");
 		must(do_destroy(s.fd, id), "DESTROY of the queue");
 	}
 	ok &= must(do_destroy(s.fd, viommu), "DESTROY of the vIOMMU") &
@@ -1191,7 +1202,7 @@ struct reading {
 	unsigned long reads;
 };
 
-/* Takes nothing: too short, or into memory that cannot be written. */
+/* Failing reads: the buffer is too short or read-only. */
 static void *keep_reading(void *arg)
 {
 	struct reading *r = arg;
@@ -1206,14 +1217,16 @@ static void *keep_reading(void *arg)
 
 struct polling {
 	bool vevent;
-	/* How the others read. */
+	/* The failing reads of the other thread */
 	size_t size;
 	bool sealed;
 };
 
 #define POLL_MS 2000
 
-/* One event, taken. If poll() had slept beside it, @missed says so. */
+/*
+ * Trigger, await and read one event. @missed: poll() slept while it was queued.
+ */
 static bool one_event(struct scene *s, int queue, bool vevent, bool *missed)
 {
 	struct pollfd ready = { .fd = queue, .events = POLLIN };
@@ -1233,13 +1246,13 @@ static bool one_event(struct scene *s, int queue, bool vevent, bool *missed)
 	if (!must(vevent ? do_trigger_vevent(s->fd, s->dev.idev) :
 			   do_trigger_iopf(s->fd, s->dev.idev, 2), "trigger"))
 		return false;
-	/* It has come by then, mostly, and the other one is at it. */
+	/* Mostly the event is queued by then, and the other thread reads. */
 	sleep_us(100 + rand() % 200);
 	start = steady_ns();
-	/* It looks again when its time is over. */
+	/* On timeout poll() checks the queue again. */
 	poll(&ready, 1, POLL_MS);
 	*missed = steady_ns() - start > POLL_MS / 2 * 1000000ULL;
-	/* The other one may be holding it for a moment. */
+	/* The other thread may have dequeued it for a moment. */
 	end = now_ns() + 10000000000;
 	while (read(queue, &got, size) != size) {
 		if (now_ns() > end) {
@@ -1295,17 +1308,17 @@ static bool poll_wakes(const void *arg)
 	}
 	__atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
 	pthread_join(thread, NULL);
-	ksft_print_msg("%lu events, %lu reads that took none\n", rounds,
+	ksft_print_msg("%lu events, %lu failing reads\n", rounds,
 		       r.reads);
 	if (missed)
-		ksft_print_msg("poll() slept beside an event\n");
+		ksft_print_msg("poll() slept while an event was queued\n");
 	else
 		ok &= r.reads >= ROUNDS_MIN && raced_enough(rounds);
 	close(queue);
 	return leave_scene(&s) && ok && !missed;
 }
 
-/* ---- areas that look alike ----------------------------------------------- */
+/* ---- areas with the same IOVA and pages ---------------------------------- */
 
 #define HUGE_PAGE (2UL << 20)
 #define HEAD 4096UL
@@ -1318,12 +1331,12 @@ struct alike {
 	pthread_barrier_t turn;
 	unsigned int delay_us;
 	bool stop;
-	/* How often it was there in time. */
+	/* The number of times that both areas existed */
 	unsigned long came;
 	int odd;
 };
 
-/* Maps the same memory to the same IOVA while the area there before goes. */
+/* Map the same memory at the same IOVA while the old area is being unmapped. */
 static void *map_alike(void *arg)
 {
 	struct alike *a = arg;
@@ -1341,7 +1354,9 @@ static void *map_alike(void *arg)
 		if (!rc) {
 			a->came++;
 			rc = do_unmap(a->fd, a->to, TAIL_IOVA, TAIL * PAGE);
-			/* The other one may have had both. */
+			/*
+			 * The UNMAP of the other thread may have removed both.
+			 */
 			if (rc == -ENOENT)
 				rc = 0;
 		}
@@ -1352,8 +1367,8 @@ static void *map_alike(void *arg)
 }
 
 /*
- * An area that is being unmapped has left its IOVA; another comes there, shows
- * the same, and goes. Each unpins what it pinned itself.
+ * While an area is being unmapped, another one maps the same memory at its IOVA
+ * and is unmapped. Each must unpin exactly its own pins.
  */
 static bool look_alike(const void *arg)
 {
@@ -1379,7 +1394,10 @@ static bool look_alike(const void *arg)
 	if (a.fd < 0 || !must(do_ioas_alloc(a.fd, &a.to), "IOAS_ALLOC") ||
 	    !must(do_ioas_alloc(a.fd, &a.from), "IOAS_ALLOC"))
 		return false;
-	/* Type1 cuts areas: what is left of one is an area of its own. */
+	/*
+	 * A type1 container splits areas: the rest of one becomes an area of
+	 * its own.
+	 */
 	compat.ioas_id = a.to;
 	if (!must(call(a.fd, IOMMU_VFIO_IOAS, &compat), "VFIO_IOAS"))
 		return false;
@@ -1387,7 +1405,7 @@ static bool look_alike(const void *arg)
 	if (!must(rc, "VFIO_SET_IOMMU") ||
 	    !must(do_mock_device(a.fd, a.to, &mock), "device"))
 		return false;
-	/* First long runs of pages, then short ones, from the end. */
+	/* Huge pages first; then small ones, touched from the end. */
 	mem = anon(HEAD * PAGE + 3 * HUGE_PAGE);
 	at = mem + HUGE_PAGE - (uintptr_t)mem % HUGE_PAGE;
 	madvise(at, HEAD * PAGE, MADV_HUGEPAGE);
@@ -1425,20 +1443,20 @@ static bool look_alike(const void *arg)
 	a.stop = true;
 	pthread_barrier_wait(&a.turn);
 	pthread_join(thread, NULL);
-	ksft_print_msg("%lu rounds, in %lu of them both were there\n", rounds,
+	ksft_print_msg("%lu rounds, in %lu of them both areas existed\n", rounds,
 		       a.came);
 	if (pinned)
 		ksft_print_msg("%lld pages in VmPin with nothing mapped\n", pinned);
 	close(a.fd);
-	return must(a.odd, "the other") && !pinned && a.came &&
+	return must(a.odd, "other thread") && !pinned && a.came &&
 	       raced_enough(rounds) && !vm_pin();
 }
 
-/* ---- a dma-buf that is revoked while dirty bits are read ------------------ */
+/* ---- revoking a dma-buf while dirty bits are read ------------------------ */
 
 #define DMABUF_SIZE (512 * PAGE)
 #define DIRTY_PAGES (DMABUF_SIZE / PAGE + 1)
-/* As AMDv1 has a present and dirty entry of the lowest level. */
+/* A present and dirty entry of the lowest level in the AMDv1 format */
 #define DIRTY_ENTRY 0x6000000000001041ULL
 #define PIPE_SIZE (256 * PAGE)
 
@@ -1491,10 +1509,10 @@ static bool only_ram_is_dirty(const u64 *bits)
 }
 
 /*
- * GET_DIRTY_BITMAP pins the bitmap while it walks the page table, at the first
- * page that is dirty, and waits there. A revocation, which must not wait for it,
- * unmaps the dma-buf and frees its page tables; a pipe gets their memory, on
- * the same CPU.
+ * GET_DIRTY_BITMAP pins the bitmap at the first dirty page, during its walk of
+ * the page table, and is stopped there. A revocation, which must not wait for
+ * it, unmaps the dma-buf and frees its page tables. Then a pipe on the same CPU
+ * allocates their memory.
  */
 static bool dirty_revoked(const void *arg)
 {
@@ -1540,7 +1558,7 @@ static bool dirty_revoked(const void *arg)
 	     call(s.fd, IOMMU_HWPT_SET_DIRTY_TRACKING, &track) ?:
 	     make_page_dirty(s.fd, track.hwpt_id, IOVA_BASE) ?:
 	     make_page_dirty(s.fd, track.hwpt_id, ram_iova);
-	if (!must(rc, "what is to be read"))
+	if (!must(rc, "dirty pages"))
 		return false;
 	for (i = 0; i < ARRAY_SIZE(out); i++)
 		out[i] = DIRTY_ENTRY;
@@ -1577,7 +1595,7 @@ static bool dirty_revoked(const void *arg)
 			       changed);
 	ok = only_ram_is_dirty(gate_page(&gate)) && !changed;
 
-	/* It is the same when there is nothing any more to read. */
+	/* The dma-buf is unmapped now: the result must be the same. */
 	memset(gate_page(&gate), 0, PAGE);
 	rc = make_page_dirty(s.fd, track.hwpt_id, ram_iova) ?:
 	     call(s.fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &c.cmd);
@@ -1587,19 +1605,19 @@ static bool dirty_revoked(const void *arg)
 	return leave_scene(&s) && ok;
 }
 
-/* ---- another owner while a HWPT comes to nothing -------------------------- */
+/* ---- changing the owner while the creation of a HWPT fails --------------- */
 
-/* Pages of a file: those that stay pinned, all; and those that take long. */
+/* Pages that stay pinned, of ALL_PAGES; pages that are slow to pin */
 #define STAY_PAGES 256
 #define ALL_PAGES 512
 #define LONG_PAGES 16384
 #define LONG_IOVA (IOVA_BASE + ALL_PAGES * PAGE)
-/* So many areas to go through, from the first tally to the change. */
+/* Areas that CHANGE_PROCESS visits between counting and the change */
 #define OTHER_AREAS 8000
 #define OTHER_IOVA (LONG_IOVA + LONG_PAGES * PAGE)
 #define OWNER_ROUNDS 8
 
-/* Of a child that becomes the owner, in memory that both have. */
+/* State of the child that becomes the owner, in shared memory */
 struct owner {
 	unsigned int asked, done;
 	u64 start, end;
@@ -1629,7 +1647,7 @@ static long long pages_of(pid_t pid)
 	return read_counter(path, "VmPin") / (PAGE / 1024);
 }
 
-/* HWPT_ALLOC on an IOAS, and its DESTROY. */
+/* HWPT_ALLOC on an IOAS, and DESTROY of the IOAS */
 struct lost_hwpt {
 	int fd;
 	u32 idev, ioas, hwpt;
@@ -1655,11 +1673,11 @@ static void *destroy_ioas(void *arg)
 }
 
 /*
- * A HWPT is made on an IOAS that is destroyed meanwhile, and in the end it
- * unpins what it has pinned. Before, CHANGE_PROCESS has counted these pages,
- * which another IOAS has, too; it waits for the pages that take long, and has
- * many areas to go through before it makes the process the owner. Each process
- * pays for what is pinned for it.
+ * HWPT_ALLOC fails, as its IOAS is destroyed meanwhile, and unpins its pages.
+ * Before that CHANGE_PROCESS counts these pages, which belong to another IOAS,
+ * too; it then waits for the slow pages and visits many areas before it changes
+ * the owner. Each process must be charged exactly for the pages that are pinned
+ * for it.
  */
 static bool owner_changes(const void *arg)
 {
@@ -1680,7 +1698,7 @@ static bool owner_changes(const void *arg)
 	    ftruncate(slow, LONG_PAGES * PAGE))
 		return false;
 	source = s.ioas[0];
-	/* The device is on the other one: what that has is pinned. */
+	/* The device is attached to the other IOAS, whose pages are pinned. */
 	rc = do_map_file(s.fd, source, all, 0, ALL_PAGES * PAGE, IOVA_BASE) ?:
 	     do_map_file(s.fd, source, slow, 0, LONG_PAGES * PAGE, LONG_IOVA) ?:
 	     do_copy(s.fd, s.ioas[1], IOVA_BASE, source, IOVA_BASE,
@@ -1710,7 +1728,7 @@ static bool owner_changes(const void *arg)
 			return false;
 		l.ioas = id;
 		pthread_create(&maker, NULL, alloc_hwpt, &l);
-		/* It has come to the pages that take long. */
+		/* Wait until it pins the slow pages. */
 		while (pages_of(getpid()) == STAY_PAGES &&
 		       now_ns() - start < 10000000000ULL)
 			;
@@ -1724,7 +1742,10 @@ static bool owner_changes(const void *arg)
 		if (!must(o->rc, "CHANGE_PROCESS"))
 			return false;
 		met += o->start < l.end;
-		/* C makes the HWPT, and DESTROY says that the IOAS is busy. */
+		/*
+		 * In C HWPT_ALLOC succeeds, and DESTROY of the IOAS returns
+		 * EBUSY.
+		 */
 		if (!l.alloc_rc)
 			ok &= must(do_destroy(s.fd, l.hwpt), "DESTROY of the HWPT");
 		if (l.destroy_rc == -EBUSY && !l.alloc_rc)
@@ -1746,7 +1767,7 @@ static bool owner_changes(const void *arg)
 				return false;
 		}
 	}
-	ksft_print_msg("%u rounds, in %u of them both were at it\n", round - 1,
+	ksft_print_msg("%u rounds, in %u of them the calls overlapped\n", round - 1,
 		       met);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
@@ -1756,7 +1777,7 @@ static bool owner_changes(const void *arg)
 /* ---- the list ------------------------------------------------------------ */
 
 #define C_BUSY "takes a user before it fails"
-#define C_MOVED "puts the user of the old one when others see the new one"
+#define C_MOVED "puts the old user after others can find the new one"
 #define C_ORPHAN "lets an automatic HWPT outlive its last device"
 
 #define BUSY(what, make, how, errno_, depend, ...) \
@@ -1772,8 +1793,8 @@ static bool owner_changes(const void *arg)
 		.make = make_, .take = move, .move = move_, \
 		.see = destroy_new, .find = destroy_old, .done = -EBUSY, \
 		.not_yet = not_moved, .clean = move_elsewhere, \
-		.spread = 100, .seen = "it was on the new one", \
-		.wrong = "the old one is busy with nothing on it" }, C_MOVED }
+		.spread = 100, .seen = "the move was observed", \
+		.wrong = "the old one is busy without an attachment" }, C_MOVED }
 #define POLL(what, c_, ...) \
 	{ "poll_wakes." what, poll_wakes, \
 	  &(const struct polling){ __VA_ARGS__ }, c_ }
@@ -1829,8 +1850,8 @@ static const struct kind kinds[] = {
 		.make = make_vdevice, .take = unbind,
 		.see = look_at_device, .find = destroy_old, .done = -ENOENT,
 		.not_yet = not_unbound, .clean = clean_viommu,
-		.spread = 300, .seen = "the device was gone",
-		.wrong = "the vIOMMU is busy with no device on it" } },
+		.spread = 300, .seen = "the device was not found",
+		.wrong = "the vIOMMU is busy without a device" } },
 	{ "look_alike", look_alike },
 	{ "dirty_revoked", dirty_revoked },
 	{ "owner_changes", owner_changes },

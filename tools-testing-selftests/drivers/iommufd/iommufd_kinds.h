@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What iommufd_kinds and iommufd_growth share: cases that run in a process of
- * their own, so that one that leaks, hangs or dies does not harm the others.
+ * Shared by iommufd_kinds and iommufd_growth: each case runs in a process of
+ * its own, so that one that leaks, hangs or crashes does not affect the others.
  */
 #ifndef __IOMMUFD_KINDS_H
 #define __IOMMUFD_KINDS_H
@@ -18,31 +18,31 @@
 
 /* A case that takes longer hangs, on the slowest machine. */
 #define HANGS_SECONDS 300
-/* It has an alarm. */
+/* The same for a case, which sets an alarm for the time above. */
 #define ENDS_SECONDS (HANGS_SECONDS + 30)
 
 #define RW_ALL (PROT_READ | PROT_WRITE)
 
 struct kind {
 	const char *name;
-	/* True: it is as it should be. */
+	/* Returns true on success. */
 	bool (*run)(const void *arg);
 	const void *arg;
-	/* What the C driver does instead; it is not judged there. */
+	/* The known bug of the C driver, where the case is not judged. */
 	const char *c;
-	/* It ends by SIGKILL, if all is well. */
+	/* On success it is killed by SIGKILL. */
 	bool killed;
-	/* It does what it does as often as -n asks for. */
+	/* It repeats its calls as often as -n requests. */
 	bool counted;
 };
 
-/* The slowest machine does it so often in a second. */
+/* Repetitions per second on the slowest machine */
 #define TIMES_PER_SECOND 200
 
-/* At least so often; that is the share of the case that runs. */
+/* The least number of repetitions of the running case */
 static unsigned long times_each;
 
-/* Seconds for a case that races; it takes more if the machine is slow. */
+/* The time of a racing case in seconds; a slow machine takes longer. */
 extern double budget;
 
 /* VmPin of this process, in pages. */
@@ -77,7 +77,7 @@ static inline int open_iommufd(void)
 /* The process group of the case that runs. */
 static pid_t running;
 
-/* ^C reaches our process group only. */
+/* ^C signals only our own process group. */
 static inline void interrupted(int nr)
 {
 	if (running)
@@ -86,10 +86,11 @@ static inline void interrupted(int nr)
 }
 
 /*
- * Kill what is left of the process group of a case and wait until it is gone:
- * this process is where orphans come to (PR_SET_CHILD_SUBREAPER). A process that
- * asks to die with its parent can lose the race against that, and what is left
- * keeps our output open. Returns false if something cannot be killed.
+ * Kill the processes that are left of the process group of a case, and wait for
+ * them: orphans become children of this process (PR_SET_CHILD_SUBREAPER).
+ * PR_SET_PDEATHSIG is not enough: the parent may exit before it is set, and a
+ * process that is left keeps our output open. Returns false if a process cannot
+ * be killed.
  */
 static inline bool end_case(pid_t group)
 {
@@ -131,10 +132,13 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 	}
 	if (pid < 0)
 		ksft_exit_fail_msg("cannot start a case\n");
-	/* One that is counted sets its alarm again. */
+	/* A counted case sets its own alarms. */
 	if (kind->counted)
 		seconds += times_each / TIMES_PER_SECOND;
-	/* Both do it, so that it is done for both. */
+	/*
+	 * Called by parent and child, so that it is done before either
+	 * continues.
+	 */
 	setpgid(pid, pid);
 	running = pid;
 	while (!waitpid(pid, &status, WNOHANG)) {

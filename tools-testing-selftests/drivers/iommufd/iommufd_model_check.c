@@ -286,7 +286,7 @@ static s64 check_long(unsigned int i, unsigned int place)
 		       i, place, strerror(-rc));
 		return 0;
 	}
-	/* It may be another one that is there. */
+	/* Another area may be mapped there. */
 	if (w->stray[i])
 		return 0;
 	check_long_in(i, automatic[i], place);

@@ -45,7 +45,9 @@ static void note_unknown(unsigned int ioas)
 		set(&w->unknown[ioas], true);
 }
 
-/* While something is on its way to or from a place, another UNMAP says EBUSY. */
+/*
+ * While a call maps or unmaps at a place, another UNMAP there may return EBUSY.
+ */
 static void begin_at(unsigned int ioas, unsigned int place)
 {
 	if (ioas < STAYING)
@@ -118,7 +120,7 @@ int op_map(const u8 *arg, enum how how)
 	if (!rc)
 		note_mapped(ioas, place, first, pages, source, page);
 	if (rc == -EFAULT && how != PLAIN && ioas < STAYING) {
-		/* Mapped all the same, if only the answer failed. */
+		/* The memory is mapped if only copying the response failed. */
 		note_mapped(ioas, place, first, pages, source, page);
 		note_unknown(ioas);
 	}
@@ -126,7 +128,7 @@ int op_map(const u8 *arg, enum how how)
 	return rc;
 }
 
-/* Where the kernel likes, and not for long. */
+/* Map at an IOVA that the kernel chooses, and unmap again. */
 int op_map_any(const u8 *arg, enum how how)
 {
 	unsigned int ioas = arg[0], place, page, first, i;
@@ -198,7 +200,7 @@ int op_type1_map(const u8 *arg, enum how how)
 	return rc;
 }
 
-/* Cuts what is in the way. */
+/* A type1 unmap, which splits areas. */
 int op_type1_unmap(const u8 *arg, enum how how)
 {
 	struct vfio_iommu_type1_dma_unmap unmap = {
@@ -213,7 +215,7 @@ int op_type1_unmap(const u8 *arg, enum how how)
 	for (i = 0; i < ALL_PLACES; i++)
 		if (i == place || !arg[3])
 			begin_at(0, i);
-	/* What an access has pinned is not cut, nor are dma-bufs. */
+	/* Areas that an access has pinned, and dma-bufs, cannot be split. */
 	rc = JUDGE("VFIO_IOMMU_UNMAP_DMA", how,
 		   call_how(how, VFIO_IOMMU_UNMAP_DMA, &unmap, sizeof(unmap)),
 		   EINVAL, EBUSY, ENOENT, EOPNOTSUPP);
@@ -250,13 +252,16 @@ int op_copy(const u8 *arg, enum how how)
 	if (!cmd.dst_ioas_id || !cmd.src_ioas_id)
 		return -ENOENT;
 	begin_at(to, arg[3]);
-	/* What is copied may not be there any more when it is pinned. */
+	/* The source may have been unmapped when its pages are pinned. */
 	rc = JUDGE("COPY", how,
 		   call_how(how, IOMMU_IOAS_COPY, &cmd, sizeof(cmd)), EEXIST,
 		   ENOENT, EFAULT, EINVAL, ENODEV);
 	if ((!rc || (rc == -EFAULT && how != PLAIN)) && to < STAYING) {
 		copied = &w->copies[add(&w->nr_copies, 1) - 1];
-		/* Of an IOAS that comes and goes it may be anything. */
+		/*
+		 * If the source is not one of the STAYING, its content is
+		 * unknown.
+		 */
 		*copied = (struct copied){
 			from, to, arg[1] * AREA_PAGES + first,
 			arg[3] * AREA_PAGES + first, pages,
@@ -269,7 +274,10 @@ int op_copy(const u8 *arg, enum how how)
 	return rc;
 }
 
-/* How many are at the places FROM to LAST; in *EVER, how many have been. */
+/*
+ * The number of calls in progress at the places FROM to LAST; in *EVER, the
+ * number that there have been.
+ */
 static u32 users_at(unsigned int ioas, unsigned int from, unsigned int last,
 		    u32 *ever)
 {
@@ -326,7 +334,10 @@ int op_unmap(const u8 *arg, enum how how)
 	} else if (rc != -ENOENT || !whole || get(&w->stray[ioas]) ||
 		   get(&w->deps[DEP_CHOSEN].now) ||
 		   get(&w->deps[DEP_CHOSEN].ever) != chosen) {
-		/* The areas before the one that did not go have gone. */
+		/*
+		 * Areas before the one that could not be unmapped were
+		 * unmapped.
+		 */
 		note_unknown(ioas);
 	}
 	for (i = from; i <= last; i++)
@@ -349,7 +360,9 @@ int copy_long(unsigned int ioas, unsigned int place)
 	return call(w->fd, IOMMU_IOAS_COPY, &cmd);
 }
 
-/* All long areas are of the same pages, and all but their IOAS may be alike. */
+/*
+ * All long areas map the same pages, also at the same IOVA in several IOASes.
+ */
 int op_long_copy(const u8 *arg, enum how how)
 {
 	unsigned int ioas = arg[0], place = arg[1];
@@ -393,7 +406,7 @@ int op_long_unmap(const u8 *arg, enum how how)
 	return rc;
 }
 
-/* ---- memory that goes ---------------------------------------------------- */
+/* ---- vanishing memory ---------------------------------------------------- */
 
 int op_vanish(const u8 *arg, enum how how)
 {
@@ -478,13 +491,13 @@ int op_revoke(const u8 *arg, enum how how)
 		},
 	};
 
-	/* It may have been closed, and be another file. */
+	/* It may have been closed, and its number be that of another file. */
 	return JUDGE("DMABUF_REVOKE", how, test_how(how, &cmd), EBADF, EINVAL);
 }
 
 /* ---- accesses ------------------------------------------------------------ */
 
-/* Pins, or unpins what is in the slot. */
+/* Unpin the pages in the slot, or pin if it is empty. */
 int op_pin(const u8 *arg, enum how how)
 {
 	u32 *slot = &w->pins[arg[0]][arg[1]], id = take(slot);
@@ -502,7 +515,7 @@ int op_pin(const u8 *arg, enum how how)
 	};
 	int rc;
 
-	/* Whatever was unmapped meanwhile has been unpinned. */
+	/* ENOENT: they were unpinned because of an UNMAP. */
 	if (id)
 		return JUDGE("unpin", PLAIN,
 			     do_access_unpin(w->fd, w->access[arg[0]], id - 1),
@@ -519,12 +532,12 @@ int op_pin(const u8 *arg, enum how how)
 	return 0;
 }
 
-/* What is read is a page that there is. */
+/* Check that the words are those of a page that can be mapped. */
 static void check_read(const u32 *words)
 {
 	u32 number = words[0], i;
 
-	/* Truncated, or being written. */
+	/* A page of the truncated file: zero, or being written */
 	if (!number || number - number_of(SEEN_TRUNCATED, 0) < PAGES)
 		return;
 	if (number - number_of(0, 0) >= PAGES &&
@@ -560,7 +573,7 @@ int op_rw(const u8 *arg, enum how how)
 	int rc;
 
 	if (write) {
-		/* The last word of a page is anybody's. */
+		/* Only the last word of a page may be written. */
 		cmd.access_rw.iova += PAGE - sizeof(u32);
 		cmd.access_rw.length = sizeof(u32);
 	}
@@ -630,7 +643,7 @@ int op_track(const u8 *arg, enum how how)
 
 	if (!cmd.hwpt_id)
 		return -ENOENT;
-	/* Those without dirty tracking refuse, too. */
+	/* HWPTs without dirty tracking refuse it. */
 	return JUDGE("SET_DIRTY_TRACKING", how,
 		     call_how(how, IOMMU_HWPT_SET_DIRTY_TRACKING, &cmd,
 			      sizeof(cmd)), ENOENT, EOPNOTSUPP, EINVAL);
@@ -664,17 +677,20 @@ int op_dirty(const u8 *arg, enum how how)
 		return -ENOENT;
 	JUDGE("mark dirty", how, test_how(how, &mark), ENOENT, EINVAL);
 	bits[0] = 0;
-	/* All of it has to be mapped. */
+	/* The whole range has to be mapped. */
 	return JUDGE("GET_DIRTY_BITMAP", how,
 		     call_how(how, IOMMU_HWPT_GET_DIRTY_BITMAP, &cmd,
 			      sizeof(cmd)), ENOENT, EINVAL, EOPNOTSUPP);
 }
 
-/* ---- of an IOAS ---------------------------------------------------------- */
+/* ---- commands of an IOAS ------------------------------------------------- */
 
 int op_change_process(const u8 *arg, enum how how)
 {
-	/* Only files can change, and nothing may be on its way. */
+	/*
+	 * All mappings must be of files, and no call may be mapping or
+	 * unmapping.
+	 */
 	return JUDGE("CHANGE_PROCESS", PLAIN, do_change_process(w->fd),
 		     is_plan(PLAN_FILES) ? EBUSY : EINVAL, EBUSY);
 }
@@ -728,7 +744,10 @@ int op_option(const u8 *arg, enum how how)
 
 	if (!cmd.object_id)
 		return -ENOENT;
-	/* Areas may be too small for large pages, or domains have some. */
+	/*
+	 * EINVAL: an area is not aligned to large pages, or is mapped with
+	 * them.
+	 */
 	return JUDGE("OPTION", how,
 		     call_how(how, IOMMU_OPTION, &cmd, sizeof(cmd)), ENOENT,
 		     arg[1] ? EINVAL : ENOENT);

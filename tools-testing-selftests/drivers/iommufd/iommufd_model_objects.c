@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Operations of iommufd_model on objects: making, attaching and destroying
- * them, what hardware reports to them, and what happens to the workers.
+ * Operations of iommufd_model on objects: creation, attaching, destruction,
+ * reports of hardware to them, and operations on workers.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -11,9 +11,9 @@
 
 #include "iommufd_model.h"
 
-/* ---- making -------------------------------------------------------------- */
+/* ---- creating ------------------------------------------------------------ */
 
-/* Calls that fail for sure: nothing depends on what they name. */
+/* Does the call certainly fail? Then it creates no dependent. */
 static bool must_fail(enum how how)
 {
 	return how == SEALED || how == SPLIT;
@@ -44,8 +44,8 @@ static void end(enum how how, u32 a, u32 b, u32 c)
 }
 
 /*
- * The call that would make an object, which depends on A, B and C, returned RC
- * and ID. It goes to a slot, or away again if that is taken.
+ * Record the result RC and ID of a call that creates an object which depends on
+ * A, B and C. Put the object into its slot, or destroy it if that is taken.
  */
 static int made(const char *what, enum how how, enum kind kind,
 		unsigned int slot, int rc, u32 id, u32 a, u32 b, u32 c)
@@ -85,7 +85,7 @@ int op_hwpt(const u8 *arg, enum how how)
 	};
 	u32 flags = all_flags[arg[3]];
 	bool parent = flags & IOMMU_HWPT_ALLOC_NEST_PARENT;
-	/* vIOMMUs use HW queues in the first IOAS. */
+	/* HW queues of vIOMMUs need their memory in IOAS 0. */
 	u32 ioas = ioas_of(parent ? 0 : arg[2]);
 	struct iommu_hwpt_alloc cmd = {
 		.size = sizeof(cmd),
@@ -99,8 +99,8 @@ int op_hwpt(const u8 *arg, enum how how)
 		return -ENOENT;
 	begin(how, ioas, 0, 0);
 	/*
-	 * Memory may have vanished; ids of what was destroyed may be those of
-	 * others; what is mapped may be out of reach of a domain.
+	 * EFAULT: memory has vanished. EINVAL: the id was reused for another
+	 * type. EADDRINUSE: an area is outside the aperture of the domain.
 	 */
 	rc = JUDGE("HWPT_ALLOC", how,
 		   call_how(how, IOMMU_HWPT_ALLOC, &cmd, sizeof(cmd)), ENOENT,
@@ -124,7 +124,7 @@ int op_nested(const u8 *arg, enum how how)
 		.fault_id = fault,
 		.dev_id = device_of(arg[1]).idev,
 		.pt_id = on,
-		/* Of a type that there is not, or nowhere. */
+		/* An unknown type, or an invalid address */
 		.data_type = IOMMU_HWPT_DATA_SELFTEST + (arg[5] == 0),
 		.data_len = sizeof(data),
 		.data_uptr = arg[5] == 1 ? PAGE : (uintptr_t)&data,
@@ -133,11 +133,14 @@ int op_nested(const u8 *arg, enum how how)
 
 	if (!on || !cmd.dev_id)
 		return -ENOENT;
-	/* Known to fail, it depends on nothing: the parent is none, or the data. */
+	/* The parent or the data is invalid: no dependent is created. */
 	if ((arg[2] == 2 || arg[5] <= 1) && how != SPLIT)
 		how = SEALED;
 	begin(how, on, fault, 0);
-	/* A device leaves an automatic one in no time: all the way. */
+	/*
+	 * A device leaves an automatic HWPT quickly: repeat the call until it
+	 * has.
+	 */
 	do {
 		rc = JUDGE("HWPT_ALLOC of a nested one", how,
 			   call_how(how, IOMMU_HWPT_ALLOC, &cmd, sizeof(cmd)),
@@ -191,7 +194,7 @@ int op_vdevice(const u8 *arg, enum how how)
 	if (!viommu || !cmd.dev_id)
 		return -ENOENT;
 	begin(how, viommu, 0, 0);
-	/* One of a device, one of a number. */
+	/* EEXIST: the device has one, or the vIOMMU has one of this number. */
 	rc = JUDGE("VDEVICE_ALLOC", how,
 		   call_how(how, IOMMU_VDEVICE_ALLOC, &cmd, sizeof(cmd)),
 		   ENOENT, EEXIST, EBUSY, EINVAL);
@@ -212,7 +215,9 @@ int op_hw_queue(const u8 *arg, enum how how)
 		.nesting_parent_iova = iova_of(arg[3], 0),
 		.length = PAGE,
 	};
-	/* The mock makes it depend on the first one before the answer. */
+	/*
+	 * The mock driver makes it depend on the first queue at initialisation.
+	 */
 	u32 first = arg[2] == 1 ? DEP_QUEUE(viommu) : 0;
 	u32 place = DEP_PLACE(0, arg[3]);
 	int rc;
@@ -223,7 +228,7 @@ int op_hw_queue(const u8 *arg, enum how how)
 	if (first)
 		depend(first);
 	depend(place);
-	/* There are two, and the second one needs the first. */
+	/* A vIOMMU has at most two queues, and the second needs the first. */
 	rc = JUDGE("HW_QUEUE_ALLOC", how,
 		   call_how(how, IOMMU_HW_QUEUE_ALLOC, &cmd, sizeof(cmd)),
 		   ENOENT, EINVAL, EEXIST, EIO, EFAULT, EBUSY);
@@ -238,7 +243,10 @@ int op_hw_queue(const u8 *arg, enum how how)
 		    cmd.out_hw_queue_id, viommu, first, place);
 }
 
-/* Its file is a user of it: it is closed before the id is destroyed. */
+/*
+ * Put a queue into its slot, or close its file, which is a user, and destroy
+ * it.
+ */
 static void put_queue(enum kind kind, unsigned int slot, u32 id, int fd)
 {
 	if (give(&w->queues[kind][slot], (u64)fd << 32 | id))
@@ -289,7 +297,7 @@ int op_veventq(const u8 *arg, enum how how)
 	if (!viommu)
 		return -ENOENT;
 	begin(how, viommu, 0, 0);
-	/* There is one of a type. */
+	/* EEXIST: the vIOMMU has a queue of this type. */
 	rc = JUDGE("VEVENTQ_ALLOC", how,
 		   call_how(how, IOMMU_VEVENTQ_ALLOC, &cmd, sizeof(cmd)),
 		   ENOENT, EEXIST);
@@ -305,7 +313,7 @@ int op_destroy(const u8 *arg, enum how how)
 	enum kind kind = arg[0];
 
 	if (how == SPLIT) {
-		/* The id lies in no memory. */
+		/* The id is in unmapped memory. */
 		*size = sizeof(struct iommu_destroy);
 		return JUDGE("DESTROY", how,
 			     call(w->fd, IOMMU_DESTROY, size));
@@ -316,7 +324,7 @@ int op_destroy(const u8 *arg, enum how how)
 
 /* ---- devices ------------------------------------------------------------- */
 
-/* A page table of an argument: the IOASes that stay, or a slot of a kind. */
+/* The page table that an argument names: an IOAS that stays, or a slot */
 static u32 table_of(unsigned int on, unsigned int slot)
 {
 	static const enum kind kinds[] = { NESTED, PARENT, HWPT, IOAS };
@@ -326,7 +334,7 @@ static u32 table_of(unsigned int on, unsigned int slot)
 	return get(&w->objects[kinds[on - 1]][slot]);
 }
 
-/* RC is what came of attaching to PT. */
+/* Record the result RC of attaching to PT. */
 static int attached(u32 pt, int rc)
 {
 	if (rc && rc != -EFAULT)
@@ -358,7 +366,7 @@ int op_attach(const u8 *arg, enum how how)
 
 static int pasid_call(u32 op, const char *what, const u8 *arg, enum how how)
 {
-	/* A HWPT that is made for it, any, or a nested one. */
+	/* A HWPT for PASIDs, any HWPT, or a nested one */
 	static const unsigned int tables[] = { 0, 3, 1 };
 	struct iommu_test_cmd cmd = {
 		.op = op,
@@ -374,7 +382,9 @@ static int pasid_call(u32 op, const char *what, const u8 *arg, enum how how)
 	if (!pt || !cmd.id)
 		return -ENOENT;
 	depend(pt);
-	/* It is attached already, or not yet; the device may have none. */
+	/*
+	 * The PASID may be attached, or not; the device may not support PASIDs.
+	 */
 	return attached(pt, JUDGE(what, how, test_how(how, &cmd), ENOENT,
 				  EINVAL, EFAULT, EBUSY, EADDRINUSE,
 				  EOPNOTSUPP));
@@ -437,7 +447,7 @@ int op_plug(const u8 *arg, enum how how)
 	if (give(&w->hot, (u64)stdev << 32 |
 		 cmd.mock_domain_flags.out_idev_id))
 		return 0;
-	/* Nothing can depend on it. */
+	/* No object can depend on the device. */
 	add(&w->unplugged, 1);
 	return JUDGE("a device is removed", PLAIN, do_destroy(w->fd, stdev));
 }
@@ -484,7 +494,7 @@ int op_event(const u8 *arg, enum how how)
 
 	if (!cmd.trigger_vevent.dev_id)
 		return -ENOENT;
-	/* Without a vIOMMU, or with no queue, or with a full one. */
+	/* There may be no vIOMMU or no queue, or the queue may be full. */
 	return JUDGE("an event is reported", how, test_how(how, &cmd), ENOENT,
 		     EOPNOTSUPP, EINVAL);
 }
@@ -497,8 +507,8 @@ static bool is_ready(int fd)
 }
 
 /*
- * Reads what fits into SIZE, with nobody else at it: what poll() has seen is
- * there. Returns the bytes or -errno.
+ * Read up to SIZE bytes from a queue that no other thread reads, so that what
+ * poll() has reported must be there. Returns the bytes or -errno.
  */
 static int read_queue(int fd, bool look, enum how how, void *to, size_t size)
 {
@@ -514,12 +524,12 @@ static int read_queue(int fd, bool look, enum how how, void *to, size_t size)
 		return n;
 	if (ready && errno == EAGAIN)
 		broken(ANSWER, "poll() says that there is something to read");
-	/* ESPIPE: it is not a number of faults. */
+	/* ESPIPE: the size is not a multiple of that of a fault. */
 	return judge("read", how, -errno, EAGAIN, EINVAL,
 		     size == 8 ? ESPIPE : EINVAL, 0);
 }
 
-/* A fault that was read, and its answer, if there is one. */
+/* Check a fault that was read, and respond to it. */
 static void check_fault(int fd, const struct iommu_hwpt_pgfault *fault,
 			unsigned int code)
 {
@@ -536,7 +546,7 @@ static void check_fault(int fd, const struct iommu_hwpt_pgfault *fault,
 		       fault->cookie);
 	if (code > IOMMUFD_PAGE_RESP_INVALID)
 		return;
-	/* If its device has moved meanwhile, it has been answered. */
+	/* EINVAL: its device was detached meanwhile, which answers it. */
 	if (write(fd, &answer, sizeof(answer)) < 0)
 		judge("the answer to a fault", PLAIN, -errno, EINVAL, 0);
 	if (write(fd, &answer, sizeof(answer)) >= 0)
@@ -573,7 +583,7 @@ int op_read_events(const u8 *arg, enum how how)
 	n = read_queue(fd, arg[2], how, events,
 		       arg[1] ? arg[1] * sizeof(events[0]) : 8);
 	for (i = 0; how == PLAIN && i < n / (int)sizeof(events[0]); i++) {
-		/* Where events were lost there is only a header, the last. */
+		/* The header for lost events has no data and comes last. */
 		if (events[i].head.flags)
 			break;
 		if (events[i].event.virt_id - 1 > 1)
@@ -591,7 +601,7 @@ int op_read_events(const u8 *arg, enum how how)
 
 /* ---- others -------------------------------------------------------------- */
 
-/* Memory of a vIOMMU: while it is mapped, the vIOMMU is in use. */
+/* Map memory of a vIOMMU, which is then in use. */
 int op_mmap(const u8 *arg, enum how how)
 {
 	u64 region = get(&w->regions[arg[0]]), start;
@@ -599,7 +609,7 @@ int op_mmap(const u8 *arg, enum how how)
 
 	if (!region)
 		return -ENOENT;
-	/* It may be that of another one by now. */
+	/* The region may be that of another vIOMMU by now. */
 	depend(DEP_FORKS);
 	start = steady_ns();
 	page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, w->fd,
@@ -640,7 +650,7 @@ int op_invalidate(const u8 *arg, enum how how)
 
 	if (!cmd.hwpt_id)
 		return -ENOENT;
-	/* The vIOMMU may have no such vDEVICE. */
+	/* EINVAL: the vIOMMU has no such vDEVICE. */
 	return JUDGE("HWPT_INVALIDATE", how,
 		     call_how(how, IOMMU_HWPT_INVALIDATE, &cmd, sizeof(cmd)),
 		     ENOENT, EINVAL);

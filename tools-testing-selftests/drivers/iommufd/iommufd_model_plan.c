@@ -93,7 +93,7 @@ const struct op ops[] = {
 	  .without = PLAN_PROCESSES },
 	{ "signal", op_signal, "worker:4", 1 },
 	{ "fork", op_fork, "", 1, .without = PLAN_PROCESSES },
-	/* Who does it cannot say so any more. */
+	/* A killed worker cannot report success. */
 	{ "exit", op_exit, "", 1, .needs = PLAN_PROCESSES, .may_fail = true },
 	{ "kill", op_kill, "worker:4", 1, .needs = PLAN_PROCESSES,
 	  .may_fail = true },
@@ -166,7 +166,7 @@ static unsigned int some_op(u64 *rng, u32 flags)
 #define LONG_AREAS (KINDS + 1)
 #define AUTOMATIC (KINDS + 2)
 #define NO_FOCUS (KINDS + 3)
-/* These are more often than others: what they meet takes three at a time. */
+/* More frequent than others, as the race needs three of them at a time. */
 #define AUTOMATIC_TOO 3
 
 static int (* const focus_ops[NO_FOCUS][FOCUS_OPS])(const u8 *, enum how) = {
@@ -186,7 +186,9 @@ static int (* const focus_ops[NO_FOCUS][FOCUS_OPS])(const u8 *, enum how) = {
 		    op_attach },
 	[LONG_AREAS] = { op_long_copy, op_long_unmap, op_attach, op_hwpt,
 			 op_destroy },
-	/* An IOAS that no device comes to again shows whether it is in use. */
+	/*
+	 * A new IOAS to which no device is attached again must not stay busy.
+	 */
 	[AUTOMATIC] = { op_attach, op_nested, op_nested, op_ioas, op_destroy },
 };
 
@@ -240,7 +242,7 @@ static u8 focus_arg(unsigned int kind, const char *name, int length,
 		if (strlen(slots[i]) == length &&
 		    !strncmp(slots[i], name, length))
 			return 0;
-	/* Of op_attach() an IOAS, of op_nested() what came of that. */
+	/* For op_attach() an IOAS, for op_nested() its automatic HWPT */
 	if (kind == AUTOMATIC && !strncmp(name, "on", length))
 		return limit == 3 ? 2 : value % 2 ? 4 : 0;
 	if (kind == AUTOMATIC && !strncmp(name, "dev", length))

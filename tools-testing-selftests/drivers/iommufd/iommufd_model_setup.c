@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The start of a world of iommufd_model, what it begins a round with, its end. */
+/*
+ * The start of a world of iommufd_model, its objects at the start of a round,
+ * and its end.
+ */
 #define _GNU_SOURCE
 #include <linux/vfio.h>
 #include <sys/resource.h>
@@ -27,7 +30,7 @@ static void *map_shared(int file, int prot)
 	return mmap(NULL, PAGE, prot, MAP_SHARED, file, 0);
 }
 
-/* The page before one that is not there. */
+/* Map a page before an unmapped one. */
 static void *map_before_hole(int file)
 {
 	void *hole = mmap(NULL, 2 * PAGE, PROT_NONE,
@@ -39,7 +42,7 @@ static void *map_before_hole(int file)
 		    file, 0);
 }
 
-/* Pages that were touched in any order are anywhere. */
+/* Touch pages in random order, so that they are scattered in memory. */
 static void *scattered_memory(void)
 {
 	unsigned int order[LONG_PAGES], i, n;
@@ -74,10 +77,13 @@ static int set_up_memory(void)
 	if (w->file < 0 || w->truncated < 0 ||
 	    ftruncate(w->file, PAGES * PAGE))
 		return -errno;
-	/* The file is the memory, so that a page has one number in both. */
+	/*
+	 * The memory is a mapping of the file, so a page has the same number in
+	 * both.
+	 */
 	w->mem = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
 		      w->file, 0);
-	/* Pages of it are copied when they are pinned, as all may be written. */
+	/* A private mapping: its pages are copied when they are pinned. */
 	w->template = memfd_create("template", MFD_CLOEXEC);
 	w->vanishing = mmap(NULL, PAGES * PAGE, PROT_NONE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -139,11 +145,11 @@ static int set_type1(void)
 	return rc;
 }
 
-/* Into a slot; it depends on A and B. */
+/* Record a new object, which depends on A and B, in a slot. */
 static void provide(enum kind kind, unsigned int slot, int rc, u32 id, u32 a,
 		    u32 b)
 {
-	/* There is one in another slot. */
+	/* EEXIST: there is one in another slot. */
 	if (rc && (rc != -EEXIST || (kind != VDEVICE && kind != VEVENTQ)))
 		broken(ANSWER, "a %s cannot be made at rest: %s",
 		       kind_names[kind], strerror(-rc));
@@ -192,10 +198,10 @@ static void replenish_nested(void)
 				      true, &id);
 		provide(NESTED, 0, rc, id, viommu, fault);
 	}
-	/* With others it cannot use PASIDs. */
+	/* With this HWPT the device could not use PASIDs. */
 	if (is_plan(PLAN_PASID))
 		return;
-	/* It needs a vDEVICE there. */
+	/* Fails without a vDEVICE of the device. */
 	id = w->objects[NESTED][0];
 	depend(id);
 	if (do_replace(w->fd, w->dev[0].stdev, id))
@@ -281,7 +287,7 @@ int set_up(const struct plan *plan)
 	if (rc)
 		return rc;
 	replenish();
-	/* A hardware queue of the first round has its memory. */
+	/* The memory of a HW queue of the first round */
 	rc = do_map_file(w->fd, w->ioas[0], w->file, 0, AREA_PAGES * PAGE,
 			 iova_of(0, 0));
 	w->balance[0] = AREA_PAGES * PAGE;
@@ -302,12 +308,15 @@ static bool may_bury(void)
 	return false;
 }
 
-/* Only an empty table of objects lets the mode of accounting be set. */
+/* The accounting mode can be set only if the table of objects is empty. */
 static void check_table(void)
 {
 	int rc = set_mode();
 
-	/* The id of a vDEVICE that went with its device stays unused. */
+	/*
+	 * The id of a vDEVICE that was destroyed with its device stays in the
+	 * table.
+	 */
 	if (rc == -EBUSY && may_bury())
 		return;
 	if (rc)
@@ -387,7 +396,7 @@ void tear_down(void)
 	close_context();
 }
 
-/* Whatever there is, but for two devices. */
+/* Destroy all objects except two devices. */
 static void destroy_whatever(u32 but, u32 and_but)
 {
 	bool progress;
@@ -401,12 +410,12 @@ static void destroy_whatever(u32 but, u32 and_but)
 	} while (progress);
 }
 
-/* What a killed worker knew is not known. */
+/* Tear down without records, as a worker was killed. */
 void tear_down_lost(void)
 {
 	close_files();
 	detach_pasids(w->dev[0].stdev);
-	/* A vDEVICE goes before its device. */
+	/* vDEVICEs are destroyed before their devices. */
 	destroy_whatever(w->dev[0].stdev, w->dev[1].stdev);
 	destroy_whatever(0, 0);
 	close_context();

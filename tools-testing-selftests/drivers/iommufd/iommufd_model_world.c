@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The world of an episode of iommufd_model: its workers and their rounds, what
- * calls return, and the records of who depends on what.
+ * The world of an episode of iommufd_model: its workers and their rounds,
+ * results of calls, and records of dependencies.
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -58,7 +58,7 @@ int judge(const char *what, enum how how, int rc, ...)
 	va_end(args);
 	if (!may)
 		broken(ANSWER, "%s: %s", what, strerror(-rc));
-	/* Its size is read first, so that nothing is known of it. */
+	/* Reading the rest of the structure must fail. */
 	if (!rc && how == SPLIT)
 		broken(ANSWER, "%s succeeds without its arguments", what);
 	return rc;
@@ -131,7 +131,7 @@ void leave(enum kind kind, u32 id)
 	for (i = 0; i < LEFT_MAX; i++)
 		if (give(&w->left[kind][i], id))
 			return;
-	/* It is destroyed at the end of the context. */
+	/* There is no place for it: the last close destroys it. */
 	set(&w->lost, true);
 }
 
@@ -139,13 +139,13 @@ u32 key_of(enum kind kind, u32 id)
 {
 	const u32 *on = dep_of(id)->on;
 
-	/* The first HW queue of a vIOMMU is used by the second. */
+	/* The second HW queue of a vIOMMU is a user of the first. */
 	return kind == HW_QUEUE && !on[1] ? DEP_QUEUE(on[0]) : id;
 }
 
 /*
- * Only the caller knows the id, so that it stays the object's. On EBUSY it is
- * still there.
+ * Destroy an object whose id only the caller has, so that it cannot be reused
+ * meanwhile. On EBUSY the object still exists.
  */
 int destroy_object(enum kind kind, u32 id)
 {
@@ -166,7 +166,7 @@ int destroy_object(enum kind kind, u32 id)
 			       kind_names[kind]);
 		return rc;
 	}
-	/* It went with its device. */
+	/* A vDEVICE may have been destroyed with its device. */
 	if (rc == -ENOENT && !get(&w->unplugged))
 		broken(BUSY, "DESTROY of a vDEVICE: ENOENT");
 	for (i = 0; i < 3; i++)
@@ -232,7 +232,9 @@ static void wake(u32 *at)
 	syscall(SYS_futex, at, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-/* On one CPU, the one with the highest priority preempts whom it waits for. */
+/*
+ * On one CPU the thread with the highest priority preempts the others anywhere.
+ */
 static void set_policy(unsigned int round)
 {
 	bool fifo = is_plan(PLAN_FIFO) && round % 2;
@@ -273,7 +275,7 @@ static void run_round(unsigned int round)
 	unsigned int i;
 
 	set_policy(round);
-	/* Together, but whoever is late is not waited for. */
+	/* Start together, but do not wait long for the others. */
 	add(&w->ready, 1);
 	for (i = 0; i < 50 && get(&w->ready) < plan->nr_workers; i++)
 		sched_yield();
@@ -298,7 +300,7 @@ static void *work(void *arg)
 		wake(&w->finished[self]);
 	}
 	set_policy(0);
-	/* What a process has mapped is there until the end. */
+	/* Keep the memory of this process until the end. */
 	while (!get(&w->stop))
 		wait_on(&w->stop, 0, 100);
 	return NULL;
@@ -310,7 +312,7 @@ static void nothing(int nr)
 
 static void start_workers(void)
 {
-	/* Interrupts what sleeps. */
+	/* A signal that interrupts sleeping calls */
 	struct sigaction action = { .sa_handler = nothing };
 	uintptr_t i;
 	pid_t pid;
@@ -323,7 +325,7 @@ static void start_workers(void)
 				broken(ENDS, "a worker cannot be started");
 			continue;
 		}
-		/* The world is shared. */
+		/* The world is in shared memory. */
 		pid = fork();
 		if (!pid) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -334,7 +336,7 @@ static void start_workers(void)
 	}
 }
 
-/* Has it gone, as some do? */
+/* Has the worker exited, as some plans require? */
 static bool is_gone(unsigned int worker)
 {
 	int status;
@@ -407,7 +409,7 @@ void run_episode(const struct plan *plan)
 		tear_down_lost();
 		return;
 	}
-	/* The memory of processes is there as long as they are. */
+	/* The memory of processes exists only until they exit. */
 	check_rest(true);
 	end_workers();
 	tear_down();
@@ -415,7 +417,7 @@ void run_episode(const struct plan *plan)
 
 /* ---- operations on workers ----------------------------------------------- */
 
-/* Where the arguments of another worker lie. */
+/* Change the protection of the arguments of another worker. */
 int op_protect(const u8 *arg, enum how how)
 {
 	static const int prots[] = {
@@ -436,7 +438,7 @@ int op_signal(const u8 *arg, enum how how)
 	return kill(w->pids[worker], SIGUSR1) ? -errno : 0;
 }
 
-/* Another process has all descriptors for a while. */
+/* Another process has copies of all descriptors for a while. */
 int op_fork(const u8 *arg, enum how how)
 {
 	pid_t pid;
@@ -463,7 +465,7 @@ int op_kill(const u8 *arg, enum how how)
 
 	if (!pid)
 		return -ESRCH;
-	/* It may have done its steps, but what it mapped goes with it. */
+	/* Its steps may be done, but its memory is unmapped when it exits. */
 	set(&w->lost, true);
 	return kill(pid, SIGKILL) ? -errno : 0;
 }

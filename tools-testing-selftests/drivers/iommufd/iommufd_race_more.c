@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The cases of iommufd_race in which somebody else takes part: exporters of
- * dma-bufs, hardware that reports faults and events, devices that are unbound,
- * virtual memory that is mapped and forked, another process.
+ * The cases of iommufd_race with further participants: exporters of dma-bufs,
+ * hardware that reports faults and events, devices that are unbound, VMAs that
+ * are mapped and forked, another process.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -64,8 +64,8 @@ void turn_dmabuf(struct session *s, struct worker *w)
 /* ---- event queues -------------------------------------------------------- */
 
 /*
- * Another descriptor of the queue on show, so that what is read is that one's;
- * -1: there is none.
+ * A new descriptor of the shared queue, which stays that of the same queue; -1
+ * if there is none.
  */
 static int hold_queue(struct session *s)
 {
@@ -75,7 +75,10 @@ static int hold_queue(struct session *s)
 	if (!shown)
 		return -1;
 	fd = dup(number_of(shown));
-	/* Closed before that, its number may have been another file's. */
+	/*
+	 * If the queue was closed before dup(), its number may be that of
+	 * another file.
+	 */
 	if (fd >= 0 && get(&s->slot[0]) != shown) {
 		close(fd);
 		return -1;
@@ -84,9 +87,8 @@ static int hold_queue(struct session *s)
 }
 
 /*
- * Bytes that were read, or an errno. It does not sleep beside an event for
- * longer than poll() was told to; that it does not sleep at all beside one, when
- * none follows, is what iommufd_kinds has poll_wakes for.
+ * Returns the number of bytes read, or 0 on error. The time limit of poll()
+ * hides a missed wake-up, which poll_wakes of iommufd_kinds tests.
  */
 static int wait_and_read(struct worker *w, int fd, void *buffer, size_t size)
 {
@@ -103,7 +105,7 @@ static int wait_and_read(struct worker *w, int fd, void *buffer, size_t size)
 		return 0;
 	begin(w);
 	rc = read(fd, buffer, size);
-	/* Nothing, if somebody else was faster. */
+	/* Another thread may have read it first. */
 	return done(w, OP_READ, rc < 0 ? -errno : rc, EAGAIN, 0);
 }
 
@@ -127,7 +129,7 @@ static bool is_fault(struct session *s, const struct iommu_hwpt_pgfault *f)
 	       !seen_before(s, f->addr / PAGE);
 }
 
-/* How many faults: each as it was reported, and none a second time. */
+/* Read faults, check that each is as reported and new; returns their number. */
 static int read_faults(struct worker *w, int fd,
 		       struct iommu_hwpt_pgfault *faults, unsigned int most)
 {
@@ -143,7 +145,7 @@ static int read_faults(struct worker *w, int fd,
 	return size;
 }
 
-/* The cookie is known to nobody else, and the device stays where it is. */
+/* Only this thread has the cookie, so the response is for its own fault. */
 static void answer_fault(struct worker *w, int fd, u32 cookie, u32 moves)
 {
 	struct iommu_hwpt_page_response answer = { .cookie = cookie };
@@ -152,12 +154,12 @@ static void answer_fault(struct worker *w, int fd, u32 cookie, u32 moves)
 	begin(w);
 	rc = write(fd, &answer, sizeof(answer));
 	rc = rc < 0 ? -errno : rc == sizeof(answer) ? 0 : -EIO;
-	/* The device that leaves has all of its faults answered. */
+	/* Faults of a device that is detached are answered by the kernel. */
 	done(w, OP_ANSWER, rc,
 	     moves % 2 || get(&w->s->moves) != moves ? EINVAL : 0, 0);
 }
 
-/* One that may be right by chance. */
+/* A cookie that may be valid by chance */
 static void guess_answer(struct worker *w, int fd)
 {
 	struct iommu_hwpt_page_response answer = {
@@ -171,7 +173,7 @@ static void guess_answer(struct worker *w, int fd)
 	     EINVAL, 0);
 }
 
-/* Either the device itself or its PASID. */
+/* Attach the device itself, or its PASID. */
 static int attach_faulting(struct session *s, u32 pt)
 {
 	return s->pasid ? do_pasid_replace(s->fd, s->mock.stdev, s->pasid, pt) :
@@ -210,7 +212,7 @@ static void own_fault_queue(struct session *s, struct worker *w)
 		set(&s->moves, s->moves + 1);
 	}
 	close(fd);
-	/* Somebody may be reading its file. */
+	/* Another thread may still hold its file open. */
 	destroy_after(w, fault);
 }
 
@@ -237,7 +239,10 @@ void turn_fault(struct session *s, struct worker *w)
 	if (fd < 0)
 		return;
 	n = read_faults(w, fd, faults, w->number == 3 ? 4 : 1);
-	/* It alone answers, so that those that it has read are its own. */
+	/*
+	 * Only this worker responds, so faults that it has read have no
+	 * response.
+	 */
 	if (w->number == 3) {
 		if (below(&w->rng, 4) == 0)
 			guess_answer(w, fd);
@@ -247,7 +252,7 @@ void turn_fault(struct session *s, struct worker *w)
 	close(fd);
 }
 
-/* A device whose PASID 200 is somewhere, and itself where it can have some. */
+/* A device that is attached to a HWPT for PASIDs, with PASID 200 attached */
 int setup_pasid(struct session *s)
 {
 	u32 own;
@@ -268,9 +273,8 @@ int setup_pasid(struct session *s)
 }
 
 /*
- * A driver that does not detach the PASIDs of its device leaves it in the queue
- * of faults, where it is when its memory has gone: the mock driver detaches one
- * only when it is told to.
+ * The mock driver does not detach PASIDs when a device is removed: its faults
+ * would stay queued after it is freed.
  */
 void cleanup_pasid(struct session *s)
 {
@@ -278,7 +282,7 @@ void cleanup_pasid(struct session *s)
 }
 
 #define VIRT_ID 0x99
-/* Of a queue: its events are counted from 0. */
+/* The number of sequence numbers of a queue, which start at 0 */
 #define EVENTS_MAX 0x100000000ULL
 
 int setup_vevent(struct session *s)
@@ -296,9 +300,9 @@ int setup_vevent(struct session *s)
 }
 
 /*
- * Events come in the order of their numbers, though not each of them: another
- * may be reading. Word of lost ones has the number of the last of them. No event
- * is there a second time.
+ * Events are read in the order of their numbers, with gaps, as other threads
+ * read, too. A header for lost events has the number of the last one of them.
+ * No event may be read twice.
  */
 static void read_events(struct worker *w, int fd, u32 queue)
 {
@@ -350,13 +354,13 @@ void turn_vevent(struct session *s, struct worker *w)
 		nap(w, 3000);
 		set(&s->slot[0], 0);
 		close(fd);
-		/* Somebody may be reading its file. */
+		/* Another thread may still hold its file open. */
 		destroy_after(w, id);
 		break;
 	case 1:
 		/*
-		 * Nobody listens, or the device is not virtual now. More than
-		 * a queue has room for, or none would be lost at leisure.
+		 * There may be no queue or no vDEVICE now. Report more events
+		 * than the queue holds, so that some are lost.
 		 */
 		for (i = below(&w->rng, 10); i--;)
 			TRY(w, OP_TRIGGER,
@@ -395,7 +399,7 @@ enum graph {
 	VDEVICE,
 	NESTED,
 	HW_QUEUE,
-	/* The driver has it depend on the one before. */
+	/* The driver makes it depend on HW_QUEUE. */
 	NEXT_QUEUE,
 	IDEV,
 };
@@ -411,7 +415,7 @@ int setup_graph(struct session *s)
 	return rc;
 }
 
-/* Calls that make, or destroy, what others depend on are between these. */
+/* Enclose calls that create or destroy dependents. */
 static void change_begins(struct session *s)
 {
 	__atomic_add_fetch(&s->changing, 1, __ATOMIC_SEQ_CST);
@@ -423,7 +427,7 @@ static void change_ends(struct session *s)
 	__atomic_sub_fetch(&s->changing, 1, __ATOMIC_SEQ_CST);
 }
 
-/* It has just been made. Who finds that another one is there destroys it. */
+/* Share a new object, or destroy it if the slot is taken. */
 static void put_into(struct worker *w, enum graph what, u32 id)
 {
 	u32 none = 0, shown = show(w->s, id);
@@ -442,12 +446,12 @@ static void make_graph(struct session *s, struct worker *w)
 		return;
 	set(&s->slot[IDEV], mock.idev);
 	put_into(w, STDEV, mock.stdev);
-	/* From here on anything may be gone, and the device with it. */
+	/* From here on each object, and the device, may have been destroyed. */
 	if (TRY(w, OP_ALLOC,
 		do_viommu_alloc(s->fd, mock.idev, s->hwpt[0], NULL, &viommu),
 		ENOENT))
 		return;
-	/* HWPT_ALLOC says EINVAL where it is not the device that is gone. */
+	/* HWPT_ALLOC returns EINVAL if the vIOMMU was destroyed. */
 	if (!TRY(w, OP_ALLOC,
 		 do_nested_alloc(s->fd, mock.idev, viommu, &nested), ENOENT,
 		 EINVAL))
@@ -462,7 +466,7 @@ static void make_graph(struct session *s, struct worker *w)
 			 ENOENT, EIO))
 			put_into(w, NEXT_QUEUE, id);
 	}
-	/* Another worker may make it, too. */
+	/* Another worker may have created it. */
 	if (!TRY(w, OP_ALLOC,
 		 do_vdevice_alloc(s->fd, viommu, mock.idev, 7, &id),
 		 ENOENT, EEXIST))
@@ -483,7 +487,7 @@ static void make_vdevice(struct session *s, struct worker *w)
 		put_into(w, VDEVICE, id);
 }
 
-/* Is anything there that may depend on it? */
+/* Is an object shared that may depend on it? */
 static bool has_dependent(struct session *s, enum graph what)
 {
 	switch (what) {
@@ -500,9 +504,9 @@ static bool has_dependent(struct session *s, enum graph what)
 }
 
 /*
- * EBUSY is right while something that depends on it may be there, or comes or
- * goes at this moment, and else not: what is on show in its slot is there, as
- * long as it is, and nobody is about to change that.
+ * EBUSY is allowed only if a dependent may exist, or be created or destroyed
+ * during the call. Otherwise the object in the slot must be destroyed, provided
+ * that the slot does not change.
  */
 static void destroy_graph(struct session *s, struct worker *w, enum graph what)
 {
@@ -511,8 +515,8 @@ static void destroy_graph(struct session *s, struct worker *w, enum graph what)
 	int rc;
 
 	/*
-	 * A vIOMMU, too, which nothing here depends on by itself: the id may be
-	 * that of another object by now, and this the destroyer of that.
+	 * For each kind: the id may have been reused, so that this destroys an
+	 * object of another kind.
 	 */
 	change_begins(s);
 	changes = get(&s->changes);
@@ -557,12 +561,12 @@ void turn_graph(struct session *s, struct worker *w)
 	}
 	if (get(&s->slot[what]))
 		destroy_graph(s, w, what);
-	/* A moment in which nobody does anything. */
+	/* Let the calls of the others end. */
 	if (below(&w->rng, 2))
 		nap(w, 200);
 }
 
-/* All rest: what is left goes one by one, each when nothing depends on it. */
+/* All workers have stopped: destroy the rest in order of dependency. */
 bool settle_graph(struct session *s)
 {
 	static const enum graph order[] = {
@@ -587,9 +591,9 @@ bool settle_graph(struct session *s)
 }
 
 /*
- * Unbinding a device takes its vDEVICE with it. Who destroys that by its id
- * comes first, or finds nothing: no one depends on it. Each tries once, and no
- * id is used again before all have.
+ * Unbinding a device destroys its vDEVICE. DESTROY of that by its id comes
+ * first, or returns ENOENT; nothing depends on it. Each worker tries once, and
+ * no id is reused before all have tried.
  */
 void turn_unbind(struct session *s, struct worker *w)
 {
@@ -658,7 +662,10 @@ static void use_mapping(struct worker *w, bool forks)
 			_exit(*page != MAGIC);
 		}
 		done(w, OP_FORK, pid < 0 ? -errno : 0, 0);
-		/* Half of it goes before the child's, half of it after. */
+		/*
+		 * Unmap one half before the child exits, the other half
+		 * afterwards.
+		 */
 		half = below(&w->rng, 2);
 		munmap((void *)page + PAGE * half, PAGE);
 		if (pid > 0 && waitpid(pid, &rc, 0) != pid)
@@ -687,9 +694,9 @@ void turn_mmap(struct session *s, struct worker *w)
 	set(&s->offset, data.out_mmap_offset);
 	nap(w, 3000);
 	/*
-	 * Each mapping depends on it, a child's too, and as long as the offset
-	 * is known there may be no moment without one: who is in a turn may
-	 * have one. When those turns have ended, nobody has.
+	 * Each mapping is a user of it, also those of children. While the
+	 * offset is shared there may always be one; after that, until the
+	 * current turns have ended.
 	 */
 	rc = TRY(w, OP_DESTROY, do_destroy(s->fd, id), EBUSY);
 	set(&s->offset, 0);
@@ -699,7 +706,7 @@ void turn_mmap(struct session *s, struct worker *w)
 
 /* ---- change of process --------------------------------------------------- */
 
-/* Only while another one maps something, or unmaps it, may it say EBUSY. */
+/* EBUSY is allowed only while another worker maps or unmaps. */
 static void change_process(struct session *s, struct worker *w)
 {
 	u32 calls = calls_between(s, 2, 3);
@@ -710,7 +717,7 @@ static void change_process(struct session *s, struct worker *w)
 	done(w, OP_CHANGE, rc, called_since(s, 2, 3, calls) ? EBUSY : 0, 0);
 }
 
-/* Another process, which has the same file open. */
+/* Start another process that has the same file open. */
 int setup_process(struct session *s)
 {
 	struct worker *w = &s->workers[WORKERS_MAX - 1];
@@ -730,7 +737,7 @@ int setup_process(struct session *s)
 	if (rc)
 		return rc;
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	/* The session is the child's, too, which must not write it there. */
+	/* The session is in shared memory: the child must not change it. */
 	pid = fork();
 	if (!pid) {
 		w->s = s;
@@ -747,7 +754,7 @@ int setup_process(struct session *s)
 	return pid < 0 ? -errno : 0;
 }
 
-/* It has what it did on its own page; and it ends by itself, or is a bug. */
+/* The child must exit by itself. It has counted its calls in its own worker. */
 void cleanup_process(struct session *s)
 {
 	struct worker *w = &s->workers[WORKERS_MAX - 1];
@@ -830,10 +837,10 @@ static int make_dirty(int fd, u32 hwpt, u64 iova, u64 length, u64 *bits)
 	return do_test(fd, &cmd);
 }
 
-/* Two HWPTs of one IOAS that know what is dirty. */
+/* Two HWPTs of one IOAS with dirty tracking */
 int setup_dirty(struct session *s)
 {
-	/* What is dirty is an entry of the page table, of a page each. */
+	/* With small pages each page has a dirty bit of its own. */
 	struct iommu_option small = {
 		.size = sizeof(small),
 		.option_id = IOMMU_OPTION_HUGE_PAGES,
@@ -854,7 +861,7 @@ int setup_dirty(struct session *s)
 	return rc;
 }
 
-/* What was written through one HWPT is dirty in that one, once. */
+/* Pages written through one HWPT must be dirty in that one, once. */
 static void use_dirty(struct session *s, struct worker *w)
 {
 	u64 length = (1 + below(&w->rng, 32)) * PAGE;
@@ -868,7 +875,7 @@ static void use_dirty(struct session *s, struct worker *w)
 		return;
 	TRY(w, OP_CHECK, make_dirty(s->fd, s->hwpt[from], OWN_IOVA(w), length,
 				    &bits));
-	/* The other one has nothing of it. */
+	/* Not in the other one. */
 	if (below(&w->rng, 2))
 		TRY(w, OP_CHECK, get_dirty(s->fd, s->hwpt[!from], OWN_IOVA(w),
 					   length, &got[1]));
@@ -876,7 +883,7 @@ static void use_dirty(struct session *s, struct worker *w)
 				   &got[0]));
 	TRY(w, OP_CHECK, get_dirty(s->fd, s->hwpt[from], OWN_IOVA(w), length,
 				   &again));
-	/* In a session that ends abruptly, one of them may have failed. */
+	/* If the fd was replaced, one of these calls may have failed. */
 	if (!get(&s->closed))
 		TRY(w, OP_CHECK,
 		    got[0] == bits && !got[1] && !again ? 0 : -EIO);
@@ -890,7 +897,7 @@ void turn_dirty(struct session *s, struct worker *w)
 
 	switch (w->number) {
 	case 0:
-		/* Areas that another one looks at. */
+		/* The areas whose dirty bits worker 2 reads */
 		if (!TRY(w, OP_MAP, do_map(s->fd, s->ioas[0], w->mem,
 					   64 * PAGE, IOVA))) {
 			nap(w, 300);
@@ -909,7 +916,7 @@ void turn_dirty(struct session *s, struct worker *w)
 		nap(w, 300);
 		break;
 	case 2:
-		/* They come and go: what is not mapped is not looked at. */
+		/* The areas may be unmapped: their bits are not read then. */
 		bits[0] = ~0ULL;
 		make_dirty(s->fd, s->hwpt[below(&w->rng, 2)], IOVA, 64 * PAGE,
 			   bits);
@@ -928,7 +935,7 @@ void turn_dirty(struct session *s, struct worker *w)
 
 #define CUT_PAGES 32
 
-/* A container that cuts areas, and two accesses to it. */
+/* A type1 container, which splits areas, and two accesses to it */
 int setup_type1(struct session *s)
 {
 	struct iommu_vfio_ioas cmd = {
@@ -974,12 +981,12 @@ static void cut_some(struct session *s, struct worker *w)
 	begin(w);
 	rc = call(s->fd, VFIO_IOMMU_UNMAP_DMA, &cmd);
 	/*
-	 * EINVAL: what is pinned is not cut. ENOENT: nothing is there. EBUSY:
-	 * it is being mapped or unmapped by the first worker.
+	 * EINVAL: an access has pinned pages. ENOENT: nothing is mapped. EBUSY:
+	 * worker 0 is mapping or unmapping it.
 	 */
 	rc = done(w, OP_CUT, rc, EINVAL, ENOENT,
 		  called_since(s, 0, 0, calls) ? EBUSY : 0, 0);
-	/* Less, if there was a hole; never more than was asked for. */
+	/* Less if there was a hole, but never more than requested */
 	if (!rc && (cmd.size % PAGE || cmd.size > size))
 		TRY(w, OP_CUT, -EPROTO);
 }
@@ -1002,7 +1009,7 @@ void turn_type1(struct session *s, struct worker *w)
 	case 0:
 		if (!TRY(w, OP_MAP, call(s->fd, VFIO_IOMMU_MAP_DMA, &map)))
 			nap(w, 2000);
-		/* In however many pieces; some may be on their way out. */
+		/* The area may be split, and parts may be being unmapped. */
 		do {
 			calls = calls_between(s, 2, 2);
 			begin(w);
@@ -1065,12 +1072,12 @@ void cleanup_file(struct session *s)
 }
 
 /*
- * What is mapped stays, whatever becomes of the file: a page of zeroes, or with
- * the word that was written there.
+ * Mapped pages do not change when the file is truncated: each is zero or has
+ * the word that was written.
  *
- * Each has pages of the file of its own. A page that is new to the file is seen
- * by memfd_pin_folios() before the one who brings it has cleared it: who maps
- * it meanwhile sees what was in that memory before, in any driver.
+ * Each worker has its own pages of the file: memfd_pin_folios() can pin a new
+ * page before its allocator has cleared it, so another worker could read old
+ * content, with any driver.
  */
 static void use_file(struct session *s, struct worker *w)
 {
@@ -1086,7 +1093,7 @@ static void use_file(struct session *s, struct worker *w)
 		    pwrite(s->memfd, &word, sizeof(word), (start + i) * PAGE) ==
 		    sizeof(word) ? 0 : -EIO);
 	}
-	/* EINVAL: the file ends before that, now. */
+	/* EINVAL: the file was truncated. */
 	if (TRY(w, OP_MAP, do_map_file(s->fd, s->ioas[0], s->memfd,
 				       start * PAGE, length, OWN_IOVA(w)),
 		EINVAL)) {
@@ -1102,7 +1109,7 @@ static void use_file(struct session *s, struct worker *w)
 		word = first[i * PAGE / 4];
 		ok &= !word || word == MAGIC + start + i;
 	}
-	/* In a session that ends abruptly, the last one may have read none. */
+	/* If the fd was replaced, the last call may have read nothing. */
 	if (!get(&s->closed))
 		TRY(w, OP_CHECK, ok && !memcmp(first, again, length) ? 0 :
 				 -EIO);
