@@ -76,8 +76,9 @@ def check_parts(places, series, tip):
         if title in series.alone:
             count += 1
             before = commits[first - 2] if first > 1 else places.base
-            done = git("merge-tree", "--write-tree", "--name-only", "--no-messages", f"--merge-base={before}", places.base,
-                       commits[last - 1], cwd=places.repo, check=False)
+            # The git of the toolbox: that of Debian 12 does not know --merge-base here.
+            done = toolbox(["git", "-c", "safe.directory=*", f"--git-dir={places.repo}", "merge-tree", "--write-tree", "--name-only",
+                            "--no-messages", f"--merge-base={before}", places.base, commits[last - 1]], check=False, cwd=places.repo)
             if done.returncode:
                 files = " ".join(done.stdout.decode().split()[1:])
                 problems.append(f"patches {first} to {last} need others in {files or done.stderr.decode()}: {title}")
