@@ -171,6 +171,11 @@ impl IoPagetable {
         &self.iova
     }
 
+    /// Returns whether there are domains. What is mapped is checked when it is mapped in one.
+    pub(crate) fn has_domains(&self) -> bool {
+        !self.domains.read().list.is_empty()
+    }
+
     /// Returns whether domains may map pages larger than [`PAGE_SIZE`].
     pub(crate) fn large_pages(&self) -> bool {
         !self.domains.read().small

@@ -187,6 +187,9 @@ int iommufd_shim_test_init(void);
 /* shim.c, for Rust */
 int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
 				 struct phys_vec *phys);
+struct dma_buf *iommufd_shim_vfio_dmabuf_from_vma(struct vm_area_struct *vma,
+						  unsigned long addr,
+						  size_t len);
 
 #include "iommufd_rust_device.h"
 

@@ -16,7 +16,7 @@
 //!
 //! [`tiers`] has the holders, [`record`] the storage domains among them. [`reader`] finds PFNs,
 //! [`fill`] and [`drain`] move them into domains and out of them. [`account`] charges them, [`run`]
-//! has the arithmetic. Memory of devices is handled separately, see [`dmabuf`].
+//! has the arithmetic. Memory of devices is handled separately, see [`dmabuf`] and [`bar`].
 //!
 //! Releasing pages never fails: its allocations are made in advance, or are optional.
 //!
@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod bar;
 mod cpu_access;
 mod dmabuf;
 mod domain;
@@ -42,6 +43,10 @@ mod tiers;
 
 pub(crate) use self::{
     account::Handover,
+    bar::{
+        divide,
+        Part, //
+    },
     cpu_access::{
         RwBuf,
         RwFlags, //
@@ -62,6 +67,7 @@ use self::{
         mode_for_current,
         Account, //
     },
+    dmabuf::Kind,
     run::{
         Run,
         RunList, //
@@ -212,7 +218,7 @@ impl Pages {
         let start_byte = start % PAGE_SIZE;
 
         if let Ok(buf) = DmaBuf::get(fd) {
-            let pages = Self::from_dmabuf(buf, start, len, writable)?;
+            let pages = Self::from_dmabuf(Kind::File, buf, start, len, writable)?;
             return Ok((NewPages(pages), start_byte));
         }
 
@@ -254,6 +260,14 @@ impl Pages {
     /// Returns whether these are memory of a device.
     pub(crate) fn is_dmabuf(&self) -> bool {
         matches!(self.source, Source::DmaBuf { .. })
+    }
+
+    /// Returns whether areas of the pages can be split.
+    pub(crate) fn can_split(&self) -> bool {
+        match &self.source {
+            Source::User { .. } | Source::File { .. } => true,
+            Source::DmaBuf { memory, .. } => memory.can_split(),
+        }
     }
 
     /// Returns the address of a byte in its process or file. An IOVA with the same alignment lets a

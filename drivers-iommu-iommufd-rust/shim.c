@@ -102,6 +102,22 @@ int iommufd_shim_vfio_dmabuf_map(struct dma_buf_attachment *attachment,
 	return rc;
 }
 
+struct dma_buf *iommufd_shim_vfio_dmabuf_from_vma(struct vm_area_struct *vma,
+						  unsigned long addr,
+						  size_t len)
+{
+	typeof(vfio_pci_dma_buf_from_vma) *from_vma = NULL;
+	struct dma_buf *dmabuf = ERR_PTR(-EOPNOTSUPP);
+
+	if (IS_ENABLED(CONFIG_VFIO_PCI_DMABUF))
+		from_vma = symbol_get(vfio_pci_dma_buf_from_vma);
+	if (from_vma) {
+		dmabuf = from_vma(vma, addr, len);
+		symbol_put(vfio_pci_dma_buf_from_vma);
+	}
+	return dmabuf;
+}
+
 /* Exports sym(), a Rust function: Rust has no macro for it. */
 #define RUST_EXPORT(sym, ns) EXPORT_SYMBOL_NS_GPL(sym, ns)
 

@@ -11,6 +11,10 @@
 //! split large page table entries, so these are disabled for TYPE1; then an area can be split at
 //! any page.
 //!
+//! As with VFIO's own type1, what is mapped can be a BAR that vfio-pci has mapped at an address of
+//! the process, or contain one. It is mapped as a dma-buf of the BAR would be by
+//! IOMMU_IOAS_MAP_FILE, but is mapped again when the memory of the device comes back.
+//!
 //! A container for devices without an IOMMU has no IOAS, and commands that need one fail.
 //!
 //! Locks: the lock of the table of objects protects the context's `VfioContainer`, so that the id
@@ -35,7 +39,10 @@ use crate::{
         Publish,
         Ref, //
     },
-    pages::Pages,
+    pages::{
+        divide,
+        Pages, //
+    },
     range::IovaRange,
     sys::{
         task::capable,
@@ -191,21 +198,35 @@ fn map_dma(ctx: &Context, user: UserPtr) -> Result<isize> {
     )?;
 
     let ioas = ioas(ctx)?;
-    let len = to_usize(map.size)?;
-    let (pages, start) = Pages::from_user(
-        to_usize(map.vaddr)?,
-        len,
-        prot.writable(),
-        ctx.account_mode(),
-    )?;
-    ioas.iopt.map(
-        pages,
-        start,
-        len,
-        Placement::Fixed(to_usize(map.iova)?),
-        prot,
-    )?;
-    Ok(0)
+    let (vaddr, len) = (to_usize(map.vaddr)?, to_usize(map.size)?);
+    let (writable, mode) = (prot.writable(), ctx.account_mode());
+    let map_memory = || {
+        let (pages, start) = Pages::from_user(vaddr, len, writable, mode)?;
+        let iova = Placement::Fixed(to_usize(map.iova)?);
+
+        ioas.iopt.map(pages, start, len, iova, prot).map(|_| 0)
+    };
+
+    // Mostly it is memory: BARs are looked for when that fails. Without a domain it does not.
+    let has_domains = ioas.iopt.has_domains();
+    if has_domains {
+        match map_memory() {
+            Err(EFAULT) => {}
+            done => return done,
+        }
+    }
+    match divide(vaddr, len, writable) {
+        Ok(Some(parts)) => {
+            let iova = to_usize(map.iova)?;
+
+            ioas.iopt
+                .map_parts(parts.into_iter(), len, iova, prot, mode)
+                .map(|()| 0)
+        }
+        Ok(None) | Err(EFAULT | EOVERFLOW) if !has_domains => map_memory(),
+        Ok(None) => Err(EFAULT),
+        Err(err) => Err(err),
+    }
 }
 
 /// VFIO_IOMMU_UNMAP_DMA.

@@ -35,6 +35,7 @@ use crate::{
         AreaPages,
         NewPages,
         Pages,
+        Part,
         PinBuffer,
         PinnedBatch,
         SpareSlot,
@@ -44,7 +45,10 @@ use crate::{
         IovaRange,
         PageRange, //
     },
-    sys::task::go_on, //
+    sys::task::{
+        go_on,
+        AccountMode, //
+    }, //
 };
 use kernel::{
     page::PAGE_SIZE,
@@ -320,6 +324,34 @@ impl IoPagetable {
         filled.map(|()| iova)
     }
 
+    /// Maps the `len` bytes of `parts` at `iova`, one behind the other, each as an area of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::map_areas`], and what creating the pages of a part returns. Nothing is mapped
+    /// then.
+    pub(crate) fn map_parts(
+        &self,
+        parts: impl Iterator<Item = Part>,
+        len: usize,
+        iova: usize,
+        prot: Prot,
+        mode: AccountMode,
+    ) -> Result {
+        let mut new_areas = NewAreas::new();
+
+        for part in parts {
+            let len = part.len;
+
+            go_on()?;
+            let (pages, start_byte) = part.into_pages(prot.writable(), mode)?;
+            let pages = AreaPages::first(pages);
+            new_areas.push(NewArea::new(AreaMemory::new()?, pages, start_byte, len))?;
+        }
+        self.map_areas(new_areas, len, Placement::Fixed(iova), prot)?;
+        Ok(())
+    }
+
     /// Returns new areas with the pages that are mapped in `range`, to map them elsewhere.
     ///
     /// # Errors
@@ -349,7 +381,7 @@ impl IoPagetable {
     /// # Errors
     ///
     /// - `EBUSY` if the area is in transition or being unmapped;
-    /// - `EOPNOTSUPP` for a dma-buf;
+    /// - `EOPNOTSUPP` for a dma-buf that was mapped by its file;
     /// - `EINVAL` if a part would not be aligned, if there are accesses, or if a domain may map the
     ///   area by large pages;
     /// - `ENOMEM`.
@@ -378,8 +410,8 @@ impl IovaSpace {
             .live()
             .filter(|live| !live.prevent_access)
             .ok_or(EBUSY)?;
-        // A dma-buf lists its mappings by area, for revocation.
-        if live.pages.pages().is_dmabuf() {
+        // As C, which lists the mappings of a dma-buf by area.
+        if !live.pages.pages().can_split() {
             return Err(EOPNOTSUPP);
         }
         let (left, right) = mapping.split_at(last)?;
@@ -395,6 +427,7 @@ impl IovaSpace {
         if live.pages.is_stored() && !domains.small {
             return Err(EINVAL);
         }
+        live.pages.prepare_split(&left, &right, &domains.list)?;
 
         self.areas.split(left, right, memory, spare);
         Ok(())

@@ -4,9 +4,10 @@
 //!
 //! The exporter of the dma-buf, a VFIO device, has physically contiguous memory that is not RAM.
 //! The driver pins the buffer, gets its physical address and maps it like other memory. The
-//! exporter can
-//! *revoke* it at any time, with locks of its own held: then it has to be unmapped at once, and is
-//! not mapped again. Its areas stay, without a mapping.
+//! exporter can *revoke* it at any time, with locks of its own held: then it has to be unmapped at
+//! once. Its areas stay, without a mapping. The buffer of a file is not mapped again. A BAR that a
+//! VFIO container maps by its address ([`Kind::Bar`]) is mapped again when the exporter announces
+//! that it is back: with VFIO's type1, such a mapping survives a reset.
 //!
 //! So there is a list of its mappings ([`Shown`]), and PFNs are always computed from the physical
 //! address, never read from a domain. The record in the domain tier is kept as for other sources.
@@ -14,7 +15,8 @@
 //!
 //! A mapping is identified by the domain and the first IOVA. There is at most one at a time: it is
 //! added to the list before it is made, and one call removes it from the list and unmaps it under
-//! the mutex of [`Memory`], while the area still occupies its IOVA.
+//! the mutex of [`Memory`], while the area still occupies its IOVA. Either all mappings of the list
+//! are made, or none, if the memory is revoked.
 //!
 //! Locks: revocation runs under the reservation lock of the dma-buf and takes the mutex of
 //! [`Memory`]; it must take neither `domains_rwsem` nor the mutex of the pages: that is held when
@@ -34,7 +36,10 @@ use crate::sys::dmabuf::{
     PhysRange, //
 };
 use crate::{
-    mapping::Mapping,
+    mapping::{
+        Mapping,
+        Prot, //
+    },
     range::IovaRange,
     sys::{
         dmabuf::DmaBuf,
@@ -81,12 +86,41 @@ impl At {
 struct Shown {
     iova: IovaRange,
     domain: Arc<PagingDomain>,
+    /// The offset of the first mapped byte in the buffer.
+    byte: usize,
+    prot: Prot,
+    /// Set if no page larger than [`PAGE_SIZE`] is used.
+    small: bool,
+}
+
+impl Shown {
+    /// Maps the memory, the first byte of which has the physical address `phys`.
+    #[cfg(CONFIG_DMA_SHARED_BUFFER)]
+    fn map(&self, phys: PhysAddr) -> Result {
+        let domains = core::slice::from_ref(&self.domain);
+        // CAST: Memory has addresses.
+        let paddr = phys.wrapping_add(self.byte as PhysAddr);
+
+        map_in_all(domains, self.iova, paddr, self.prot.mmio(), self.small)
+    }
+}
+
+/// The kind of an imported buffer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One that user space has a file of. Its revocation is final, and areas of it are not split.
+    File,
+    /// A BAR that a VFIO container maps by its address, as VFIO's type1 does.
+    Bar,
 }
 
 /// The fields of [`Memory`] that change.
 struct MemoryState {
     /// The physical address of the memory, unless it was revoked (or is not known yet).
     phys: Option<PhysAddr>,
+    /// Set once the physical address was known, if the memory is mapped again after a revocation.
+    #[cfg_attr(not(CONFIG_DMA_SHARED_BUFFER), expect(dead_code))]
+    returns: bool,
     /// All mappings, or those that would exist without the revocation.
     ///
     /// User space can create any number, so each is an allocation of its own.
@@ -97,16 +131,28 @@ impl MemoryState {
     fn new() -> Self {
         Self {
             phys: None,
+            returns: false,
             shown: RBTree::new(),
         }
     }
 
-    /// Adds mappings at `iova` for all domains; for none if allocation fails.
-    fn note(&mut self, domains: &[Arc<PagingDomain>], iova: IovaRange) -> Result {
+    /// Adds mappings at `iova` of the memory from `byte` on for all domains; for none if allocation
+    /// fails.
+    fn note(
+        &mut self,
+        domains: &[Arc<PagingDomain>],
+        iova: IovaRange,
+        byte: usize,
+        prot: Prot,
+        small: bool,
+    ) -> Result {
         for (n, domain) in domains.iter().enumerate() {
             let shown = Shown {
                 iova,
                 domain: domain.clone(),
+                byte,
+                prot,
+                small,
             };
             let at = At::new(domain, iova);
             let res = self
@@ -146,6 +192,7 @@ pub(super) struct Memory {
         allow(dead_code, reason = "all of it may be unused")
     )]
     needed: usize,
+    kind: Kind,
     #[pin]
     state: Mutex<MemoryState>,
 }
@@ -153,14 +200,22 @@ pub(super) struct Memory {
 impl Memory {
     /// Creates memory for `npages` pages from byte `start` of a buffer on. Its physical address is
     /// not known yet.
-    fn new(start: usize, npages: usize) -> impl PinInit<Self, Error> {
+    fn new(kind: Kind, start: usize, npages: usize) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            kind,
             needed: npages
                 .checked_mul(PAGE_SIZE)
                 .and_then(|len| len.checked_add(start))
                 .ok_or(EINVAL)?,
             state <- new_mutex!(MemoryState::new(), "iommufd_pages::dmabuf"),
         }? Error)
+    }
+
+    /// Returns whether this is enough memory.
+    #[cfg(CONFIG_DMA_SHARED_BUFFER)]
+    fn fits(&self, phys: &PhysRange) -> bool {
+        // The last page may be partial.
+        self.needed <= phys.len.div_ceil(PAGE_SIZE).saturating_mul(PAGE_SIZE)
     }
 
     /// Prevents a revocation while the result exists.
@@ -188,23 +243,21 @@ impl Memory {
         small: bool,
     ) -> Result {
         let mut state = self.state.lock();
-        let iova = mapping.iova;
+        let (iova, prot) = (mapping.iova, mapping.prot);
+        // Does not overflow: the size of the buffer was checked when the pages were created.
+        let byte = start.wrapping_add(mapping.first_byte);
 
-        state.note(domains, iova)?;
+        state.note(domains, iova, byte, prot, small)?;
         let Some(phys) = state.phys else {
             return Ok(());
         };
 
-        // Does not overflow: the size of the buffer was checked when the pages were created.
-        let byte = start
-            .wrapping_add(mapping.pages().first.wrapping_mul(PAGE_SIZE))
-            .wrapping_add(mapping.page_offset());
         // CAST: Memory has addresses.
         let paddr = phys.wrapping_add(byte as PhysAddr);
         let res = if should_fail() {
             Err(ENOMEM)
         } else {
-            map_in_all(domains, iova, paddr, mapping.prot.mmio(), small)
+            map_in_all(domains, iova, paddr, prot.mmio(), small)
         };
         res.inspect_err(|_| state.forget(domains.iter(), iova))
     }
@@ -219,6 +272,44 @@ impl Memory {
             domain.unmap(mapping.iova);
         }
     }
+
+    /// Splits the mappings of an area in `domains`, where they use small pages. Nothing is mapped
+    /// or unmapped.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`. Nothing has changed then.
+    pub(super) fn split(
+        &self,
+        start: usize,
+        left: &Mapping,
+        right: &Mapping,
+        domains: &[Arc<PagingDomain>],
+    ) -> Result {
+        let mut state = self.state.lock();
+
+        state.note(
+            domains,
+            right.iova,
+            start.wrapping_add(right.first_byte),
+            right.prot,
+            true,
+        )?;
+        for domain in domains {
+            let shown = state.shown.get_mut(&At::new(domain, left.iova));
+
+            match shown {
+                Some(shown) => shown.iova = left.iova,
+                None => _ = warn_on!(true),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether areas of the memory can be split.
+    pub(super) fn can_split(&self) -> bool {
+        self.kind == Kind::Bar
+    }
 }
 
 impl Pages {
@@ -229,6 +320,7 @@ impl Pages {
     ///
     /// As [`Self::from_fd`].
     pub(super) fn from_dmabuf(
+        kind: Kind,
         buf: DmaBuf,
         start: usize,
         len: usize,
@@ -241,7 +333,7 @@ impl Pages {
         let (first_page, start_byte) = (start & PAGE_MASK, start % PAGE_SIZE);
         let owner = Process::current()?;
         let source = Source::DmaBuf {
-            memory: buf.import(Memory::new(first_page, page_count(start_byte, len)?))?,
+            memory: buf.import(Memory::new(kind, first_page, page_count(start_byte, len)?))?,
             start: first_page,
         };
 
@@ -257,11 +349,13 @@ impl Importer for Memory {
     ///
     /// `EINVAL` if it is less memory than the size of the buffer.
     fn mapped(&self, phys: PhysRange) -> Result {
-        // The last page may be partial.
-        if self.needed > phys.len.div_ceil(PAGE_SIZE).saturating_mul(PAGE_SIZE) {
+        if !self.fits(&phys) {
             return Err(EINVAL);
         }
-        self.state.lock().phys = Some(phys.start);
+        let mut state = self.state.lock();
+
+        state.phys = Some(phys.start);
+        state.returns = self.kind == Kind::Bar;
         Ok(())
     }
 
@@ -274,5 +368,30 @@ impl Importer for Memory {
                 shown.domain.unmap(shown.iova);
             }
         }
+    }
+
+    fn returns(&self) -> bool {
+        self.state.lock().returns
+    }
+
+    /// Maps the memory in all domains again. The exporter holds the reservation lock.
+    ///
+    /// If one of them fails, for want of memory for page tables, all of it stays revoked until the
+    /// exporter takes it away and returns it the next time.
+    fn returned(&self, phys: PhysRange) {
+        let mut state = self.state.lock();
+
+        if state.phys.is_some() || !self.fits(&phys) {
+            return;
+        }
+        for (n, shown) in state.shown.values().enumerate() {
+            if shown.map(phys.start).is_err() {
+                for shown in state.shown.values().take(n) {
+                    shown.domain.unmap(shown.iova);
+                }
+                return;
+            }
+        }
+        state.phys = Some(phys.start);
     }
 }

@@ -289,10 +289,28 @@ impl AreaPages {
         }
     }
 
+    /// Prepares for [`Self::split`], which is to follow: the part that can fail. `domains` are
+    /// those that map the area.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`. Nothing has changed then.
+    pub(crate) fn prepare_split(
+        &self,
+        left: &Mapping,
+        right: &Mapping,
+        domains: &[Arc<PagingDomain>],
+    ) -> Result {
+        match &self.pages.source {
+            Source::User { .. } | Source::File { .. } => Ok(()),
+            Source::DmaBuf { memory, start } => memory.split(*start, left, right, domains),
+        }
+    }
+
     /// Splits an area, whose domains, if there are any, use small pages only. Returns the pages of
     /// `right`. Never fails.
     ///
-    /// Nothing is mapped or pinned. `spare` is for the record of the right area. Not for a dma-buf.
+    /// Nothing is mapped or pinned. `spare` is for the record of the right area.
     pub(crate) fn split(
         &mut self,
         mapping: &Mapping,

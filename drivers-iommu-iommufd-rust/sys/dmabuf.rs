@@ -38,6 +38,12 @@ pub(crate) trait Importer: Send + Sync {
     /// Stops using the memory at once. Called under the reservation lock of the buffer, after
     /// [`Self::mapped`] at any time.
     fn revoked(&self);
+
+    /// Returns whether [`Self::returned`] is to be called. Not before [`Self::mapped`] was.
+    fn returns(&self) -> bool;
+
+    /// The memory can be used again, after it was revoked. Called as [`Self::revoked`].
+    fn returned(&self, phys: PhysRange);
 }
 
 #[cfg(CONFIG_DMA_SHARED_BUFFER)]
@@ -59,6 +65,7 @@ mod imp {
             from_err_ptr,
             to_result, //
         },
+        mm::virt::VmaRef,
         sync::SetOnce, //
     };
 
@@ -86,6 +93,27 @@ mod imp {
 
             // INVARIANT: We have just got a reference.
             NonNull::new(buf).map(Self).ok_or(EINVAL)
+        }
+
+        /// Creates a buffer of the `len` bytes of a BAR that are mapped at `addr`. Returns [`None`]
+        /// if the VMA is not a BAR that vfio-pci has mapped.
+        ///
+        /// # Errors
+        ///
+        /// `EINVAL` if the range is not one of pages of the VMA, `ENODEV` if the device is being
+        /// removed, [`ENOMEM`].
+        pub(crate) fn of_bar(vma: &VmaRef, addr: usize, len: usize) -> Result<Option<Self>> {
+            // SAFETY: The VMA is valid, and its mm locked while there is a `VmaRef`.
+            let buf = from_err_ptr(unsafe {
+                bindings::iommufd_shim_vfio_dmabuf_from_vma(vma.as_ptr(), addr, len)
+            });
+
+            match buf {
+                // INVARIANT: We have just got a reference.
+                Ok(buf) => Ok(NonNull::new(buf).map(Self)),
+                Err(EOPNOTSUPP) => Ok(None),
+                Err(err) => Err(err),
+            }
         }
 
         /// Returns the number of bytes.
@@ -154,7 +182,7 @@ mod imp {
                 // INVARIANT: It was just pinned.
                 *pinned = true;
 
-                // SAFETY: The attachment is valid and pinned, and the reservation lock is held.
+                // SAFETY: The attachment is valid, and the reservation lock is held.
                 let phys = unsafe { phys_of(attach) }?;
                 // From here on it can be revoked, as soon as the lock is free.
                 import.importer.mapped(phys)
@@ -176,7 +204,7 @@ mod imp {
     ///
     /// # Safety
     ///
-    /// `attach` must be valid and pinned, and the reservation lock of its buffer be held.
+    /// `attach` must be valid, and the reservation lock of its buffer be held.
     unsafe fn phys_of(attach: *mut bindings::dma_buf_attachment) -> Result<PhysRange> {
         let mut phys = bindings::phys_vec::default();
 
@@ -263,7 +291,7 @@ mod imp {
             invalidate_mappings: Some(Self::invalidate_mappings),
         };
 
-        /// The exporter revokes the memory.
+        /// The exporter takes its memory away, or announces that it has returned.
         ///
         /// # Safety
         ///
@@ -274,6 +302,14 @@ mod imp {
             let importer: &T = unsafe { &*(*attach).importer_priv.cast() };
 
             importer.revoked();
+            if importer.returns() {
+                // SAFETY: By the requirements of this function the attachment is valid, and the
+                // lock held. Both exporters have said whether the memory is revoked before they
+                // call this.
+                if let Ok(phys) = unsafe { phys_of(attach) } {
+                    importer.returned(phys);
+                }
+            }
         }
     }
 }
@@ -299,6 +335,14 @@ mod imp {
     impl DmaBuf {
         pub(crate) fn get(_fd: i32) -> Result<Self> {
             Err(ENXIO)
+        }
+
+        pub(crate) fn of_bar(
+            _vma: &kernel::mm::virt::VmaRef,
+            _addr: usize,
+            _len: usize,
+        ) -> Result<Option<Self>> {
+            Ok(None)
         }
 
         pub(crate) fn size(&self) -> usize {

@@ -20,6 +20,7 @@ suite_vfio()
 	suite vfio_edu_dma $tests/vfio_edu_dma || vfio_rc=1
 	suite vfio_edu_container $tests/vfio_edu_container || vfio_rc=1
 	suite vfio_edu_group $tests/vfio_edu_group || vfio_rc=1
+	suite vfio_edu_bar $tests/vfio_edu_bar || vfio_rc=1
 	return $vfio_rc
 }
 

@@ -80,10 +80,10 @@ static bool read_text(const char *path, char *buf, size_t size)
 	return true;
 }
 
-static bool device_has_id(const char *name)
+static bool has_id(const char *name, long vendor, long device)
 {
 	static const char *const files[] = { "vendor", "device" };
-	static const long ids[] = { EDU_VENDOR, EDU_DEVICE };
+	const long ids[] = { vendor, device };
 	char path[PATH_MAX], text[16];
 	int i;
 
@@ -95,6 +95,11 @@ static bool device_has_id(const char *name)
 			return false;
 	}
 	return true;
+}
+
+static bool device_has_id(const char *name)
+{
+	return has_id(name, EDU_VENDOR, EDU_DEVICE);
 }
 
 /* The first entry of @path that @match accepts, in @name */
