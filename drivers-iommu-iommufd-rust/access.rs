@@ -46,6 +46,7 @@ use crate::{
     },
     range::IovaRange,
     sys::{
+        delay::Place,
         notifier::{
             AccessDriver,
             AccessOps,
@@ -195,6 +196,7 @@ impl Access {
                 .inspect_err(|_| ioas.iopt.remove_access(list_id))?;
         }
 
+        Place::AccessMoved.delay();
         self.switch(state, Some((ioas, list_id)));
         Ok(())
     }

@@ -18,9 +18,12 @@
 
 use crate::{
     object::Publish,
-    sys::uapi::{
-        Plain,
-        Uapi, //
+    sys::{
+        delay::Place,
+        uapi::{
+            Plain,
+            Uapi, //
+        }, //
     }, //
 };
 use core::ops::{
@@ -115,6 +118,8 @@ impl<'a, C, T: Uapi> Command<'a, C, T> {
     /// [`ENOENT`] if something that the new object depends on is being destroyed.
     pub(crate) fn publish(&mut self, new: impl Publish) -> Result<Published> {
         let mut needs_fault = false;
+
+        Place::Complete.delay();
         let result = new.publish(|| {
             copy_to_user_nofault(self.user, self.known()).inspect_err(|_| needs_fault = true)
         });

@@ -301,18 +301,23 @@ fn read_ranges(user: UserPtr, count: u32) -> Result<IntervalTree<()>> {
 
 /// IOMMU_IOAS_ALLOW_IOVAS.
 pub(crate) fn allow_iovas(cmd: &mut Command<'_, bindings::iommu_ioas_allow_iovas>) -> Result {
+    const MANY: u32 = 64;
+
     if cmd.__reserved != 0 {
         return Err(EOPNOTSUPP);
     }
 
-    let ctx = cmd.ctx();
-    drop(ctx.get::<Ioas>(cmd.ioas_id)?);
+    let (ctx, id) = (cmd.ctx(), cmd.ioas_id);
+    // A wrong id fails before many ranges are read.
+    if cmd.num_iovas > MANY && ctx.find::<Ioas>(id).is_none() {
+        return Err(ENOENT);
+    }
     let user = UserPtr::from_addr(cmd.allowed_iovas as usize);
     // The IOAS is not held while user memory is accessed.
-    let allowed = read_ranges(user, cmd.num_iovas)?;
-    let ioas = ctx.find::<Ioas>(cmd.ioas_id).ok_or(ENOENT)?;
+    let allowed = read_ranges(user, cmd.num_iovas);
+    let ioas = ctx.get::<Ioas>(id)?;
 
-    ioas.iopt.set_allowed(allowed)
+    ioas.iopt.set_allowed(allowed?)
 }
 
 /// IOMMU_IOAS_MAP.

@@ -58,6 +58,8 @@ struct Iommufd {
     _iommu: sys::miscdev::Registration,
     _vfio: Option<sys::miscdev::Registration>,
     _test: sys::test::Mock,
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    _delays: sys::delay::Files,
 }
 
 impl kernel::Module for Iommufd {
@@ -70,6 +72,8 @@ impl kernel::Module for Iommufd {
             _iommu: sys::miscdev::Registration::iommu()?,
             _vfio: vfio,
             _test: test,
+            #[cfg(CONFIG_IOMMUFD_TEST)]
+            _delays: sys::delay::Files::new()?,
         })
     }
 }

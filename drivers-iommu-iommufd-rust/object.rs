@@ -65,7 +65,10 @@
 //! for readers.
 #![deny(unsafe_code)]
 
-use crate::sys::test::should_fail;
+use crate::sys::{
+    delay::Place,
+    test::should_fail, //
+};
 use kernel::{
     id_table::{
         Entry,
@@ -219,7 +222,9 @@ pub(crate) trait Owner: Kinds + Send + Sync + 'static {
         if should_fail() {
             return Err(ENOENT);
         }
-        self.find(id).ok_or(ENOENT)
+        let found = self.find(id).ok_or(ENOENT);
+        Place::Found.delay();
+        found
     }
 
     /// As [`Self::get`], but without failure injection.
@@ -367,6 +372,7 @@ impl<T: Registered> User<T> {
     /// Context: may sleep, until the operations that use the object have ended.
     pub(crate) fn destroy(self, owner: &T::Owner) {
         T::pre_destroy(&self, owner);
+        Place::PreDestroyed.delay();
         match self.put_or_claim(owner) {
             Some(object) => object.finish(),
             // The driver has left another user, which is a bug. The object is leaked, and so is the
@@ -404,10 +410,12 @@ impl<C: Owner> Destroying<'_, C> {
     pub(crate) fn finish(self) {
         let Self { object, owner } = self;
 
+        Place::Claimed.delay();
         let drained = object
             .end_lookups()
             .unwrap_or_else(|draining| draining.wait(owner));
 
+        Place::Drained.delay();
         drained.destroy();
     }
 }

@@ -53,7 +53,10 @@ use crate::{
         Ref,
         User, //
     },
-    sys::sw_msi, //
+    sys::{
+        delay::Place,
+        sw_msi, //
+    }, //
 };
 use core::mem::ManuallyDrop;
 use kernel::{
@@ -419,7 +422,10 @@ fn leave<R>(
 
     let ioas = at.hwpt().paging().ioas().another();
     let left = if at.devices.is_empty() {
-        put(Attached::detach(state.remove(pasid)?.attached))
+        let hwpt = Attached::detach(state.remove(pasid)?.attached);
+
+        Place::Detached.delay();
+        put(hwpt)
     } else {
         if at.attached.is_led_by(device) {
             if let Some(other) = at.devices.values().next() {

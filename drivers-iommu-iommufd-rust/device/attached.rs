@@ -25,9 +25,12 @@ use crate::{
         Tentative,
         User, //
     },
-    sys::handle::{
-        Attachment,
-        NewHandle, //
+    sys::{
+        delay::Place,
+        handle::{
+            Attachment,
+            NewHandle, //
+        }, //
     }, //
 };
 use core::mem::{
@@ -104,6 +107,7 @@ impl Attached {
             })?,
         };
 
+        Place::Replaced.delay();
         // Before others can find the group attached to the new HWPT.
         Ok(old.put_or_claim(ctx))
     }

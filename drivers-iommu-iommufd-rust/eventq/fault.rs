@@ -42,6 +42,7 @@ use crate::{
         User, //
     },
     sys::{
+        delay::Place,
         iopf::{
             FaultGroup,
             FaultGroups,
@@ -228,6 +229,7 @@ impl Fault {
         let Some((cookie, serial)) = self.take(out.len(), messages)? else {
             return Ok(None);
         };
+        Place::FaultTaken.delay();
         let result = messages
             .iter()
             .try_for_each(|message| out.write_slice(message.as_bytes()));

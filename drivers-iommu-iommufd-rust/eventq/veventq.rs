@@ -36,11 +36,14 @@ use crate::{
         Reserved,
         User, //
     },
-    sys::veventq::{
-        EventQueue,
-        VeventHeader,
-        VeventqsGuard,
-        ViommuQueue, //
+    sys::{
+        delay::Place,
+        veventq::{
+            EventQueue,
+            VeventHeader,
+            VeventqsGuard,
+            ViommuQueue, //
+        }, //
     },
     viommu::Viommu, //
 };
@@ -104,6 +107,7 @@ fn read_event(veventq: &EventQueue, out: &mut UserSliceWriter) -> Result<Option<
     let Some(event) = veventq.fetch(out.len())? else {
         return Ok(None);
     };
+    Place::EventTaken.delay();
     let result = out
         .write(&event.header())
         .and_then(|()| out.write_slice(event.data()));

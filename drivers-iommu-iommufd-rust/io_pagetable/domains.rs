@@ -21,6 +21,7 @@ use crate::{
     mapping::Mapping,
     range::IovaRange,
     sys::{
+        delay::Place,
         domain::PagingDomain,
         task::go_on, //
     }, //
@@ -90,6 +91,7 @@ impl IovaSpace {
         let memory = domains.alignments.prepare(alignment)?;
         domains.list.reserve()?;
         self.fill(domains, domain)?;
+        Place::DomainFilled.delay();
         // Cannot fail: memory is reserved.
         domains.list.add(domain.clone())?;
         domain.place().set_alignment(alignment);
@@ -176,6 +178,7 @@ impl IoPagetable {
             return;
         };
 
+        Place::DomainRemoved.delay();
         domains.alignments.remove(domain.place().alignment());
         space.unfill(&domains, domain, usize::MAX);
         space.unreserve(Reserver::from(domain));

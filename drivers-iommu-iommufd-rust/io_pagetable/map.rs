@@ -45,9 +45,12 @@ use crate::{
         IovaRange,
         PageRange, //
     },
-    sys::task::{
-        go_on,
-        AccountMode, //
+    sys::{
+        delay::Place,
+        task::{
+            go_on,
+            AccountMode, //
+        }, //
     }, //
 };
 use kernel::{
@@ -240,6 +243,7 @@ impl IoPagetable {
                 Ok(false)
             };
         }
+        Place::Pinned.delay();
         if let Ok(false) = pinned {
             return self.map_in_steps(&domains, memory, pages, (start_byte, len), placement, prot);
         }
@@ -312,10 +316,12 @@ impl IoPagetable {
         space.occupy(&mut new_areas, iova, prot)?;
         drop(space);
 
+        Place::Occupied.delay();
         // The list of domains is locked until the areas are published: a new domain gets the areas
         // either here or from the tree.
         let filled = fill(domains, &mut new_areas);
 
+        Place::Filled.delay();
         let mut space = self.iova.write();
         match filled {
             Ok(()) => space.publish(new_areas),

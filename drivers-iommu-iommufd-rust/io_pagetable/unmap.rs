@@ -25,7 +25,8 @@ use super::{
 };
 use crate::{
     mapping::Mapping,
-    range::IovaRange, //
+    range::IovaRange,
+    sys::delay::Place, //
 };
 use kernel::{
     bindings,
@@ -143,6 +144,7 @@ impl IoPagetable {
         for domain in domains.list.iter() {
             domain.unmap(mapping.iova);
         }
+        Place::Unmapped.delay();
         let has_files = area.pages().is_some_and(|pages| pages.is_file());
         let locked = has_files.then_some(space);
         area.release();
@@ -169,6 +171,7 @@ impl IoPagetable {
 
     fn try_unmap(&self, progress: &mut Unmap) -> Result {
         while let Some(area) = self.unmap_unused(progress)? {
+            Place::Accessed.delay();
             // With no lock held: the drivers take locks to unpin.
             self.notify_unmap(area);
             progress.tries += 1;
@@ -191,6 +194,7 @@ impl IoPagetable {
             let next = space.take_some(progress, &mut batch);
 
             batch.unmap_from(&domains.list);
+            Place::Unmapped.delay();
             let locked = batch.has_files().then_some(space);
             batch.release();
             drop(locked);
@@ -201,6 +205,7 @@ impl IoPagetable {
                 UnmapStep::Single(mapping, mut live) => {
                     live.pages.unfill(&mapping, &domains.list);
                     drop(live);
+                    Place::Emptied.delay();
                     space = self.iova.write();
                     space.areas.vacate(mapping.iova.start);
                 }

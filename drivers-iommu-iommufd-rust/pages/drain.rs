@@ -3,8 +3,8 @@
 //! Unmapping areas from domains and unpinning them.
 //!
 //! Pages are unmapped before they are unpinned, so that no device can access freed memory. The PFNs
-//! have to be known before unmapping: from the record of the area, or else from the page table of
-//! the domain. Nothing here fails or requires memory.
+//! are in the record of the area, or else the page table of the domain returns them when it is
+//! unmapped. Nothing here fails or requires memory.
 //!
 //! Small areas with known PFNs do not come here: they are unmapped several at a time with one
 //! flush, and then released ([`AreaPages::release`](super::AreaPages::release)).
@@ -14,10 +14,13 @@
 
 use super::{
     record::{
-        pages_of,
+        only_pfn_of,
         pfns_of, //
     },
-    run::RunList,
+    run::{
+        Run,
+        RunList, //
+    },
     Inner, //
 };
 use crate::{
@@ -26,7 +29,8 @@ use crate::{
     sys::{
         domain::{
             PagingDomain,
-            PhysRuns, //
+            PhysRuns,
+            Unmapping, //
         },
         pin,
         test::memory_limit, //
@@ -35,8 +39,7 @@ use crate::{
 use core::mem::size_of;
 use kernel::{
     iommu::domain::PhysRun,
-    page::PAGE_SHIFT,
-    warn_on, //
+    page::PAGE_SHIFT, //
 };
 
 /// The number of pages that are unmapped at a time: 1 GiB.
@@ -102,39 +105,50 @@ impl Inner {
         range: PageRange,
         domain: &PagingDomain,
     ) {
+        let mut unmapping = Unmapping::new(domain, mapping.iova_of(range));
         let mut read = PhysRuns::new();
-        let mut rest = Some(range);
+        let mut index = range.first;
 
         if range.len() > PhysRuns::FEW {
             // Optional: with more memory there are fewer IOTLB flushes.
             read.try_reserve(range.len().min(memory_limit() / size_of::<PhysRun>()));
         }
-        while let Some(range) = rest {
-            let runs = read.read(domain, mapping.iova_of(range));
-            let pages = pages_of(runs);
-            // A mapped range has at least one page.
-            if warn_on!(pages == 0) {
-                return;
-            }
-            let piece = PageRange {
-                first: range.first,
-                last: range.last.min(range.first + (pages - 1)),
-            };
-
-            domain.unmap(mapping.iova_of(piece));
+        while let Some((runs, last)) = unmapping.next(&mut read) {
             if self.tiers.is_empty() {
-                for phys in runs {
-                    pin::unpin(pfns_of(phys), writable);
+                let end = mapping.iova_to_index(last) + 1;
+
+                // A constant for each page.
+                if writable {
+                    unpin_all(runs, true);
+                } else {
+                    unpin_all(runs, false);
                 }
-                self.account.unpinned(pages);
+                self.account.unpinned(end - index);
+                index = end;
             } else {
-                let mut index = piece.first;
                 for run in runs.iter().map(pfns_of) {
                     self.unpin_unheld(writable, index, run);
                     index += run.len;
                 }
             }
-            rest = PageRange::new(piece.last + 1, range.last);
         }
     }
+}
+
+/// Unpins the pages of runs that were unmapped. They have no other holder.
+#[inline(always)]
+fn unpin_all(runs: &[PhysRun], writable: bool) {
+    for phys in runs {
+        // Where memory is scattered most runs are a page, and this is done for each of them.
+        match only_pfn_of(phys) {
+            Some(pfn) => pin::unpin(Run { pfn, len: 1 }, writable),
+            None => unpin_run(phys, writable),
+        }
+    }
+}
+
+/// Unpins the pages of any run. Not inlined, so that the path of a single page stays short.
+#[inline(never)]
+fn unpin_run(phys: &PhysRun, writable: bool) {
+    pin::unpin(pfns_of(phys), writable);
 }

@@ -266,6 +266,7 @@ impl Records {
     }
 
     /// Returns the record of the area with this mapping and key.
+    #[cfg(any(CONFIG_IOMMUFD_NOIOMMU, CONFIG_IOMMUFD_RUST_KUNIT_TEST))]
     #[inline]
     pub(super) fn of(&self, key: &Key, mapping: &Mapping) -> Option<&Record> {
         if key.0 == Key::OWN {
@@ -406,6 +407,16 @@ pub(super) fn pfns_of(phys: &PhysRun) -> Run {
         // Does not overflow: a run is physical memory.
         len: (offset_in_page(paddr) + phys.len() + (PAGE_SIZE - 1)) >> PAGE_SHIFT,
     }
+}
+
+/// Returns the PFN of a run that was read back, if it is one whole page.
+#[inline]
+pub(super) fn only_pfn_of(phys: &PhysRun) -> Option<usize> {
+    let paddr = phys.paddr();
+
+    // CAST: As in `pfns_of()`.
+    (phys.len() == PAGE_SIZE && offset_in_page(paddr) == 0)
+        .then_some((paddr >> PAGE_SHIFT) as usize)
 }
 
 /// Returns the number of bytes before `paddr` in its page.

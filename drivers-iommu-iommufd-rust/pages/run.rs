@@ -230,6 +230,7 @@ impl RunList {
     }
 
     /// Iterates over all runs and their first indexes.
+    #[cfg(any(CONFIG_IOMMUFD_TEST, CONFIG_IOMMUFD_RUST_KUNIT_TEST))]
     #[inline]
     pub(crate) fn iter(&self) -> Runs<'_> {
         Runs {

@@ -390,17 +390,22 @@ impl PhysRuns {
         };
     }
 
-    /// Reads the front of `range`, as far as there is room, see [`Domain::iova_to_phys_runs`].
+    /// All the room, for new runs.
     #[inline]
-    pub(crate) fn read(&mut self, domain: &PagingDomain, range: IovaRange) -> &[PhysRun] {
-        let size = size_of_range(range);
-        let out = match &mut self.many {
+    fn room(&mut self) -> &mut [MaybeUninit<PhysRun>] {
+        match &mut self.many {
             Some(many) => {
                 many.clear();
                 many.spare_capacity_mut()
             }
             None => &mut self.few,
-        };
+        }
+    }
+
+    /// Reads the front of `range`, as far as there is room, see [`Domain::iova_to_phys_runs`].
+    #[inline]
+    pub(crate) fn read(&mut self, domain: &PagingDomain, range: IovaRange) -> &[PhysRun] {
+        let (size, out) = (size_of_range(range), self.room());
 
         // SAFETY: The domain is complete. By the rule of ranges the caller excludes who maps or
         // unmaps there.
@@ -416,8 +421,55 @@ impl PhysRuns {
             None => self.few.as_ptr().cast(),
         };
 
-        // SAFETY: `read()` has filled in so many.
+        // SAFETY: `read()` or `Unmapping::next()` has filled in so many.
         unsafe { core::slice::from_raw_parts(first, self.len) }
+    }
+}
+
+/// A range of a domain that is being unmapped from its start on, by one owner of the range.
+pub(crate) struct Unmapping<'a> {
+    domain: &'a PagingDomain,
+    range: IovaRange,
+    unmapped: usize,
+}
+
+impl<'a> Unmapping<'a> {
+    /// Begins to unmap all of `range`, which is mapped.
+    #[inline]
+    pub(crate) fn new(domain: &'a PagingDomain, range: IovaRange) -> Self {
+        Self {
+            domain,
+            range,
+            unmapped: 0,
+        }
+    }
+
+    /// Unmaps the next part, and returns what it was mapped to, as many runs as `read` has room
+    /// for, and the last IOVA of it. Devices cannot use it any more after this. [`None`] at the
+    /// end.
+    #[inline]
+    pub(crate) fn next<'r>(&mut self, read: &'r mut PhysRuns) -> Option<(&'r [PhysRun], usize)> {
+        let size = size_of_range(self.range);
+        if self.unmapped >= size {
+            return None;
+        }
+
+        // SAFETY: The domain is complete, and the range is the caller's: by the rule of ranges
+        // nobody else maps, unmaps or reads there, from before the first part to the last. So what
+        // was unmapped here still is.
+        let runs = unsafe {
+            self.domain
+                .0
+                .unmap_runs(self.range.start, size, &mut self.unmapped, read.room())
+        };
+        read.len = runs.len();
+        // Memory that stays mapped while its pins go would be open to devices. What is not returned
+        // stays pinned.
+        if kernel::warn_on!(read.len == 0 || self.unmapped > size) {
+            self.unmapped = size;
+            return None;
+        }
+        Some((read.as_slice(), self.range.start + (self.unmapped - 1)))
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub(crate) mod bound_device;
 pub(crate) mod ctx;
+pub(crate) mod delay;
 pub(crate) mod dmabuf;
 pub(crate) mod domain;
 pub(crate) mod driven;

@@ -398,6 +398,55 @@ impl Domain {
         unsafe { core::slice::from_raw_parts(out.as_ptr().cast(), filled as usize) }
     }
 
+    /// Unmaps a range, as far as there is room in `out` for what it was mapped to, and waits until
+    /// no device can use these translations. To be called until all is unmapped, with the same
+    /// range and `unmapped`, which is zero at first: the number of bytes that are unmapped.
+    ///
+    /// The runs are those of [`Self::iova_to_phys_runs`] from `iova + unmapped` on, but all of them
+    /// were mapped. There is none if nothing is mapped there, or there is no room. If the range
+    /// ends inside a larger page, then that is unmapped as a whole, and `unmapped` exceeds `size`,
+    /// but the runs do not.
+    ///
+    /// # Safety
+    ///
+    /// - The domain must be [complete](self#the-first-attach).
+    /// - No other call may act on a range that overlaps `[iova, iova + size)` at the same time.
+    /// - The first `unmapped` bytes of the range must be unmapped, and nothing have been mapped
+    ///   there since.
+    #[inline]
+    pub unsafe fn unmap_runs<'a>(
+        &self,
+        iova: usize,
+        size: usize,
+        unmapped: &mut usize,
+        out: &'a mut [MaybeUninit<PhysRun>],
+    ) -> &'a [PhysRun] {
+        let room = out.len().min(c_uint::MAX as usize);
+        let mut gather = MaybeUninit::uninit();
+
+        // SAFETY: This initialises the whole structure, which is not moved.
+        unsafe { bindings::iommu_iotlb_gather_init(gather.as_mut_ptr()) };
+        // SAFETY: The domain is valid by the type invariant, the gather is initialised and belongs
+        // to this domain; the range is the caller's, and its front unmapped, by the contract of
+        // this function. There is room for as many runs; `PhysRun` is what C calls a run.
+        let filled = unsafe {
+            bindings::iommu_unmap_runs_nosync(
+                self.as_raw(),
+                iova,
+                size,
+                unmapped,
+                out.as_mut_ptr().cast(),
+                room as c_uint,
+                gather.as_mut_ptr(),
+            )
+        };
+        // SAFETY: The domain is valid by the type invariant, the gather is initialised and belongs
+        // to this domain. What was gathered is given up.
+        unsafe { bindings::iommu_iotlb_sync(self.as_raw(), gather.as_mut_ptr()) };
+        // SAFETY: C has filled in the first `filled` runs, which are at most `room`.
+        unsafe { core::slice::from_raw_parts(out.as_ptr().cast(), filled as usize) }
+    }
+
     /// Whether the domain can record which pages devices wrote to.
     #[inline]
     pub fn has_dirty_tracking(&self) -> bool {

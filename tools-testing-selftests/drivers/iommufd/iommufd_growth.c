@@ -34,7 +34,9 @@ double budget;
  */
 #define RATIO_LIMIT 3.0
 #define TRIES_MIN 2
-#define TRIES_MAX 6
+#define TRIES_MAX 12
+/* So near to linear growth, more tries do not help */
+#define RATIO_HOPELESS 6.0
 
 struct cost {
 	/* The smaller number of objects */
@@ -62,7 +64,7 @@ static bool stays_flat(const void *arg)
 		/* Far from the limit: no further tries */
 		if (i + 1 >= TRIES_MIN && many < few * RATIO_LIMIT)
 			break;
-		if (i + 1 >= TRIES_MIN && many > few * RATIO_LIMIT * 1.5)
+		if (i + 1 >= TRIES_MIN && many > few * RATIO_HOPELESS)
 			break;
 	}
 	ksft_print_msg("%u: %.0f ns each; %u: %.0f ns each; ratio %.2f\n",

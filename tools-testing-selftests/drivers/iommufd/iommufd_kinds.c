@@ -30,8 +30,8 @@ double budget = 1.5;
 u64 *steady;
 struct fuse_gate fuse;
 
-/* The least number of rounds for a verdict */
-#define ROUNDS_MIN 200
+/* The least number of rounds for a verdict; delayed ones are fewer */
+#define ROUNDS_MIN (delay_us ? 20UL : 200UL)
 /* The limit of the time for them, as a multiple of the budget */
 #define BUDGETS 20
 
@@ -788,6 +788,7 @@ static void *start_hunter(void *arg)
 
 static bool hunted_well(struct hunt *h, double seconds)
 {
+	unsigned long met_min = delay_us ? 0 : MET_MIN;
 	struct hunter sum = {};
 	unsigned int t;
 
@@ -823,10 +824,10 @@ static bool hunted_well(struct hunt *h, double seconds)
 		       never_busy_in_all->destroys,
 		       never_busy_in_all->destroys / never_busy_in_all->seconds,
 		       never_busy_in_all->busy);
-	if (sum.met < MET_MIN)
+	if (sum.met < met_min)
 		ksft_print_msg("too few met\n");
 	return !sum.busy && !sum.odd && sum.failed >= ROUNDS_MIN &&
-	       sum.met >= MET_MIN && sum.destroys >= times_each;
+	       sum.met >= met_min && sum.destroys >= times_each;
 }
 
 /*
@@ -958,7 +959,10 @@ struct two_effects {
 	 */
 	bool (*not_yet)(const struct step *st, int rc);
 	bool (*clean)(struct step *st);
-	/* The calls start 20 to 20 + @spread microseconds after the step. */
+	/*
+	 * The calls start 20 to 20 + @spread microseconds after the step, or
+	 * later if it is delayed.
+	 */
 	unsigned int spread;
 	const char *seen, *wrong;
 	/* Moves the device or access */
@@ -1003,7 +1007,7 @@ static bool at_once(const void *arg)
 
 		if (!must(what->make(&st), "make"))
 			return false;
-		st.us = 20 + rounds * 7 % what->spread;
+		st.us = 20 + rounds * 7 % (what->spread + 2 * delay_us);
 		pthread_create(&thread, NULL, see_and_find, &st);
 		/* Let the thread read its argument and sleep. */
 		sched_yield();
@@ -1780,78 +1784,86 @@ static bool owner_changes(const void *arg)
 #define C_MOVED "puts the old user after others can find the new one"
 #define C_ORPHAN "lets an automatic HWPT outlive its last device"
 
-#define BUSY(what, make, how, errno_, depend, ...) \
+#define BUSY(what, delay_, make, how, errno_, depend, ...) \
 	{ "never_busy." what, never_busy, \
 	  &(const struct failing){ make, how, -(errno_), depend, \
-				   ##__VA_ARGS__ }, C_BUSY, .counted = true }
+				   ##__VA_ARGS__ }, C_BUSY, .counted = true, \
+	  .delay = delay_ }
 #define ORPHAN(what, make, how, errno_) \
 	{ "no_orphan." what, no_orphan, \
-	  &(const struct failing){ make, how, -(errno_) }, C_ORPHAN }
-#define MOVED(what_, make_, move_) \
+	  &(const struct failing){ make, how, -(errno_) }, C_ORPHAN, \
+	  .delay = "replaced" }
+#define MOVED(what_, make_, move_, delay_) \
 	{ "moved_at_once." what_, at_once, \
 	  &(const struct two_effects){ \
 		.make = make_, .take = move, .move = move_, \
 		.see = destroy_new, .find = destroy_old, .done = -EBUSY, \
 		.not_yet = not_moved, .clean = move_elsewhere, \
 		.spread = 100, .seen = "the move was observed", \
-		.wrong = "the old one is busy without an attachment" }, C_MOVED }
-#define POLL(what, c_, ...) \
+		.wrong = "the old one is busy without an attachment" }, C_MOVED, \
+	  .delay = delay_ }
+#define POLL(what, delay_, c_, ...) \
 	{ "poll_wakes." what, poll_wakes, \
-	  &(const struct polling){ __VA_ARGS__ }, c_ }
+	  &(const struct polling){ __VA_ARGS__ }, c_, .delay = delay_ }
 
 static const struct kind kinds[] = {
 	{ "queue_undone", queue_undone, NULL,
 	  "lets a driver depend on what is not published" },
-	BUSY("hwpt_flags", make_ioas, fail_hwpt_flags, EOPNOTSUPP, depend_hwpt),
-	BUSY("hwpt_answer", make_ioas, fail_hwpt_answer, EFAULT, depend_hwpt),
-	BUSY("nested_type", make_parent, fail_nested_type, EOPNOTSUPP,
-	     depend_nested),
-	BUSY("nested_answer", make_parent, fail_nested_answer, EFAULT,
-	     depend_nested),
-	BUSY("nested_viommu", make_viommu, fail_nested_answer, EFAULT,
-	     depend_nested),
-	BUSY("fault_answer", make_fault, fail_fault_answer, EFAULT,
-	     depend_fault),
-	BUSY("viommu_answer", make_parent, fail_viommu_answer, EFAULT,
-	     depend_nested),
-	BUSY("viommu_data", make_parent, fail_viommu_data, EFAULT,
-	     depend_nested),
-	BUSY("vdevice_answer", make_viommu, fail_vdevice_answer, EFAULT,
-	     depend_nested, -EEXIST),
-	BUSY("veventq_answer", make_viommu, fail_veventq_answer, EFAULT,
-	     depend_nested, -EEXIST),
-	BUSY("queue_answer", make_viommu, fail_queue_answer, EFAULT,
-	     depend_nested, -EEXIST),
-	BUSY("queue_index", make_viommu, fail_queue_index, EINVAL,
-	     depend_nested),
-	BUSY("queue_memory", make_viommu, fail_queue_memory, ENOENT,
-	     depend_nested),
-	BUSY("access_replace", make_odd_ioas, fail_access_replace, EADDRINUSE,
-	     NULL),
-	BUSY("attach_dirty", make_dirty, fail_attach_dirty, EINVAL, NULL),
-	BUSY("attach_pasid", make_dirty, fail_attach_pasid, EINVAL, NULL),
+	BUSY("hwpt_flags", NULL, make_ioas, fail_hwpt_flags,
+	     EOPNOTSUPP, depend_hwpt),
+	BUSY("hwpt_answer", "complete", make_ioas, fail_hwpt_answer,
+	     EFAULT, depend_hwpt),
+	BUSY("nested_type", NULL, make_parent, fail_nested_type,
+	     EOPNOTSUPP, depend_nested),
+	BUSY("nested_answer", "complete", make_parent, fail_nested_answer,
+	     EFAULT, depend_nested),
+	BUSY("nested_viommu", "complete", make_viommu, fail_nested_answer,
+	     EFAULT, depend_nested),
+	BUSY("fault_answer", "complete", make_fault, fail_fault_answer,
+	     EFAULT, depend_fault),
+	BUSY("viommu_answer", "complete", make_parent, fail_viommu_answer,
+	     EFAULT, depend_nested),
+	BUSY("viommu_data", NULL, make_parent, fail_viommu_data,
+	     EFAULT, depend_nested),
+	BUSY("vdevice_answer", "complete", make_viommu, fail_vdevice_answer,
+	     EFAULT, depend_nested, -EEXIST),
+	BUSY("veventq_answer", "complete", make_viommu, fail_veventq_answer,
+	     EFAULT, depend_nested, -EEXIST),
+	BUSY("queue_answer", "complete", make_viommu, fail_queue_answer,
+	     EFAULT, depend_nested, -EEXIST),
+	BUSY("queue_index", NULL, make_viommu, fail_queue_index,
+	     EINVAL, depend_nested),
+	BUSY("queue_memory", NULL, make_viommu, fail_queue_memory,
+	     ENOENT, depend_nested),
+	BUSY("access_replace", NULL, make_odd_ioas, fail_access_replace,
+	     EADDRINUSE, NULL),
+	BUSY("attach_dirty", NULL, make_dirty, fail_attach_dirty,
+	     EINVAL, NULL),
+	BUSY("attach_pasid", NULL, make_dirty, fail_attach_pasid,
+	     EINVAL, NULL),
 	ORPHAN("nested_of_it", make_parent, fail_nested_type, EINVAL),
 	ORPHAN("viommu_on_it", make_parent, fail_viommu_answer, EINVAL),
 	ORPHAN("pasid_to_it", make_ioas, fail_attach_pasid, EINVAL),
 	ORPHAN("hwpt_beside_it", make_ioas, fail_hwpt_flags, EOPNOTSUPP),
-	POLL("fault", NULL, .size = 0),
-	POLL("fault_unwritable", NULL,
+	POLL("fault", NULL, NULL, .size = 0),
+	POLL("fault_unwritable", "fault_taken", NULL,
 	     .size = sizeof(struct iommu_hwpt_pgfault), .sealed = true),
-	POLL("vevent", NULL, .vevent = true,
+	POLL("vevent", NULL, NULL, .vevent = true,
 	     .size = sizeof(struct iommufd_vevent_header)),
-	POLL("vevent_unwritable", NULL, .vevent = true,
+	POLL("vevent_unwritable", "event_taken", NULL, .vevent = true,
 	     .size = sizeof(struct iommufd_vevent_header) +
 		     sizeof(struct iommu_viommu_event_selftest),
 	     .sealed = true),
-	MOVED("hwpt", make_hwpts, move_device),
-	MOVED("ioas", make_hwpt_and_ioas, move_device),
-	MOVED("access", make_ioases, move_access),
+	MOVED("hwpt", make_hwpts, move_device, "replaced"),
+	MOVED("ioas", make_hwpt_and_ioas, move_device, "replaced"),
+	MOVED("access", make_ioases, move_access, "access_moved"),
 	{ "unbound_at_once", at_once, &(const struct two_effects){
 		.make = make_vdevice, .take = unbind,
 		.see = look_at_device, .find = destroy_old, .done = -ENOENT,
 		.not_yet = not_unbound, .clean = clean_viommu,
 		.spread = 300, .seen = "the device was not found",
-		.wrong = "the vIOMMU is busy without a device" } },
+		.wrong = "the vIOMMU is busy without a device" },
+	  .delay = "pre_destroyed" },
 	{ "look_alike", look_alike },
 	{ "dirty_revoked", dirty_revoked },
 	{ "owner_changes", owner_changes },

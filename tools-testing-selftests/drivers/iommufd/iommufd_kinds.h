@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <sys/wait.h>
 
+#include "iommufd_delays.h"
 #include "iommufd_options.h"
 #include "iommufd_stress.h"
 #include "kselftest.h"
@@ -34,7 +35,14 @@ struct kind {
 	bool killed;
 	/* It repeats its calls as often as -n requests. */
 	bool counted;
+	/* Run it again with this delay in the driver. */
+	const char *delay;
 };
+
+#define CASE_DELAY_US 500
+
+/* The delay in the driver while a case runs again, or 0 */
+static unsigned int delay_us;
 
 /* Repetitions per second on the slowest machine */
 #define TIMES_PER_SECOND 200
@@ -108,17 +116,14 @@ static inline bool end_case(pid_t group)
 	return true;
 }
 
-static inline void run_kind(const struct kind *kind, bool on_c)
+/* Run it in a process of its own; returns a code of kselftest. */
+static inline int run_case(const struct kind *kind)
 {
 	u64 seconds = ENDS_SECONDS, start = now_ns();
 	int status = -1;
 	bool ok;
 	pid_t pid;
 
-	if (on_c && kind->c) {
-		ksft_test_result_code(KSFT_SKIP, kind->name, "C %s", kind->c);
-		return;
-	}
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
@@ -146,8 +151,7 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 		if (now_ns() - start < seconds * 1000000000ULL)
 			continue;
 		ksft_print_msg("cannot even be killed\n");
-		ksft_test_result_fail("%s\n", kind->name);
-		return;
+		return KSFT_FAIL;
 	}
 	ok = kind->killed ?
 		WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : !status;
@@ -159,10 +163,38 @@ static inline void run_kind(const struct kind *kind, bool on_c)
 	}
 	ksft_print_msg("%s: %.1f s\n", kind->name, (now_ns() - start) / 1e9);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
-		ksft_test_result_code(KSFT_SKIP, kind->name, "%s",
-				      "it says so");
-	else
-		ksft_test_result(ok, "%s\n", kind->name);
+		return KSFT_SKIP;
+	return ok ? KSFT_PASS : KSFT_FAIL;
+}
+
+static inline void run_kind(const struct kind *kind, bool on_c)
+{
+	int code;
+
+	if (on_c && kind->c) {
+		ksft_test_result_code(KSFT_SKIP, kind->name, "C %s", kind->c);
+		return;
+	}
+	code = run_case(kind);
+	if (code == KSFT_PASS && kind->delay && !times_each &&
+	    set_delay(kind->delay, CASE_DELAY_US)) {
+		double all = budget;
+		unsigned int times;
+
+		budget /= 2;
+		delay_us = CASE_DELAY_US;
+		code = run_case(kind);
+		budget = all;
+		delay_us = 0;
+		times = delayed(kind->delay);
+		set_delay(kind->delay, 0);
+		ksft_print_msg("again with a delay, %u times \"%s\"\n", times,
+			       kind->delay);
+		if (!times)
+			code = KSFT_FAIL;
+	}
+	ksft_test_result_code(code, kind->name,
+			      code == KSFT_SKIP ? "it says so" : NULL);
 }
 
 static inline int run_kinds(const struct kind *kinds, unsigned int n, int argc,

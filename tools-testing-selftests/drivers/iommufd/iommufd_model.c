@@ -6,7 +6,9 @@
  * workers, threads or processes, make calls of all kinds on a few shared
  * objects. Arguments can be unreadable or read-only, or in memory that is being
  * unmapped. Some rounds run on one CPU with SCHED_FIFO, and some workers are
- * killed. After each round, when all workers have stopped, it is checked that
+ * killed. In two of three episodes tasks sleep between two steps of the driver
+ * (iommufd_delays.h). After each round, when all workers have stopped, it is
+ * checked that
  *
  * - the bytes that UNMAP has reported are those that were mapped, less those
  *   that still are;
@@ -35,6 +37,8 @@
 
 u64 *steady;
 struct report *report;
+char delays[DELAYS_MAX][DELAY_NAME];
+unsigned int nr_delays;
 bool on_c;
 
 /* An operation that takes longer hangs, and so does a killed process. */
@@ -178,6 +182,24 @@ static void wait_for_episode(pid_t pid)
 	end_episode(pid);
 }
 
+/* Start the delay of a plan, or end it and count. */
+static void delay_driver(const struct plan *plan, bool start)
+{
+	unsigned int i;
+
+	if (!plan->delay_us)
+		return;
+	if (start) {
+		if (!set_delay(plan->delay, plan->delay_us))
+			ksft_exit_fail_msg("no delay %s\n", plan->delay);
+		return;
+	}
+	for (i = 0; i < nr_delays; i++)
+		if (!strcmp(plan->delay, delays[i]))
+			report->slept[i] += delayed(delays[i]);
+	set_delay(plan->delay, 0);
+}
+
 bool run_plan(const struct plan *plan)
 {
 	pid_t pid;
@@ -190,6 +212,7 @@ bool run_plan(const struct plan *plan)
 	memset(report->results, 0, sizeof(report->results));
 	watch.episodes++;
 	running = plan;
+	delay_driver(plan, true);
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
@@ -209,6 +232,7 @@ bool run_plan(const struct plan *plan)
 		kill_episode(pid, plan->kill_us);
 	else
 		wait_for_episode(pid);
+	delay_driver(plan, false);
 	check_between(watch.wait);
 	return report->broken == HOLDS;
 }
@@ -308,6 +332,17 @@ static const struct op *missing(void)
 	return NULL;
 }
 
+/* The first place at which no task has slept yet */
+static const char *not_delayed(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr_delays; i++)
+		if (!report->slept[i] && strcmp(delays[i], FAULT_TAKEN))
+			return delays[i];
+	return NULL;
+}
+
 /* Which of the last N episodes has left something? */
 static void find_leak(unsigned int n)
 {
@@ -345,7 +380,7 @@ static bool run_episodes(double time, bool all_ops)
 		past = (now_ns() - start) / 1e9;
 		last = past > time &&
 		       (!all_ops || past > time * PATIENCE ||
-			(!missing() && watch.killed));
+			(!missing() && !not_delayed() && watch.killed));
 		if (n < BATCH && !last)
 			continue;
 		check_between(true);
@@ -371,6 +406,10 @@ static void print_counts(void)
 				       ops[i].name, report->calls[i],
 				       report->good[i]);
 	}
+	for (i = 0; i < nr_delays; i++)
+		if (verbose || !report->slept[i])
+			ksft_print_msg("%-16s %8lu sleeps\n", delays[i],
+				       report->slept[i]);
 	ksft_print_msg("%lu episodes, %lu of them killed, %lu rounds\n",
 		       watch.episodes, watch.killed, report->rounds);
 	ksft_print_msg("%lu operations, %lu%% succeeded\n", calls,
@@ -392,6 +431,7 @@ static void start_watch(void)
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (report == MAP_FAILED)
 		ksft_exit_fail_msg("out of memory\n");
+	nr_delays = list_delays(delays);
 	watch.log = log_open();
 	watch.pinned = pages_pinned_at_rest();
 	watch.tables = page_tables();
@@ -417,7 +457,7 @@ int main(int argc, char **argv)
 	again |= !!plan_text;
 	ksft_print_header();
 	start_watch();
-	ksft_set_plan(4);
+	ksft_set_plan(5);
 	if (!plan_text)
 		ksft_print_msg("seed %lu\n", seed);
 	/* After a few episodes everything that is allocated once is. */
@@ -450,6 +490,12 @@ int main(int argc, char **argv)
 		ksft_test_result_skip("every operation succeeds\n");
 	else
 		ksft_test_result(!op, "every operation succeeds\n");
+	if (not_delayed() && !again && holds)
+		ksft_print_msg("no task has come to %s\n", not_delayed());
+	if (again || !holds || !nr_delays)
+		ksft_test_result_skip("every delay is met\n");
+	else
+		ksft_test_result(!not_delayed(), "every delay is met\n");
 	if (again || !holds)
 		ksft_test_result_skip("episodes are killed\n");
 	else

@@ -19,6 +19,7 @@
 #ifndef __IOMMUFD_MODEL_H
 #define __IOMMUFD_MODEL_H
 
+#include "iommufd_delays.h"
 #include "iommufd_stress.h"
 #include "kselftest.h"
 
@@ -80,6 +81,9 @@ struct plan {
 	u32 flags, nr_workers, nr_rounds, nr_steps;
 	/* With PLAN_KILLED: kill after this number of microseconds */
 	u32 kill_us;
+	/* A delay in the driver, in microseconds, or 0 */
+	u32 delay_us;
+	char delay[DELAY_NAME];
 	struct step steps[STEPS_MAX];
 };
 
@@ -102,6 +106,12 @@ struct op {
 
 extern const struct op ops[];
 extern const unsigned int nr_ops;
+
+/* A place that an episode seldom comes to; iommufd_kinds does each time */
+#define FAULT_TAKEN "fault_taken"
+
+extern char delays[DELAYS_MAX][DELAY_NAME];
+extern unsigned int nr_delays;
 
 /* ---- reports ------------------------------------------------------------- */
 
@@ -145,6 +155,8 @@ struct report {
 	u32 round;
 	u64 areas, rounds, destroys, busy;
 	u64 calls[OPS_MAX], good[OPS_MAX];
+	/* How often tasks have slept at each place of list_delays() */
+	u64 slept[DELAYS_MAX];
 	/* Of the last plan */
 	u32 completed;
 	struct result results[STEPS_MAX];

@@ -282,6 +282,16 @@ static void make_step(u64 *rng, struct step *step, unsigned int focus,
 		step->how = all_sealed ? SEALED : 1 + below(rng, HOWS - 1);
 }
 
+/* Places in the driver that few calls come to, and what leads there */
+static const struct {
+	const char *place;
+	unsigned int focus;
+} rare_delays[] = {
+	{ "accessed", AREAS },
+	{ "event_taken", VEVENTQ },
+	{ FAULT_TAKEN, FAULT },
+};
+
 /*
  * With a focus, one worker can create and destroy the object, while all others
  * make calls that fail to depend on it: EBUSY is wrong then.
@@ -293,6 +303,11 @@ static void make_round(struct plan *plan, u64 *rng, unsigned int round)
 	bool strict = focus < AREAS && below(rng, 2), all_sealed;
 	unsigned int worker, i, theme[THEME];
 
+	for (i = 0; i < ARRAY_SIZE(rare_delays); i++)
+		if (!strcmp(plan->delay, rare_delays[i].place)) {
+			focus = rare_delays[i].focus;
+			strict = false;
+		}
 	if (focus > NO_FOCUS)
 		focus = AUTOMATIC;
 	for (worker = 0; worker < plan->nr_workers; worker++) {
@@ -335,6 +350,17 @@ void make_plan(struct plan *plan, u64 seed)
 	if (seed % 8 == 0) {
 		plan->flags |= PLAN_KILLED;
 		plan->kill_us = below(&rng, 20000);
+	}
+	/* In the order of the places, so that each has its turn */
+	if (nr_delays && seed % 3) {
+		snprintf(plan->delay, sizeof(plan->delay), "%s",
+			 delays[seed / 3 % nr_delays]);
+		plan->delay_us = 20 << below(&rng, 6);
+		if (!strcmp(plan->delay, "event_taken"))
+			plan->flags = (plan->flags | PLAN_NESTED) &
+				      ~PLAN_PROCESSES;
+		if (!strcmp(plan->delay, FAULT_TAKEN))
+			plan->flags &= ~PLAN_PROCESSES;
 	}
 	plan->nr_workers = 2 + below(&rng, WORKERS_MAX - 1);
 	plan->nr_rounds = 2 + below(&rng, ROUNDS_MAX - 1);
@@ -386,6 +412,8 @@ void print_plan(const struct plan *plan, const struct result *results)
 			print_step(&plan->steps[i], &results[i]);
 	ksft_print_msg("again: iommufd_model -p ");
 	printf("%u/%u/%u", plan->flags, plan->nr_workers, plan->kill_us);
+	if (plan->delay_us)
+		printf("/%s/%u", plan->delay, plan->delay_us);
 	for (i = 0; i < plan->nr_steps; i++) {
 		const struct step *step = &plan->steps[i];
 		const char *spec = ops[step->op].args;
@@ -427,10 +455,14 @@ static bool read_step(struct step *step, const char *text)
 
 bool read_plan(struct plan *plan, const char *text)
 {
+	int n;
+
 	memset(plan, 0, sizeof(*plan));
-	if (sscanf(text, "%u/%u/%u", &plan->flags, &plan->nr_workers,
-		   &plan->kill_us) != 3 ||
-	    !plan->nr_workers || plan->nr_workers > WORKERS_MAX)
+	n = sscanf(text, "%u/%u/%u/%23[a-z_]/%u", &plan->flags,
+		   &plan->nr_workers, &plan->kill_us, plan->delay,
+		   &plan->delay_us);
+	if ((n != 3 && n != 5) || !plan->nr_workers ||
+	    plan->nr_workers > WORKERS_MAX)
 		return false;
 	while ((text = strchr(text, ','))) {
 		struct step *step = &plan->steps[plan->nr_steps++];
@@ -650,6 +682,10 @@ void shrink(struct plan *plan, double seconds)
 		if (trial.flags != plan->flags && flag != PLAN_TYPE1)
 			improve(plan, &trial);
 	}
+	trial = *plan;
+	trial.delay_us = 0;
+	if (plan->delay_us)
+		improve(plan, &trial);
 	simplify(plan);
 	ksft_print_msg("%u steps are left of %u, after %u runs: %s\n",
 		       plan->nr_steps, all.nr_steps, hunt.runs,

@@ -138,16 +138,23 @@ struct Uninit<T: RcuFreeSafe> {
 }
 
 impl<T: RcuFreeSafe> Uninit<T> {
+    /// The layout if no size is given.
+    const LAYOUT: Layout = match Layout::from_size_align(Self::SIZE, RcuFreeBox::<T>::ALIGN) {
+        Ok(layout) => layout,
+        Err(_) => panic!(),
+    };
+    const SIZE: usize = RcuFreeBox::<T>::HEAD + size_of::<bindings::kvfree_rcu_head>();
+
+    #[inline]
     fn alloc(size: usize, flags: Flags) -> Result<Self, AllocError> {
-        // What kzalloc() guarantees: the greatest power of two that divides the size. Of zero, that
-        // would be none.
-        let align = match size {
-            0 => 1,
-            size => 1 << size.trailing_zeros(),
+        let layout = if size == 0 {
+            Self::LAYOUT
+        } else {
+            // What kzalloc() guarantees: the greatest power of two that divides the size.
+            let align = (1 << size.trailing_zeros()).max(RcuFreeBox::<T>::ALIGN);
+
+            Layout::from_size_align(size.max(Self::SIZE), align).map_err(|_| AllocError)?
         };
-        let align = align.max(RcuFreeBox::<T>::ALIGN);
-        let size = size.max(RcuFreeBox::<T>::HEAD + size_of::<bindings::kvfree_rcu_head>());
-        let layout = Layout::from_size_align(size, align).map_err(|_| AllocError)?;
 
         // INVARIANT: The size has room for a `T` with the head behind it, and the alignment is that
         // of a `T` at least.
