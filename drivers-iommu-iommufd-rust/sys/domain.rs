@@ -421,7 +421,7 @@ impl PhysRuns {
             None => self.few.as_ptr().cast(),
         };
 
-        // SAFETY: `read()` or `Unmapping::next()` has filled in so many.
+        // SAFETY: `Self::read()` or `Unmapping::next()` has initialised the first `len` runs.
         unsafe { core::slice::from_raw_parts(first, self.len) }
     }
 }
@@ -454,9 +454,9 @@ impl<'a> Unmapping<'a> {
             return None;
         }
 
-        // SAFETY: The domain is complete, and the range is the caller's: by the rule of ranges
-        // nobody else maps, unmaps or reads there, from before the first part to the last. So what
-        // was unmapped here still is.
+        // SAFETY: The domain is complete. By the rule of ranges nobody else maps, unmaps or reads
+        // in the range until all of it is unmapped, so the parts that earlier calls have unmapped
+        // are still unmapped.
         let runs = unsafe {
             self.domain
                 .0

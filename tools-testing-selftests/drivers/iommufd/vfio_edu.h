@@ -54,6 +54,7 @@
 #define MSI_WINDOW 0x8000000UL
 
 #define MAP_RW (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
+#define DMA_RW (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE)
 
 static unsigned long page_size;
 
@@ -344,6 +345,33 @@ static int vfio_open_group(const char *bdf, const char *prefix)
 		 strrchr(link, '/') + 1);
 	n = open(path, O_RDWR);
 	return n < 0 ? -errno : n;
+}
+
+static int dma_map(int container, void *va, size_t size, u64 iova, u32 flags)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = flags,
+		.vaddr = (uintptr_t)va,
+		.iova = iova,
+		.size = size,
+	};
+
+	return ioctl(container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
+}
+
+/* In a container. The size that was unmapped is returned in @size. */
+static int dma_unmap(int container, u64 iova, u64 *size)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = iova,
+		.size = *size,
+	};
+	int rc = ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap);
+
+	*size = unmap.size;
+	return rc ? -errno : 0;
 }
 
 static int vfio_bind(int device, int iommufd, u32 *id)

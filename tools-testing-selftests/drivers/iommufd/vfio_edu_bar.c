@@ -12,8 +12,6 @@
 
 #include "vfio_edu.h"
 
-#define DMA_RW (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE)
-
 #define NIC_VENDOR 0x8086
 #define NIC_DEVICE 0x10d3
 /* A register of 32 bits for any value, the low half of a MAC address */
@@ -76,32 +74,6 @@ static void put_device(struct target *target)
 {
 	munmap(target->bar, target->bar_size);
 	close(target->device);
-}
-
-static int dma_map(int container, void *va, size_t size, u64 iova, u32 flags)
-{
-	struct vfio_iommu_type1_dma_map map = {
-		.argsz = sizeof(map),
-		.flags = flags,
-		.vaddr = (uintptr_t)va,
-		.iova = iova,
-		.size = size,
-	};
-
-	return ioctl(container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
-}
-
-static int dma_unmap(int container, u64 iova, u64 *size)
-{
-	struct vfio_iommu_type1_dma_unmap unmap = {
-		.argsz = sizeof(unmap),
-		.iova = iova,
-		.size = *size,
-	};
-	int rc = ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap);
-
-	*size = unmap.size;
-	return rc ? -errno : 0;
 }
 
 FIXTURE_SETUP(bar)
@@ -223,7 +195,7 @@ TEST_F(bar, part)
 
 	ASSERT_EQ(0, dma_map(self->container, self->nic.bar + NIC_PAGE, size,
 			     HIGH_IOVA, DMA_RW));
-	/* Charged to nobody */
+	/* A BAR is not charged to the process. */
 	EXPECT_EQ(MEM_SIZE / 1024, pinned_kib());
 	EXPECT_EQ(2, REACHES(HIGH_IOVA));
 	EXPECT_EQ(-EEXIST, dma_map(self->container, self->nic.bar, page_size,

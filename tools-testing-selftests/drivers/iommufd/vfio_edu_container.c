@@ -66,40 +66,12 @@ FIXTURE_TEARDOWN(container)
 	EXPECT_EQ(0, pinned_kib());
 }
 
-static int dma_map(int container, void *va, size_t size, u64 iova, u32 flags)
-{
-	struct vfio_iommu_type1_dma_map map = {
-		.argsz = sizeof(map),
-		.flags = flags,
-		.vaddr = (uintptr_t)va,
-		.iova = iova,
-		.size = size,
-	};
-
-	return ioctl(container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
-}
-
-static int dma_unmap(int container, u64 iova, u64 *size)
-{
-	struct vfio_iommu_type1_dma_unmap unmap = {
-		.argsz = sizeof(unmap),
-		.iova = iova,
-		.size = *size,
-	};
-	int rc = ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap);
-
-	*size = unmap.size;
-	return rc ? -errno : 0;
-}
-
 /* The number of bytes that the device copies from page @from to page @to */
 static int carries(void *bar, u8 *mem, u64 iova, int from, int to)
 {
 	return edu_carry(bar, iova + from * page_size, iova + to * page_size,
 			 mem + from * page_size, mem + to * page_size);
 }
-
-#define DMA_RW (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE)
 
 TEST_F(container, dma)
 {
